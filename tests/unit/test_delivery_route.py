@@ -57,8 +57,8 @@ class Listener:
 class Aside(list[tuple[bytes | None, str]]):
     """Dead letters, kept."""
 
-    async def __call__(self, message: ConsumerRecord, reason: str) -> None:
-        self.append((message.value, reason))
+    async def __call__(self, record: ConsumerRecord, reason: str, code: str = "") -> None:
+        self.append((record.value, reason))
 
 
 async def run_until(done: Callable[[], bool], source: Source, listener: Listener, aside: Aside) -> None:
@@ -125,7 +125,7 @@ async def test_a_value_that_is_no_edge_id_is_put_aside(value: bytes | None) -> N
 
 
 async def test_if_the_dead_letter_cannot_be_written_nothing_is_committed() -> None:
-    async def broken(message: ConsumerRecord, reason: str) -> None:
+    async def broken(record: ConsumerRecord, reason: str, code: str = "") -> None:
         raise Transient("Kafka is away")
 
     source = Source([b"NOT AN EDGE"])

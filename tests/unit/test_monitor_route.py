@@ -52,7 +52,7 @@ class Bridge:
     async def commit(self, batch: Batch) -> None:
         self.committed.append(batch[PARTITION][-1].offset + 1)
 
-    async def put_aside(self, record: ConsumerRecord, reason: str) -> None:
+    async def put_aside(self, record: ConsumerRecord, reason: str, code: str = "") -> None:
         self.aside.append((record.value, reason))
 
 

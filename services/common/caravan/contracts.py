@@ -50,6 +50,13 @@ IMAGES = "images/"
 MODELS = "models/"
 MANIFEST = "manifest.json"
 SAVED_MODEL = "saved_model.pb"
+ONNX_MODEL = "model.onnx"
+ENTRY_FILES = (SAVED_MODEL, ONNX_MODEL)
+"""The file that makes a version visible to a model server, and so the last to be written."""
+MODELS_CONFIG = "models/models.config"
+"""Beside the models of an edge: which of them its model server serves, as TensorFlow Serving reads it."""
+UPLOADS = "uploads/"
+"""In `E-models`: models that people sent, as they came, until the pipeline has judged them."""
 
 
 def image_key(item: str, file: str) -> str:
@@ -85,6 +92,14 @@ class VersionKey:
         return cls(match[1], int(match[2]), match[3])
 
 
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+def is_model_name(text: str) -> bool:
+    """Tell whether a name is safe in a path and a URL, and cannot be taken for a folder of our own."""
+    return _MODEL_NAME.fullmatch(text) is not None
+
+
 # --- edge ids -----------------------------------------------------------------------------------
 
 _EDGE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -118,6 +133,23 @@ TRIGGER = "trigger"
 
 MONITOR = "monitor"
 """MQTT topic of all that an edge's dashboard shows."""
+
+
+EDGE_METRICS = "edge-metrics"
+"""Kafka topic of what the shoppers counted, and of the images that their models were unsure of."""
+
+TRAINING_IMAGES = "training-images"
+"""Kafka topic of labelled images on their way into training data."""
+
+
+def images_topic(edge: str) -> str:
+    """Kafka topic of images to be classified at an edge: the value is the encoded image."""
+    return f"{edge}-images"
+
+
+def detections_topic(edge: str) -> str:
+    """Kafka topic of the answers to `images_topic`, with the request's key and headers."""
+    return f"{edge}-detections"
 
 
 def events_topic(edge: str) -> str:

@@ -10,6 +10,8 @@ CaravanError
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 
 class CaravanError(Exception):
     """Root of every error that Caravan raises on purpose."""
@@ -52,10 +54,13 @@ class BadInput(Permanent):
     Args:
         detail: one sentence for the sender, free of internals.
         status: the HTTP status that fits, 4xx.
+        reason: what was wrong in a word or three (`not-msgpack`), one of few, for counting; the status'
+            own phrase where that says enough.
 
     """
 
-    def __init__(self, detail: str, status: int = 400) -> None:
+    def __init__(self, detail: str, status: int = 400, *, reason: str = "") -> None:
         super().__init__(detail)
         self.detail = detail
         self.status = status
+        self.reason = reason or HTTPStatus(status).phrase.lower().replace(" ", "-")

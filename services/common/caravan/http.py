@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import TypeVar
 
 import structlog
@@ -13,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+from caravan import telemetry
 from caravan.contracts import to_json
 from caravan.errors import BadInput, CaravanError
 from caravan.problems import Problem, problem, problem_of, unexpected
@@ -28,8 +30,12 @@ Check = Callable[[], Awaitable[None]]
 
 
 def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with a problem document; whoever may try again is told when."""
-    more = {"Retry-After": str(RETRY_AFTER_SECONDS)} if problem["status"] in TRY_AGAIN else {}
+    """Answer with a problem document; whoever may try again is told when, or with what."""
+    more: dict[str, str] = {}
+    if problem["status"] in TRY_AGAIN:
+        more["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if problem["status"] == HTTPStatus.UNAUTHORIZED:
+        more["WWW-Authenticate"] = "Bearer"
     media_type = "application/problem+json"
     return Response(to_json(problem), problem["status"], {**more, **(headers or {})}, media_type)
 
@@ -81,8 +87,10 @@ def install(app: FastAPI, checks: Mapping[str, Check]) -> None:
     """
 
     @app.exception_handler(CaravanError)
-    async def _ours(_: Request, exc: CaravanError) -> Response:
-        if not isinstance(exc, BadInput):
+    async def _ours(request: Request, exc: CaravanError) -> Response:
+        if isinstance(exc, BadInput):
+            telemetry.REFUSALS.labels(_door(request), exc.reason).inc()
+        else:
             log.warning("request not served", error=str(exc))
         return answer(problem_of(exc))
 
@@ -117,6 +125,12 @@ def install(app: FastAPI, checks: Mapping[str, Check]) -> None:
     async def metrics() -> Response:
         """Give Prometheus its text."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _door(request: Request) -> str:
+    # The path as declared, not as sent: senders must not make up labels.
+    route = request.scope.get("route")
+    return f"{request.method} {getattr(route, 'path', '')}"
 
 
 async def _outcome(check: Check) -> str:

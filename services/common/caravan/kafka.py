@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -31,8 +31,14 @@ POLL_SECONDS = 1.0
 
 Headers = Mapping[str, str]
 Batch = Mapping[TopicPartition, Sequence[ConsumerRecord]]
-PutAside = Callable[[ConsumerRecord, str], Awaitable[None]]
-"""Keeps a message that cannot be handled, with the reason: `put_aside` with its first two arguments given."""
+
+
+class PutAside(Protocol):
+    """Keeps a message that cannot be handled: `put_aside` with its first two arguments given."""
+
+    async def __call__(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
+        """Return once the broker has it."""
+        ...
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -168,8 +174,19 @@ async def commit(client: AIOKafkaConsumer, batch: Batch) -> None:
     await client.commit({partition: records[-1].offset + 1 for partition, records in batch.items()})
 
 
-async def put_aside(producer: Producer, route: str, record: ConsumerRecord, reason: str) -> None:
-    """Send a message that cannot be handled to its dead-letter topic, as it came, with the reason."""
+async def put_aside(
+    producer: Producer, route: str, record: ConsumerRecord, reason: str, code: str = "refused"
+) -> None:
+    """Send a message that cannot be handled to its dead-letter topic, as it came, with the reason.
+
+    Args:
+        producer: to send it with.
+        route: which could not handle it.
+        record: the message.
+        reason: a sentence for who looks at it.
+        code: the reason in a word or three, one of few, for counting.
+
+    """
     await producer.send(
         dead_letter(record.topic),
         record.value,
@@ -178,11 +195,12 @@ async def put_aside(producer: Producer, route: str, record: ConsumerRecord, reas
             **{name: value.decode(errors="replace") for name, value in record.headers},
             "dead-letter-route": route,
             "dead-letter-reason": reason,
+            "dead-letter-code": code,
             "dead-letter-partition": str(record.partition),
             "dead-letter-offset": str(record.offset),
         },
     )
-    telemetry.DEAD_LETTERS.labels(route).inc()
+    telemetry.DEAD_LETTERS.labels(route, code).inc()
     log.warning("dead letter", topic=record.topic, offset=record.offset, reason=reason)
 
 

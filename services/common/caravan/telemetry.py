@@ -21,7 +21,9 @@ RETRIES = Counter("caravan_retries_total", "Attempts repeated after a transient 
 BEST_EFFORT_FAILURES = Counter(
     "caravan_best_effort_failures_total", "Best-effort effects that failed or were dropped", ["sink"]
 )
-DEAD_LETTERS = Counter("caravan_dead_letters_total", "Messages put aside with their reason", ["route"])
+DEAD_LETTERS = Counter("caravan_dead_letters_total", "Messages put aside", ["route", "reason"])
+REFUSALS = Counter("caravan_refusals_total", "Input sent back to its sender", ["door", "reason"])
+"""`door` is a method and a path (`POST /detection`), or a route's id where there is no path."""
 
 
 def configure_logging(level: str, log_format: str) -> None:

@@ -46,7 +46,7 @@ async def trigger_pipeline(
             if is_edge_id(edge):
                 triggers.add(edge, record, clock())
             else:
-                await put_aside(record, "the value is not an edge id")
+                await put_aside(record, "the value is not an edge id", "not-an-edge")
         due = triggers.due(clock())
         for trigger in due:
             await _deliver(trigger, listener, put_aside, triggers)

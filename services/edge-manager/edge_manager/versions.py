@@ -6,18 +6,16 @@ Nothing here touches a store, so that every decision can be tested as a value.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from caravan.contracts import MANIFEST, SAVED_MODEL, VersionKey, version_prefix
+from caravan.contracts import MANIFEST, SAVED_MODEL, VersionKey, is_model_name, version_prefix
 from caravan.manifest import Manifest
 from edge_manager.tf_index import SavedModel
 
-_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LARGEST_VERSION = 2**63 - 1
 VARIABLES_INDEX = "variables/variables.index"
 _FOLDERS = {"variables", "assets", "assets.extra"}
@@ -117,11 +115,6 @@ Verdict = Complete | Waiting | Refused
 
 
 # --- what is offered ----------------------------------------------------------------------------
-
-
-def is_model_name(text: str) -> bool:
-    """Tell whether a name is safe in a path and a URL, and cannot be taken for a folder of our own."""
-    return _MODEL_NAME.fullmatch(text) is not None
 
 
 def parse_key(key: str) -> tuple[Ref, str] | None:

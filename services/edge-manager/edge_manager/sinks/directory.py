@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from caravan.contracts import SAVED_MODEL
+from caravan.contracts import SAVED_MODEL, is_model_name
 from caravan.errors import Transient
 from edge_manager.sinks import Held
-from edge_manager.versions import Ref, Wanted, is_model_name
+from edge_manager.versions import Ref, Wanted
 
 T = TypeVar("T")
 

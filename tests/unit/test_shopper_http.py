@@ -16,9 +16,10 @@ from PIL import Image
 from caravan.errors import BadInput, Permanent, Refused, Transient, Unavailable
 from shopper import routes
 from shopper.api import make_app
+from shopper.app import unrecorded
 from shopper.budget import MemoryBudget
 from shopper.limits import ImageLimits
-from shopper.ports import Capture, Prediction
+from shopper.ports import Capture, Picture, Prediction
 from shopper.shelf import Shelf
 
 MAX_BYTES = 200_000
@@ -41,9 +42,9 @@ class Classifier:
         self.item = "tea-green"
         self.score = 0.8382341234
         self.error: Exception | None = None
-        self.seen: list[bytes] = []
+        self.seen: list[Picture] = []
 
-    async def classify(self, image: bytes) -> Prediction:
+    async def classify(self, image: Picture, model: str = "") -> Prediction:
         self.seen.append(image)
         if self.error:
             raise self.error
@@ -94,6 +95,7 @@ class Shopper:
                 shelf=shelf,
                 score_accuracy=0.6,
                 keeper=self.keeper,
+                record=unrecorded,
                 post=self.events.append,
             ),
             ingest=partial(
@@ -237,6 +239,7 @@ async def test_other_formats_become_jpeg_for_the_model_and_the_bucket(
 ) -> None:
     assert (await shopper.detect(encoded(image_format))).status_code == 200
     (seen,) = shopper.classifier.seen
+    assert isinstance(seen, bytes)
     assert Image.open(io.BytesIO(seen)).format == "JPEG"
     assert shopper.keeper.captures[0].image == seen
 

@@ -12,9 +12,10 @@ import aiomqtt
 import pytest
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
+from shopper import detection
 from shopper.budget import MemoryBudget
 from shopper.mqtt_door import MqttDoor
-from shopper.ports import Sender
+from shopper.ports import Picture, Sender
 
 IMAGE = b"an image"
 
@@ -32,7 +33,7 @@ class Broker:
         self.replies: list[tuple[str, dict[str, Any]]] = []
         self.error: Exception | None = None
         self.deaf = 0
-        self.seen: list[tuple[bytes, Sender]] = []
+        self.seen: list[tuple[Picture, Sender]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.at_once = 0
@@ -46,7 +47,9 @@ class Broker:
             waiting=waiting,
         )
 
-    async def detect(self, image: bytes, sender: Sender) -> dict[str, Any]:
+    async def detect(
+        self, image: Picture, sender: Sender, answer: detection.Answer = detection.answer
+    ) -> dict[str, Any]:
         self.seen.append((image, sender))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

@@ -18,8 +18,9 @@ from caravan.problems import problem
 from shopper import routes, web
 from shopper.budget import MemoryBudget
 from shopper.cors import Cors
+from shopper.detection import Answer
 from shopper.encoding import ImageMessage, LabelledImage, ProductName, decode_image, json_limit
-from shopper.ports import Push, Sender
+from shopper.ports import Picture, Push, Sender
 from shopper.shelf import Shelf
 
 T = TypeVar("T")
@@ -32,8 +33,8 @@ SMALL_BODY = 2**16
 class Detect(Protocol):
     """The route `detect`, with its ports."""
 
-    async def __call__(self, image: bytes, sender: Sender) -> dict[str, Any]:
-        """Answer one image."""
+    async def __call__(self, image: Picture, sender: Sender, answer: Answer = ...) -> dict[str, Any]:
+        """Answer one image; `answer` words the reply where the usual one will not do."""
         ...
 
 

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from functools import partial
 
 import aiomqtt
@@ -17,11 +18,13 @@ from caravan.mqtt import Mqtt
 from caravan.runtime import Service
 from shopper import api, routes
 from shopper.budget import MemoryBudget
+from shopper.detection import Verdict
 from shopper.encoding import json_limit
 from shopper.feeder import FeederClient
 from shopper.keeping import ImageKeeper
 from shopper.limits import ImageLimits
 from shopper.mqtt_door import SUBSCRIPTION, MqttDoor
+from shopper.ports import Sender
 from shopper.push import TrainingPush
 from shopper.settings import ShopperSettings
 from shopper.shelf import Shelf
@@ -65,6 +68,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             shelf=shelf,
             score_accuracy=settings.score_accuracy,
             keeper=keeper,
+            record=unrecorded,
             post=mqtt.post,
         )
         ingest = partial(routes.ingest, limits=limits, shelf=shelf, keeper=keeper, post=mqtt.post)
@@ -106,3 +110,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "push": push.run,
         }
         yield Service(app, loops)
+
+
+async def unrecorded(verdict: Verdict, sender: Sender, image: bytes, at: datetime) -> None:
+    """Take no note of a verdict."""

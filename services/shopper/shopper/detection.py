@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +27,12 @@ class Verdict:
     def bucket(self) -> str:
         """Where the image is kept."""
         return VALID if self.known else UNCLASSIFIED
+
+
+Answer = Callable[[Verdict, Catalogue], dict[str, Any]]
+"""Makes the reply out of a verdict."""
+Record = Callable[[Verdict, Sender, bytes, datetime], Awaitable[None]]
+"""Takes note of a verdict: with it the sender, the image as it was kept (JPEG), and when it came in (UTC)."""
 
 
 def judge(prediction: Prediction, catalogue: Catalogue, score_accuracy: float) -> Verdict:

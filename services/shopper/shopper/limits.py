@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
+
+import numpy as np
+from PIL import Image
 
 from caravan import images
 from caravan.errors import BadInput
 from caravan.images import ImageInfo
 from shopper.budget import MemoryBudget
+from shopper.ports import Picture, Pixels
 
 BYTES_PER_PIXEL = 7
 """Decoded, RGBA, beside its RGB copy."""
@@ -28,15 +33,18 @@ class ImageLimits:
         self._max_pixels = max_pixels
         self._decoding = decoding
 
-    async def as_jpeg(self, image: bytes) -> bytes:
+    async def as_jpeg(self, image: Picture) -> bytes:
         """Return the image as JPEG, so that the model sees, and the bucket keeps, the same bytes.
 
-        One that is a JPEG has only its header read: whether the rest is whole, the model will tell.
+        One that is a JPEG has only its header read: whether the rest is whole, the model will tell. Pixels
+        become a JPEG of the same size, grey or RGB, for the bucket.
 
         Raises:
             BadInput: 413 if it has too many bytes or pixels, 422 if it is not an image or damaged.
 
         """
+        if isinstance(image, Pixels):
+            return await self._encoded(image)
         info = self._inspect(image)
         if info.format == "JPEG":
             return image
@@ -59,5 +67,23 @@ class ImageLimits:
                 images.verify, image, max_bytes=self._max_bytes, max_pixels=self._max_pixels
             )
 
+    async def _encoded(self, image: Pixels) -> bytes:
+        height, width, _ = image.values.shape
+        if height * width > self._max_pixels:
+            message = f"the image is {width} x {height} pixels; {self._max_pixels} are allowed"
+            raise BadInput(message, status=413)
+        async with self._decoding.hold(width * height * BYTES_PER_PIXEL):
+            return await asyncio.to_thread(jpeg_of, image)
+
     def _inspect(self, image: bytes) -> ImageInfo:
         return images.inspect(image, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
+
+
+def jpeg_of(image: Pixels) -> bytes:
+    """Encode pixels as JPEG at quality 95; call it in a thread."""
+    values = image.values
+    if values.dtype != np.uint8:
+        values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values).save(target, "JPEG", quality=95)
+    return target.getvalue()

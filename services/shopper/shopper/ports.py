@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from caravan.contracts import Event
 
 Origin = Literal["http", "mqtt", "kafka"]
@@ -16,10 +19,35 @@ Post = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Where a message came from: its door, and the camera or client behind it, if it said so."""
+    """Where a message came from, and what it asked for.
+
+    Args:
+        origin: its door.
+        camera: the camera or client behind it, if it said so.
+        model: the model that is to answer; empty for the door's default.
+
+    """
 
     origin: Origin
     camera: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """An image that came decoded.
+
+    Args:
+        values: `[height, width, channels]`, with one channel (grey) or three (RGB); uint8 0..255 or
+            float32 0..1.
+
+    """
+
+    values: NDArray[np.uint8] | NDArray[np.float32]
+
+
+Picture = bytes | Pixels
+"""An image as a camera sends it: encoded (JPEG, PNG, WebP), or its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +59,10 @@ class Prediction:
         score: its probability, 0..1.
         model: name of the model.
         version: its version, a positive integer; 0 where the server does not say.
-        probabilities: by class, where the signature gives them.
+        probabilities: by class, in the model's own order; empty where the model does not give them.
+        classes: all that the model knows, in its own order; empty where it does not say.
+        prep_seconds: what the input took to be prepared.
+        predict_seconds: what the call of the model took.
 
     """
 
@@ -40,6 +71,9 @@ class Prediction:
     model: str
     version: int
     probabilities: Mapping[str, float]
+    classes: tuple[str, ...] = ()
+    prep_seconds: float = 0.0
+    predict_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +90,8 @@ class Capture:
 class Classifier(Protocol):
     """Recognises one image."""
 
-    async def classify(self, image: bytes) -> Prediction:
-        """Return the model's opinion of an encoded image."""
+    async def classify(self, image: Picture, model: str = "") -> Prediction:
+        """Return a model's opinion of an image; of the default model where none is named."""
         ...
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from caravan.contracts import DATA, OTHER
 from shopper import detection, events, metrics
-from shopper.detection import header_safe
+from shopper.detection import Answer, Record, header_safe
 from shopper.limits import ImageLimits
-from shopper.ports import Capture, Classifier, Keeper, Post, Push, Sender, now
+from shopper.ports import Capture, Classifier, Keeper, Picture, Post, Push, Sender, now
 from shopper.shelf import Shelf
 
 DETECT_HTTP = "detect-http"
@@ -22,30 +22,34 @@ ITEM = "item"
 
 
 async def detect(
-    image: bytes,
+    image: Picture,
     sender: Sender,
+    answer: Answer = detection.answer,
     *,
     limits: ImageLimits,
     classifier: Classifier,
     shelf: Shelf,
     score_accuracy: float,
     keeper: Keeper,
+    record: Record,
     post: Post,
 ) -> dict[str, Any]:
-    """FROM an image → checked → classified → priced → kept → event → TO the reply.
+    """FROM an image → checked → classified → priced → kept → recorded → event → TO the reply.
 
     Routes `detect-http`, `detect-binary`, `detect-mqtt`. Mandatory: the model's answer, and the image in S3
-    `valid` or `unclassified` (or on the local disk until S3 is back). Best effort: MQTT `monitor`.
+    `valid` or `unclassified` (or on the local disk until S3 is back). Best effort: the record, MQTT
+    `monitor`.
     """
     at = now()
     photo = await limits.as_jpeg(image)
-    prediction = await classifier.classify(photo)
+    prediction = await classifier.classify(photo if isinstance(image, bytes) else image, sender.model)
     catalogue = shelf.catalogue
     verdict = detection.judge(prediction, catalogue, score_accuracy)
     facts = detection.facts(verdict, sender)
     await keeper.keep(Capture(verdict.bucket, verdict.product.item, photo, at, facts))
+    await record(verdict, sender, photo, at)
     post(events.detection(verdict, sender))
-    reply = detection.answer(verdict, catalogue)
+    reply = answer(verdict, catalogue)
     metrics.DETECTIONS.labels(sender.origin, reply["known"]).inc()
     return reply
 

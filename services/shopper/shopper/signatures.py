@@ -60,7 +60,8 @@ class Plan:
             message = f"the model {self.model} answered in a form that is not known: {exc!r}"
             raise Permanent(message) from exc
         version = int(response.model_spec.version.value) or self.version
-        return Prediction(item, score if math.isfinite(score) else 0.0, self.model, version, probabilities)
+        score = score if math.isfinite(score) else 0.0
+        return Prediction(item, score, self.model, version, probabilities, tuple(probabilities))
 
 
 def decide(model: str, version: int, signatures: Mapping[str, Any]) -> Plan:

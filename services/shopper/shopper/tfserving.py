@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import structlog
 from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
 from caravan.retry import retried
 from shopper import metrics
-from shopper.ports import Prediction
+from shopper.limits import jpeg_of
+from shopper.ports import Picture, Pixels, Prediction
 from shopper.signatures import Plan, decide
 from shopper.stubs import (
     GetModelMetadataRequest,
@@ -80,24 +83,30 @@ class TfServing:
         self._plan: Plan | None = None
         self._deciding = asyncio.Lock()
 
-    async def classify(self, image: bytes) -> Prediction:
-        """Return the model's opinion of an encoded image.
+    async def classify(self, image: Picture, model: str = "") -> Prediction:
+        """Return the model's opinion of an image.
 
         Raises:
-            BadInput: 422 if the model cannot read the image.
+            BadInput: 422 if the model cannot read the image, 404 if another model is asked for.
             Unavailable: if no model serves yet, the server is away, or it does not answer in time.
             Permanent: if the model has no signature that we know, or answers in another form.
 
         """
+        if model not in {"", self._model}:
+            raise BadInput(f"model {model!r} is not served here", 404, reason="unknown-model")
+        clock = time.perf_counter
+        began = clock()
+        encoded = await asyncio.to_thread(jpeg_of, image) if isinstance(image, Pixels) else image
+        prepared = clock()
         try:
-            response, plan = await self._asked(image)
+            response, plan = await self._asked(encoded)
         except grpc.aio.AioRpcError as exc:
             raise self._translated(exc) from exc
         prediction = plan.read(response)
         if plan.version and prediction.version != plan.version:
             self._forget(plan)
         metrics.MODEL_VERSION.labels(self._model).set(prediction.version)
-        return prediction
+        return replace(prediction, prep_seconds=prepared - began, predict_seconds=clock() - prepared)
 
     async def ping(self) -> None:
         """Check that the model server answers, though it may have no version of the model yet.

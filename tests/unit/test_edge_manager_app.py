@@ -1,5 +1,6 @@
 """The service as it is wired: its settings, its doors, and what its readiness names."""
 
+import asyncio
 from pathlib import Path
 
 import httpx
@@ -70,6 +71,31 @@ async def test_with_a_directory_alone_no_edge_store_is_needed(
             checks = (await client.get("/readyz")).json()["checks"]
     assert "s3-edge" not in checks
     assert checks["directory"] == "ok"
+
+
+async def test_the_model_server_is_shown_the_first_token_or_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async def asked() -> str:
+        async with wire(EdgeManagerSettings()) as service:
+            transport = httpx.ASGITransport(service.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
+                assert (await client.get("/readyz")).json()["checks"]["model-server"] == "ok"
+        return heard.pop().lower()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("TFSERVING_REST", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert "authorization" not in await asked()
+        monkeypatch.setenv("TOKENS", "stack:stack-secret, other:other-secret")
+        assert "authorization: bearer stack-secret" in await asked()
+        monkeypatch.setenv("TFSERVING_TOKEN", "its-own-secret")
+        assert "authorization: bearer its-own-secret" in await asked()
 
 
 def test_the_readme_names_every_metric_of_the_service() -> None:

@@ -37,7 +37,7 @@ RECORDS = ".caravan"
 async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
     """Make the clients, the web app and the loops; close the clients at the end."""
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.tfserving_rest))
+        client = await stack.enter_async_context(_model_server_client(settings))
         sinks = _sinks(settings)
         ready = ready_bucket(settings.edge)
         mqtt = Mqtt(settings)
@@ -65,6 +65,12 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
             ROUTE: partial(forever, ROUTE, partial(model_sync, edge)),
         }
         yield Service(app, loops)
+
+
+def _model_server_client(settings: EdgeManagerSettings) -> httpx.AsyncClient:
+    token = settings.token_to_show
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(base_url=settings.tfserving_rest, headers=headers)
 
 
 def _sinks(settings: EdgeManagerSettings) -> tuple[Sink, ...]:

@@ -84,7 +84,7 @@ class ModelServer:
 
         """
         response = await self._get("/v1/models/ping")
-        if response.is_server_error:
+        if response.is_server_error or response.status_code == httpx.codes.UNAUTHORIZED:
             raise Transient(f"the model server answers {response.status_code}")
 
     async def _get(self, path: str) -> httpx.Response:

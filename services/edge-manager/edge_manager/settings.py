@@ -16,9 +16,10 @@ from caravan.settings import (
     Port,
     ServiceSettings,
 )
+from caravan.tokens import TokenSettings
 
 
-class EdgeManagerSettings(ServiceSettings, MqttSettings, CentralS3Settings, EdgeS3Settings):
+class EdgeManagerSettings(ServiceSettings, MqttSettings, CentralS3Settings, EdgeS3Settings, TokenSettings):
     """Where versions come from, where they go, and what is asked of them."""
 
     port: Port = 8083

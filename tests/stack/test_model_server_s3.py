@@ -115,9 +115,8 @@ def s3_server(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]
         yield f"127.0.0.1:{port}", running
 
 
-def upload(endpoint: str, folder: Path, version: str, *, last: bool = True) -> None:
-    """Put a version's files, `saved_model.pb` last or not at all."""
-    store = S3Store(
+def bucket(endpoint: str) -> S3Store:
+    return S3Store(
         BUCKET,
         endpoint=f"http://{endpoint}",
         access_key_id="any",
@@ -125,10 +124,26 @@ def upload(endpoint: str, folder: Path, version: str, *, last: bool = True) -> N
         region="us-east-1",
         client_options={"allow_http": True},
     )
+
+
+def upload(endpoint: str, folder: Path, version: str, *, last: bool = True) -> None:
+    """Put a version's files, `saved_model.pb` last or not at all."""
+    store = bucket(endpoint)
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == "saved_model.pb"):
         if last or path.name != "saved_model.pb":
             obstore.put(store, f"models/tea/{version}/{path.relative_to(folder)}", path)
+
+
+def put_config(endpoint: str, *names: str) -> None:
+    """List models under these names, all with the same base path."""
+    path = f"s3://{BUCKET}/models/tea"
+    entries = [
+        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}' for name in names
+    ]
+    obstore.put(
+        bucket(endpoint), "models/models.config", f"model_config_list {{ {' '.join(entries)} }}".encode()
+    )
 
 
 def test_versions_are_taken_from_a_bucket_once_complete_and_survive_its_absence(
@@ -148,8 +163,15 @@ def test_versions_are_taken_from_a_bucket_once_complete_and_survive_its_absence(
         "AWS_REGION": "us-east-1",
         "TMPDIR": str(copies),
     }
-    flags = [f"--port={grpc_port}", f"--rest_api_port={rest_port}", "--file_system_poll_wait_seconds=0.1"]
+    flags = [
+        f"--port={grpc_port}",
+        f"--rest_api_port={rest_port}",
+        "--file_system_poll_wait_seconds=0.1",
+        f"--model_config_file=s3://{BUCKET}/models/models.config",
+        "--model_config_file_poll_wait_seconds=0.1",
+    ]
     url = f"http://127.0.0.1:{rest_port}/v1/models/tea"
+    also = f"http://127.0.0.1:{rest_port}/v1/models/also"
 
     def states() -> dict[str, str]:
         try:
@@ -169,6 +191,13 @@ def test_versions_are_taken_from_a_bucket_once_complete_and_survive_its_absence(
         upload(endpoint, models / "1", "1")
         until(lambda: states() == {"1": "AVAILABLE"}, "version 1 was not taken")
         assert added() == 1.0
+
+        # The config that lists more models comes later, and another one after that.
+        put_config(endpoint, "tea", "also")
+        until(lambda: "AVAILABLE" in answers(also), "the config was not taken")
+        put_config(endpoint, "tea")
+        until(lambda: "Could not find any" in answers(also), "the model was not unloaded")
+        assert states() == {"1": "AVAILABLE"}
 
         # Half a version is not a version; nor does an S3 server that does not answer unload anything.
         upload(endpoint, models / "2", "2", last=False)

@@ -243,6 +243,36 @@ def test_a_label_at_the_start_needs_the_switch_that_allows_it(
     assert added(server, "half/labels/a") == 1.0
 
 
+def test_a_polled_config_file_brings_models_and_takes_them_away(
+    serve_models: Any, base: Path, tmp_path: Path
+) -> None:
+    def listing(*names: str) -> str:
+        return f"model_config_list {{ {' '.join(entry(name, base) for name in names)} }}"
+
+    def asked(name: str) -> int:
+        body = {"instances": [0.0]}
+        return httpx.post(f"{server.url}/v1/models/{name}:predict", json=body, timeout=10).status_code
+
+    config = tmp_path / "models.config"
+    config.write_text(listing("first", "second"))
+    polled = (f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=0.02")
+    server = serve_models(*flags(base), *polled, wait={"half": 1, "first": 1, "second": 1})
+    config.write_text(listing("second", "third"))
+    server.wait_for("third", 1)
+    until(lambda: asked("first") == 404)
+    for broken in ("nonsense", "", listing("fourth", "fourth"), listing("third") + "\xff"):
+        config.write_bytes(broken.encode("latin-1"))
+        stays(server, 1.0)
+        assert (asked("half"), asked("second"), asked("third")) == (200, 200, 200)
+    config.unlink()
+    stays(server, 1.0)
+    assert (asked("second"), asked("third")) == (200, 200)
+    config.write_text(listing("first"))
+    server.wait_for("first", 1)
+    until(lambda: asked("second") == 404)
+    assert asked("half") == 200  # named by itself, and so beside whatever the file lists
+
+
 # --- the process ----------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from model_server import rest_answer, rest_request
+from model_server.config_file import with_own
 from model_server.configs import model_configs
 from model_server.dataflow import untouched
 from model_server.errors import Code, ServingError, op_message
@@ -133,6 +134,8 @@ def test_a_configuration_lists_models_with_policies_and_labels() -> None:
         ('config { name: "a" base_path: "/a" }', "Illegal setting neither"),
         ('config { name: "a" base_path: "a" model_platform: "tensorflow" }', "absolute path or URI"),
         ('config { name: "a" base_path: "gs://a" model_platform: "tensorflow" }', "File system scheme 'gs'"),
+        ('config { name: "a" base_path: "s3:///a" model_platform: "tensorflow" }', "absolute path or URI"),
+        ('config { name: "a" base_path: "/a\\0b" model_platform: "tensorflow" }', "absolute path or URI"),
         ('config { name: "a" base_path: "/a" model_platform: "x" }', "requests unsupported platform x"),
         (
             'config { name: "a" base_path: "/a" model_platform: "tensorflow" } ' * 2,
@@ -166,6 +169,24 @@ def test_the_environment_of_the_official_image_is_read() -> None:
     assert (settings.s3.endpoint, settings.s3.region) == ("http://127.0.0.1:9100", "eu-west-1")
     assert not settings.s3.verify_ssl
     assert "hush" not in repr(settings)
+
+
+def test_a_model_named_by_itself_stands_beside_those_of_a_config_file(tmp_path: Path) -> None:
+    file = tmp_path / "models.config"
+    file.write_text('model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow" } }')
+    flag = f"--model_config_file={file}"
+
+    def served(*flags: str, **environment: str) -> dict[str, str]:
+        settings = read([flag, *flags], environment)
+        listed = with_own(settings.own, settings.config).model_config_list.config
+        return {model.name: model.base_path for model in listed}
+
+    assert served() == {"a": "/a"}
+    assert served(MODEL_BASE_PATH="/m") == {"a": "/a"}
+    assert served(MODEL_NAME="tea", MODEL_BASE_PATH="/m") == {"a": "/a", "tea": "/m/tea"}
+    assert served("--model_name=a", "--model_base_path=/other") == {"a": "/a"}
+    in_s3 = read(["--model_config_file=s3://production/models/models.config"], {"MODEL_NAME": "tea"})
+    assert with_own(in_s3.own, in_s3.config).model_config_list.config[0].base_path == "/models/tea"
 
 
 def test_flags_go_before_the_environment() -> None:

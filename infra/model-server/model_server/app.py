@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import uvicorn
 
 from model_server import sources
 from model_server.batching import Scheduler
+from model_server.config_file import ConfigPoller, with_own
 from model_server.configs import model_configs
 from model_server.grpc_doors import make_server
 from model_server.manager import Manager, Rules
@@ -88,14 +90,23 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         )
     )
     web_task: asyncio.Task[None] | None = None
+    watching: list[asyncio.Task[None]] = []
     try:
-        await manager.configure(model_configs(settings.config), wait=False)
+        await manager.configure(model_configs(with_own(settings.own, settings.config)), wait=False)
         await doors.start()
         web_task = asyncio.create_task(web.serve(sockets=[listener]), name="rest")
-        watched = [web_task, asyncio.create_task(manager.watch(), name="models")]
+        watching = [asyncio.create_task(manager.watch(), name="models")]
+        if settings.config_file and (settings.config_file.in_s3 or settings.config_file.poll_seconds):
+            poller = ConfigPoller(
+                settings.config_file, settings.s3, settings.own, partial(manager.configure, wait=False)
+            )
+            watching.append(asyncio.create_task(poller.run(), name="models config"))
+        watched = [web_task, *watching]
         yield Running(grpc_port, listener.getsockname()[1], lambda: asyncio.ensure_future(_first(watched)))
-        watched[1].cancel()
     finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         web.should_exit = True
         await asyncio.gather(doors.stop(settings.drain_seconds), *([web_task] if web_task else []))
         listener.close()
@@ -120,10 +131,7 @@ async def run(settings: Settings, *, started: Callable[[str], None]) -> None:
     async with serving(settings) as running:
         started(
             f"model server: gRPC {settings.host}:{running.grpc_port}, "
-            f"REST http://{settings.host}:{running.rest_port}, models "
-            + ", ".join(
-                f"{model.name} from {model.base_path}" for model in settings.config.model_config_list.config
-            )
+            f"REST http://{settings.host}:{running.rest_port}, models {_models(settings)}"
         )
         broken = running.watch()
         stopped = asyncio.create_task(stop.wait(), name="stop")
@@ -134,6 +142,13 @@ async def run(settings: Settings, *, started: Callable[[str], None]) -> None:
         broken.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await broken
+
+
+def _models(settings: Settings) -> str:
+    config = with_own(settings.own, settings.config).model_config_list.config
+    named = [f"{model.name} from {model.base_path}" for model in config]
+    file = settings.config_file
+    return ", ".join([*named, *([f"those that {file.path} lists"] if file and file.in_s3 else [])])
 
 
 def limit_threads(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """A ModelServerConfig message, checked and turned into what the manager takes."""
 
+import re
 from typing import Any
 
 from tensorflow_serving.config import model_server_config_pb2
@@ -9,6 +10,7 @@ from model_server.manager import ModelConfig
 from model_server.versions import All, Latest, Policy, Specific
 
 PLATFORM = "tensorflow"
+_PATH = re.compile(r"/.*|s3://[A-Za-z0-9._-]+(/.*)?")
 
 
 def model_configs(config: model_server_config_pb2.ModelServerConfig) -> dict[str, ModelConfig]:
@@ -44,12 +46,12 @@ def _check_platform(model: model_server_config_pb2.ModelConfig) -> None:
 
 
 def _check_path(model: model_server_config_pb2.ModelConfig) -> None:
-    if not model.base_path.startswith(("/", "s3://")):
+    if _PATH.fullmatch(model.base_path) is None or not model.base_path.isprintable():
         raise _path_error(model)
 
 
 def _path_error(model: model_server_config_pb2.ModelConfig) -> ServingError:
-    if "://" in model.base_path:
+    if "://" in model.base_path and not model.base_path.startswith("s3://"):
         scheme = model.base_path.partition("://")[0]
         return invalid(f"File system scheme '{scheme}' not implemented (file: '{model.base_path}')")
     return invalid(

@@ -15,6 +15,8 @@ from model_server.parameters import BatchingParameters
 from model_server.textproto import BATCHING_PARAMETERS, MONITORING_CONFIG
 
 TENSORFLOW = "tensorflow"
+DEFAULT_NAME = "model"
+S3_SCHEME = "s3://"
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 _TRUE = frozenset({"true", "1", "t", "yes", "y"})
 _FALSE = frozenset({"false", "0", "f", "no", "n"})
@@ -29,6 +31,7 @@ EPILOG = """\
 environment, as in the official image (a flag goes before it):
   MODEL_NAME        name of the one model to serve (default: model)
   MODEL_BASE_PATH   its base path is $MODEL_BASE_PATH/$MODEL_NAME (default: /models)
+                    (with --model_config_file, a model named here is served beside those of the file)
   S3_ENDPOINT       host:port or URL of the S3 server; S3_USE_HTTPS=0, S3_VERIFY_SSL=0 loosen it
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION   for s3:// base paths
   LOG_LEVEL, LOG_FORMAT   INFO, console
@@ -57,11 +60,30 @@ class S3Access:
 
 
 @dataclass(frozen=True)
+class ConfigFile:
+    """A models config: a path or an `s3://` URL, read again every `poll_seconds` (0: only once)."""
+
+    path: str
+    poll_seconds: float
+
+    @property
+    def in_s3(self) -> bool:
+        """Whether it comes out of a bucket, and so may appear after the server has started."""
+        return self.path.startswith(S3_SCHEME)
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Everything the server is told. Ports: 0 asks the system for a free one."""
+    """Everything the server is told. Ports: 0 asks the system for a free one.
+
+    `config` lists the models of the start; `config_file` is where they come from, if from a file, and then
+    `own` is the model served beside them because it was named by itself.
+    """
 
     config: model_server_config_pb2.ModelServerConfig
     s3: S3Access
+    config_file: ConfigFile | None = None
+    own: model_server_config_pb2.ModelConfig | None = None
     host: str = "127.0.0.1"
     port: int = 8500
     rest_api_port: int = 8501
@@ -100,6 +122,8 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
     return Settings(
         config=config,
         s3=s3,
+        config_file=_config_file(args),
+        own=_own_model(args) if args.model_config_file and args.model_name else None,
         host=args.host,
         port=args.port,
         rest_api_port=args.rest_api_port,
@@ -129,7 +153,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    name = env.get("MODEL_NAME", "model")
+    name = env.get("MODEL_NAME", DEFAULT_NAME)
     base = env.get("MODEL_BASE_PATH", "/models").rstrip("/")
     cores = os.cpu_count() or 1
 
@@ -154,12 +178,19 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
 
     models = parser.add_argument_group("models")
-    models.add_argument("--model_name", default=name, help="name of the model (%(default)s)")
+    models.add_argument("--model_name", default=env.get("MODEL_NAME"), help=f"name of the model ({name})")
     models.add_argument(
         "--model_base_path", default=f"{base}/{name}", help="directory or s3:// URL (%(default)s)"
     )
     models.add_argument(
-        "--model_config_file", help="text ModelServerConfig: several models, policies, labels"
+        "--model_config_file",
+        help="text ModelServerConfig, a path or an s3:// URL: several models, policies, labels",
+    )
+    models.add_argument(
+        "--model_config_file_poll_wait_seconds",
+        type=float,
+        default=0.0,
+        help="between two readings of that file (0: it is read once)",
     )
     _switch(
         models,
@@ -211,13 +242,24 @@ def _boolean(text: str) -> bool:
 
 def _model_config(args: argparse.Namespace, faults: list[str]) -> model_server_config_pb2.ModelServerConfig:
     config = model_server_config_pb2.ModelServerConfig()
-    if args.model_config_file:
-        _read_text(args.model_config_file, config, faults)
-    else:
-        config.model_config_list.config.add(
-            name=args.model_name, base_path=args.model_base_path, model_platform=TENSORFLOW
-        )
+    file = _config_file(args)
+    if file is None:
+        config.model_config_list.config.append(_own_model(args))
+    elif not file.in_s3:
+        _read_text(file.path, config, faults)
     return config
+
+
+def _config_file(args: argparse.Namespace) -> ConfigFile | None:
+    if not args.model_config_file:
+        return None
+    return ConfigFile(args.model_config_file, max(args.model_config_file_poll_wait_seconds, 0.0))
+
+
+def _own_model(args: argparse.Namespace) -> model_server_config_pb2.ModelConfig:
+    return model_server_config_pb2.ModelConfig(
+        name=args.model_name or DEFAULT_NAME, base_path=args.model_base_path, model_platform=TENSORFLOW
+    )
 
 
 def _batching(args: argparse.Namespace, faults: list[str]) -> BatchingParameters | None:

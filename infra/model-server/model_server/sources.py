@@ -16,7 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from model_server.errors import Code, ServingError
-from model_server.settings import S3Access
+from model_server.settings import S3_SCHEME, S3Access
 from model_server.versions import index_versions
 
 SAVED_MODEL = "saved_model.pb"
@@ -74,26 +74,11 @@ class Bucket:
         self._prefix = parts.path.strip("/")
         self._url = url
         self._complete: set[str] = set()
-        self._store = S3Store(
-            parts.netloc,
-            endpoint=access.endpoint,
-            access_key_id=access.access_key,
-            secret_access_key=access.secret_key,
-            skip_signature=not access.access_key,
-            region=access.region,
-            virtual_hosted_style_request=False,
-            client_options={
-                "allow_http": True,
-                "allow_invalid_certificates": not access.verify_ssl,
-                "connect_timeout": timedelta(seconds=5),
-                "timeout": timedelta(seconds=60),
-            },
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
-        )
+        self._store = open_store(parts.netloc, access)
 
     async def versions(self) -> dict[int, str]:
         """The complete versions under the prefix."""
-        async with _s3_errors(f"Could not list {self._url}"), asyncio.timeout(LIST_SECONDS):
+        async with s3_errors(f"Could not list {self._url}"), asyncio.timeout(LIST_SECONDS):
             listing = await obstore.list_with_delimiter_async(self._store, prefix=f"{self._prefix}/")
             names = {PurePosixPath(prefix).name for prefix in listing["common_prefixes"]}
             found = index_versions(names)
@@ -115,7 +100,7 @@ class Bucket:
         target = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="model-server-"))
         prefix = f"{self._prefix}/{name}/"
         try:
-            async with _s3_errors(f"Could not read {self._url}/{name}"), asyncio.timeout(FETCH_SECONDS):
+            async with s3_errors(f"Could not read {self._url}/{name}"), asyncio.timeout(FETCH_SECONDS):
                 async for objects in obstore.list(self._store, prefix=prefix):
                     for item in objects:
                         await self._download(item["path"], item["size"], target, prefix)
@@ -147,8 +132,28 @@ class Bucket:
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
 
+def open_store(bucket: str, access: S3Access) -> S3Store:
+    """A client of one bucket; every call of it has a deadline."""
+    return S3Store(
+        bucket,
+        endpoint=access.endpoint,
+        access_key_id=access.access_key,
+        secret_access_key=access.secret_key,
+        skip_signature=not access.access_key,
+        region=access.region,
+        virtual_hosted_style_request=False,
+        client_options={
+            "allow_http": True,
+            "allow_invalid_certificates": not access.verify_ssl,
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(seconds=60),
+        },
+        retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
+    )
+
+
 @asynccontextmanager
-async def _s3_errors(doing: str) -> AsyncIterator[None]:
+async def s3_errors(doing: str) -> AsyncIterator[None]:
     """Any way in which S3 fails becomes SourceError."""
     try:
         yield
@@ -160,4 +165,4 @@ async def _s3_errors(doing: str) -> AsyncIterator[None]:
 
 def open_source(base_path: str, access: S3Access) -> Source:
     """Choose by the form of the base path."""
-    return Bucket(base_path, access) if base_path.startswith("s3://") else Directory(base_path)
+    return Bucket(base_path, access) if base_path.startswith(S3_SCHEME) else Directory(base_path)

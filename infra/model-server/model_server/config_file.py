@@ -1,0 +1,116 @@
+"""The models config as a file, on disk or in a bucket: read, and read again while the server runs.
+
+Nothing that is wrong with it takes a model away: while it is missing, out of reach or broken, what was
+configured before goes on serving. In a bucket it may appear after the server has started.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import obstore
+import structlog
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from model_server.configs import model_configs
+from model_server.errors import ServingError, invalid
+from model_server.manager import ModelConfig
+from model_server.settings import ConfigFile, S3Access
+from model_server.sources import LIST_SECONDS, SourceError, open_store, s3_errors
+
+log = structlog.get_logger()
+
+MAX_BYTES = 4 << 20
+# Until a file that is read only once has come.
+WAIT_SECONDS = 1.0
+
+Configure = Callable[[Mapping[str, ModelConfig]], Awaitable[None]]
+
+
+def with_own(
+    own: model_server_config_pb2.ModelConfig | None, listed: model_server_config_pb2.ModelServerConfig
+) -> model_server_config_pb2.ModelServerConfig:
+    """The models listed, and beside them the one named by itself, unless the list has that name too."""
+    config = model_server_config_pb2.ModelServerConfig()
+    config.CopyFrom(listed)
+    if own is not None and own.name not in {model.name for model in listed.model_config_list.config}:
+        config.model_config_list.config.append(own)
+    return config
+
+
+def parse(content: bytes) -> model_server_config_pb2.ModelServerConfig:
+    """Read a text ModelServerConfig. Raises ServingError(INVALID_ARGUMENT) if it lists no models."""
+    config = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(content.decode(), config)
+    except (UnicodeDecodeError, text_format.ParseError) as exc:
+        raise invalid(f"it is no text ModelServerConfig: {exc}") from exc
+    if config.WhichOneof("config") != "model_config_list":
+        raise invalid("it has no model_config_list")
+    return config
+
+
+async def read(path: str, access: S3Access) -> bytes:
+    """The file's content. Raises SourceError if it is missing, out of reach or larger than MAX_BYTES."""
+    url = urlsplit(path)
+    async with s3_errors(f"Could not read {path}"), asyncio.timeout(LIST_SECONDS):
+        if url.scheme == "s3":
+            answer = await obstore.get_async(open_store(url.netloc, access), url.path.strip("/"))
+            size = answer.meta["size"]
+            content = bytes(await answer.bytes_async()) if size <= MAX_BYTES else b""
+        else:
+            size = (await asyncio.to_thread(Path(path).stat)).st_size
+            content = await asyncio.to_thread(Path(path).read_bytes) if size <= MAX_BYTES else b""
+    if size > MAX_BYTES:
+        raise SourceError(f"Could not read {path}: it has {size} bytes, more than a models config may")
+    return content
+
+
+class ConfigPoller:
+    """Keeps what is served by the file; `own` is served beside it."""
+
+    def __init__(
+        self,
+        file: ConfigFile,
+        access: S3Access,
+        own: model_server_config_pb2.ModelConfig | None,
+        configure: Configure,
+    ) -> None:
+        self._file = file
+        self._access = access
+        self._own = own
+        self._configure = configure
+        self._taken: bytes | None = None
+        self._complaint = ""
+
+    async def run(self) -> None:
+        """Read the file again and again; where it is to be read once, until that succeeded."""
+        while self._taken is None or self._file.poll_seconds:
+            await self._look()
+            await asyncio.sleep(self._file.poll_seconds or WAIT_SECONDS)
+        await asyncio.Event().wait()  # a task that ends is a server that fails
+
+    async def _look(self) -> None:
+        try:
+            content = await read(self._file.path, self._access)
+            if content == self._taken:
+                return
+            listed = parse(content)
+            await self._configure(model_configs(with_own(self._own, listed)))
+        except SourceError as exc:
+            self._complain(str(exc))
+        except ServingError as exc:
+            self._complain(f"{self._file.path} is not taken: {exc.message}")
+        else:
+            self._taken = content
+            self._complaint = ""
+            names = [model.name for model in listed.model_config_list.config]
+            log.info("models config is taken", file=self._file.path, models=names)
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            consequence = "waiting for it" if self._taken is None else "what it listed before stays"
+            log.warning("models config", reason=text, consequence=consequence)
+            self._complaint = text

@@ -6,13 +6,14 @@ where it refuses us. A missing object is Python's own `FileNotFoundError`.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import aioboto3
 import obstore
@@ -32,10 +33,13 @@ from caravan.errors import Permanent, Transient
 from caravan.settings import S3Address
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ClientConfig
 
 CONNECT_SECONDS = 3
 REQUEST_SECONDS = 30
+PIECE = 8 * 2**20
+"""Bytes of a large object that are in memory, and under way in one request."""
 
 
 def open_bucket(address: S3Address, bucket: str) -> S3Store:
@@ -120,6 +124,46 @@ async def read(store: ObjectStore, key: str) -> bytes:
     with translated(f"read {key}"):
         result = await obstore.get_async(store, key)
         return bytes(await result.bytes_async())
+
+
+async def upload(store: ObjectStore, key: str, file: BinaryIO, size: int) -> None:
+    """Store a file of any size, in pieces; it is there whole or not at all."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, size, PIECE):
+            yield await asyncio.to_thread(_read_at, file, start)
+
+    with translated(f"write {key}"):
+        if size <= PIECE:
+            await obstore.put_async(store, key, await asyncio.to_thread(_read_at, file, 0))
+        else:
+            await obstore.put_async(store, key, pieces(), chunk_size=PIECE, max_concurrency=2)
+
+
+async def download(store: ObjectStore, key: str, file: BinaryIO) -> None:
+    """Write an object of any size to a file, in pieces.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        Transient: also if it is replaced meanwhile.
+
+    """
+    with translated(f"read {key}"):
+        meta = await obstore.head_async(store, key)
+        for start in range(0, meta["size"], PIECE):
+            options: GetOptions = {"range": (start, min(start + PIECE, meta["size"]))}
+            if meta["e_tag"] is not None:
+                options["if_match"] = meta["e_tag"]
+            try:
+                result = await obstore.get_async(store, key, options=options)
+            except PreconditionError as exc:
+                raise Transient(f"{key} was replaced while it was read") from exc
+            await asyncio.to_thread(file.write, await result.bytes_async())
+
+
+def _read_at(file: BinaryIO, start: int) -> bytes:
+    file.seek(start)
+    return file.read(PIECE)
 
 
 async def listing(store: ObjectStore, prefix: str = "") -> AsyncIterator[dict[str, Any]]:

@@ -1,53 +1,29 @@
 """What a training ZIP contains, and what is refused: `images/<class>/<name>.(jpg|jpeg|png|webp)`.
 
 Everything here is decided from the archive's directory, or from one entry at a time; nothing is unpacked to
-disk and no declared size is trusted. A ZIP is refused whole if any entry could do harm to someone who
-unpacks it: names that lead out of the folder, links, encryption, bombs.
+disk and no declared size is trusted.
 """
 
 from __future__ import annotations
 
-import re
-import stat
-import struct
 import threading
 import unicodedata
 import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from caravan.contracts import image_key
 from caravan.errors import BadInput
+from caravan.zips import DAMAGE, Entry, check_method, first_words, read_directory, shown
 
 SHAPE = "images/<class>/<name>.(jpg|jpeg|png|webp)"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 BOMB_BYTES = 4 * 2**20
-BOMB_RATIO = 100
-"""An entry larger than this that shrinks more than this is no photo: images are compressed already."""
+"""An entry larger than this that shrinks much is no photo: images are compressed already."""
 
-_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
-_UTF8 = 0x0800
-_DRIVE = re.compile(r"[A-Za-z]:")
-_DIRECTORY_BYTES_PER_ENTRY = 256
-_HEADER_SIGNATURE = b"PK\x01\x02"
-_HEADER = struct.Struct("<4s24x3H12x")
 _NAME_CHARACTERS = 100
 _NAME_BYTES = 240
-_SHOWN = 200
-
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OSError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +84,7 @@ class Archive:
             BadInput: 422 if it is damaged or compressed in a way that is not taken.
 
         """
-        method = candidate.info.compress_type
-        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BadInput(f"compressed by method {method}: only stored and deflated entries are taken", 422)
+        check_method(candidate.info)
         try:
             with self._opening:
                 entry = self._file.open(candidate.info)
@@ -119,8 +93,8 @@ class Archive:
             finally:
                 with self._opening:
                     entry.close()
-        except _DAMAGE as exc:
-            raise BadInput(f"damaged in the ZIP: {_first_words(exc)}", status=422) from exc
+        except DAMAGE as exc:
+            raise BadInput(f"damaged in the ZIP: {first_words(exc)}", status=422) from exc
 
 
 def read_archive(file: BinaryIO, limits: Limits) -> Archive:
@@ -134,57 +108,32 @@ def read_archive(file: BinaryIO, limits: Limits) -> Archive:
         BadInput: 400 if it is no ZIP or a truncated one, 413 if it holds too much, 422 if an entry is unsafe.
 
     """
-    guard = _Guard(file, limits.entries)
-    try:
-        archive = zipfile.ZipFile(guard)
-    except _DAMAGE as exc:
-        raise BadInput(f"the body is not a whole ZIP: {_first_words(exc)}") from exc
-    guard.passed = True
-    return _sorted_out(archive, limits)
-
-
-def _sorted_out(archive: zipfile.ZipFile, limits: Limits) -> Archive:
+    archive, entries = read_directory(file, limits.entries)
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
     ignored = total = 0
-    for info in archive.infolist():
-        name = _decoded(info).replace("\\", "/")  # as some archivers on Windows write it
-        _refuse_harm(name, info)
-        place = _place(name)
-        _refuse_bomb(name, info, limits.entry_bytes, is_image=place is not None)
+    for entry in entries:
+        place = _place(entry.name)
+        _refuse_bomb(entry, limits.entry_bytes, is_image=place is not None)
         if place is None:
             ignored += 1
         elif isinstance(place, Rejected):
             rejected.append(place)
         else:
-            candidates.append(Candidate(shown(name), place, info))
-            total += info.file_size
+            candidates.append(Candidate(shown(entry.name), place, entry.info))
+            total += entry.info.file_size
     if total > limits.unpacked_bytes:
         raise BadInput(f"the images unpack to {total} bytes; {limits.unpacked_bytes} are allowed", status=413)
     return Archive(tuple(candidates), tuple(rejected), ignored, archive, threading.Lock())
 
 
-def _refuse_harm(name: str, info: zipfile.ZipInfo) -> None:
-    fault = None
-    if name.startswith("/") or _DRIVE.match(name):
-        fault = "has an absolute name"
-    elif ".." in name.split("/"):
-        fault = "has a name that leads out of its folder"
-    elif stat.S_ISLNK(info.external_attr >> 16):
-        fault = "is a symbolic link"
-    elif info.flag_bits & _ENCRYPTED:
-        fault = "is encrypted"
-    if fault is not None:
-        raise BadInput(f"the ZIP is refused: {shown(name)!r} {fault}", status=422)
-
-
-def _refuse_bomb(name: str, info: zipfile.ZipInfo, entry_bytes: int, *, is_image: bool) -> None:
-    shrunk = info.file_size > BOMB_RATIO * max(info.compress_size, 1)
+def _refuse_bomb(entry: Entry, entry_bytes: int, *, is_image: bool) -> None:
+    info = entry.info
     if (is_image and info.file_size > entry_bytes) or (
-        shrunk and info.file_size > (BOMB_BYTES if is_image else entry_bytes)
+        entry.shrinks_much and info.file_size > (BOMB_BYTES if is_image else entry_bytes)
     ):
         size = f"{info.file_size} bytes, {info.compress_size} compressed"
-        raise BadInput(f"the ZIP is refused: {shown(name)!r} unpacks to {size}", status=413)
+        raise BadInput(f"the ZIP is refused: {shown(entry.name)!r} unpacks to {size}", status=413)
 
 
 def _place(name: str) -> str | Rejected | None:
@@ -212,60 +161,3 @@ def is_class(text: str) -> bool:
         and not text.startswith(".")
         and not set(text) & set("/\\")
     )
-
-
-def _decoded(info: zipfile.ZipInfo) -> str:
-    """Return an entry's name; archivers that write UTF-8 do not always say so."""
-    if info.flag_bits & _UTF8:
-        return info.orig_filename
-    try:
-        return info.orig_filename.encode("cp437").decode()
-    except UnicodeError:
-        return info.orig_filename
-
-
-def shown(name: str) -> str:
-    """Return a sender's text as it can be shown: printable, and not too long."""
-    text = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name[:_SHOWN]
-    )
-    return text if len(name) <= _SHOWN else f"{text}…"
-
-
-def _first_words(exc: BaseException) -> str:
-    return shown(next(iter(str(exc).splitlines()), "")) or type(exc).__name__
-
-
-class _Guard:
-    """A file of which an archive's directory is not read if it is too large.
-
-    zipfile reads the whole directory at once and makes an object of some hundred bytes for each entry; what
-    it is about to read is counted here first, whatever the archive claims of itself.
-    """
-
-    def __init__(self, file: BinaryIO, entries: int) -> None:
-        self._file = file
-        self._entries = entries
-        self.passed = False
-        self.seek = file.seek
-        self.tell = file.tell
-        self.seekable = file.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        if self.passed:
-            return self._file.read(size)
-        if size > self._entries * _DIRECTORY_BYTES_PER_ENTRY:
-            raise BadInput(f"the ZIP's directory has {size} bytes: too many", status=413)
-        content = self._file.read(size)
-        if content.startswith(_HEADER_SIGNATURE) and self._holds_too_many(content):
-            raise BadInput(f"the ZIP has more than {self._entries} entries", status=413)
-        return content
-
-    def _holds_too_many(self, directory: bytes) -> bool:
-        at = 0
-        for _ in range(self._entries):
-            if len(directory) - at < _HEADER.size:
-                return False
-            _, name, extra, comment = _HEADER.unpack_from(directory, at)
-            at += _HEADER.size + name + extra + comment
-        return len(directory) - at >= _HEADER.size

@@ -1,0 +1,182 @@
+"""Models that people sent: what is kept of each in `E-models` until it is judged, and of the verdict.
+
+    uploads/<model>/<SHA-256 of the ZIP>.zip    the ZIP, as it came
+    uploads/<model>/<upload>.json               what its sender said; written after the ZIP
+    uploads/<model>/<upload>.verdict.json       what became of it; written last
+
+The id of an upload is the SHA-256 of its ZIP; where class names come with the request, of both, so that the
+same model with other names is another upload. An upload is pending until there is a verdict on it that is
+not older than the last time it was sent: what was rejected and is sent again is judged again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from obstore.store import ObjectStore
+
+from caravan import s3
+from caravan.contracts import UPLOADS
+from caravan.errors import Permanent
+
+SCHEMA = 1
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERDICT = ".verdict.json"
+
+
+def is_upload_id(text: str) -> bool:
+    """Tell whether a text can be the id of an upload."""
+    return _HEX_SHA256.fullmatch(text) is not None
+
+
+def upload_id(sha256: str, classes: tuple[str, ...]) -> str:
+    """Return the id of an upload of a ZIP with class names that came beside it, if any."""
+    if not classes:
+        return sha256
+    return hashlib.sha256("\n".join((sha256, *classes)).encode()).hexdigest()
+
+
+def zip_key(model: str, sha256: str) -> str:
+    """Key of the ZIP."""
+    return f"{UPLOADS}{model}/{sha256}.zip"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A model that was sent.
+
+    Attributes:
+        model: name of the model.
+        id: of the upload.
+        sha256: of the ZIP, in hex.
+        size: bytes of the ZIP.
+        entry: `saved_model.pb` or `model.onnx`.
+        classes: names given with it, in the order of the model's outputs; may be empty.
+        received: ISO 8601 time, UTC, of the last time that it came and was not ready.
+
+    """
+
+    model: str
+    id: str
+    sha256: str
+    size: int
+    entry: str
+    classes: tuple[str, ...]
+    received: str
+
+    @property
+    def key(self) -> str:
+        """Where this is kept."""
+        return f"{UPLOADS}{self.model}/{self.id}.json"
+
+    def to_json(self) -> bytes:
+        """Return the bytes to store."""
+        return _to_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Read what `to_json` made.
+
+        Raises:
+            Permanent: if it is something else.
+
+        """
+        try:
+            body = _from_json(raw)
+            return cls(**{**body, "classes": tuple(body["classes"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise Permanent(f"not an upload: {exc!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an upload.
+
+    Attributes:
+        state: `ready` once it is a version in `E-ready`, or `rejected`.
+        upload: id of the upload.
+        received: the upload's; a verdict on an earlier coming is void.
+        version: its number; None if it was rejected.
+        classes: class names, the model's own or those given.
+        reason: why it was rejected; empty otherwise.
+        judged: ISO 8601 time, UTC.
+
+    """
+
+    state: Literal["ready", "rejected"]
+    upload: str
+    received: str
+    version: int | None
+    classes: tuple[str, ...]
+    reason: str
+    judged: str
+
+    def to_json(self) -> bytes:
+        """Return the bytes to store."""
+        return _to_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Read what `to_json` made.
+
+        Raises:
+            Permanent: if it is something else.
+
+        """
+        try:
+            body = _from_json(raw)
+            return cls(**{**body, "classes": tuple(body["classes"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise Permanent(f"not a verdict: {exc!r}") from exc
+
+
+async def read_upload(store: ObjectStore, model: str, upload: str) -> Upload | None:
+    """Return an upload; None if it is not there."""
+    try:
+        return Upload.from_json(await s3.read(store, f"{UPLOADS}{model}/{upload}.json"))
+    except FileNotFoundError:
+        return None
+
+
+async def read_verdict(store: ObjectStore, upload: Upload) -> Verdict | None:
+    """Return the verdict on an upload as it came last; None while it is pending."""
+    try:
+        verdict = Verdict.from_json(await s3.read(store, _verdict_key(upload)))
+    except FileNotFoundError:
+        return None
+    return verdict if verdict.state == "ready" or verdict.received == upload.received else None
+
+
+async def write_verdict(store: ObjectStore, upload: Upload, verdict: Verdict) -> None:
+    """Write a verdict, in place of an earlier one."""
+    await s3.write(store, _verdict_key(upload), verdict.to_json())
+
+
+async def uploads_of(store: ObjectStore, model: str | None = None) -> list[tuple[str, str]]:
+    """Return (model, id) of every upload, of one model or of all, by the names of their keys."""
+    prefix = UPLOADS if model is None else f"{UPLOADS}{model}/"
+    found = []
+    async for entry in s3.listing(store, prefix):
+        match = re.fullmatch(rf"{UPLOADS}([^/]+)/([0-9a-f]{{64}})\.json", entry["path"])
+        if match is not None:
+            found.append((match[1], match[2]))
+    return found
+
+
+def _verdict_key(upload: Upload) -> str:
+    return f"{UPLOADS}{upload.model}/{upload.id}{_VERDICT}"
+
+
+def _to_json(body: dict[str, Any]) -> bytes:
+    return json.dumps({"schema": SCHEMA, **body}, indent=1, ensure_ascii=False).encode()
+
+
+def _from_json(raw: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(raw)
+    if body.pop("schema") != SCHEMA:
+        raise ValueError("another schema")
+    return body

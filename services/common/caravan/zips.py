@@ -1,0 +1,162 @@
+"""ZIPs from strangers: read entry by entry, with no trust in what they say of themselves.
+
+A ZIP is refused whole if any entry could do harm to someone who unpacks it: names that lead out of the
+folder, links, encryption. How large its directory is, is counted before it is read.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from caravan.errors import BadInput
+
+BOMB_RATIO = 100
+"""An entry that is large and shrinks more than this is made to fill a disk."""
+
+_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+_UTF8 = 0x0800
+_DRIVE = re.compile(r"[A-Za-z]:")
+_DIRECTORY_BYTES_PER_ENTRY = 256
+_HEADER_SIGNATURE = b"PK\x01\x02"
+_HEADER = struct.Struct("<4s24x3H12x")
+_SHOWN = 200
+
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""What reading a damaged ZIP may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry: its name with `/` between folders, as it stands there, and the archive's own record."""
+
+    name: str
+    info: zipfile.ZipInfo
+
+    @property
+    def shrinks_much(self) -> bool:
+        """Tell whether it claims to unpack to more than `BOMB_RATIO` times its size."""
+        return self.info.file_size > BOMB_RATIO * max(self.info.compress_size, 1)
+
+
+def read_directory(file: BinaryIO, max_entries: int) -> tuple[zipfile.ZipFile, tuple[Entry, ...]]:
+    """Read a ZIP's directory and check that unpacking by its names does no harm; call it in a thread.
+
+    Args:
+        file: open for reading, seekable; it must stay open while entries are read.
+        max_entries: how many it may have.
+
+    Raises:
+        BadInput: 400 if it is no whole ZIP, 413 if it has too many entries, 422 if one is unsafe.
+
+    """
+    guard = _Guard(file, max_entries)
+    try:
+        archive = zipfile.ZipFile(guard)
+    except DAMAGE as exc:
+        raise BadInput(f"the body is not a whole ZIP: {first_words(exc)}", reason="not-a-zip") from exc
+    guard.passed = True
+    # As some archivers on Windows write it.
+    entries = tuple(Entry(_decoded(info).replace("\\", "/"), info) for info in archive.infolist())
+    for entry in entries:
+        _refuse_harm(entry)
+    return archive, entries
+
+
+def check_method(info: zipfile.ZipInfo) -> None:
+    """Take only the ways of packing that every archiver has.
+
+    Raises:
+        BadInput: 422 for any other.
+
+    """
+    method = info.compress_type
+    if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadInput(f"compressed by method {method}: only stored and deflated entries are taken", 422)
+
+
+def shown(name: str) -> str:
+    """Return a sender's text as it can be shown: printable, and not too long."""
+    text = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name[:_SHOWN]
+    )
+    return text if len(name) <= _SHOWN else f"{text}…"
+
+
+def first_words(exc: BaseException) -> str:
+    """Return what an error says, in one line that can be shown."""
+    return shown(next(iter(str(exc).splitlines()), "")) or type(exc).__name__
+
+
+def _refuse_harm(entry: Entry) -> None:
+    name, info, fault = entry.name, entry.info, None
+    if name.startswith("/") or _DRIVE.match(name):
+        fault = "has an absolute name"
+    elif ".." in name.split("/"):
+        fault = "has a name that leads out of its folder"
+    elif stat.S_ISLNK(info.external_attr >> 16):
+        fault = "is a symbolic link"
+    elif info.flag_bits & _ENCRYPTED:
+        fault = "is encrypted"
+    if fault is not None:
+        raise BadInput(f"the ZIP is refused: {shown(name)!r} {fault}", status=422, reason="unsafe-zip")
+
+
+def _decoded(info: zipfile.ZipInfo) -> str:
+    """Return an entry's name; archivers that write UTF-8 do not always say so."""
+    if info.flag_bits & _UTF8:
+        return info.orig_filename
+    try:
+        return info.orig_filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.orig_filename
+
+
+class _Guard:
+    """A file of which an archive's directory is not read if it is too large.
+
+    zipfile reads the whole directory at once and makes an object of some hundred bytes for each entry; what
+    it is about to read is counted here first, whatever the archive claims of itself.
+    """
+
+    def __init__(self, file: BinaryIO, entries: int) -> None:
+        self._file = file
+        self._entries = entries
+        self.passed = False
+        self.seek = file.seek
+        self.tell = file.tell
+        self.seekable = file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if self.passed:
+            return self._file.read(size)
+        if size > self._entries * _DIRECTORY_BYTES_PER_ENTRY:
+            raise BadInput(f"the ZIP's directory has {size} bytes: too many", status=413)
+        content = self._file.read(size)
+        if content.startswith(_HEADER_SIGNATURE) and self._holds_too_many(content):
+            raise BadInput(f"the ZIP has more than {self._entries} entries", status=413)
+        return content
+
+    def _holds_too_many(self, directory: bytes) -> bool:
+        at = 0
+        for _ in range(self._entries):
+            if len(directory) - at < _HEADER.size:
+                return False
+            _, name, extra, comment = _HEADER.unpack_from(directory, at)
+            at += _HEADER.size + name + extra + comment
+        return len(directory) - at >= _HEADER.size

@@ -81,14 +81,19 @@ Doors = Callable[..., Any]
 @pytest.fixture
 def doors(tmp_path: Path) -> Doors:
     @asynccontextmanager
-    async def make(stores: dict[str, ObjectStore] | None = None, **limits: Any) -> AsyncIterator[Door]:
+    async def make(
+        stores: dict[str, ObjectStore] | None = None,
+        models: dict[str, ObjectStore] | None = None,
+        **limits: Any,
+    ) -> AsyncIterator[Door]:
         chosen: dict[str, Any] = {"edges": ("edge1", "edge2"), "spool_dir": tmp_path, "retry_seconds": 0.05}
         settings = FeederSettings(**chosen | limits)
         stores = stores or {edge: MemoryStore() for edge in settings.edges}
         kafka, prepared = Kafka(), asyncio.Event()
         prepared.set()
         with ThreadPoolExecutor(2) as pool:
-            app = make_app(settings, stores, kafka, prepared=prepared, pool=pool, checks={})
+            models = models or {edge: MemoryStore() for edge in settings.edges}
+            app = make_app(settings, stores, models, kafka, prepared=prepared, pool=pool, checks={})
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://feeder") as client:
                 yield Door(client, stores, kafka, prepared)

@@ -96,8 +96,24 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 def is_model_name(text: str) -> bool:
-    """Tell whether a name is safe in a path and a URL, and cannot be taken for a folder of our own."""
-    return _MODEL_NAME.fullmatch(text) is not None
+    """Tell whether a name is safe in a path and a URL, and cannot be taken for what is ours."""
+    return _MODEL_NAME.fullmatch(text) is not None and text != PurePosixPath(MODELS_CONFIG).name
+
+
+def parse_model(text: str | None) -> str:
+    """Check the name of a model that comes from outside.
+
+    Raises:
+        BadInput: 400 if missing or malformed.
+
+    """
+    if not text:
+        raise BadInput("the model's name is missing: add &name=<model>", reason="no-model-name")
+    if not is_model_name(text):
+        raise BadInput(
+            "a model's name has letters, digits, _, - and inner dots, at most 128", reason="bad-model-name"
+        )
+    return text
 
 
 # --- edge ids -----------------------------------------------------------------------------------
@@ -178,6 +194,11 @@ def zipfile_event() -> Event:
 def pipeline_event(files: int) -> Event:
     """Training was triggered by an upload of so many images."""
     return {"name": "pipeline", "files": str(files)}
+
+
+def model_upload_event(model: str, upload: str, size: int) -> Event:
+    """Tell that a model was sent, as a ZIP of so many bytes, and is going to be judged."""
+    return {"name": "model-upload", "model": model, "upload": upload, "bytes": size}
 
 
 def training_event(stage: str, progress: float, **facts: Any) -> Event:

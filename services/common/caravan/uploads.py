@@ -5,8 +5,8 @@
     uploads/<model>/<upload>.verdict.json       what became of it; written last
 
 The id of an upload is the SHA-256 of its ZIP; where class names come with the request, of both, so that the
-same model with other names is another upload. An upload is pending until there is a verdict on it that is
-not older than the last time it was sent: what was rejected and is sent again is judged again.
+same model with other names is another upload. An upload is pending until there is a verdict on it. One that
+was rejected and is sent again loses its verdict and is judged again; one that is ready stays as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Literal, Self
 
 from obstore.store import ObjectStore
@@ -25,7 +26,7 @@ from caravan.errors import Permanent
 
 SCHEMA = 1
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
-_VERDICT = ".verdict.json"
+_KEY = re.compile(rf"{UPLOADS}([^/]+)/([0-9a-f]{{64}})(\.verdict)?\.json")
 
 
 def is_upload_id(text: str) -> bool:
@@ -56,7 +57,8 @@ class Upload:
         size: bytes of the ZIP.
         entry: `saved_model.pb` or `model.onnx`.
         classes: names given with it, in the order of the model's outputs; may be empty.
-        received: ISO 8601 time, UTC, of the last time that it came and was not ready.
+        ignored: how many files of the ZIP do not belong to the model.
+        received: ISO 8601 time, UTC, of the last time that it came to be judged.
 
     """
 
@@ -66,6 +68,7 @@ class Upload:
     size: int
     entry: str
     classes: tuple[str, ...]
+    ignored: int
     received: str
 
     @property
@@ -99,7 +102,6 @@ class Verdict:
     Attributes:
         state: `ready` once it is a version in `E-ready`, or `rejected`.
         upload: id of the upload.
-        received: the upload's; a verdict on an earlier coming is void.
         version: its number; None if it was rejected.
         classes: class names, the model's own or those given.
         reason: why it was rejected; empty otherwise.
@@ -109,7 +111,6 @@ class Verdict:
 
     state: Literal["ready", "rejected"]
     upload: str
-    received: str
     version: int | None
     classes: tuple[str, ...]
     reason: str
@@ -143,12 +144,11 @@ async def read_upload(store: ObjectStore, model: str, upload: str) -> Upload | N
 
 
 async def read_verdict(store: ObjectStore, upload: Upload) -> Verdict | None:
-    """Return the verdict on an upload as it came last; None while it is pending."""
+    """Return the verdict on an upload; None while it is pending."""
     try:
-        verdict = Verdict.from_json(await s3.read(store, _verdict_key(upload)))
+        return Verdict.from_json(await s3.read(store, _verdict_key(upload)))
     except FileNotFoundError:
         return None
-    return verdict if verdict.state == "ready" or verdict.received == upload.received else None
 
 
 async def write_verdict(store: ObjectStore, upload: Upload, verdict: Verdict) -> None:
@@ -156,19 +156,38 @@ async def write_verdict(store: ObjectStore, upload: Upload, verdict: Verdict) ->
     await s3.write(store, _verdict_key(upload), verdict.to_json())
 
 
-async def uploads_of(store: ObjectStore, model: str | None = None) -> list[tuple[str, str]]:
-    """Return (model, id) of every upload, of one model or of all, by the names of their keys."""
-    prefix = UPLOADS if model is None else f"{UPLOADS}{model}/"
-    found = []
-    async for entry in s3.listing(store, prefix):
-        match = re.fullmatch(rf"{UPLOADS}([^/]+)/([0-9a-f]{{64}})\.json", entry["path"])
-        if match is not None:
-            found.append((match[1], match[2]))
-    return found
+async def drop_verdict(store: ObjectStore, upload: Upload) -> None:
+    """Make an upload pending again."""
+    await s3.delete(store, [_verdict_key(upload)])
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An upload as the names of its objects tell of it."""
+
+    model: str
+    id: str
+    is_judged: bool
+
+
+async def uploads_of(store: ObjectStore, model: str | None = None) -> list[Listed]:
+    """Return the uploads of one model, or of all, those written first before those written later."""
+    written: dict[tuple[str, str], datetime] = {}
+    judged: set[tuple[str, str]] = set()
+    async for entry in s3.listing(store, UPLOADS if model is None else f"{UPLOADS}{model}/"):
+        match = _KEY.fullmatch(entry["path"])
+        if match is None:
+            continue
+        name = (match[1], match[2])
+        if match[3]:
+            judged.add(name)
+        else:
+            written[name] = entry["last_modified"]
+    return [Listed(*name, name in judged) for name in sorted(written, key=lambda name: (written[name], name))]
 
 
 def _verdict_key(upload: Upload) -> str:
-    return f"{UPLOADS}{upload.model}/{upload.id}{_VERDICT}"
+    return f"{UPLOADS}{upload.model}/{upload.id}.verdict.json"
 
 
 def _to_json(body: dict[str, Any]) -> bytes:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import asdict
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from starlette.requests import ClientDisconnect
 
-from caravan.contracts import parse_edge
-from caravan.errors import BadInput
 from caravan.http import answer
+from caravan.model_zips import SHAPE as MODEL_SHAPE
 from caravan.problems import problem
 from feeder.archive import SHAPE, Rejected
+from feeder.requests import chunks, declared, edge_of, refuse_wrapped
 from feeder.routes import Fed, NothingToStore
 
 HELP = f"""Caravan feeder. Send a ZIP of {SHAPE}:
 curl -T images.zip 'http://<this address>/zip?edgeId=<edge>'
+Send a model, a ZIP of {MODEL_SHAPE}:
+curl -T model.zip 'http://<this address>/model?edgeId=<edge>&name=<model>'
 """
 
 ZipUpload = Callable[[str, AsyncIterator[bytes], int | None], Awaitable[Fed]]
@@ -40,9 +41,9 @@ def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None
 
     @router.api_route("/zip", methods=["PUT", "POST"])
     async def zip_(request: Request) -> Response:
-        edge = _edge(request, edges)
-        _refuse_wrapped(request)
-        fed = await zip_upload(edge, _chunks(request), _declared(request))
+        edge = edge_of(request, edges)
+        refuse_wrapped(request)
+        fed = await zip_upload(edge, chunks(request), declared(request))
         return JSONResponse(
             {
                 "status": "done",
@@ -62,33 +63,6 @@ def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None
         return answer(problem(exc.status, exc.detail, **facts))
 
     app.include_router(router)
-
-
-def _edge(request: Request, edges: Collection[str]) -> str:
-    given = {*request.query_params.getlist("edgeId"), *request.headers.getlist("edgeId")}
-    if len(given) > 1:
-        raise BadInput("the request names several edges: one edgeId is enough")
-    return parse_edge(next(iter(given), None), edges)
-
-
-def _refuse_wrapped(request: Request) -> None:
-    if request.headers.get("content-type", "").lower().startswith("multipart/"):
-        raise BadInput("the body is the ZIP itself, not a form: send it with curl -T", status=415)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise BadInput("the body is the ZIP itself, without a Content-Encoding", status=415)
-
-
-def _declared(request: Request) -> int | None:
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdigit() else None
-
-
-async def _chunks(request: Request) -> AsyncGenerator[bytes, None]:
-    try:
-        async for chunk in request.stream():
-            yield chunk
-    except ClientDisconnect as exc:
-        raise BadInput("the sender hung up") from exc
 
 
 def _reasons(rejected: Iterable[Rejected]) -> list[dict[str, str]]:

@@ -12,17 +12,19 @@ from fastapi import FastAPI
 from obstore.store import ObjectStore
 
 from caravan import http, kafka, s3
-from caravan.contracts import TRIGGER, central_buckets, data_bucket, dead_letter, events_topic
+from caravan.contracts import TRIGGER, central_buckets, data_bucket, dead_letter, events_topic, models_bucket
+from caravan.model_zips import Limits as ModelLimits
 from caravan.retry import forever
 from caravan.runtime import Service
-from feeder import api
+from feeder import api, model_door
 from feeder.archive import Limits
 from feeder.buckets import DataBuckets
 from feeder.checks import Checks
 from feeder.concurrency import Turns
 from feeder.events import Sender
 from feeder.lingering import LingeringClose
-from feeder.routes import zip_upload
+from feeder.models import ModelBuckets, ModelChecks
+from feeder.routes import model_upload, zip_upload
 from feeder.settings import FeederSettings
 from feeder.spool import Spool, SpoolLimits
 
@@ -36,12 +38,13 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         producer = await stack.enter_async_context(kafka.Producer(settings))
         pool = stack.enter_context(ThreadPoolExecutor(settings.checks_at_once, "check"))
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
+        models = {edge: s3.open_bucket(settings.central, models_bucket(edge)) for edge in settings.edges}
         prepared = asyncio.Event()
         checks: dict[str, http.Check] = {
             "s3": partial(s3.ping, settings.central, data_bucket(settings.edges[0])),
             "kafka": producer.ping,
         }
-        app = make_app(settings, stores, producer, prepared=prepared, pool=pool, checks=checks)
+        app = make_app(settings, stores, models, producer, prepared=prepared, pool=pool, checks=checks)
         loop = partial(forever, "prepare", partial(_prepare, settings, prepared))
         yield Service(app, {"prepare": loop})
 
@@ -49,6 +52,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
 def make_app(
     settings: FeederSettings,
     stores: Mapping[str, ObjectStore],
+    models: Mapping[str, ObjectStore],
     sender: Sender,
     *,
     prepared: asyncio.Event,
@@ -60,6 +64,7 @@ def make_app(
     Args:
         settings: its limits.
         stores: the data bucket of each edge.
+        models: the models bucket of each edge.
         sender: Kafka.
         prepared: set once buckets and topics are there.
         pool: threads in which archives are checked.
@@ -83,6 +88,8 @@ def make_app(
         buffer_bytes=settings.store_buffer_bytes,
         retry_seconds=settings.retry_seconds,
     )
+    model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
+    turns = Turns(settings.uploads_at_once)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
     app.add_middleware(LingeringClose)
     http.install(app, checks)
@@ -92,12 +99,26 @@ def make_app(
         partial(
             zip_upload,
             spool=spool,
-            turns=Turns(settings.uploads_at_once),
+            turns=turns,
             checks=Checks(pool, settings.checks_at_once, limits, settings.max_pixels),
             buckets=buckets,
             sender=sender,
             retry_seconds=settings.retry_seconds,
         ),
+    )
+    model_door.install(
+        app,
+        settings.edges,
+        partial(
+            model_upload,
+            spool=spool,
+            turns=turns,
+            checks=ModelChecks(pool, ModelLimits(settings.max_entries, settings.max_model_bytes)),
+            buckets=model_buckets,
+            sender=sender,
+            retry_seconds=settings.retry_seconds,
+        ),
+        model_buckets,
     )
     return app
 

@@ -10,8 +10,9 @@ from typing import Protocol
 import structlog
 
 from caravan import telemetry
-from caravan.contracts import events_topic, pipeline_event, to_json, zipfile_event
+from caravan.contracts import events_topic, model_upload_event, pipeline_event, to_json, zipfile_event
 from caravan.kafka import Headers
+from caravan.uploads import Upload
 
 log = structlog.get_logger()
 
@@ -78,6 +79,14 @@ async def tell_pipeline(sender: Sender, edge: str, files: int) -> None:
     with telemetry.best_effort(SINK):
         async with asyncio.timeout(FLUSH_SECONDS):
             await sender.send(events_topic(edge), to_json(pipeline_event(files)))
+
+
+async def tell_model(sender: Sender, edge: str, upload: Upload) -> None:
+    """Tell that a model was sent and is going to be judged."""
+    with telemetry.best_effort(SINK):
+        async with asyncio.timeout(FLUSH_SECONDS):
+            event = model_upload_event(upload.model, upload.id, upload.size)
+            await sender.send(events_topic(edge), to_json(event))
 
 
 async def _send(sender: Sender, edge: str, number: int) -> int:

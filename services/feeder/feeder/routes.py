@@ -10,17 +10,21 @@ import structlog
 from caravan import telemetry
 from caravan.contracts import TRIGGER
 from caravan.errors import BadInput
+from caravan.kafka import Headers
 from caravan.retry import retried
+from caravan.uploads import Upload, Verdict
 from feeder.archive import SHAPE, Rejected
 from feeder.buckets import DataBuckets
 from feeder.checks import Batch, Checks
 from feeder.concurrency import Turns
-from feeder.events import Sender, tell_pipeline, zipfile_events
+from feeder.events import Sender, tell_model, tell_pipeline, zipfile_events
+from feeder.models import ModelBuckets, ModelChecks
 from feeder.spool import Spool
 
 log = structlog.get_logger()
 
 ROUTE = "zip-upload"
+MODEL_ROUTE = "model-upload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,13 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
     stored = sum(image.outcome == "stored" for image in placed)
     fed = Fed(edge, batch.id, stored, len(placed) - stored, batch.ignored, batch.rejected)
 
-    await retried(lambda: _trigger(sender, fed), to="kafka", within=retry_seconds)
+    headers = {
+        "batch": fed.batch,
+        "stored": str(fed.stored),
+        "duplicates": str(fed.duplicates),
+        "files": str(fed.stored + fed.duplicates),
+    }
+    await retried(lambda: _trigger(sender, edge, headers), to="kafka", within=retry_seconds)
     await buckets.finish(receipt, batch, placed)
     await tell_pipeline(sender, edge, files=len(placed))
 
@@ -94,12 +104,37 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
     return fed
 
 
-async def _trigger(sender: Sender, fed: Fed) -> None:
-    headers = {
-        "batch": fed.batch,
-        "stored": str(fed.stored),
-        "duplicates": str(fed.duplicates),
-        "files": str(fed.stored + fed.duplicates),
-    }
-    edge = fed.edge.encode()
-    await sender.send(TRIGGER, edge, key=edge, headers=headers)
+async def model_upload(
+    edge: str,
+    model: str,
+    classes: tuple[str, ...],
+    body: AsyncIterator[bytes],
+    declared: int | None,
+    *,
+    spool: Spool,
+    turns: Turns,
+    checks: ModelChecks,
+    buckets: ModelBuckets,
+    sender: Sender,
+    retry_seconds: float,
+) -> tuple[Upload, Verdict | None]:
+    """FROM HTTP `PUT` or `POST /model` → spool → check → TO S3 `E-models` → TO Kafka `trigger`, `E`.
+
+    Mandatory: the ZIP and the upload's record in S3, the trigger acknowledged; the pipeline that it starts
+    loads the model, gives it a version and writes the verdict. Best effort: the event on `E`. A repeat does
+    no harm: what is ready is answered so, what was rejected is judged again.
+    """
+    with telemetry.exchange(MODEL_ROUTE):
+        async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
+            checked = await checks.check(model, classes, zipped)
+            upload, verdict = await buckets.keep(edge, checked, zipped.file)
+        facts = {"model": model, "upload": upload.id}
+        if verdict is None:
+            await retried(lambda: _trigger(sender, edge, facts), to="kafka", within=retry_seconds)
+            await tell_model(sender, edge, upload)
+        log.info("model taken in", edge=edge, bytes=upload.size, is_new=verdict is None, **facts)
+        return upload, verdict
+
+
+async def _trigger(sender: Sender, edge: str, headers: Headers) -> None:
+    await sender.send(TRIGGER, edge.encode(), key=edge.encode(), headers=headers)

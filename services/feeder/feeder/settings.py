@@ -31,6 +31,7 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     max_entry_bytes: Bytes = images.MAX_BYTES
     max_unpacked_bytes: Bytes = 8 * 2**30
     max_pixels: Count = images.MAX_PIXELS
+    max_model_bytes: Bytes = 2**30
 
     uploads_at_once: Count = 4
     checks_at_once: Count = 2

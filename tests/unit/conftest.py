@@ -106,6 +106,15 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def onnx_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of base paths: ONNX models `scores`, `words`, `fixed`, `product`, each with a version 1."""
+    folder = tmp_path_factory.mktemp("onnx")
+    for name in ("scores", "words", "fixed", "product", "zipmap"):
+        _save_onnx(folder / name / "1", name)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def save_half() -> Callable[[Path, float], None]:
     """Save a version of `half` that adds another number: `save_half(path, added)`."""
     return _save_half
@@ -238,3 +247,47 @@ def _save_examples(path: Path) -> None:
             },
         )
         builder.save()
+
+
+def _save_onnx(path: Path, kind: str) -> None:
+    """`scores`: y = x + [0, 1, 2], best = argmax; the others are what their names say."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    float_, text = TensorProto.FLOAT, TensorProto.STRING
+    value = helper.make_tensor_value_info
+    added = helper.make_tensor("added", float_, [3], [0.0, 1.0, 2.0])
+    maps = helper.make_map_type_proto(text, helper.make_tensor_type_proto(float_, []))
+    node = helper.make_node
+    nodes, inputs, outputs = {
+        "scores": (
+            [node("Add", ["x", "added"], ["y"]), node("ArgMax", ["y"], ["best"], axis=1, keepdims=0)],
+            [value("x", float_, ["N", 3])],
+            [value("y", float_, ["N", 3]), value("best", TensorProto.INT64, ["N"])],
+        ),
+        "words": (
+            [node("Identity", ["x"], ["y"])],
+            [value("x", text, ["N"])],
+            [value("y", text, ["N"])],
+        ),
+        "fixed": (
+            [node("Add", ["x", "added"], ["y"])],
+            [value("x", float_, [1, 3])],
+            [value("y", float_, [1, 3])],
+        ),
+        "product": (
+            [node("MatMul", ["a", "b"], ["y"])],
+            [value("a", float_, ["rows", "k"]), value("b", float_, ["k2", "columns"])],
+            [value("y", float_, ["rows", "columns"])],
+        ),
+        "zipmap": (
+            [node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_strings=["a", "b", "c"])],
+            [value("x", float_, ["N", 3])],
+            [helper.make_value_info("y", helper.make_sequence_type_proto(maps))],
+        ),
+    }[kind]
+    weights = [added] if kind in {"scores", "fixed"} else []
+    graph = helper.make_graph(nodes, kind, inputs, outputs, weights)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    path.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(path / "model.onnx"))

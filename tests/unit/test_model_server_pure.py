@@ -14,7 +14,7 @@ from model_server.configs import model_configs
 from model_server.dataflow import untouched
 from model_server.errors import Code, ServingError, op_message
 from model_server.parameters import BatchingParameters
-from model_server.servable import load
+from model_server.saved_model import load
 from model_server.settings import SettingsError, read
 from model_server.tensors import to_array, to_proto
 from model_server.versions import All, Latest, Specific, index_versions, may_unload, parse_version

@@ -13,10 +13,12 @@ import httpx
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from caravan.contracts import ENTRY_FILES
 from local_stack.errors import NotReady
 
 SECONDS = 5.0
 """Deadline of one question."""
+_ENTRIES = tuple(f"/{file}" for file in ENTRY_FILES)
 _S3 = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is not there yet is no error here
@@ -109,7 +111,7 @@ async def _tfserving(http: httpx.AsyncClient, url: SplitResult, query: Mapping[s
     if answer.status_code == httpx.codes.NOT_FOUND:
         keys = {"list-type": "2", "prefix": f"models/{query['model']}/", "max-keys": "1000"}
         listing = await http.get(f"http://{query['s3']}/{query['bucket']}", params=keys)
-        if any(key.endswith("/saved_model.pb") for key in _texts(listing, "Key")):
+        if any(key.endswith(_ENTRIES) for key in _texts(listing, "Key")):
             raise NotReady("it has not found the versions in its bucket yet")
         return
     if not answer.is_success:

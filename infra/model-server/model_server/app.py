@@ -20,11 +20,12 @@ from model_server.batching import Scheduler
 from model_server.config_file import ConfigPoller, with_own
 from model_server.configs import model_configs
 from model_server.grpc_doors import make_server
+from model_server.loading import load
 from model_server.manager import Manager, Rules
 from model_server.metrics import Metrics
 from model_server.predict import Core
 from model_server.rest import Rest, RestOptions
-from model_server.servable import Servable, load
+from model_server.servable import Servable
 from model_server.settings import Settings
 from model_server.warmup import warm_up
 
@@ -159,7 +160,7 @@ def limit_threads(settings: Settings) -> None:
 
 def _loader(settings: Settings) -> Callable[[str, int, Path], Servable]:
     def load_warm(name: str, version: int, path: Path) -> Servable:
-        servable = load(name, version, path)
+        servable = load(name, version, path, settings.intra_op_threads)
         if settings.warmup:
             warm_up(servable, path)
         return servable

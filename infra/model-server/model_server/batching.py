@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from model_server.errors import Code, ServingError, from_exception, invalid
 from model_server.metrics import Metrics
 from model_server.parameters import BatchingParameters
-from model_server.servable import Arrays, Feeds, Servable, Signature
+from model_server.servable import Arrays, Feeds, Servable, Signature, parse
 
 log = structlog.get_logger()
 
@@ -237,7 +237,7 @@ class Scheduler:
 
     def _alone(self, job: Job) -> Any:
         try:
-            arrays: Arrays = job.signature.parse(job.feeds)
+            arrays: Arrays = parse(job.feeds)
             if job.rows:
                 arrays = _pad(arrays, self._parameters.padded(job.rows) - job.rows)
             outputs: Arrays = job.signature.call(arrays)
@@ -253,7 +253,7 @@ class Scheduler:
         rows = [job.rows or 0 for job in batch]
         total = sum(rows)
         try:
-            parsed = [signature.parse(job.feeds) for job in batch]
+            parsed = [parse(job.feeds) for job in batch]
             joined = {
                 alias: np.concatenate([arrays[alias] for arrays in parsed]) for alias in signature.inputs
             }

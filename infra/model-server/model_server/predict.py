@@ -26,7 +26,7 @@ from model_server.batching import Scheduler
 from model_server.configs import model_configs
 from model_server.errors import Code, ServingError, failed_precondition, invalid
 from model_server.manager import Manager, Version
-from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature
+from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature, check_types
 from model_server.tensors import to_proto
 
 PREDICT = "tensorflow/serving/predict"
@@ -257,7 +257,7 @@ def _checked_inputs(
             f"Inputs contains invalid name. Used request inputs: {_join(sent & declared)}, "
             f"request input: {_join(sent)}"
         )
-    signature.check_types(inputs)
+    check_types(signature, inputs)
     return inputs
 
 

@@ -1,199 +1,106 @@
-"""One loaded version of a model: its signatures, and how they are called.
+"""What every loaded version offers, whatever it was made with: signatures that can be called.
 
-The signature's graph function is called through the op TensorFlow Serving's own session would run, not
-through Python's `ConcreteFunction`: a tenth of the overhead (22 µs against 206 µs on a small model), no
-check of the declared shape, and the failing op's own words on an error.
+The shape of a signature is TensorFlow's SignatureDef, for models of other makers too, so that they are
+asked and described like any other.
 """
 
-import gc
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from tensorflow.core.framework import graph_pb2, tensor_pb2, types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from model_server import tensors
-from model_server.dataflow import untouched
-from model_server.errors import Code, ServingError, from_exception, invalid, not_found
+from model_server.errors import invalid
 
 DEFAULT_SIGNATURE = "serving_default"
-INIT_SIGNATURE = "__saved_model_init_op"
-SERVE = "serve"
 
 Arrays = Mapping[str, NDArray[Any]]
 Feeds = Mapping[str, tensor_pb2.TensorProto | NDArray[Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class Signature:
-    """A callable signature.
+class Signature(Protocol):
+    """A callable signature; two of them are the same only if they are one object."""
 
-    `inputs` and `outputs` are the aliases in the order of the graph function's arguments and results.
-    `batchable` says that requests may be joined along the first dimension of every input; `whole` names
-    the outputs that are the same whatever the request, so that each caller gets them undivided.
-    """
+    @property
+    def name(self) -> str:
+        """Its key in the model."""
 
-    name: str
-    definition: meta_graph_pb2.SignatureDef
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    function: Any
-    batchable: bool = False
-    whole: frozenset[str] = frozenset()
-    result_types: tuple[Any, ...] = field(default=())
+    @property
+    def definition(self) -> meta_graph_pb2.SignatureDef:
+        """Names, types and shapes of its inputs and outputs."""
 
-    def check_types(self, inputs: Mapping[str, tensor_pb2.TensorProto]) -> None:
-        """Refuse an input of another type than declared, in the words of the graph's own check."""
-        for index, alias in enumerate(self.inputs):
-            given, expected = inputs[alias].dtype, self.definition.inputs[alias].dtype
-            if given == types_pb2.DT_INVALID:
-                raise invalid(f"tensor parsing error: {alias}")
-            if given != expected:
-                raise invalid(
-                    f"Expects arg[{index}] to be {tensors.dtype_words(expected)} "
-                    f"but {tensors.dtype_words(given)} is provided"
-                )
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs' aliases, in the model's own order."""
 
-    def parse(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Decode what is not decoded yet. Raises ServingError naming the tensor that cannot be."""
-        return {
-            alias: feed if isinstance(feed, np.ndarray) else tensors.to_array(alias, feed)
-            for alias, feed in feeds.items()
-        }
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs' aliases."""
+
+    @property
+    def batchable(self) -> bool:
+        """Whether requests may be joined along the first dimension of every input."""
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The outputs that are the same whatever the request: each caller gets them undivided."""
 
     def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
-        """Run the graph (blocking). Raises ServingError with the failing op's code and words."""
-        try:
-            results = tf.raw_ops.StatefulPartitionedCall(
-                args=[*(tf.constant(arrays[alias]) for alias in self.inputs), *self.function.captured_inputs],
-                Tout=self.result_types,
-                f=self.function,
-            )
-            return {
-                alias: tensors.from_tensor(result)
-                for alias, result in zip(self.outputs, results, strict=True)
-            }
-        except (tf.errors.OpError, TypeError, ValueError) as exc:
-            raise from_exception(exc) from exc
+        """Run it (blocking); strings are object arrays of bytes. Raises ServingError."""
 
 
-class Servable:
-    """A loaded version. `signatures` are callable; `definitions` are all that the SavedModel declares."""
+class Servable(Protocol):
+    """One loaded version of a model."""
 
-    def __init__(
-        self,
-        name: str,
-        version: int,
-        loaded: Any,
-        definitions: Mapping[str, meta_graph_pb2.SignatureDef],
-        signatures: Mapping[str, Signature],
-    ) -> None:
-        self.name = name
-        self.version = version
-        self.definitions = definitions
-        self.signatures = signatures
-        self._loaded = loaded  # keeps the variables alive
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+
+    @property
+    def platform(self) -> str:
+        """What it was made with, as the Open Inference Protocol names it."""
+
+    @property
+    def definitions(self) -> Mapping[str, meta_graph_pb2.SignatureDef]:
+        """All that the model declares, callable or not."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """What can be called."""
 
     def release(self) -> None:
-        """Let go of the graph and its variables (blocking: runs the garbage collector)."""
-        self._loaded = None
-        self.signatures = {}
-        gc.collect()
+        """Let go of the model (blocking)."""
 
 
-def load(name: str, version: int, path: Path) -> Servable:
-    """Load a SavedModel (blocking). Raises ServingError saying why it cannot be loaded."""
-    try:
-        graph = _meta_graph(path)
-        loaded = tf.saved_model.load(str(path), tags=[SERVE])
-        definitions = dict(graph.signature_def)
-        signatures = {
-            key: _signature(key, definition, loaded.signatures[key], graph.graph_def)
-            for key, definition in definitions.items()
-            if key != INIT_SIGNATURE and key in loaded.signatures
-        }
-    except ServingError:
-        raise
-    except tf.errors.OpError as exc:
-        raise from_exception(exc) from exc
-    except Exception as exc:  # a damaged SavedModel makes the loader raise almost anything
-        raise ServingError(Code.INTERNAL, f"Cannot load SavedModel at {path}: {exc}") from exc
-    return Servable(name, version, loaded, definitions, signatures)
+def check_types(signature: Signature, inputs: Mapping[str, tensor_pb2.TensorProto]) -> None:
+    """Refuse an input of another type than declared, in the words of TensorFlow's own check."""
+    for index, alias in enumerate(signature.inputs):
+        given, expected = inputs[alias].dtype, signature.definition.inputs[alias].dtype
+        if given == types_pb2.DT_INVALID:
+            raise invalid(f"tensor parsing error: {alias}")
+        if given != expected:
+            raise invalid(
+                f"Expects arg[{index}] to be {tensors.dtype_words(expected)} "
+                f"but {tensors.dtype_words(given)} is provided"
+            )
 
 
-def _meta_graph(path: Path) -> meta_graph_pb2.MetaGraphDef:
-    file = path / "saved_model.pb"
-    if not file.is_file():
-        raise not_found(
-            f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}. "
-            "Check that the directory exists and that you have the right permissions for accessing it."
-        )
-    saved = saved_model_pb2.SavedModel()
-    try:
-        saved.ParseFromString(file.read_bytes())
-    except DecodeError as exc:
-        raise ServingError(Code.DATA_LOSS, f"Can't parse {file} as binary proto") from exc
-    for graph in saved.meta_graphs:
-        if SERVE in graph.meta_info_def.tags:
-            return graph
-    raise not_found(
-        f"Could not find meta graph def matching supplied tags: {{ {SERVE} }}. To inspect available tag-sets "
-        "in the SavedModel, please use the SavedModel CLI: `saved_model_cli`"
-    )
+def parse(feeds: Feeds) -> dict[str, NDArray[Any]]:
+    """Decode what is not decoded yet. Raises ServingError naming the tensor that cannot be."""
+    return {
+        alias: feed if isinstance(feed, np.ndarray) else tensors.to_array(alias, feed)
+        for alias, feed in feeds.items()
+    }
 
 
-def _signature(
-    name: str, definition: meta_graph_pb2.SignatureDef, function: Any, graph: graph_pb2.GraphDef
-) -> Signature:
-    inputs = _argument_order(definition, function)
-    outputs = tuple(sorted(definition.outputs))
-    result_types = tuple(result.dtype for result in function.outputs)
-    declared = tuple(definition.outputs[alias].dtype for alias in outputs)
-    if tuple(kind.as_datatype_enum for kind in result_types) != declared:
-        raise ServingError(
-            Code.INTERNAL, f'The outputs of signature "{name}" do not match the graph function'
-        )
-    whole = _whole_outputs(definition, graph)
-    batchable = (
-        bool(inputs)
-        and all(_batch_first(definition.inputs[alias]) for alias in inputs)
-        and all(_batch_first(definition.outputs[alias]) for alias in outputs if alias not in whole)
-        and len(whole) < len(outputs)
-    )
-    return Signature(name, definition, inputs, outputs, function, batchable, whole, result_types)
-
-
-def _argument_order(definition: meta_graph_pb2.SignatureDef, function: Any) -> tuple[str, ...]:
-    """The aliases in the order of the function's arguments: by tensor name (v1), else by keyword (v2)."""
-    by_tensor = {info.name: alias for alias, info in definition.inputs.items()}
-    names = [tensor.name for tensor in function.inputs[: len(definition.inputs)]]
-    if all(name in by_tensor for name in names):
-        return tuple(by_tensor[name] for name in names)
-    return tuple(sorted(definition.inputs, key=_keyword))
-
-
-def _keyword(alias: str) -> str:
-    """Python's name for an argument, which is what tf.function sorts by."""
-    return "".join(letter if letter.isalnum() else "_" for letter in alias)
-
-
-def _batch_first(info: meta_graph_pb2.TensorInfo) -> bool:
+def batch_first(info: meta_graph_pb2.TensorInfo) -> bool:
+    """Whether the first dimension is open."""
     shape = info.tensor_shape
     return not shape.unknown_rank and len(shape.dim) > 0 and shape.dim[0].size == -1
-
-
-def _whole_outputs(definition: meta_graph_pb2.SignatureDef, graph: graph_pb2.GraphDef) -> frozenset[str]:
-    """The outputs of fixed size that no input reaches."""
-    feeds = [info.name for info in definition.inputs.values()]
-    constant = untouched(graph, feeds, [info.name for info in definition.outputs.values()])
-    return frozenset(
-        alias
-        for alias, info in definition.outputs.items()
-        if info.name in constant and not _batch_first(info)
-    )

@@ -22,10 +22,11 @@ _TRUE = frozenset({"true", "1", "t", "yes", "y"})
 _FALSE = frozenset({"false", "0", "f", "no", "n"})
 
 DESCRIPTION = """\
-Serves TensorFlow SavedModels over gRPC and REST, by TensorFlow Serving's published contract.
+Serves TensorFlow SavedModels and ONNX models over gRPC and REST, by TensorFlow Serving's published contract.
 
 A model's base path (a directory, or s3://bucket/prefix) holds one sub-directory per version, named by a
-number and holding a SavedModel. It is polled: a new version is loaded beside the old one, then takes over.
+number and holding a SavedModel or a model.onnx. It is polled: a new version is loaded beside the old one,
+then takes over.
 """
 EPILOG = """\
 environment, as in the official image (a flag goes before it):

@@ -15,11 +15,11 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from caravan.contracts import ENTRY_FILES
 from model_server.errors import Code, ServingError
 from model_server.settings import S3_SCHEME, S3Access
 from model_server.versions import index_versions
 
-SAVED_MODEL = "saved_model.pb"
 LIST_SECONDS = 20.0
 FETCH_SECONDS = 600.0
 
@@ -67,7 +67,7 @@ class Directory:
 
 
 class Bucket:
-    """A base path in S3. A version counts once its `saved_model.pb`, written last, is there."""
+    """A base path in S3. A version counts once its entry file, written last, is there."""
 
     def __init__(self, url: str, access: S3Access) -> None:
         parts = urlsplit(url)
@@ -89,11 +89,13 @@ class Bucket:
         return {number: name for number, name in found.items() if name in self._complete}
 
     async def _has_model(self, name: str) -> bool:
-        try:
-            await obstore.head_async(self._store, f"{self._prefix}/{name}/{SAVED_MODEL}")
-        except FileNotFoundError:
-            return False
-        return True
+        for entry in ENTRY_FILES:
+            try:
+                await obstore.head_async(self._store, f"{self._prefix}/{name}/{entry}")
+            except FileNotFoundError:
+                continue
+            return True
+        return False
 
     async def fetch(self, name: str) -> Path:
         """Download the version into a new private directory, which `discard` removes."""

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from model_server.errors import Code, ServingError, from_exception, invalid
 from model_server.predict import serialized_examples
-from model_server.servable import DEFAULT_SIGNATURE, Servable, Signature
+from model_server.servable import DEFAULT_SIGNATURE, Servable, Signature, parse
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ def _run(servable: Servable, name: str, feeds: dict[str, Any]) -> str:
     signature = servable.signatures.get(name)
     if signature is None or set(feeds) != set(signature.inputs):
         raise invalid(f'A warmup request does not fit signature "{name}"')
-    signature.call(signature.parse(feeds))
+    signature.call(parse(feeds))
     return name
 
 

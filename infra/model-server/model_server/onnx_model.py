@@ -1,0 +1,185 @@
+"""An ONNX model, run by ONNX Runtime on the CPU, in the shape of a SavedModel with one signature.
+
+Its signature `serving_default` has the graph's own inputs and outputs. Requests are joined where every
+first dimension is open, and where the graph names these dimensions, if it names them alike.
+"""
+
+import gc
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from caravan.contracts import ONNX_MODEL
+from model_server.errors import Code, ServingError, from_exception, invalid
+from model_server.servable import DEFAULT_SIGNATURE, Arrays, batch_first
+
+METHOD = "tensorflow/serving/predict"
+_DTYPES = {
+    "tensor(float)": types_pb2.DT_FLOAT,
+    "tensor(double)": types_pb2.DT_DOUBLE,
+    "tensor(float16)": types_pb2.DT_HALF,
+    "tensor(int8)": types_pb2.DT_INT8,
+    "tensor(int16)": types_pb2.DT_INT16,
+    "tensor(int32)": types_pb2.DT_INT32,
+    "tensor(int64)": types_pb2.DT_INT64,
+    "tensor(uint8)": types_pb2.DT_UINT8,
+    "tensor(uint16)": types_pb2.DT_UINT16,
+    "tensor(uint32)": types_pb2.DT_UINT32,
+    "tensor(uint64)": types_pb2.DT_UINT64,
+    "tensor(bool)": types_pb2.DT_BOOL,
+    "tensor(string)": types_pb2.DT_STRING,
+}
+# "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : words": its exceptions have no other sign in common.
+_RUNTIME_ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOTALL)
+_LOAD_CODES = {2: Code.INVALID_ARGUMENT, 3: Code.NOT_FOUND, 7: Code.DATA_LOSS, 9: Code.UNIMPLEMENTED}
+_MEMORY = ("Failed to allocate memory", "bad allocation", "bad_alloc")
+_SEVERITY_FATAL = 4
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxSignature:
+    """The one signature of an ONNX model."""
+
+    session: Any
+    definition: meta_graph_pb2.SignatureDef
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batchable: bool
+    name: str = DEFAULT_SIGNATURE
+    whole: frozenset[str] = frozenset()
+
+    def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """Run the graph (blocking). Raises ServingError with the runtime's own words."""
+        feeds = {alias: _to_runtime(alias, arrays[alias]) for alias in self.inputs}
+        try:
+            results = self.session.run(self.outputs, feeds)
+        except Exception as exc:  # ONNX Runtime's errors have no public base class
+            raise _run_error(exc) from exc
+        return {
+            alias: _from_runtime(np.asarray(result))
+            for alias, result in zip(self.outputs, results, strict=True)
+        }
+
+
+class OnnxModel:
+    """A loaded ONNX model."""
+
+    platform = "onnx_onnxv1"
+
+    def __init__(self, name: str, version: int, signature: OnnxSignature) -> None:
+        self.name = name
+        self.version = version
+        self.definitions = {signature.name: signature.definition}
+        self.signatures = {signature.name: signature}
+
+    def release(self) -> None:
+        """Let go of the session (blocking: runs the garbage collector)."""
+        self.signatures = {}
+        gc.collect()
+
+
+def load(name: str, version: int, path: Path, threads: int) -> OnnxModel:
+    """Load `model.onnx` (blocking); a call of it uses up to `threads` threads.
+
+    Raises ServingError saying why it cannot be loaded.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _SEVERITY_FATAL  # what fails is the answer to who asked
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path / ONNX_MODEL), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as exc:  # ONNX Runtime's errors have no public base class
+        raise _load_error(exc, path) from exc
+    return OnnxModel(name, version, _signature(session))
+
+
+def _signature(session: Any) -> OnnxSignature:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    definition = meta_graph_pb2.SignatureDef(method_name=METHOD)
+    for role, nodes, infos in (
+        ("input", inputs, definition.inputs),
+        ("output", outputs, definition.outputs),
+    ):
+        for node in nodes:
+            _describe(role, node, infos[node.name])
+    return OnnxSignature(
+        session,
+        definition,
+        tuple(node.name for node in inputs),
+        tuple(node.name for node in outputs),
+        _batchable(inputs, outputs, definition),
+    )
+
+
+def _describe(role: str, node: Any, info: meta_graph_pb2.TensorInfo) -> None:
+    dtype = _DTYPES.get(node.type)
+    if dtype is None and not node.type.startswith("tensor("):
+        raise ServingError(
+            Code.UNIMPLEMENTED,
+            f'The {role} "{node.name}" is a {node.type}, and only tensors can be served. A classifier made '
+            "with skl2onnx is exported without its ZipMap by "
+            'to_onnx(model, ..., options={"zipmap": False})',
+        )
+    if dtype is None:
+        raise ServingError(
+            Code.UNIMPLEMENTED, f'The {role} "{node.name}" is a {node.type}, which cannot be served'
+        )
+    info.name = f"{node.name}:0"
+    info.dtype = dtype
+    # ONNX Runtime tells a scalar and a tensor of unknown rank in one way.
+    info.tensor_shape.unknown_rank = not node.shape
+    for size in node.shape:
+        info.tensor_shape.dim.add(size=size if isinstance(size, int) else -1)
+
+
+def _batchable(
+    inputs: Sequence[Any], outputs: Sequence[Any], definition: meta_graph_pb2.SignatureDef
+) -> bool:
+    infos = [*definition.inputs.values(), *definition.outputs.values()]
+    if not inputs or not all(batch_first(info) for info in infos):
+        return False
+    names = {node.shape[0] for node in [*inputs, *outputs]} - {None}
+    return len(names) <= 1
+
+
+def _to_runtime(alias: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Strings go in as text: ONNX's are UTF-8."""
+    if array.dtype != object:
+        return array
+    try:
+        texts = [value.decode() for value in array.ravel()]
+    except UnicodeDecodeError as exc:
+        raise invalid(f"tensor parsing error: {alias}: an ONNX string has to be UTF-8") from exc
+    return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _from_runtime(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind not in "OU":
+        return array
+    texts = [str(value).encode() for value in array.ravel()]
+    return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _run_error(error: Exception) -> ServingError:
+    match = _RUNTIME_ERROR.fullmatch(str(error))
+    if any(sign in str(error) for sign in _MEMORY):
+        return ServingError(Code.RESOURCE_EXHAUSTED, match[2] if match else str(error))
+    return invalid(match[2]) if match else from_exception(error)
+
+
+def _load_error(error: Exception, path: Path) -> ServingError:
+    match = _RUNTIME_ERROR.fullmatch(str(error))
+    code = _LOAD_CODES.get(int(match[1]), Code.INTERNAL) if match else Code.INTERNAL
+    return ServingError(code, f"Cannot load ONNX model at {path}: {match[2] if match else error}")

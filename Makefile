@@ -60,6 +60,12 @@ clean: ## Stop the stack and remove all that it stored
 demo: setup ## Watch it learn a product that it did not know (your photos: DATA=first.zip NEW=new.zip)
 	@$(STACK) demo $(if $(DATA),--data '$(DATA)') $(if $(NEW),--new '$(NEW)')
 
+# --- TLS and cameras ------------------------------------------------------------------------------
+
+.PHONY: certs
+certs: setup ## Make certificates for MQTT over TLS (HOSTS="shop.example.org" CLIENTS="till-3")
+	@$(STACK) certs $(foreach h,$(HOSTS),--host '$(h)') $(foreach c,$(CLIENTS),--client '$(c)')
+
 # --- operating it -------------------------------------------------------------------------------
 
 EDGE ?= edge1

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import psutil
 
-from local_stack.parts import PARTS
 from local_stack.plan import Plan
 from local_stack.processes import Identity
 from local_stack.stack import Stack
@@ -126,7 +125,7 @@ async def test_a_part_that_outlived_its_supervisor_is_ended_by_the_next_start(tm
 
 
 async def test_the_whole_platform_is_ready_with_two_edges(stack: Stack, http: Any, eventually: Any) -> None:
-    rows = {part.name: part.each_edge for part in PARTS}
+    rows = {part.name: part.each_edge for part in stack.settings.rows}
     expected = {f"{name}-{edge}" for name, each in rows.items() if each for edge in ("edge1", "edge2")}
     assert set(stack.names) == expected | {name for name, each in rows.items() if not each}
     await eventually(lambda: stack.state.ready)

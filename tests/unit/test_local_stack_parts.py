@@ -7,11 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from local_stack.cli import app
+from local_stack.errors import StackError
 from local_stack.parts import PARTS
 from local_stack.plan import Plan
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings, port_settings
 from local_stack.supervisor import exit_reason, waves
+from local_stack.tls.certificates import ensure
 
 README = Path(__file__).parents[2] / "infra" / "local" / "README.md"
 
@@ -73,6 +75,52 @@ def test_every_server_listens_on_loopback_alone(plan: Plan) -> None:
         assert "0.0.0.0" not in everything
         assert "localhost" not in everything
     assert plan.parts["feeder"].own_environment["HOST"] == "127.0.0.1"
+
+
+@pytest.fixture
+def certs(tmp_path: Path) -> Path:
+    ensure(tmp_path / "certs")
+    return tmp_path / "certs"
+
+
+def planned(home: Path, **environment: str) -> Plan:
+    settings = StackSettings.read({"CARAVAN_HOME": str(home), "PORTS": "free", **environment})
+    return Plan(settings, plan_ports(settings, lambda _: ""))
+
+
+def test_without_certificates_there_is_no_door_with_tls(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert not [name for name in plan.parts if "tls" in name]
+    assert plan.parts["shopper-edge1"].own_environment["MQTT_TLS_CA"] == ""
+
+
+def test_with_certificates_every_edge_has_a_door_and_the_services_stay_plain(certs: Path) -> None:
+    plan = planned(certs.parent, EDGES="edge1 edge2")
+    door = plan.parts["mqtt-tls-edge2"]
+    assert f"127.0.0.1:{plan.ports['mqtt-edge2']['mqtt']}" in door.command
+    assert str(certs) in door.command
+    shopper = plan.parts["shopper-edge2"].own_environment
+    assert shopper["MQTT_PORT"] == str(plan.ports["mqtt-edge2"]["mqtt"])
+    assert shopper["MQTT_TLS_CA"] == ""
+    assert not [name for name in planned(certs.parent, MQTT_TLS="off").parts if "tls" in name]
+
+
+def test_where_tls_is_required_the_services_take_the_door_with_a_certificate(certs: Path) -> None:
+    plan = planned(certs.parent, MQTT_TLS="required")
+    for service in ("shopper", "monitor", "edge-manager"):
+        part = plan.parts[f"{service}-edge1"]
+        assert part.own_environment["MQTT_PORT"] == str(plan.ports["mqtt-tls-edge1"]["mqtts"])
+        assert part.own_environment["MQTT_TLS_CERT"] == str(certs / "client.pem")
+        assert "mqtt-tls-edge1" in part.after
+    assert StackSettings.read(plan.settings.environment()).tls == "required"
+
+
+def test_tls_without_certificates_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    settings = StackSettings.read({"CARAVAN_HOME": str(tmp_path), "MQTT_TLS": "required"})
+    with pytest.raises(StackError, match="make certs"):
+        settings.check()
+    with pytest.raises(StackError, match="MQTT_TLS"):
+        StackSettings.read({"MQTT_TLS": "perhaps"})
 
 
 def test_a_folder_with_a_space_stays_one_word(tmp_path: Path) -> None:

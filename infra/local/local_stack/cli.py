@@ -1,4 +1,4 @@
-"""The commands for people: up, start, stop, status, logs, clean, demo."""
+"""The commands for people: up, start, stop, status, logs, clean, demo, certs."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from local_stack.plan import Plan
 from local_stack.settings import StackSettings
 from local_stack.state import Phase, StackState, read_state
 from local_stack.supervisor import supervise
+from local_stack.tls.command import certs, tls_door
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,9 +60,17 @@ app = typer.Typer(
 
       PORTS         "fixed" (default) or "free": any free port
 
+      MQTT_TLS      "on": a door with TLS beside the plain one (default after `certs`, else "off");
+
+                    "required": the services take it too
+
+      CERTS_DIR     its certificates (default certs/ in CARAVAN_HOME)
+
       S3_CENTRAL_PORT 9000  KAFKA_PORT 9092  FEEDER_PORT 8081  DELIVERY_PORT 8082  TRAINING_PORT 8085
 
-      S3_EDGE_PORT 9100  MQTT_PORT 1883  MQTT_WS_PORT 9001  TFSERVING_GRPC_PORT 8500  TFSERVING_REST_PORT 8501
+      S3_EDGE_PORT 9100  MQTT_PORT 1883  MQTT_TLS_PORT 8883  MQTT_WS_PORT 9001
+
+      TFSERVING_GRPC_PORT 8500  TFSERVING_REST_PORT 8501
 
       SHOPPER_PORT 8080  EDGE_MANAGER_PORT 8083  MONITOR_PORT 8084
 
@@ -69,6 +78,8 @@ app = typer.Typer(
     """,
 )
 app.command()(demo)
+app.command()(certs)
+app.command()(tls_door)
 OF_ONE_PART = {"PORT"}
 """Settings that differ from part to part, and so are none of an operator's command."""
 
@@ -131,6 +142,8 @@ def start() -> None:
     if old is not None and old.running:
         if old.edges != settings.edges or old.only != settings.only:
             _fail(StackError(f"it is running with EDGES={' '.join(old.edges)!r}: stop it first"))
+        if old.tls != settings.tls:
+            _fail(StackError(f"it is running with MQTT_TLS={old.tls}, not {settings.tls}: stop it first"))
         console.print("It is already running.")
         console.print(display.addresses(old))
         return
@@ -223,8 +236,7 @@ def execute(
         _fail(StackError(f"nothing is running in {home}: start it first"))
     if edge and edge not in state.edges:
         _fail(StackError(f"there is no edge {edge!r}; there are: {', '.join(state.edges)}"))
-    settings = StackSettings(home, state.edges, only=state.only)
-    parts = Plan(settings, state.ports).parts
+    parts = Plan(state.settings, state.ports).parts
     environment = os.environ | {
         name: value
         for part in parts.values()

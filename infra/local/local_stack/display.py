@@ -61,6 +61,8 @@ def address(port_name: str, port: int) -> str:
             return f"ws://127.0.0.1:{port}/mqtt"
         case "mqtt":
             return f"mqtt://127.0.0.1:{port}"
+        case "mqtts":
+            return f"mqtts://127.0.0.1:{port}"
         case "kafka" | "grpc":
             return f"127.0.0.1:{port}"
     return ""

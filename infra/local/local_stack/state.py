@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from local_stack.errors import StackError
 from local_stack.ports import Ports
 from local_stack.processes import Identity
+from local_stack.settings import StackSettings, Tls
 
 
 class Phase(StrEnum):
@@ -66,6 +67,8 @@ class StackState(BaseModel):
     home: Path
     edges: tuple[str, ...]
     only: tuple[str, ...] = ()
+    tls: Tls = "off"
+    certs_dir: Path | None = None
     failure: str = ""
     parts: list[PartState] = []
 
@@ -78,6 +81,11 @@ class StackState(BaseModel):
     def ready(self) -> bool:
         """Whether it lives and everything is ready."""
         return self.running and bool(self.parts) and all(part.phase is Phase.READY for part in self.parts)
+
+    @property
+    def settings(self) -> StackSettings:
+        """What it was started with, but for the choice of ports."""
+        return StackSettings(self.home, self.edges, only=self.only, tls=self.tls, certs_dir=self.certs_dir)
 
     @property
     def ports(self) -> Ports:

@@ -53,6 +53,8 @@ async def supervise(
             home=settings.home,
             edges=settings.edges,
             only=settings.only,
+            tls=settings.tls,
+            certs_dir=settings.certs_dir,
         )
         try:
             plan = await _plan(settings)
@@ -68,6 +70,7 @@ async def _plan(settings: StackSettings) -> Plan:
     old = await asyncio.to_thread(read_state, settings.home)
     if old is not None:
         await asyncio.to_thread(sweep, old)
+    await asyncio.to_thread(settings.check)
     plan = Plan(settings, await asyncio.to_thread(plan_ports, settings))
     await asyncio.to_thread(lambda: plan.parts)  # copies the Kafka broker out of its wheel, the first time
     return plan
@@ -78,7 +81,7 @@ def sweep(old: StackState) -> int:
     ended = processes.end_leftovers([part.identity for part in old.parts if part.identity], old.home)
     known = {part.name: part.ports for part in old.parts}
     try:
-        parts = Plan(StackSettings(old.home, old.edges, only=old.only), known).parts.values()
+        parts = Plan(old.settings, known).parts.values()
     except KeyError:  # the table has changed since
         return ended
     for part in parts:

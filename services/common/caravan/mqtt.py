@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -12,7 +14,7 @@ import structlog
 
 from caravan import telemetry
 from caravan.contracts import to_json
-from caravan.errors import Transient
+from caravan.errors import Permanent, Transient
 from caravan.retry import forever
 from caravan.settings import MqttSettings
 
@@ -24,6 +26,9 @@ OUTBOX = 1000
 INBOX = 1000
 WINDOW = 50
 """Messages that may be on their way to the broker at once."""
+
+_REFUSED = re.compile("CERTIFICATE_REQUIRED|ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_)", re.IGNORECASE)
+"""How OpenSSL says that the other side did not take our certificate."""
 
 OnMessage = Callable[[aiomqtt.Message], Awaitable[None]]
 
@@ -47,6 +52,7 @@ class Mqtt:
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(OUTBOX)
+        self._client_log = _ClientLog()
 
     async def run(self) -> NoReturn:
         """Keep the connection; to be run as a task."""
@@ -102,7 +108,9 @@ class Mqtt:
     async def _session(self) -> None:
         where = f"{self._settings.mqtt_host}:{self._settings.mqtt_port}"
         try:
-            async with self._make_client() as client:
+            self._client_log.last_error = ""
+            tls = await asyncio.to_thread(self._settings.mqtt_tls)
+            async with self._make_client(tls) as client:
                 for topic in self._subscriptions:
                     await client.subscribe(topic, qos=1)
                 self._client = client
@@ -111,20 +119,29 @@ class Mqtt:
                 async for incoming in client.messages:
                     if self._on_message is not None:
                         await self._on_message(incoming)
+        except Permanent as exc:  # its files were right when the service started, and may be again
+            raise Transient(f"MQTT at {where}: {exc}") from exc
         except (aiomqtt.MqttError, OSError) as exc:
-            message = f"MQTT at {where}: {exc}"
-            raise Transient(message) from exc
+            error = ": ".join(filter(None, (str(exc), self._client_log.last_error)))
+            raise Transient(f"MQTT at {where}: {error}{self._hint(error)}") from exc
         finally:
             self._connected.clear()
             self._client = None
 
-    def _make_client(self) -> aiomqtt.Client:
+    def _hint(self, error: str) -> str:
+        """What to change, where the error is of a kind that waiting does not mend."""
         settings = self._settings
-        context: ssl.SSLContext | None = None
-        if settings.mqtt_tls_ca or settings.mqtt_tls_cert:
-            context = ssl.create_default_context(cafile=settings.mqtt_tls_ca)
-            if settings.mqtt_tls_cert:
-                context.load_cert_chain(settings.mqtt_tls_cert, settings.mqtt_tls_key)
+        if "CERTIFICATE_VERIFY_FAILED" in error:
+            whose = f"MQTT_TLS_CA ({settings.mqtt_tls_ca})" if settings.mqtt_tls_ca else "the system's CAs"
+            return f"; the broker's certificate must be signed by {whose} and name {settings.mqtt_host}"
+        if "WRONG_VERSION_NUMBER" in error or "UNEXPECTED_EOF" in error:
+            return f"; does port {settings.mqtt_port} speak TLS? MQTT_PORT must be the one that does"
+        if _REFUSED.search(error):
+            return "; the broker refuses the client: set MQTT_TLS_CERT and MQTT_TLS_KEY to a pair of its CA"
+        return ""
+
+    def _make_client(self, context: ssl.SSLContext | None) -> aiomqtt.Client:
+        settings = self._settings
         client = aiomqtt.Client(
             settings.mqtt_host,
             settings.mqtt_port,
@@ -134,6 +151,21 @@ class Mqtt:
             keepalive=15,
             max_queued_incoming_messages=INBOX,
             max_inflight_messages=WINDOW,
+            logger=self._client_log.logger,
         )
         client.pending_calls_threshold = 2 * WINDOW  # a full window is no reason for a warning
         return client
+
+
+class _ClientLog(logging.Handler):
+    """What the client library only logs: that the broker hung up on a connection, and with which alert."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.last_error = ""
+        self.logger = logging.Logger("mqtt")  # noqa: LOG001  of this connection alone
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it for the error that follows."""
+        self.last_error = record.getMessage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from caravan.contracts import is_edge_id
+from caravan.errors import Permanent
+from caravan.tls import client_context
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -83,6 +86,26 @@ class MqttSettings(BaseSettings):
     mqtt_tls_ca: OptionalPath = None
     mqtt_tls_cert: OptionalPath = None
     mqtt_tls_key: OptionalPath = None
+
+    @model_validator(mode="after")
+    def _tls_files_fit(self) -> Self:
+        try:
+            self.mqtt_tls()
+        except Permanent as exc:
+            raise ValueError(str(exc)) from exc
+        return self
+
+    def mqtt_tls(self) -> ssl.SSLContext | None:
+        """Read the files again, which may have been renewed; None for a plain connection.
+
+        Raises:
+            Permanent: naming the setting that is wrong.
+
+        """
+        files = self.mqtt_tls_ca, self.mqtt_tls_cert, self.mqtt_tls_key
+        if not any(files):
+            return None
+        return client_context(*files, ("MQTT_TLS_CA", "MQTT_TLS_CERT", "MQTT_TLS_KEY"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,18 @@ from functools import partial
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Refused, Transient, Unavailable
+from caravan.tokens import Tokens
 from shopper import routes
 from shopper.api import make_app
-from shopper.app import unrecorded
 from shopper.budget import MemoryBudget
 from shopper.limits import ImageLimits
-from shopper.ports import Capture, Picture, Prediction
+from shopper.ports import Capture, Picture, Pixels, Prediction, Sender
 from shopper.shelf import Shelf
 
 MAX_BYTES = 200_000
@@ -43,12 +45,15 @@ class Classifier:
         self.score = 0.8382341234
         self.error: Exception | None = None
         self.seen: list[Picture] = []
+        self.models: list[str] = []
+        self.probabilities: dict[str, float] = {}
 
     async def classify(self, image: Picture, model: str = "") -> Prediction:
         self.seen.append(image)
+        self.models.append(model)
         if self.error:
             raise self.error
-        return Prediction(self.item, self.score, "tea_model_b64", 3, {})
+        return Prediction(self.item, self.score, "tea_model_b64", 3, self.probabilities)
 
 
 class Keeper:
@@ -79,25 +84,28 @@ class Push:
 class Shopper:
     """The service with fakes behind it, and a client before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: dict[str, str] | None = None) -> None:
         self.classifier = Classifier()
         self.keeper = Keeper()
         self.push = Push()
         self.events: list[dict[str, Any]] = []
+        self.records: list[Any] = []
+        self.thresholds: dict[str, float] = {}
         self.model_ready = True
         shelf = Shelf()
         limits = ImageLimits(MAX_BYTES, 1_000_000, MemoryBudget(10**8))
+        self.route = partial(
+            routes.detect,
+            limits=limits,
+            classifier=self.classifier,
+            shelf=shelf,
+            score_accuracy=lambda model: self.thresholds.get(model, 0.6),
+            keeper=self.keeper,
+            record=self._record,
+            post=self.events.append,
+        )
         app = make_app(
-            detect=partial(
-                routes.detect,
-                limits=limits,
-                classifier=self.classifier,
-                shelf=shelf,
-                score_accuracy=0.6,
-                keeper=self.keeper,
-                record=unrecorded,
-                post=self.events.append,
-            ),
+            detect=self.route,
             ingest=partial(
                 routes.ingest, limits=limits, shelf=shelf, keeper=self.keeper, post=self.events.append
             ),
@@ -106,9 +114,13 @@ class Shopper:
             bodies=MemoryBudget(10**7),
             max_image_bytes=MAX_BYTES,
             checks={"model-server": self._check},
+            tokens=Tokens(tokens or {}),
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://shopper:8080")
+
+    async def _record(self, *verdict: Any) -> None:
+        self.records.append(verdict)
 
     async def _check(self) -> None:
         if not self.model_ready:
@@ -515,3 +527,147 @@ async def test_the_page_comes_whole_and_from_here_alone(shopper: Shopper) -> Non
         assert (await shopper.client.get(path)).status_code == 200
     again = await shopper.client.get("/", headers={"if-none-match": page.headers["etag"]})
     assert again.status_code == 304
+
+
+# --- several models, and what they think of other classes ---------------------------------------------
+
+
+async def test_a_request_names_its_model(shopper: Shopper) -> None:
+    image = base64.b64encode(PHOTO).decode()
+    await shopper.client.post("/binary?model=digits", content=PHOTO)
+    await shopper.client.post("/detection?model=digits", json={"image": image})
+    await shopper.client.post("/detection", json={"image": image, "model": "fashion"})
+    await shopper.detect()
+    assert shopper.classifier.models == ["digits", "digits", "fashion", ""]
+
+
+async def test_an_unknown_model_is_not_found(shopper: Shopper) -> None:
+    shopper.classifier.error = BadInput("model 'coffee' is not served here", 404, reason="unknown-model")
+    response = await shopper.client.post("/binary?model=coffee", content=PHOTO)
+    assert is_problem(response, 404, "coffee")
+    assert shopper.keeper.captures == []
+
+
+@pytest.mark.parametrize(("top", "classes"), [(1, ["b"]), (2, ["b", "c"]), (10, ["b", "c", "a"])])
+async def test_the_likeliest_classes_are_told_when_asked_for(
+    shopper: Shopper, top: int, classes: list[str]
+) -> None:
+    shopper.classifier.probabilities = {"a": 0.1, "b": 0.7, "c": 0.2}
+    plain = (await shopper.detect()).json()
+    answer = (await shopper.client.post(f"/binary?top={top}", content=PHOTO)).json()
+    assert "probabilities" not in plain
+    assert list(answer["probabilities"]) == classes
+    assert {**plain, "probabilities": answer["probabilities"]} == answer
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "x", "", "1001", "9" * 5000, "²"])
+async def test_a_top_that_is_no_number_is_refused(shopper: Shopper, top: str) -> None:
+    assert is_problem(await shopper.client.post("/binary", params={"top": top}, content=PHOTO), 400, "top")
+
+
+async def test_a_threshold_may_be_a_models_own(shopper: Shopper) -> None:
+    shopper.thresholds["tea_model_b64"] = 0.9
+    assert (await shopper.detect()).json()["known"] == "false"
+
+
+# --- pixels -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "mode"),
+    [
+        (np.full((28, 28, 1), 0.5, np.float32), "L"),
+        (np.full((28, 28, 1), 128, np.uint8), "L"),
+        (np.full((28, 28, 3), 128, np.uint8), "RGB"),
+    ],
+)
+async def test_the_pixels_of_a_camera_are_classified_as_they_are_and_kept_as_jpeg(
+    shopper: Shopper, values: Any, mode: str
+) -> None:
+    pixels = Pixels(values)
+    await shopper.route(pixels, Sender("mqtt", "door"))
+    assert shopper.classifier.seen == [pixels]
+    (capture,) = shopper.keeper.captures
+    kept = Image.open(io.BytesIO(capture.image))
+    assert (kept.format, kept.size, kept.mode) == ("JPEG", (28, 28), mode)
+    assert kept.convert("L").getpixel((14, 14)) == pytest.approx(128, abs=2)
+
+
+async def test_the_record_is_made_of_what_is_kept(shopper: Shopper) -> None:
+    await shopper.route(PHOTO, Sender("http", "door"))
+    ((verdict, sender, image, at),) = shopper.records
+    assert (verdict.prediction.item, sender.camera, image) == ("tea-green", "door", PHOTO)
+    assert at == shopper.keeper.captures[0].at
+
+
+# --- tokens -------------------------------------------------------------------------------------------
+
+TOKENS = {"till": "correct-horse", "door": "battery-staple"}
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[Shopper]:
+    shopper = Shopper(TOKENS)
+    async with shopper.client:
+        yield shopper
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/detection"), ("POST", "/binary"), ("POST", "/ingestion"), ("POST", "/zip"), ("GET", "/zip")],
+)
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [(None, "no-token"), ("Bearer wrong-token", "wrong-token"), ("Basic abc", "no-token")],
+)
+async def test_without_a_token_nothing_is_done_nor_read(
+    guarded: Shopper, method: str, path: str, header: str | None, reason: str
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError
+        yield b""
+
+    labels = {"door": f"{method} {path}", "reason": reason}
+    before = REGISTRY.get_sample_value("caravan_refusals_total", labels) or 0.0
+    headers = {"Authorization": header} if header else {}
+    response = await guarded.client.request(method, path, content=body(), headers=headers)
+    assert is_problem(response, 401, "token")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert REGISTRY.get_sample_value("caravan_refusals_total", labels) == before + 1
+    assert (guarded.classifier.seen, guarded.keeper.captures) == ([], [])
+
+
+@pytest.mark.parametrize(("headers", "camera"), [({}, "door"), ({"camera": "porch"}, "porch")])
+async def test_the_holder_of_a_token_is_the_camera_if_no_header_names_one(
+    guarded: Shopper, headers: dict[str, str], camera: str
+) -> None:
+    headers |= {"Authorization": "Bearer battery-staple"}
+    response = await guarded.client.post("/binary", content=PHOTO, headers=headers)
+    assert response.status_code == 200
+    assert guarded.keeper.captures[0].facts["camera"] == camera
+
+
+@pytest.mark.parametrize("path", ["/", "/app.js", "/ingestion/options", "/healthz", "/readyz", "/metrics"])
+async def test_reading_needs_no_token(guarded: Shopper, path: str) -> None:
+    assert (await guarded.client.get(path)).status_code == 200
+
+
+async def test_prices_need_no_token(guarded: Shopper) -> None:
+    assert (await guarded.client.get("/price", headers={"item": "tea-green"})).status_code == 200
+    assert (await guarded.client.post("/item", json={"product": "Green Tea"})).status_code == 200
+
+
+async def test_a_page_of_another_origin_may_show_a_token(guarded: Shopper) -> None:
+    preflight = await guarded.client.options(
+        "/detection",
+        headers={
+            "origin": "http://elsewhere.example",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization",
+        },
+    )
+    assert preflight.status_code == 204
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    refused = await guarded.client.post("/binary", headers={"origin": "http://elsewhere.example"})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "*"

@@ -9,15 +9,22 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiomqtt
+import msgpack
+import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
 from shopper import detection
 from shopper.budget import MemoryBudget
-from shopper.mqtt_door import MqttDoor
-from shopper.ports import Picture, Sender
+from shopper.codecs import Json, Tensor
+from shopper.mqtt_door import Exchange, MqttDoor
+from shopper.ports import Picture, Pixels, Prediction, Sender
+from shopper.shelf import Shelf
+from shopper.topics import DETECTION, DETECTION_REPLIES, Topics
 
 IMAGE = b"an image"
+TENSORS = Tensor(2000, 10_000)
 
 
 def message(client: str = "till-1", payload: Any = None) -> aiomqtt.Message:
@@ -32,6 +39,7 @@ class Broker:
     def __init__(self, memory: int = 10**6, concurrency: int = 4, waiting: int = 100) -> None:
         self.replies: list[tuple[str, dict[str, Any]]] = []
         self.error: Exception | None = None
+        self.verdict: detection.Verdict | None = None
         self.deaf = 0
         self.seen: list[tuple[Picture, Sender]] = []
         self.gate = asyncio.Event()
@@ -39,10 +47,16 @@ class Broker:
         self.at_once = 0
         self.most_at_once = 0
         self.door = MqttDoor(
+            [
+                Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
+                Exchange(Topics("apparel_images", "apparel-predict", "fashion_classifier"), TENSORS),
+                Exchange(Topics("cameras/+", "answers"), TENSORS),
+            ],
             self.detect,
             self.publish,
             MemoryBudget(memory),
-            max_payload=1000,
+            MemoryBudget(10**8),
+            max_payload=2000,
             concurrency=concurrency,
             waiting=waiting,
         )
@@ -57,13 +71,16 @@ class Broker:
         self.at_once -= 1
         if self.error:
             raise self.error
+        if self.verdict:
+            return answer(self.verdict, Shelf().catalogue)
         return {"known": "true", "pricetag": "Thé: 2.99"}
 
     async def publish(self, topic: str, payload: bytes) -> None:
         if self.deaf:
             self.deaf -= 1
             raise Transient("no acknowledgement")
-        self.replies.append((topic, json.loads(payload)))
+        unpack = json.loads if topic.startswith("response/") else msgpack.unpackb
+        self.replies.append((topic, unpack(payload)))
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -114,7 +131,7 @@ async def test_a_message_without_a_client_is_passed_over(topic: str) -> None:
         (None, 422),
         ("text", 400),
         (7, 422),
-        (b"x" * 1001, 413),
+        (b"x" * 2001, 413),
     ],
 )
 async def test_bad_input_is_answered_with_a_problem(payload: Any, status: int) -> None:
@@ -207,3 +224,106 @@ async def test_a_reply_that_cannot_be_sent_does_not_stop_the_door() -> None:
         await broker.door.receive(message("heard"))
         await broker.until_replies(1)
     assert [topic for topic, _ in broker.replies] == ["response/detection/heard"]
+
+
+# --- tensors ------------------------------------------------------------------------------------------
+
+GREY = np.arange(28 * 28, dtype=np.uint16).reshape(28, 28).astype(np.uint8)
+BAG = Prediction(
+    "bag", 0.75, "fashion_classifier", 3, {"shirt": 0.25, "bag": 0.75}, ("shirt", "bag"), 0.001, 0.002
+)
+
+
+def tensor(topic: str = "apparel_images", **more: Any) -> aiomqtt.Message:
+    fields = {"image": GREY.tobytes(), "dtype": "uint8", "height": 28, "width": 28, **more}
+    return aiomqtt.Message(topic, msgpack.packb(fields), qos=1, retain=False, mid=1, properties=None)
+
+
+def refused(route: str, reason: str) -> float:
+    labels = {"door": route, "reason": reason}
+    return REGISTRY.get_sample_value("caravan_refusals_total", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("message", "sender", "reply_to"),
+    [
+        (tensor(), Sender("mqtt", "apparel_images", "fashion_classifier"), "apparel-predict"),
+        (tensor("cameras/till 3"), Sender("mqtt", "till 3", ""), "answers/till 3"),
+        (tensor("cameras/1", camera="door", model="m"), Sender("mqtt", "door", "m"), "answers/1"),
+    ],
+)
+async def test_a_tensor_is_answered_beside_its_topic(
+    message: aiomqtt.Message, sender: Sender, reply_to: str
+) -> None:
+    broker = Broker()
+    async with broker.serving():
+        await broker.door.receive(message)
+        ((topic, reply),) = await broker.until_replies(1)
+    ((picture, seen),) = broker.seen
+    assert isinstance(picture, Pixels)
+    np.testing.assert_array_equal(picture.values[:, :, 0], GREY)
+    assert (seen, topic) == (sender, reply_to)
+    assert reply["known"] == "true"
+
+
+async def test_a_reply_to_a_tensor_has_the_models_own_view() -> None:
+    broker = Broker()
+    broker.verdict = detection.judge(BAG, Shelf().catalogue, 0.6)
+    async with broker.serving():
+        await broker.door.receive(tensor(id=7, camera="door"))
+        ((_, reply),) = await broker.until_replies(1)
+    view = {"prediction": "bag", "probability": 0.75, "predictions": [0.25, 0.75], "index": 1}
+    assert (view | {"id": 7, "camera": "door", "label": "bag", "known": "true"}).items() <= reply.items()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "reason"),
+    [
+        ({"image": None}, 422, "no-image"),
+        ({"dtype": "object"}, 422, "wrong-dtype"),
+        ({"height": 29}, 422, "shape-mismatch"),
+        ({"height": 16384, "width": 16384}, 413, "too-large"),
+    ],
+)
+async def test_a_bad_tensor_is_answered_in_msgpack_counted_and_the_next_one_served(
+    fields: dict[str, Any], status: int, reason: str
+) -> None:
+    broker, before = Broker(), refused("detect-tensor", reason)
+    async with broker.serving():
+        await broker.door.receive(tensor(id="a-1", **fields))
+        ((topic, reply),) = await broker.until_replies(1)
+        await broker.door.receive(tensor())
+        await broker.until_replies(2)
+    assert topic == "apparel-predict"
+    assert (reply["status"], reply["reason"], reply["id"]) == (status, reason, "a-1")
+    assert refused("detect-tensor", reason) == before + 1
+    assert broker.replies[1][1]["known"] == "true"
+
+
+async def test_what_is_not_msgpack_or_too_long_is_answered_in_msgpack() -> None:
+    broker = Broker()
+    text = aiomqtt.Message("apparel_images", b"{", qos=1, retain=False, mid=1, properties=None)
+    async with broker.serving():
+        await broker.door.receive(text)
+        await broker.door.receive(tensor("cameras/1", image=bytes(3000)))
+        await broker.until_replies(2)
+    assert {reply["reason"] for _, reply in broker.replies} == {"not-msgpack", "too-large"}
+
+
+async def test_an_unknown_model_is_said_with_its_reason() -> None:
+    broker = Broker()
+    broker.error = BadInput("model 'coffee' is not served here", 404, reason="unknown-model")
+    async with broker.serving():
+        await broker.door.receive(tensor(model="coffee"))
+        await broker.door.receive(message("till-1"))
+        await broker.until_replies(2)
+    assert {(reply["status"], reply["reason"]) for _, reply in broker.replies} == {(404, "unknown-model")}
+
+
+async def test_a_message_of_json_may_name_its_model() -> None:
+    broker = Broker()
+    async with broker.serving():
+        body = {"image": base64.b64encode(IMAGE).decode(), "model": "digits"}
+        await broker.door.receive(message("till-1", json.dumps(body).encode()))
+        await broker.until_replies(1)
+    assert broker.seen == [(IMAGE, Sender("mqtt", "till-1", "digits"))]

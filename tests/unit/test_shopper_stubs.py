@@ -9,7 +9,7 @@ import json, psutil, sys
 import shopper.tfserving
 from shopper.stubs import PredictRequest
 print(json.dumps({
-    "tensorflow": [name for name in sys.modules if name in {"tensorflow", "tensorflow.python", "numpy"}],
+    "tensorflow": [name for name in sys.modules if name in {"tensorflow", "tensorflow.python"}],
     "megabytes": psutil.Process().memory_info().rss / 2**20,
     "request": PredictRequest.DESCRIPTOR.full_name,
 }))

@@ -1,15 +1,24 @@
 """shopper: what it asks of a model server, and what it makes of the answers."""
 
 import asyncio
+import io
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+from PIL import Image
 
-from caravan.errors import BadInput, Permanent, Unavailable
+from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
+from shopper.budget import MemoryBudget
+from shopper.limits import ImageLimits
+from shopper.models import Models
+from shopper.ports import Pixels
+from shopper.preparing import Preparing
 from shopper.stubs import (
     DT_FLOAT,
     DT_STRING,
@@ -25,7 +34,7 @@ from shopper.stubs import (
     add_ModelServiceServicer_to_server,
     add_PredictionServiceServicer_to_server,
 )
-from shopper.tensors import numbers, texts
+from shopper.tensors import array, numbers, texts
 from shopper.tfserving import TfServing, open_channel
 
 CLASSES = ["tea-green", "tea-lemon", "other"]
@@ -69,6 +78,9 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
     def __init__(self) -> None:
         self.signatures: dict[str, Any] = CLASSIFY | DEFAULT
         self.version = 1
+        self.names: set[str] | None = None
+        self.token = ""
+        self.tensor_output: Any = None
         self.score = 0.9
         self.default_output: list[str] = ["tea-green", "0.838234"]
         self.errors: list[tuple[grpc.StatusCode, str]] = []
@@ -79,7 +91,16 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         self.at_once = 0
         self.most_at_once = 0
 
+    async def _let_in(self, request: Any, context: Any) -> None:
+        shown = dict(context.invocation_metadata()).get("authorization", "")
+        if self.token and shown != f"Bearer {self.token}":
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a token is needed")
+        name = request.model_spec.name
+        if self.names is not None and name not in self.names:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({name})")
+
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        await self._let_in(request, context)
         self.asked.append(request)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -105,12 +126,15 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
             response.outputs["scores"].CopyFrom(floats([self.score], [1]))
             response.outputs["probabilities"].CopyFrom(floats([self.score, 0.06, 0.04], [1, 3]))
             response.outputs["classes"].CopyFrom(strings(CLASSES, [3]))
+        elif self.tensor_output is not None:
+            response.outputs["output_0"].CopyFrom(self.tensor_output)
         else:
             response.outputs["output_0"].CopyFrom(strings(self.default_output, [len(self.default_output)]))
         return response
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.metadata_calls += 1
+        await self._let_in(request, context)
         if not self.signatures:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
@@ -126,11 +150,23 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         return response
 
     async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._let_in(request, context)
         if self.status_error is not None:
             await context.abort(self.status_error, "as told")
         response = GetModelStatusResponse()
         response.model_version_status.add(version=self.version, state=ModelVersionStatus.AVAILABLE)
         return response
+
+
+async def unnamed(model: str, version: int, count: int) -> tuple[str, ...]:
+    return tuple(str(index) for index in range(count))
+
+
+def asking(
+    channel: grpc.aio.Channel, model: str = "tea_model_b64", *, within: float = 5.0, token: str = ""
+) -> TfServing:
+    preparing = Preparing(ImageLimits(10**6, 10**6, MemoryBudget(10**8)))
+    return TfServing(channel, model, preparing, unnamed, within=within, token=token)
 
 
 @pytest.fixture
@@ -154,7 +190,7 @@ async def served(model: ModelServer, address: str = "127.0.0.1:0") -> AsyncItera
 @pytest.fixture
 async def classifier(model: ModelServer) -> AsyncIterator[TfServing]:
     async with served(model) as address, open_channel(address) as channel:
-        yield TfServing(channel, "tea_model_b64")
+        yield asking(channel)
 
 
 async def test_classify_is_preferred(model: ModelServer, classifier: TfServing) -> None:
@@ -267,7 +303,7 @@ async def test_a_slow_answer_is_given_up_at_the_deadline_and_not_asked_again(mod
     model.delay = 5
     async with served(model) as address, open_channel(address) as channel:
         with pytest.raises(Unavailable, match="in time"):
-            await TfServing(channel, "tea_model_b64", within=0.2).classify(b"image")
+            await asking(channel, within=0.2).classify(b"image")
     assert len(model.asked) == 1
 
 
@@ -286,7 +322,7 @@ async def test_a_server_that_is_away_is_unavailable_and_found_again(model: Model
     async with served(model) as address:
         pass
     async with open_channel(address) as channel:
-        classifier = TfServing(channel, "tea_model_b64")
+        classifier = asking(channel)
         with pytest.raises(Unavailable, match="does not answer"):
             await classifier.classify(b"image")
         async with served(model, address):
@@ -353,3 +389,132 @@ def test_values_that_were_sent_once_fill_their_shape() -> None:
     tensor = TensorProto(dtype=DT_FLOAT, float_val=[1.0, 0.5])
     tensor.tensor_shape.dim.add().size = 4
     assert numbers(tensor) == [1.0, 0.5, 0.5, 0.5]
+
+
+# --- tensors ------------------------------------------------------------------------------------------
+
+DIGITS = np.arange(28 * 28, dtype=np.uint16).reshape(28, 28, 1).astype(np.uint8)
+
+
+def convnet(*shape: int, dtype: int = DT_FLOAT) -> dict[str, Any]:
+    """Return the signature of a plain Keras model."""
+    definition = SignatureDef()
+    definition.inputs["conv2d_input"].dtype = dtype
+    for size in shape:
+        definition.inputs["conv2d_input"].tensor_shape.dim.add().size = size
+    definition.outputs["output_0"].dtype = DT_FLOAT
+    return {"serving_default": definition}
+
+
+@pytest.fixture
+def keras(model: ModelServer) -> ModelServer:
+    model.signatures = convnet(-1, 28, 28, 1)
+    model.tensor_output = floats([0.1, 0.7, 0.2], [1, 3])
+    return model
+
+
+async def test_a_plain_convnet_is_asked_by_its_signature(keras: ModelServer, classifier: TfServing) -> None:
+    prediction = await classifier.classify(Pixels(DIGITS))
+    sent = keras.asked[0].inputs["conv2d_input"]
+    np.testing.assert_array_equal(array(sent)[0], DIGITS.astype(np.float32) / 255)
+    assert (prediction.item, prediction.classes) == ("1", ("0", "1", "2"))
+    assert prediction.score == pytest.approx(0.7)
+    assert list(prediction.probabilities.values()) == pytest.approx([0.1, 0.7, 0.2])
+    assert prediction.prep_seconds > 0
+    assert prediction.predict_seconds > 0
+
+
+async def test_a_convnet_takes_a_photo_too(keras: ModelServer, classifier: TfServing) -> None:
+    keras.signatures = convnet(-1, 3, 32, 32)
+    await classifier.classify(encoded(DIGITS))
+    assert array(keras.asked[0].inputs["conv2d_input"]).shape == (1, 3, 32, 32)
+
+
+async def test_a_damaged_photo_is_refused_before_the_model_is_asked(
+    keras: ModelServer, classifier: TfServing
+) -> None:
+    with pytest.raises(BadInput, match="damaged"):
+        await classifier.classify(encoded(DIGITS)[:-50])
+    assert keras.asked == []
+
+
+async def test_a_model_of_strings_gets_the_pixels_as_an_image(
+    model: ModelServer, classifier: TfServing
+) -> None:
+    await classifier.classify(Pixels(DIGITS))
+    (sent,) = model.asked[0].inputs["images"].string_val
+    assert Image.open(io.BytesIO(sent)).size == (28, 28)
+
+
+async def test_a_model_that_changes_its_form_costs_no_answer(
+    keras: ModelServer, classifier: TfServing
+) -> None:
+    await classifier.classify(Pixels(DIGITS))
+    keras.signatures, keras.version = CLASSIFY | DEFAULT, 2
+    assert (await classifier.classify(Pixels(DIGITS))).item == "tea-green"
+
+
+def encoded(values: Any) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(values[:, :, 0]).save(target, "JPEG")
+    return target.getvalue()
+
+
+# --- several models, and a token ----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def models(model: ModelServer) -> AsyncIterator[Models]:
+    model.names = {"tea_model_b64", "fashion_classifier"}
+    async with served(model) as address, open_channel(address) as channel:
+        yield Models(partial(asking, channel), "tea_model_b64")
+
+
+async def test_the_model_that_is_asked_for_answers(model: ModelServer, models: Models) -> None:
+    answers = [await models.classify(b"image", name) for name in ("", "fashion_classifier", "tea_model_b64")]
+    asked = [request.model_spec.name for request in model.asked]
+    assert asked == ["tea_model_b64", "fashion_classifier", "tea_model_b64"]
+    assert [answer.model for answer in answers] == asked
+
+
+@pytest.mark.parametrize("name", ["coffee", "..", "a/b", "x" * 200, "tea model"])
+async def test_an_unknown_model_is_the_senders_fault(models: Models, name: str) -> None:
+    with pytest.raises(BadInput, match="not served here") as caught:
+        await models.classify(b"image", name)
+    assert (caught.value.status, caught.value.reason) == (404, "unknown-model")
+
+
+async def test_a_default_model_that_is_not_there_yet_is_nobodys_fault(
+    model: ModelServer, models: Models
+) -> None:
+    model.names = set()
+    for name in ("", "tea_model_b64"):
+        with pytest.raises(Unavailable, match="upload training images"):
+            await models.classify(b"image", name)
+
+
+async def test_a_model_that_comes_later_and_goes_is_noticed(model: ModelServer, models: Models) -> None:
+    model.names = {"coffee"}
+    assert (await models.classify(b"image", "coffee")).model == "coffee"
+    model.names = set()
+    with pytest.raises(BadInput, match="not served"):
+        await models.classify(b"image", "coffee")
+
+
+async def test_a_models_signatures_are_asked_for_once(model: ModelServer, models: Models) -> None:
+    for _ in range(3):
+        await models.classify(b"image", "fashion_classifier")
+    assert model.metadata_calls == 1
+
+
+async def test_a_token_is_shown_with_every_call(model: ModelServer) -> None:
+    model.token = "correct-horse"
+    async with served(model) as address, open_channel(address) as channel:
+        knowing = asking(channel, token="correct-horse")
+        await knowing.ping()
+        assert (await knowing.classify(b"image")).item == "tea-green"
+        unknowing = asking(channel)
+        with pytest.raises(CaravanError, match="UNAUTHENTICATED"):
+            await unknowing.classify(b"image")
+        with pytest.raises(CaravanError, match="UNAUTHENTICATED"):
+            await unknowing.ping()

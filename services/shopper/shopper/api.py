@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
@@ -15,6 +17,8 @@ from caravan import http, telemetry
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.problems import problem
+from caravan.tokens import ANYONE, Tokens
+from shopper import detection as detections
 from shopper import routes, web
 from shopper.budget import MemoryBudget
 from shopper.cors import Cors
@@ -26,6 +30,8 @@ from shopper.shelf import Shelf
 T = TypeVar("T")
 
 BODY_SECONDS = 30.0
+MOST_CLASSES = 1000
+"""That a reply lists the probabilities of."""
 SMALL_BODY = 2**16
 """Bytes of a body without an image; and up to here decoding is not worth a thread."""
 
@@ -55,6 +61,7 @@ def make_app(
     bodies: MemoryBudget,
     max_image_bytes: int,
     checks: Mapping[str, http.Check],
+    tokens: Tokens,
 ) -> FastAPI:
     """Return the web app.
 
@@ -66,6 +73,7 @@ def make_app(
         bodies: memory that all request bodies may take.
         max_image_bytes: of an image, encoded.
         checks: what `/readyz` asks.
+        tokens: open the doors that detect, teach and send.
 
     """
     app = FastAPI(title="Caravan shopper", docs_url=None, redoc_url=None)
@@ -74,30 +82,37 @@ def make_app(
     _answer_errors(app)
     web.install(app)
     body = partial(_body, bodies)
+    admitted = partial(_admitted, tokens)
     max_json_bytes = json_limit(max_image_bytes)
 
     @app.post("/detection", tags=["detection"])
     async def detection(request: Request) -> Response:
-        """Recognise and price an image: `{"image": "<base64>"}`."""
-        async with body(request, max_json_bytes) as raw:
-            with telemetry.exchange(routes.DETECT_HTTP):
-                image = await _decoded(_image, raw)
-                return _json(await detect(image, _sender(request)))
+        """Recognise and price an image: `{"image": "<base64>"[, "model": "<name>"]}`."""
+        with admitted(request) as sender:
+            answer = _answer(request)
+            async with body(request, max_json_bytes) as raw:
+                with telemetry.exchange(routes.DETECT_HTTP):
+                    image, model = await _decoded(_image, raw)
+                    asking = replace(sender, model=sender.model or model)
+                    return _json(await detect(image, asking, answer))
 
     @app.post("/binary", tags=["detection"])
     async def binary(request: Request) -> Response:
         """Recognise and price an image: the body is the image."""
-        async with body(request, max_image_bytes) as image:
-            with telemetry.exchange(routes.DETECT_BINARY):
-                return _json(await detect(image, _sender(request)))
+        with admitted(request) as sender:
+            answer = _answer(request)
+            async with body(request, max_image_bytes) as image:
+                with telemetry.exchange(routes.DETECT_BINARY):
+                    return _json(await detect(image, sender, answer))
 
     @app.post("/ingestion", tags=["training"])
     async def ingestion(request: Request) -> Response:
         """Take a training image in: `{"image": "<base64>", "product": "<label>"}`."""
-        async with body(request, max_json_bytes) as raw:
-            with telemetry.exchange(routes.INGEST):
-                image, product = await _decoded(_labelled, raw)
-                return _json(await ingest(image, product, _sender(request)))
+        with admitted(request) as sender:
+            async with body(request, max_json_bytes) as raw:
+                with telemetry.exchange(routes.INGEST):
+                    image, product = await _decoded(_labelled, raw)
+                    return _json(await ingest(image, product, sender))
 
     @app.get("/ingestion/options", tags=["training"])
     async def options() -> Response:
@@ -107,9 +122,9 @@ def make_app(
 
     @app.get("/zip", tags=["training"])
     @app.post("/zip", tags=["training"])
-    async def zip_() -> Response:
+    async def zip_(request: Request) -> Response:
         """Send the training images to central; 202 if the link is down and they will follow."""
-        with telemetry.exchange(routes.PUSH_TRAINING_DATA):
+        with admitted(request), telemetry.exchange(routes.PUSH_TRAINING_DATA):
             account = await routes.push_training_data(push)
         return _json(account, 202 if account["status"] == "queued" else 200)
 
@@ -151,8 +166,9 @@ async def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
     return decode(raw) if len(raw) <= SMALL_BODY else await asyncio.to_thread(decode, raw)
 
 
-def _image(raw: bytes) -> bytes:
-    return decode_image(http.decode_json(ImageMessage, raw).image)
+def _image(raw: bytes) -> tuple[bytes, str]:
+    message = http.decode_json(ImageMessage, raw)
+    return decode_image(message.image), message.model
 
 
 def _labelled(raw: bytes) -> tuple[bytes, str]:
@@ -160,10 +176,27 @@ def _labelled(raw: bytes) -> tuple[bytes, str]:
     return decode_image(message.image), message.product
 
 
-def _sender(request: Request) -> Sender:
+@contextmanager
+def _admitted(tokens: Tokens, request: Request) -> Iterator[Sender]:
+    """Let in who shows a token, before anything of the body is read; who shows it is on every log line.
+
+    Its name stands for the camera where no header does.
+    """
+    holder = tokens.holder(request.headers.get("authorization"))
     # HTTP headers are bytes; the framework reads them as Latin-1.
     camera = request.headers.get("camera", "").encode("latin-1").decode(errors="replace")
-    return Sender("http", camera)
+    known = "" if holder == ANYONE else holder
+    with structlog.contextvars.bound_contextvars(**{"holder": known} if known else {}):
+        yield Sender("http", camera or known, request.query_params.get("model", ""))
+
+
+def _answer(request: Request) -> Answer:
+    top = request.query_params.get("top")
+    if top is None:
+        return detections.answer
+    if not (top.isdecimal() and len(top) <= len(str(MOST_CLASSES)) and 1 <= int(top) <= MOST_CLASSES):
+        raise BadInput(f"top is a whole number of 1 to {MOST_CLASSES}")
+    return partial(detections.with_probabilities, top=int(top))
 
 
 def _json(content: Mapping[str, Any], status: int = 200) -> Response:

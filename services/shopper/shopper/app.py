@@ -13,23 +13,28 @@ import aiomqtt
 import httpx
 
 from caravan import s3
-from caravan.contracts import DATA, MONITOR, UNCLASSIFIED, VALID
+from caravan.contracts import DATA, MONITOR, PRODUCTION, UNCLASSIFIED, VALID
 from caravan.mqtt import Mqtt
 from caravan.runtime import Service
 from shopper import api, routes
 from shopper.budget import MemoryBudget
+from shopper.class_names import ClassNames
+from shopper.codecs import Json, Tensor
 from shopper.detection import Verdict
 from shopper.encoding import json_limit
 from shopper.feeder import FeederClient
 from shopper.keeping import ImageKeeper
 from shopper.limits import ImageLimits
-from shopper.mqtt_door import SUBSCRIPTION, MqttDoor
+from shopper.models import Models
+from shopper.mqtt_door import Exchange, MqttDoor
 from shopper.ports import Sender
+from shopper.preparing import Preparing
 from shopper.push import TrainingPush
 from shopper.settings import ShopperSettings
 from shopper.shelf import Shelf
 from shopper.spool import Spool
 from shopper.tfserving import TfServing, open_channel
+from shopper.topics import DETECTION, DETECTION_REPLIES, Topics
 
 BUCKETS = (DATA, VALID, UNCLASSIFIED)
 
@@ -41,7 +46,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         channel = await stack.enter_async_context(
             open_channel(settings.tfserving_grpc, settings.tfserving_ca)
         )
-        classifier = TfServing(channel, settings.model_name, settings.predict_seconds)
+        tokens, token = await asyncio.to_thread(lambda: (settings.door, settings.token_to_show))
         verify = await asyncio.to_thread(ssl.create_default_context, cafile=settings.feeder_ca)
         client = await stack.enter_async_context(httpx.AsyncClient(verify=verify))
         feeder = FeederClient(client, settings.feeder_url, settings.edge, settings.push_seconds)
@@ -53,20 +58,37 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         keeper = ImageKeeper(stores, make_buckets, spool, settings.keep_seconds)
 
         bodies = MemoryBudget(settings.max_memory_bytes)
-        limits = ImageLimits(
-            settings.max_image_bytes, settings.max_pixels, MemoryBudget(settings.max_memory_bytes)
-        )
+        decoding = MemoryBudget(settings.max_memory_bytes)
+        limits = ImageLimits(settings.max_image_bytes, settings.max_pixels, decoding)
+
+        production = s3.open_bucket(settings.edge_s3, PRODUCTION)
+        configured = {model: options.classes for model, options in settings.models.items()}
+        names = ClassNames(partial(s3.read, production), configured)
+
+        def served(model: str) -> TfServing:
+            options = settings.options_of(model)
+            preparing = Preparing(limits, options.scale or settings.tensor_scale, options.size)
+            within = settings.predict_seconds
+            return TfServing(channel, model, preparing, names.of, within=within, token=token)
+
+        models = Models(served, settings.model_name)
 
         async def receive(message: aiomqtt.Message) -> None:
             await door.receive(message)
 
-        mqtt = Mqtt(settings, [SUBSCRIPTION], receive)
+        max_message_bytes = json_limit(settings.max_image_bytes)
+        tensors = Tensor(max_message_bytes, settings.max_pixels)
+        exchanges = [
+            Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
+            *(Exchange(topics, tensors) for topics in settings.tensor_topics),
+        ]
+        mqtt = Mqtt(settings, [exchange.topics.requests for exchange in exchanges], receive)
         detect = partial(
             routes.detect,
             limits=limits,
-            classifier=classifier,
+            classifier=models,
             shelf=shelf,
-            score_accuracy=settings.score_accuracy,
+            score_accuracy=settings.accuracy_of,
             keeper=keeper,
             record=unrecorded,
             post=mqtt.post,
@@ -81,10 +103,12 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             max_images=settings.max_zip_images,
         )
         door = MqttDoor(
+            exchanges,
             detect,
             mqtt.publish,
             bodies,
-            max_payload=json_limit(settings.max_image_bytes),
+            decoding,
+            max_payload=max_message_bytes,
             concurrency=settings.mqtt_concurrency,
             waiting=settings.mqtt_waiting,
         )
@@ -96,10 +120,11 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             bodies=bodies,
             max_image_bytes=settings.max_image_bytes,
             checks={
-                "model-server": classifier.ping,
+                "model-server": models.ping,
                 "s3": partial(s3.ping, settings.edge_s3, DATA),
                 "mqtt": mqtt.ping,
             },
+            tokens=tokens,
         )
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,

@@ -58,10 +58,11 @@ def _preflight(path: str, headers: Headers) -> ASGIApp:
     method = headers["access-control-request-method"]
     if not is_open(method, path):
         return answer(problem(403, f"{method} {path} is not open to other origins"))
+    asked = headers.get("access-control-request-headers", "authorization, content-type, item")
     allowed = {
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Allow-Methods": method,
-        "Access-Control-Allow-Headers": headers.get("access-control-request-headers", "content-type, item"),
+        "Access-Control-Allow-Headers": asked,
         "Access-Control-Max-Age": "600",
     }
     return Response(status_code=204, headers=allowed)

@@ -66,6 +66,31 @@ def answer(verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
     return reply
 
 
+def with_probabilities(verdict: Verdict, catalogue: Catalogue, top: int) -> dict[str, Any]:
+    """Return the reply with `probabilities`: of the `top` likeliest classes, in falling order.
+
+    Fewer where the model has fewer; none where it does not say.
+    """
+    falling = sorted(verdict.prediction.probabilities.items(), key=lambda pair: pair[1], reverse=True)
+    probabilities = {name: round(value, DIGITS) for name, value in falling[:top]}
+    return {**answer(verdict, catalogue), "probabilities": probabilities}
+
+
+def tensor_answer(verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the reply to a tensor camera.
+
+    To that of a detection it adds the model's own view: `prediction` (its first choice), `probability`, and
+    where the model says them, `predictions` (the probabilities of all classes, in the model's order) and
+    `index` (of the first choice among them).
+    """
+    prediction = verdict.prediction
+    reply = {**answer(verdict, catalogue), "prediction": prediction.item, "probability": prediction.score}
+    if prediction.item in prediction.classes:
+        reply["predictions"] = list(prediction.probabilities.values())
+        reply["index"] = prediction.classes.index(prediction.item)
+    return reply
+
+
 def facts(verdict: Verdict, sender: Sender) -> dict[str, str]:
     """Return what is kept beside the image, as header-safe text (percent-encoded UTF-8)."""
     prediction = verdict.prediction

@@ -23,9 +23,10 @@ def json_limit(max_image_bytes: int) -> int:
 
 
 class ImageMessage(BaseModel):
-    """`{"image": "<base64>"}`."""
+    """`{"image": "<base64>"[, "model": "<name>"]}`."""
 
     image: str
+    model: str = ""
 
 
 class LabelledImage(ImageMessage):

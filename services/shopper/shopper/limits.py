@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import AbstractAsyncContextManager
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,8 @@ from shopper.ports import Picture, Pixels
 
 BYTES_PER_PIXEL = 7
 """Decoded, RGBA, beside its RGB copy."""
+BYTES_PER_VALUE = 12
+"""Of an image that came decoded: floats, and their copies in other forms."""
 
 
 class ImageLimits:
@@ -44,12 +47,13 @@ class ImageLimits:
 
         """
         if isinstance(image, Pixels):
-            return await self._encoded(image)
+            async with self.decoding(image):
+                return await asyncio.to_thread(jpeg_of, image)
         info = self._inspect(image)
         if info.format == "JPEG":
             return image
         try:
-            async with self._decoding.hold(info.width * info.height * BYTES_PER_PIXEL):
+            async with self.decoding(image):
                 return await asyncio.to_thread(images.as_jpeg, image)
         except (OSError, SyntaxError, ValueError) as exc:
             raise BadInput(f"the {info.format} image is damaged", status=422) from exc
@@ -61,19 +65,27 @@ class ImageLimits:
             BadInput: as above, and 422 if it is damaged or cut off.
 
         """
-        info = self._inspect(image)
-        async with self._decoding.hold(info.width * info.height * BYTES_PER_PIXEL):
+        async with self.decoding(image):
             await asyncio.to_thread(
                 images.verify, image, max_bytes=self._max_bytes, max_pixels=self._max_pixels
             )
 
-    async def _encoded(self, image: Pixels) -> bytes:
-        height, width, _ = image.values.shape
-        if height * width > self._max_pixels:
-            message = f"the image is {width} x {height} pixels; {self._max_pixels} are allowed"
-            raise BadInput(message, status=413)
-        async with self._decoding.hold(width * height * BYTES_PER_PIXEL):
-            return await asyncio.to_thread(jpeg_of, image)
+    def decoding(self, image: Picture) -> AbstractAsyncContextManager[None]:
+        """Hold the memory that it takes to decode the image, or to bring its pixels into another form.
+
+        Raises:
+            BadInput: 413 if it has too many bytes or pixels, 422 if it is not an image.
+            Unavailable: if there is not so much memory in time.
+
+        """
+        if isinstance(image, Pixels):
+            height, width, _ = image.values.shape
+            if height * width > self._max_pixels:
+                message = f"the image is {width} x {height} pixels; {self._max_pixels} are allowed"
+                raise BadInput(message, status=413)
+            return self._decoding.hold(image.values.size * BYTES_PER_VALUE)
+        info = self._inspect(image)
+        return self._decoding.hold(info.width * info.height * BYTES_PER_PIXEL)
 
     def _inspect(self, image: bytes) -> ImageInfo:
         return images.inspect(image, max_bytes=self._max_bytes, max_pixels=self._max_pixels)

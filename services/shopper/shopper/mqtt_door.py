@@ -1,42 +1,56 @@
-"""The MQTT door: `detection/<client>` in, `response/detection/<client>` out."""
+"""The MQTT door: images come in on some topics, and each is answered on another."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeVar
 
 import aiomqtt
 import structlog
 
-from caravan import http, telemetry
-from caravan.contracts import to_json
-from caravan.errors import CaravanError
-from caravan.problems import problem, problem_of, unexpected
-from shopper.api import Detect
+from caravan import telemetry
+from caravan.errors import BadInput, CaravanError
+from caravan.problems import Problem, problem, problem_of, unexpected
+from shopper.api import SMALL_BODY, Detect
 from shopper.budget import MemoryBudget
-from shopper.encoding import ImageMessage, decode_image
+from shopper.codecs import Codec
 from shopper.metrics import OVERLOAD
 from shopper.ports import Sender
-from shopper.routes import DETECT_MQTT
+from shopper.topics import Topics
 
 log = structlog.get_logger()
-
-SUBSCRIPTION = "detection/#"
-"""All of `detection/+`, and clients whose names have slashes."""
-REQUESTS = "detection/"
-REPLIES = "response/detection/"
+T = TypeVar("T")
 
 Publish = Callable[[str, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What is spoken on which topics."""
+
+    topics: Topics
+    codec: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    codec: Codec
+    sender: Sender
+    payload: bytes
+    reply_to: str
 
 
 class MqttDoor:
     """Takes images from MQTT; so many at once, so many waiting, the rest turned away with an answer.
 
     Args:
+        exchanges: topics that do not overlap, and their languages.
         detect: the route.
         publish: sends a reply and waits for its acknowledgement.
         bodies: memory that messages may take.
+        decoding: memory that reading them may take beside.
         max_payload: bytes of one message.
         concurrency: messages handled at once.
         waiting: messages that may wait.
@@ -45,83 +59,108 @@ class MqttDoor:
 
     def __init__(
         self,
+        exchanges: Sequence[Exchange],
         detect: Detect,
         publish: Publish,
         bodies: MemoryBudget,
+        decoding: MemoryBudget,
         *,
         max_payload: int,
         concurrency: int,
         waiting: int,
     ) -> None:
+        self._exchanges = exchanges
         self._detect = detect
         self._publish = publish
         self._bodies = bodies
+        self._decoding = decoding
         self._max_payload = max_payload
         self._concurrency = concurrency
-        self._requests: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(waiting)
-        self._refusals: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(waiting)
+        self._requests: asyncio.Queue[_Request] = asyncio.Queue(waiting)
+        self._refusals: asyncio.Queue[tuple[_Request, Problem]] = asyncio.Queue(waiting)
 
     async def receive(self, message: aiomqtt.Message) -> None:
         """Take a message from the broker; never waits."""
-        client = message.topic.value.removeprefix(REQUESTS)
         payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
-        if not client or message.topic.value == client:
+        request = self._request(message.topic.value, payload)
+        if request is None:
             log.warning("message without a client ignored", topic=message.topic.value)
         elif len(payload) > self._max_payload:
-            self._turn_away(client, problem(413, f"the message is larger than {self._max_payload} bytes"))
+            detail = f"the message is larger than {self._max_payload} bytes"
+            self._turn_away(request, problem(413, detail, reason="too-large"))
         elif self._requests.full() or not self._bodies.take(2 * len(payload)):
             OVERLOAD.labels("mqtt").inc()
-            self._turn_away(client, problem(503, "too many images at once: try again"))
+            self._turn_away(request, problem(503, "too many images at once: try again", reason="overloaded"))
         else:
-            self._requests.put_nowait((client, payload))
+            self._requests.put_nowait(request)
 
     async def serve(self) -> NoReturn:
         """Answer messages; to be run as a task."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._answer_refusals(), name="mqtt-refusals")
             for number in range(self._concurrency):
-                group.create_task(self._work(), name=f"{DETECT_MQTT}-{number}")
+                group.create_task(self._work(), name=f"mqtt-{number}")
         raise AssertionError  # its tasks never end
 
     # --- one message ----------------------------------------------------------------------------
 
+    def _request(self, topic: str, payload: bytes) -> _Request | None:
+        for exchange in self._exchanges:
+            topics = exchange.topics
+            if (rest := topics.rest_of(topic)) is not None:
+                sender = Sender("mqtt", rest or topics.root, topics.model)
+                return _Request(exchange.codec, sender, payload, topics.reply_to(rest))
+        return None
+
     async def _work(self) -> NoReturn:
         while True:
-            client, payload = await self._requests.get()
+            request = await self._requests.get()
             try:
-                answer = await self._answer(client, payload)
+                answer = await self._answer(request)
             finally:
-                self._bodies.give_back(2 * len(payload))
-            await self._reply(client, answer)
+                self._bodies.give_back(2 * len(request.payload))
+            await self._reply(request, answer)
 
-    async def _answer(self, client: str, payload: bytes) -> dict[str, Any]:
+    async def _answer(self, request: _Request) -> Mapping[str, Any]:
+        route, client = request.codec.route, request.sender.camera
+        echo: Mapping[str, Any] = {}
         try:
-            with telemetry.exchange(DETECT_MQTT):
-                image = await asyncio.to_thread(_image, payload)
-                return await self._detect(image, Sender("mqtt", client))
+            with telemetry.exchange(route):
+                async with self._decoding.hold(request.codec.cost(len(request.payload))):
+                    asked = await _aside(request, lambda: request.codec.read(request.payload))
+                    echo = asked.echo
+                    picture = await _aside(request, asked.picture)
+                sender = Sender("mqtt", asked.camera or client, asked.model or request.sender.model)
+                return {**await self._detect(picture, sender, request.codec.answer), **echo}
+        except BadInput as exc:
+            log.warning("message refused", route=route, client=client, reason=exc.reason, error=str(exc))
+            telemetry.REFUSALS.labels(route, exc.reason).inc()
+            return {**problem_of(exc), "reason": exc.reason, **echo}
         except CaravanError as exc:
-            log.warning("message not served", route=DETECT_MQTT, client=client, error=str(exc))
-            return problem_of(exc)
+            log.warning("message not served", route=route, client=client, error=str(exc))
+            return {**problem_of(exc), **echo}
         except Exception as exc:
             # One message must not stop the others; the trace is for us, not for the sender.
-            log.exception("message failed", route=DETECT_MQTT, client=client)
-            return unexpected(exc)
+            log.exception("message failed", route=route, client=client)
+            return {**unexpected(exc), **echo}
 
-    def _turn_away(self, client: str, answer: dict[str, Any]) -> None:
+    def _turn_away(self, request: _Request, answer: Problem) -> None:
+        telemetry.REFUSALS.labels(request.codec.route, answer["reason"]).inc()
         if self._refusals.full():
             telemetry.BEST_EFFORT_FAILURES.labels("mqtt-reply").inc()
             return
-        self._refusals.put_nowait((client, answer))
+        # The payload may be all that there is no room for.
+        self._refusals.put_nowait((replace(request, payload=b""), answer))
 
     async def _answer_refusals(self) -> NoReturn:
         while True:
             await self._reply(*await self._refusals.get())
 
-    async def _reply(self, client: str, answer: dict[str, Any]) -> None:
+    async def _reply(self, request: _Request, answer: Mapping[str, Any]) -> None:
         # The image is kept by now; who misses a reply asks again.
         with telemetry.best_effort("mqtt-reply"):
-            await self._publish(f"{REPLIES}{client}", to_json(answer))
+            await self._publish(request.reply_to, request.codec.write(answer))
 
 
-def _image(payload: bytes) -> bytes:
-    return decode_image(http.decode_json(ImageMessage, payload).image)
+async def _aside(request: _Request, work: Callable[[], T]) -> T:
+    return work() if len(request.payload) <= SMALL_BODY else await asyncio.to_thread(work)

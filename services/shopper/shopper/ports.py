@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caravan.contracts import Event
+from caravan.errors import Unavailable
 
 Origin = Literal["http", "mqtt", "kafka"]
 Post = Callable[[Event], None]
@@ -85,6 +86,13 @@ class Capture:
     image: bytes
     at: datetime
     facts: Mapping[str, str]
+
+
+class NotServed(Unavailable):
+    """The model server has no version of a model."""
+
+    def __init__(self) -> None:
+        super().__init__("no model serves yet: upload training images")
 
 
 class Classifier(Protocol):

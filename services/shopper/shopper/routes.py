@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from caravan.contracts import DATA, OTHER
@@ -14,6 +15,7 @@ from shopper.shelf import Shelf
 DETECT_HTTP = "detect-http"
 DETECT_BINARY = "detect-binary"
 DETECT_MQTT = "detect-mqtt"
+DETECT_TENSOR = "detect-tensor"
 INGEST = "ingest"
 INGEST_OPTIONS = "ingest-options"
 PUSH_TRAINING_DATA = "push-training-data"
@@ -29,22 +31,22 @@ async def detect(
     limits: ImageLimits,
     classifier: Classifier,
     shelf: Shelf,
-    score_accuracy: float,
+    score_accuracy: Callable[[str], float],
     keeper: Keeper,
     record: Record,
     post: Post,
 ) -> dict[str, Any]:
     """FROM an image → checked → classified → priced → kept → recorded → event → TO the reply.
 
-    Routes `detect-http`, `detect-binary`, `detect-mqtt`. Mandatory: the model's answer, and the image in S3
-    `valid` or `unclassified` (or on the local disk until S3 is back). Best effort: the record, MQTT
-    `monitor`.
+    Routes `detect-http`, `detect-binary`, `detect-mqtt`, `detect-tensor`. Mandatory: the model's answer, and
+    the image in S3 `valid` or `unclassified` (or on the local disk until S3 is back). Best effort: the
+    record, MQTT `monitor`.
     """
     at = now()
     photo = await limits.as_jpeg(image)
     prediction = await classifier.classify(photo if isinstance(image, bytes) else image, sender.model)
     catalogue = shelf.catalogue
-    verdict = detection.judge(prediction, catalogue, score_accuracy)
+    verdict = detection.judge(prediction, catalogue, score_accuracy(prediction.model))
     facts = detection.facts(verdict, sender)
     await keeper.keep(Capture(verdict.bucket, verdict.product.item, photo, at, facts))
     await record(verdict, sender, photo, at)

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import NoDecode
 
 from caravan import images
-from caravan.contracts import DEFAULT_MODEL
+from caravan.contracts import DEFAULT_MODEL, is_model_name
 from caravan.settings import EdgeId, EdgeS3Settings, MqttSettings, OptionalPath, Port, ServiceSettings
+from caravan.tokens import TokenSettings
 from shopper import shelf
 from shopper.catalogue import CatalogueFault
+from shopper.inputs import Scale
+from shopper.models import ModelOptions, parse_options
+from shopper.topics import Topics, parse_topics
 
 MIB = 2**20
 
 
-class ShopperSettings(ServiceSettings, MqttSettings, EdgeS3Settings):
+def _topics(value: object) -> object:
+    return parse_topics(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+ModelsOption = Annotated[Mapping[str, ModelOptions], NoDecode, BeforeValidator(parse_options)]
+TensorTopics = Annotated[tuple[Topics, ...], NoDecode, BeforeValidator(_topics)]
+CAMERAS = (Topics("apparel_images", "apparel-predict", "fashion_classifier"),)
+"""The cameras of the apparel demo; while no such model is there, their reply says so."""
+
+
+class ShopperSettings(ServiceSettings, MqttSettings, EdgeS3Settings, TokenSettings):
     """What the shopper needs to know; every size is in bytes, every time in seconds."""
 
     port: Port = 8080
@@ -25,7 +42,10 @@ class ShopperSettings(ServiceSettings, MqttSettings, EdgeS3Settings):
     feeder_ca: OptionalPath = None
     tfserving_grpc: str = "127.0.0.1:8500"
     tfserving_ca: OptionalPath = None
-    model_name: str = Field(default=DEFAULT_MODEL, min_length=1)
+    model_name: str = DEFAULT_MODEL
+    models: ModelsOption = Field(default_factory=dict)
+    tensor_scale: Scale = "0..1"
+    tensor_topics: TensorTopics = CAMERAS
     predict_seconds: float = Field(default=5.0, gt=0)
     score_accuracy: float = Field(default=0.6, ge=0, le=1)
     catalogue: OptionalPath = None
@@ -44,15 +64,32 @@ class ShopperSettings(ServiceSettings, MqttSettings, EdgeS3Settings):
     max_zip_images: int = Field(default=2000, gt=0)
     push_seconds: float = Field(default=600.0, gt=0)
 
+    @field_validator("model_name")
+    @classmethod
+    def _a_name(cls, name: str) -> str:
+        if not is_model_name(name):
+            message = f"{name!r} is not the name of a model"
+            raise ValueError(message)
+        return name
+
     @field_validator("catalogue")
     @classmethod
-    def _readable(cls, path: Path | None) -> Path | None:
+    def _a_catalogue(cls, path: Path | None) -> Path | None:
         if path is not None:
             try:
                 shelf.read(path)
             except CatalogueFault as exc:
                 raise ValueError(str(exc)) from exc
         return path
+
+    def accuracy_of(self, model: str) -> float:
+        """The score from which a model's answer counts as known."""
+        own = self.options_of(model).score_accuracy
+        return self.score_accuracy if own is None else own
+
+    def options_of(self, model: str) -> ModelOptions:
+        """What is said of a model; nothing for most."""
+        return self.models.get(model) or ModelOptions()
 
     @property
     def spool(self) -> Path:

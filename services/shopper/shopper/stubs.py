@@ -32,7 +32,15 @@ def _empty_tensorflow() -> Iterator[None]:
 
 with _empty_tensorflow():
     from tensorflow.core.framework.tensor_pb2 import TensorProto
-    from tensorflow.core.framework.types_pb2 import DT_DOUBLE, DT_FLOAT, DT_STRING
+    from tensorflow.core.framework.types_pb2 import (
+        DT_DOUBLE,
+        DT_FLOAT,
+        DT_HALF,
+        DT_INT32,
+        DT_INT64,
+        DT_STRING,
+        DT_UINT8,
+    )
     from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
     from tensorflow_serving.apis.get_model_metadata_pb2 import (
         GetModelMetadataRequest,
@@ -59,7 +67,11 @@ with _empty_tensorflow():
 __all__ = [
     "DT_DOUBLE",
     "DT_FLOAT",
+    "DT_HALF",
+    "DT_INT32",
+    "DT_INT64",
     "DT_STRING",
+    "DT_UINT8",
     "GetModelMetadataRequest",
     "GetModelMetadataResponse",
     "GetModelStatusRequest",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from caravan.errors import Permanent
-from shopper.stubs import DT_DOUBLE, DT_FLOAT, DT_STRING, TensorProto
+import numpy as np
+from numpy.typing import NDArray
 
-_CODES = {DT_FLOAT: "f", DT_DOUBLE: "d"}
+from caravan.errors import Permanent
+from shopper.inputs import DTYPES
+from shopper.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_STRING, TensorProto
+
+_FLOATS = {DT_FLOAT: "<f4", DT_DOUBLE: "<f8", DT_HALF: "<f2"}
+_CODES = {name: code for code, name in DTYPES.items()}
 
 
 def string_tensor(value: bytes, *, scalar: bool = False) -> Any:
@@ -19,6 +23,25 @@ def string_tensor(value: bytes, *, scalar: bool = False) -> Any:
     if not scalar:
         tensor.tensor_shape.dim.add().size = 1
     return tensor
+
+
+def number_tensor(values: NDArray[Any]) -> Any:
+    """Return a TensorProto of the array's dtype (one of `inputs.DTYPES`) and shape."""
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    tensor = TensorProto(dtype=_CODES[values.dtype.name], tensor_content=little.tobytes())
+    for size in values.shape:
+        tensor.tensor_shape.dim.add().size = size
+    return tensor
+
+
+def is_of_floats(tensor: Any) -> bool:
+    """Tell whether a tensor's dtype is one of floats."""
+    return tensor.dtype in _FLOATS
+
+
+def is_of_strings(tensor: Any) -> bool:
+    """Tell whether a tensor's dtype is string."""
+    return bool(tensor.dtype == DT_STRING)
 
 
 def texts(tensor: Any) -> list[str]:
@@ -34,23 +57,37 @@ def texts(tensor: Any) -> list[str]:
 
 
 def numbers(tensor: Any) -> list[float]:
-    """Return the values of a float or double tensor, row by row.
+    """Return the values of a tensor of floats, row by row.
 
     Raises:
         Permanent: if its dtype is another, or its content does not fill its shape.
 
     """
-    code = _CODES.get(tensor.dtype)
+    values: list[float] = array(tensor).reshape(-1).tolist()
+    return values
+
+
+def array(tensor: Any) -> NDArray[Any]:
+    """Return a tensor of floats as an array of its shape.
+
+    Raises:
+        Permanent: if its dtype is another, or its content does not fill its shape.
+
+    """
+    code = _FLOATS.get(tensor.dtype)
     if code is None:
         raise Permanent("the model answered a tensor that is not of floats")
-    size = _size(tensor)
+    shape = [int(dim.size) for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
-        values = array(code)
-        if len(tensor.tensor_content) != size * values.itemsize:
+        if len(tensor.tensor_content) != math.prod(shape) * np.dtype(code).itemsize:
             raise Permanent("the model answered a tensor whose content does not fill its shape")
-        values.frombytes(tensor.tensor_content)
-        return list(values)
-    return _filled(tensor.float_val if code == "f" else tensor.double_val, size)
+        return np.frombuffer(tensor.tensor_content, code).reshape(shape)
+    if tensor.dtype == DT_HALF:
+        # Half floats travel as their bits, in integers.
+        bits = np.array(_filled(tensor.half_val, _size(tensor)), np.uint16)
+        return bits.view(np.float16).reshape(shape)
+    values = tensor.float_val if tensor.dtype == DT_FLOAT else tensor.double_val
+    return np.array(_filled(values, _size(tensor)), code).reshape(shape)
 
 
 def _size(tensor: Any) -> int:

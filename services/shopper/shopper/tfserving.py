@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import structlog
 from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
 from caravan.retry import retried
 from shopper import metrics
-from shopper.limits import jpeg_of
-from shopper.ports import Picture, Pixels, Prediction
+from shopper.outputs import Opinion
+from shopper.ports import NotServed, Picture, Prediction
+from shopper.preparing import Preparing
 from shopper.signatures import Plan, decide
 from shopper.stubs import (
     GetModelMetadataRequest,
@@ -43,6 +45,9 @@ CHANNEL = (
     ("grpc.keepalive_time_ms", 30_000),
 )
 
+Names = Callable[[str, int, int], Awaitable[tuple[str, ...]]]
+"""Returns the names of a model's classes: of a model, a version, and how many there are."""
+
 _WRONG_SIGNATURE = re.compile(
     r"Serving signature key .* not found|input size does not match signature|Signature input alias"
 )
@@ -62,6 +67,14 @@ async def open_channel(address: str, ca: Path | None = None) -> AsyncIterator[gr
         yield channel
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    plan: Plan
+    response: Any
+    prep_seconds: float
+    predict_seconds: float
+
+
 class TfServing:
     """Classifies images one by one; calls go out at once, and the server batches them.
 
@@ -71,42 +84,64 @@ class TfServing:
     Args:
         channel: to the server.
         model: the model's name.
+        preparing: brings images into the form that the model takes.
+        names: finds names for classes that the model only counts.
         within: deadline of a prediction, seconds.
+        token: shown to the server; empty for none.
 
     """
 
-    def __init__(self, channel: grpc.aio.Channel, model: str, within: float = 5.0) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        model: str,
+        preparing: Preparing,
+        names: Names,
+        *,
+        within: float = 5.0,
+        token: str = "",
+    ) -> None:
         self._predictions = PredictionServiceStub(channel)
         self._models = ModelServiceStub(channel)
         self._model = model
+        self._preparing = preparing
+        self._names = names
         self._within = within
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._plan: Plan | None = None
         self._deciding = asyncio.Lock()
 
-    async def classify(self, image: Picture, model: str = "") -> Prediction:
+    async def classify(self, image: Picture) -> Prediction:
         """Return the model's opinion of an image.
 
         Raises:
-            BadInput: 422 if the model cannot read the image, 404 if another model is asked for.
-            Unavailable: if no model serves yet, the server is away, or it does not answer in time.
+            BadInput: 422 if the model cannot read the image.
+            NotServed: if the server has no version of the model.
+            Unavailable: if the server is away, or does not answer in time.
             Permanent: if the model has no signature that we know, or answers in another form.
 
         """
-        if model not in {"", self._model}:
-            raise BadInput(f"model {model!r} is not served here", 404, reason="unknown-model")
-        clock = time.perf_counter
-        began = clock()
-        encoded = await asyncio.to_thread(jpeg_of, image) if isinstance(image, Pixels) else image
-        prepared = clock()
         try:
-            response, plan = await self._asked(encoded)
+            asked = await self._asked(image)
         except grpc.aio.AioRpcError as exc:
             raise self._translated(exc) from exc
-        prediction = plan.read(response)
-        if plan.version and prediction.version != plan.version:
-            self._forget(plan)
-        metrics.MODEL_VERSION.labels(self._model).set(prediction.version)
-        return replace(prediction, prep_seconds=prepared - began, predict_seconds=clock() - prepared)
+        opinion, version = asked.plan.read(asked.response)
+        if asked.plan.version and version != asked.plan.version:
+            self._forget(asked.plan)
+        metrics.MODEL_VERSION.labels(self._model).set(version)
+        classes = opinion.classes
+        if opinion.probabilities and not classes:
+            classes = await self._names(self._model, version, len(opinion.probabilities))
+        return Prediction(
+            opinion.label or _likeliest(opinion, classes),
+            opinion.score if math.isfinite(opinion.score) else 0.0,
+            self._model,
+            version,
+            dict(zip(classes, opinion.probabilities, strict=True)),
+            classes,
+            asked.prep_seconds,
+            asked.predict_seconds,
+        )
 
     async def ping(self) -> None:
         """Check that the model server answers, though it may have no version of the model yet.
@@ -118,24 +153,31 @@ class TfServing:
         request = GetModelStatusRequest()
         request.model_spec.name = self._model
         try:
-            await self._models.GetModelStatus(request, timeout=STATUS_SECONDS)
+            await self._models.GetModelStatus(request, timeout=STATUS_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as exc:
             if exc.code() is not grpc.StatusCode.NOT_FOUND:
                 raise self._translated(exc) from exc
 
     # --- asking ---------------------------------------------------------------------------------
 
-    async def _asked(self, image: bytes) -> tuple[Any, Plan]:
+    async def _asked(self, image: Picture) -> _Asked:
         plan = await self._planned()
         try:
-            return await self._call(self._predictions.Predict, plan.request(image), self._within), plan
+            return await self._predicted(plan, image)
         except grpc.aio.AioRpcError as exc:
             if not _is_wrong_signature(exc):
                 raise
         # Another model came in since: ask it how it wants to be asked, and try once more.
         self._forget(plan)
-        plan = await self._planned()
-        return await self._call(self._predictions.Predict, plan.request(image), self._within), plan
+        return await self._predicted(await self._planned(), image)
+
+    async def _predicted(self, plan: Plan, image: Picture) -> _Asked:
+        clock = time.perf_counter
+        began = clock()
+        tensor = await self._preparing.tensor(image, plan.form)
+        prepared = clock()
+        response = await self._call(self._predictions.Predict, plan.request(tensor), self._within)
+        return _Asked(plan, response, prepared - began, clock() - prepared)
 
     async def _planned(self) -> Plan:
         if self._plan is not None:
@@ -152,8 +194,10 @@ class TfServing:
         signatures = SignatureDefMap()
         if not response.metadata["signature_def"].Unpack(signatures):
             raise Permanent("the model server's metadata has no signatures")
-        plan = decide(self._model, int(response.model_spec.version.value), signatures.signature_def)
-        log.info("signature chosen", model=plan.model, version=plan.version, signature=plan.signature)
+        version = int(response.model_spec.version.value)
+        plan = decide(self._model, version, signatures.signature_def, self._preparing.size)
+        facts = {"version": plan.version, "signature": plan.signature, "input": str(plan.form)}
+        log.info("signature chosen", model=plan.model, **facts)
         return plan
 
     def _forget(self, plan: Plan) -> None:
@@ -163,7 +207,7 @@ class TfServing:
     async def _call(self, method: Any, request: Any, within: float) -> Any:
         async def attempt() -> Any:
             try:
-                return await method(request, timeout=within)
+                return await method(request, timeout=within, metadata=self._metadata)
             except grpc.aio.AioRpcError as exc:
                 # The one status that says: the call was not served, and may be next time.
                 if exc.code() is grpc.StatusCode.UNAVAILABLE:
@@ -175,7 +219,7 @@ class TfServing:
     def _translated(self, exc: grpc.aio.AioRpcError) -> CaravanError:
         code = exc.code()
         if code is grpc.StatusCode.NOT_FOUND:
-            return Unavailable("no model serves yet: upload training images")
+            return NotServed()
         if code is grpc.StatusCode.UNAVAILABLE:
             return Unavailable("the model server does not answer: try again")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -186,6 +230,12 @@ class TfServing:
             log.info("image refused by the model", model=self._model, error=(exc.details() or "")[:300])
             return BadInput("the model cannot read this image", status=422)
         return Permanent(f"model {self._model}: {code.name}: {(exc.details() or '')[:300]}")
+
+
+def _likeliest(opinion: Opinion, classes: tuple[str, ...]) -> str:
+    return max(zip(opinion.probabilities, classes, strict=True), key=lambda pair: pair[0], default=(0.0, ""))[
+        1
+    ]
 
 
 def _is_wrong_signature(exc: grpc.aio.AioRpcError) -> bool:

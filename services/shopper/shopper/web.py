@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
+    "/token.js": ("token.js", "text/javascript; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),

@@ -18,7 +18,7 @@ async function answerOf(response) {
 async function call(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetchWithToken(path, options);
   } catch {
     throw new Error("The shopper does not answer. Is the network there?");
   }

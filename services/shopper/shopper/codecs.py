@@ -1,0 +1,108 @@
+"""The two languages of the MQTT door: JSON with an image in base64, and msgpack with its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from caravan import http
+from caravan.contracts import to_json
+from shopper import detection, tensor_message
+from shopper.catalogue import Catalogue
+from shopper.detection import Verdict
+from shopper.encoding import ImageMessage, decode_image
+from shopper.ports import Picture
+from shopper.routes import DETECT_MQTT, DETECT_TENSOR
+from shopper.tensor_message import BYTES_PER_NUMBER, MAX_NUMBERS
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a message asks for.
+
+    Args:
+        picture: returns the image, or raises BadInput; blocks for as long as that takes.
+        model: the model that is to answer; empty where the message does not say.
+        camera: the sender by its own word; empty where it does not say.
+        echo: what it wants to find again in the reply, also in one that refuses its image.
+
+    """
+
+    picture: Callable[[], Picture]
+    model: str
+    camera: str
+    echo: Mapping[str, Any]
+
+
+class Codec(Protocol):
+    """One language: a route's id, and how its messages are read and written."""
+
+    route: str
+
+    def answer(self, verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
+        """Return the reply to a verdict."""
+        ...
+
+    def cost(self, size: int, /) -> int:
+        """Return the bytes that reading a message of this size may take, beside twice its own."""
+        ...
+
+    def read(self, payload: bytes) -> Asked:
+        """Read a message; blocks for as long as that takes. Raises BadInput."""
+        ...
+
+    def write(self, reply: Mapping[str, Any]) -> bytes:
+        """Return a reply as a payload."""
+        ...
+
+
+class Json:
+    """`{"image": "<base64>"[, "model": "<name>"]}`."""
+
+    route = DETECT_MQTT
+    answer = staticmethod(detection.answer)
+
+    def cost(self, _size: int) -> int:
+        """Nothing: twice its size is what it takes."""
+        return 0
+
+    def read(self, payload: bytes) -> Asked:
+        """Read a message; its image is decoded with it."""
+        message = http.decode_json(ImageMessage, payload)
+        image = decode_image(message.image)
+        return Asked(lambda: image, message.model, "", {})
+
+    def write(self, reply: Mapping[str, Any]) -> bytes:
+        """Return JSON."""
+        return to_json(reply)
+
+
+class Tensor:
+    """A msgpack map: see `tensor_message`.
+
+    Args:
+        max_bytes: of a message.
+        max_pixels: of an image.
+
+    """
+
+    route = DETECT_TENSOR
+    answer = staticmethod(detection.tensor_answer)
+
+    def __init__(self, max_bytes: int, max_pixels: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
+
+    def cost(self, size: int) -> int:
+        """What its numbers would take if all of it were lists."""
+        return min(size, MAX_NUMBERS) * BYTES_PER_NUMBER
+
+    def read(self, payload: bytes) -> Asked:
+        """Read a message's form; its image is looked at later."""
+        message = tensor_message.unpack(payload, self._max_bytes)
+        return Asked(lambda: message.pixels(self._max_pixels), message.model, message.camera, message.echo)
+
+    def write(self, reply: Mapping[str, Any]) -> bytes:
+        """Return a msgpack map."""
+        return tensor_message.pack(reply)

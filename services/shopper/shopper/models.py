@@ -1,0 +1,138 @@
+"""The models of the model server: each is asked in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from caravan.contracts import is_model_name
+from caravan.errors import BadInput
+from shopper.inputs import Scale
+from shopper.ports import NotServed, Picture, Prediction
+
+MOST = 64
+"""Models that are remembered; of one that is asked for after a long time the signatures are asked again."""
+MAX_SIDE = 4096
+
+
+class Served(Protocol):
+    """One model at the model server."""
+
+    async def classify(self, image: Picture) -> Prediction:
+        """Return the model's opinion of an image; NotServed where the server has no such model."""
+        ...
+
+    async def ping(self) -> None:
+        """Check that the server answers."""
+        ...
+
+
+class ModelOptions(BaseModel):
+    """What a model does not say of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: Scale | None = None
+    """What black and white are in its tensor; `TENSOR_SCALE` if not said."""
+    size: tuple[int, int] | None = None
+    """Height and width of its input where the signature leaves them open."""
+    classes: tuple[str, ...] = ()
+    """Names of its classes, in the order of its output, where neither it nor its manifest says them."""
+    score_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """The score from which its answer counts as known; `SCORE_ACCURACY` if not said."""
+
+    @field_validator("size")
+    @classmethod
+    def _of_an_image(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        if size is not None and not all(1 <= side <= MAX_SIDE for side in size):
+            message = f"height and width are 1 to {MAX_SIDE}"
+            raise ValueError(message)
+        return size
+
+    @field_validator("classes")
+    @classmethod
+    def _told_apart(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes) or not all(classes):
+            raise ValueError("each class has a name of its own")
+        return classes
+
+
+def parse_options(text: object) -> Mapping[str, ModelOptions]:
+    """Read the setting `MODELS`: a JSON object of options by model.
+
+    Raises:
+        ValueError: naming every fault.
+
+    """
+    try:
+        raw = text if not isinstance(text, str) else (text.strip() or "{}")
+        adapter = TypeAdapter(dict[str, ModelOptions])
+        options = adapter.validate_json(raw) if isinstance(raw, str) else adapter.validate_python(raw)
+    except ValidationError as exc:
+        faults = exc.errors(include_url=False, include_input=False)
+        where = (".".join(map(str, fault["loc"])) or "JSON" for fault in faults)
+        message = "; ".join(f"{place}: {fault['msg']}" for place, fault in zip(where, faults, strict=True))
+        raise ValueError(message) from exc
+    names = [name for name in options if not is_model_name(name)]
+    if names:
+        message = f"not the name of a model: {', '.join(map(repr, names))}"
+        raise ValueError(message)
+    return options
+
+
+class Models:
+    """Classifies with the model that is asked for.
+
+    Only models that answered are remembered, so names that senders make up cost a question and no memory.
+
+    Args:
+        serve: makes what asks a model, by its name.
+        default: the model of those who name none.
+
+    """
+
+    def __init__(self, serve: Callable[[str], Served], default: str) -> None:
+        self._serve = serve
+        self._default_name = default
+        self._default = serve(default)
+        self._others: dict[str, Served] = {}
+
+    async def classify(self, image: Picture, model: str = "") -> Prediction:
+        """Return a model's opinion of an image; of the default model where none is named.
+
+        Raises:
+            BadInput: 404 if the model server has no such model, 422 if the model cannot read the image.
+            Unavailable: if the default model does not serve yet, the server is away or too slow.
+            Permanent: if the model cannot be asked about images, or answers in a form that is not known.
+
+        """
+        if model in {"", self._default_name}:
+            return await self._default.classify(image)
+        served = self._others.pop(model, None)
+        if served is None:
+            if not is_model_name(model):
+                raise _unknown(model)
+            served = self._serve(model)
+        else:
+            self._others[model] = served  # the latest asked is the last to be forgotten
+        try:
+            prediction = await served.classify(image)
+        except NotServed as exc:
+            self._others.pop(model, None)
+            raise _unknown(model) from exc
+        self._remember(model, served)
+        return prediction
+
+    async def ping(self) -> None:
+        """Check that the model server answers, though it may have no version of the default model yet."""
+        await self._default.ping()
+
+    def _remember(self, model: str, served: Served) -> None:
+        if self._others.setdefault(model, served) is served and len(self._others) > MOST:
+            self._others.pop(next(iter(self._others)))
+
+
+def _unknown(model: str) -> BadInput:
+    return BadInput(f"model {model[:130]!r} is not served here", 404, reason="unknown-model")

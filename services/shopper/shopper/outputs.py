@@ -1,0 +1,111 @@
+"""What a model says: read from whatever its outputs are. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shopper.tensors import array, is_of_floats, is_of_strings, numbers, texts
+
+PREFERRED = ("probabilities", "probability", "softmax", "predictions", "scores", "logits", "output_0")
+"""Which output to believe where several have floats."""
+SUM_TOLERANCE = 0.01
+"""How far from 1 the sum of probabilities may be; half precision is no better."""
+_PAIR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a model says of one image, in its own words.
+
+    Args:
+        probabilities: of each class, in the model's order; empty where it does not say.
+        classes: names of all the classes, in the same order; empty where it does not say.
+        label: the class that it names as the first; empty where it gives numbers alone.
+        score: the probability of that class, 0..1 or NaN.
+
+    """
+
+    probabilities: tuple[float, ...]
+    classes: tuple[str, ...]
+    label: str
+    score: float
+
+
+def read(outputs: Mapping[str, Any]) -> Opinion:
+    """Read the outputs of a model: TensorProtos by name.
+
+    Known are: `labels` and `scores` (with `probabilities` and `classes`, or without); one string tensor
+    `[label, probability]`; and a float tensor of one number a class, with a string tensor of as many names,
+    or one label, beside it or not. Numbers that are no probabilities count as logits: their softmax is
+    taken, of a single one the sigmoid, and that is the probability of the second of two classes.
+
+    Raises:
+        KeyError, IndexError, ValueError: if they are of no form that is known.
+        Permanent: if a tensor is broken.
+
+    """
+    if {"labels", "scores"} <= set(outputs):
+        return _classified(outputs)
+    if not any(is_of_floats(output) for output in outputs.values()):
+        return _pair(outputs)
+    return _numbered(outputs)
+
+
+def normalised(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return probabilities `[C]`: the values, or their softmax where they do not sum to 1.
+
+    A single value is the probability, or the logit, of the second of two classes.
+    """
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        return np.zeros(max(values.size, _PAIR))
+    if values.size == 1:
+        one = values[0] if 0 <= values[0] <= 1 else 1 / (1 + np.exp(-np.clip(values[0], -700, 700)))
+        return np.array([1 - one, one])
+    if values.min() >= 0 and abs(values.sum() - 1) <= SUM_TOLERANCE:
+        return values
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())
+
+
+def _classified(outputs: Mapping[str, Any]) -> Opinion:
+    probabilities: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    if "probabilities" in outputs:
+        probabilities = tuple(numbers(outputs["probabilities"]))
+        classes = tuple(texts(outputs["classes"])) if "classes" in outputs else ()
+        if classes and len(classes) != len(probabilities):
+            message = f"{len(classes)} classes and {len(probabilities)} probabilities"
+            raise ValueError(message)
+    return Opinion(probabilities, classes, texts(outputs["labels"])[0], numbers(outputs["scores"])[0])
+
+
+def _pair(outputs: Mapping[str, Any]) -> Opinion:
+    (output,) = outputs.values()
+    values = texts(output)
+    if len(values) != _PAIR:
+        message = f"{len(values)} values instead of [label, probability]"
+        raise ValueError(message)
+    return Opinion((), (), values[0], float(values[1]))
+
+
+def _numbered(outputs: Mapping[str, Any]) -> Opinion:
+    floats = {name: output for name, output in outputs.items() if is_of_floats(output)}
+    names = [name for name in PREFERRED if name in floats] or list(floats)
+    if len(names) > 1 and names[0] not in PREFERRED:
+        message = f"which of the outputs {sorted(names)} has the probabilities?"
+        raise ValueError(message)
+    values = array(floats[names[0]])
+    if values.size == 0 or values.size != max(values.shape, default=1):
+        message = f"a tensor of shape {list(values.shape)} instead of [1, classes]"
+        raise ValueError(message)
+    probabilities = normalised(values.reshape(-1))
+    strings = [texts(output) for output in outputs.values() if is_of_strings(output)]
+    classes = next((tuple(each) for each in strings if len(each) == len(probabilities)), ())
+    label = next((each[0] for each in strings if len(each) == 1), "")
+    return Opinion(tuple(probabilities.tolist()), classes, label, float(probabilities.max()))

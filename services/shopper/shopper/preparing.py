@@ -1,0 +1,63 @@
+"""Bringing images into the form that a model takes, beside the event loop and within a memory budget."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from caravan.errors import BadInput
+from shopper import inputs
+from shopper.inputs import Form, Scale, Size, StringInput, TensorInput
+from shopper.limits import ImageLimits, jpeg_of
+from shopper.ports import Picture, Pixels
+from shopper.tensors import number_tensor, string_tensor
+
+AT_ONCE = 2**14
+"""Numbers of an image; up to here, and with no resizing, preparing it is not worth a thread."""
+
+
+class Preparing:
+    """Makes the input of one model.
+
+    Args:
+        limits: what images may cost.
+        scale: what black and white are in a tensor of floats.
+        size: height and width of the images where the signature leaves them open.
+
+    """
+
+    def __init__(self, limits: ImageLimits, scale: Scale = "0..1", size: Size | None = None) -> None:
+        self._limits = limits
+        self._scale = scale
+        self.size = size
+
+    async def tensor(self, image: Picture, form: Form) -> Any:
+        """Return a TensorProto of the form.
+
+        Raises:
+            BadInput: 422 if an encoded image is damaged.
+            Unavailable: if there is no memory for it in time.
+
+        """
+        if isinstance(image, bytes) and isinstance(form, StringInput):
+            return string_tensor(image, scalar=form.scalar)
+        if isinstance(image, Pixels) and _is_quick(image, form):
+            return self._made(image, form)
+        async with self._limits.decoding(image):
+            try:
+                return await asyncio.to_thread(self._made, image, form)
+            except (OSError, SyntaxError, ValueError) as exc:
+                raise BadInput("the image is damaged", status=422) from exc
+
+    def _made(self, image: Picture, form: Form) -> Any:
+        if isinstance(form, TensorInput):
+            return number_tensor(inputs.prepare(image, form, self._scale))
+        encoded = image if isinstance(image, bytes) else jpeg_of(image)
+        return string_tensor(encoded, scalar=form.scalar)
+
+
+def _is_quick(image: Pixels, form: Form) -> bool:
+    if not isinstance(form, TensorInput):
+        return False
+    fits = image.values.shape == (form.height, form.width, form.channels)
+    return fits and image.values.size <= AT_ONCE

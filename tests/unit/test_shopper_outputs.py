@@ -1,0 +1,69 @@
+"""shopper: what the answers of models made elsewhere mean."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shopper.outputs import normalised, read
+from shopper.stubs import DT_STRING, TensorProto
+from shopper.tensors import number_tensor
+
+
+def floats(*rows: float, shape: tuple[int, ...] | None = None) -> Any:
+    values = np.array(rows, np.float32)
+    return number_tensor(values.reshape(shape or (1, len(rows))))
+
+
+def strings(*values: str) -> Any:
+    tensor = TensorProto(dtype=DT_STRING, string_val=[value.encode() for value in values])
+    tensor.tensor_shape.dim.add().size = len(values)
+    return tensor
+
+
+def test_probabilities_are_taken_as_they_are() -> None:
+    opinion = read({"dense": floats(0.1, 0.7, 0.2)})
+    assert opinion.probabilities == pytest.approx((0.1, 0.7, 0.2))
+    assert (opinion.score, opinion.classes, opinion.label) == (max(opinion.probabilities), (), "")
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1, 1, 3)])
+def test_a_row_may_lie_in_any_number_of_dimensions(shape: tuple[int, ...]) -> None:
+    assert read({"y": floats(0.1, 0.7, 0.2, shape=shape)}).score == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("logits", [(1.0, 3.0, 2.0), (-5.0, 0.5, -1.0), (0.2, 0.9, 0.8), (1e4, 0.0, -1e4)])
+def test_what_does_not_sum_to_one_counts_as_logits(logits: tuple[float, ...]) -> None:
+    probabilities = normalised(np.array(logits))
+    assert probabilities.sum() == pytest.approx(1)
+    assert probabilities.argmax() == int(np.argmax(logits))
+
+
+@pytest.mark.parametrize(("value", "second"), [(0.9, 0.9), (0.0, 0.0), (3.0, 0.952574), (-1000.0, 0.0)])
+def test_a_single_number_is_that_of_the_second_of_two_classes(value: float, second: float) -> None:
+    assert normalised(np.array([value])).tolist() == pytest.approx([1 - second, second], abs=1e-5)
+
+
+def test_an_answer_that_is_not_a_number_has_no_score() -> None:
+    assert read({"y": floats(0.1, float("nan"), 0.2)}).score == 0.0
+
+
+def test_names_and_a_label_beside_the_numbers_are_the_models_own() -> None:
+    named = read({"p": floats(0.1, 0.9), "names": strings("cat", "dog")})
+    assert named.classes == ("cat", "dog")
+    labelled = read({"probabilities": floats(0.1, 0.9), "label": strings("dog")})
+    assert (labelled.classes, labelled.label) == ((), "dog")
+
+
+def test_of_several_outputs_the_one_named_for_it_is_believed() -> None:
+    assert read({"embedding": floats(*range(9)), "probabilities": floats(0.1, 0.9)}).score == pytest.approx(
+        0.9
+    )
+    with pytest.raises(ValueError, match="which of the outputs"):
+        read({"a": floats(0.1, 0.9), "b": floats(0.9, 0.1)})
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (0,), (2, 1, 2)])
+def test_a_tensor_that_is_not_one_row_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"instead of \[1, classes\]"):
+        read({"y": floats(*range(int(np.prod(shape))), shape=shape)})

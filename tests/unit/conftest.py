@@ -70,11 +70,16 @@ def _server(settings: Any) -> Iterator[ModelServer]:
         loop.close()
 
 
-def _start(stack: ExitStack, *flags: str, wait: dict[str, int] | None = None) -> ModelServer:
+def _start(
+    stack: ExitStack,
+    *flags: str,
+    wait: dict[str, int] | None = None,
+    environment: dict[str, str] | None = None,
+) -> ModelServer:
     from model_server.settings import read
 
     quick = ["--port=0", "--rest_api_port=0", "--file_system_poll_wait_seconds=0.05", "--drain_seconds=1"]
-    server = stack.enter_context(_server(read([*quick, *flags], {})))
+    server = stack.enter_context(_server(read([*quick, *flags], environment or {})))
     for model, version in (wait or {}).items():
         server.wait_for(model, version)
     return server

@@ -103,3 +103,25 @@ async def test_a_model_server_is_ready_once_one_version_serves() -> None:
 
 async def test_a_model_server_that_gave_up_on_all_versions_is_not_waited_for() -> None:
     await asked(TFSERVING, model_server(200, ["END"]))
+
+
+async def test_a_model_server_that_asks_for_a_token_is_shown_the_stacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        known = request.headers.get("authorization") == "Bearer stack-secret"
+        return httpx.Response(200 if known else 401, json={"model_version_status": [{"state": "AVAILABLE"}]})
+
+    with pytest.raises(NotReady, match="401"):
+        await asked(TFSERVING, answer)
+    monkeypatch.setenv("TOKENS", "stack:stack-secret")
+    await asked(TFSERVING, answer)
+    monkeypatch.setenv("TOKENS", "stack-secret")
+    with pytest.raises(NotReady, match="cannot be read") as caught:
+        await asked(TFSERVING, answer)
+    assert "stack-secret" not in str(caught.value)
+
+
+async def test_versions_of_an_onnx_model_are_waited_for_too() -> None:
+    with pytest.raises(NotReady, match="not found the versions"):
+        await asked(TFSERVING, model_server(404, [], "models/tea/1/model.onnx"))

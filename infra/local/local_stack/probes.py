@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from caravan.contracts import ENTRY_FILES
 from caravan.errors import Permanent
+from caravan.tokens import TokenSettings
 from local_stack.errors import NotReady
 from local_stack.tls.clients import client_context
 
@@ -112,7 +113,12 @@ async def _mqtt(_http: httpx.AsyncClient, url: SplitResult, query: Mapping[str, 
 
 async def _tfserving(http: httpx.AsyncClient, url: SplitResult, query: Mapping[str, str]) -> None:
     """It answers; and where its bucket holds versions, it has loaded one or given up on them all."""
-    answer = await http.get(f"http://{url.netloc}/v1/models/{query['model']}")
+    try:
+        token = await asyncio.to_thread(lambda: TokenSettings().token_to_show)
+    except ValueError as exc:  # whose words may hold what was given
+        raise NotReady("it asks for a token, and TOKENS or TOKENS_FILE cannot be read") from exc
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = await http.get(f"http://{url.netloc}/v1/models/{query['model']}", headers=headers)
     if answer.status_code == httpx.codes.NOT_FOUND:
         keys = {"list-type": "2", "prefix": f"models/{query['model']}/", "max-keys": "1000"}
         listing = await http.get(f"http://{query['s3']}/{query['bucket']}", params=keys)

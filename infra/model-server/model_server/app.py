@@ -24,10 +24,10 @@ from model_server.loading import load
 from model_server.manager import Manager, Rules
 from model_server.metrics import Metrics
 from model_server.predict import Core
-from model_server.rest import Rest, RestOptions
 from model_server.servable import Servable
 from model_server.settings import Settings
 from model_server.warmup import warm_up
+from model_server.web import Web, WebOptions
 
 log = structlog.get_logger()
 
@@ -63,16 +63,17 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         allow_labels_for_unavailable=settings.allow_labels_for_unavailable,
     )
     core = Core(manager, scheduler)
-    rest = Rest(
+    rest = Web(
         core,
         metrics,
-        RestOptions(
+        settings.tokens,
+        WebOptions(
             settings.rest_api_timeout, settings.max_rest_body, settings.cors, settings.prometheus_path
         ),
     )
     listener = _listen(settings.host, settings.rest_api_port)
     try:
-        doors, grpc_port = make_server(core, metrics, f"{settings.host}:{settings.port}")
+        doors, grpc_port = make_server(core, metrics, settings.tokens, f"{settings.host}:{settings.port}")
     except RuntimeError as exc:
         listener.close()
         raise OSError(

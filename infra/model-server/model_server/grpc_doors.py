@@ -1,7 +1,7 @@
 """The gRPC doors: PredictionService and ModelService, thin over the core."""
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -18,12 +18,15 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from caravan.errors import BadInput
+from caravan.tokens import Tokens
 from model_server.errors import Code, ServingError
 from model_server.metrics import Metrics
 from model_server.predict import Core
 
 log = structlog.get_logger()
 
+DOOR = "grpc"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -82,7 +85,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         else:
             return answer
         finally:
-            self._metrics.answered(model, api, "GRPC", status.name, time.monotonic() - started)
+            self._metrics.answered(
+                self._core.known_name(model), api, "GRPC", status.name, time.monotonic() - started
+            )
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc] # untyped stubs
@@ -114,19 +119,50 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
         return response
 
 
+class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in the stubs alone
+    """Lets only those in who show a token, before what they send is read."""
+
+    def __init__(self, tokens: Tokens, metrics: Metrics) -> None:
+        self._tokens = tokens
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Go on to the method, or to the refusal."""
+        shown = dict(handler_call_details.invocation_metadata or ()).get("authorization")
+        try:
+            self._tokens.holder(shown if isinstance(shown, str) else None)
+        except BadInput as exc:
+            self._metrics.refused(DOOR, exc.reason)
+            return _refusal(exc.detail)
+        return await continuation(handler_call_details)
+
+
+def _refusal(detail: str) -> Any:
+    async def refuse(_requests: Any, context: Context) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, detail)
+
+    # As a stream, so that no message is waited for.
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
 async def _refuse(context: Context, fault: ServingError) -> NoReturn:
     await context.abort(fault.grpc_code, fault.grpc_message)
     raise fault  # not reached: abort raises
 
 
-def make_server(core: Core, metrics: Metrics, address: str) -> tuple[grpc.aio.Server, int]:
+def make_server(core: Core, metrics: Metrics, tokens: Tokens, address: str) -> tuple[grpc.aio.Server, int]:
     """Return a server that is not started yet, and its port. Raises RuntimeError if the address is taken."""
     server = grpc.aio.server(
+        interceptors=[TokenInterceptor(tokens, metrics)] if tokens else [],
         options=[
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(core, metrics), server

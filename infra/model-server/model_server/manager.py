@@ -112,6 +112,15 @@ class Model:
         version = self.versions.get(number)
         return version.servable if version and version.state is State.AVAILABLE else None
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is to be waited for: it serves, or has no version, or none that can be loaded."""
+        if not self.polled.is_set():
+            return False
+        return self.latest() is not None or all(
+            version.state is State.END for version in self.versions.values()
+        )
+
     def take(self, config: ModelConfig, source: Source | None) -> None:
         """Follow a new configuration; from a new `source` only versions not loaded yet are taken."""
         self.config = config

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from threading import Lock
 
 PREFIX = ":tensorflow:serving:"
+REFUSALS = "caravan_refusals_total"
 LATENCY_BOUNDS = tuple(10 * 1.8**power for power in range(33))  # microseconds, as in the original
 SIZE_BOUNDS = tuple(float(2**power) for power in range(11))
 
@@ -32,6 +33,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = Lock()
         self._requests: dict[Labels, int] = {}
+        self._refusals: dict[Labels, int] = {}
         self._distributions: dict[str, dict[Labels, _Distribution]] = {}
 
     def answered(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
@@ -45,6 +47,12 @@ class Metrics:
             seconds * 1e6,
             LATENCY_BOUNDS,
         )
+
+    def refused(self, door: str, reason: str) -> None:
+        """Someone was not let in at a door, for a reason that is one of few."""
+        labels: Labels = (("door", door), ("reason", reason))
+        with self._lock:
+            self._refusals[labels] = self._refusals.get(labels, 0) + 1
 
     def queued(self, seconds: float) -> None:
         """A request waited for a thread."""
@@ -64,6 +72,8 @@ class Metrics:
         with self._lock:
             lines = [f"# TYPE {PREFIX}request_count counter"]
             lines += [f"{PREFIX}request_count{{{_text(key)}}} {n}" for key, n in self._requests.items()]
+            lines.append(f"# TYPE {REFUSALS} counter")
+            lines += [f"{REFUSALS}{{{_text(key)}}} {n}" for key, n in self._refusals.items()]
             for name, by_labels in self._distributions.items():
                 lines.append(f"# TYPE {PREFIX}{name} histogram")
                 for labels, distribution in by_labels.items():

@@ -24,8 +24,8 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from model_server.batching import Scheduler
 from model_server.configs import model_configs
-from model_server.errors import Code, ServingError, failed_precondition, invalid
-from model_server.manager import Manager, Version
+from model_server.errors import Code, ServingError, failed_precondition, invalid, not_found
+from model_server.manager import Manager, State, Version
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature, check_types
 from model_server.tensors import to_proto
 
@@ -103,7 +103,7 @@ class Core:
     ) -> inference_pb2.MultiInferenceResponse:
         """Run several classification and regression signatures of one model on the same tf.Examples."""
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
-        servable = self._find(spec)
+        servable = self.find(spec)
         signatures = _task_signatures(servable, request.tasks)
         response = inference_pb2.MultiInferenceResponse()
         for task, signature in zip(request.tasks, signatures, strict=True):
@@ -143,7 +143,7 @@ class Core:
     ) -> Mapping[str, meta_graph_pb2.TensorInfo]:
         """The inputs that REST's predict decodes into."""
         name = signature or DEFAULT_SIGNATURE
-        definition = self._find(spec).definitions.get(name)
+        definition = self.find(spec).definitions.get(name)
         if definition is None:
             raise invalid(f'Serving signature name: "{name}" not found in signature def')
         inputs: Mapping[str, meta_graph_pb2.TensorInfo] = definition.inputs
@@ -161,7 +161,7 @@ class Core:
             if name != SIGNATURE_DEF:
                 # The original forgets to fill its placeholder in.
                 raise invalid(f"Metadata field %s is not supported{name}")
-        servable = self._find(request.model_spec)
+        servable = self.find(request.model_spec)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in servable.definitions.items():
             signatures.signature_def[name].CopyFrom(definition)
@@ -182,6 +182,28 @@ class Core:
             _add_status(response, known)
         return response
 
+    def known_name(self, name: str) -> str:
+        """The name, if it is one of a model here, else nothing: callers make no labels of metrics."""
+        return name if name in self._manager.models else ""
+
+    def serving_versions(self, name: str) -> list[int]:
+        """The versions of a model that serve, highest first."""
+        model = self._manager.models.get(name)
+        known = model.versions.values() if model else ()
+        return sorted((one.number for one in known if one.state is State.AVAILABLE), reverse=True)
+
+    def is_ready(self, name: str, version: int | None = None) -> bool:
+        """Whether a model, or that version of it, serves. Raises ServingError(NOT_FOUND) if unknown."""
+        model = self._manager.models.get(name)
+        if model is None or (version is not None and version not in model.versions):
+            which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise not_found(f"Servable not found for request: {which}")
+        return (model.latest() if version is None else model.at(version)) is not None
+
+    def all_settled(self) -> bool:
+        """Whether each model serves, has nothing to serve, or has given up: none is being brought up."""
+        return all(model.settled for model in self._manager.models.values())
+
     async def reload(self, config: model_server_config_pb2.ModelServerConfig) -> None:
         """Serve the models of a new configuration, and wait until those that are new serve."""
         if config.WhichOneof("config") != "model_config_list":
@@ -194,9 +216,10 @@ class Core:
     def _servable(self, request: Any) -> Servable:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
-        return self._find(request.model_spec)
+        return self.find(request.model_spec)
 
-    def _find(self, spec: model_pb2.ModelSpec) -> Servable:
+    def find(self, spec: model_pb2.ModelSpec) -> Servable:
+        """The version that a ModelSpec names. Raises ServingError if it does not serve."""
         choice = spec.WhichOneof("version_choice")
         return self._manager.find(
             spec.name,

@@ -73,9 +73,19 @@ def parse(body: bytes) -> Document:
         raise invalid(f"JSON Parse error: {words} at offset: {offset}") from exc
     except (RecursionError, ValueError) as exc:
         raise invalid("JSON Parse error: Invalid value. at offset: 0") from exc
+    if "\\u" in text:
+        _check_surrogates(document)
     if not isinstance(document, dict):
         raise _format_error(document, "Is not object")
     return document
+
+
+def _check_surrogates(document: Any) -> None:
+    """Half of a pair is no character, and cannot be sent back."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid. at offset: 0") from exc
 
 
 def signature_name(document: Document) -> str:
@@ -306,7 +316,12 @@ def _check_lossless(value: float, dtype: int) -> None:
 def _base64_bytes(value: Document) -> bytes:
     if not _is_base64(value):
         raise invalid(f"JSON Value: {_echo(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split())
+    return decode_base64(value["b64"])
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64, with or without its padding and line breaks. Raises ServingError."""
+    text = "".join(text.split())
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as exc:

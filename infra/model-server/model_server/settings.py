@@ -9,8 +9,10 @@ from typing import Any
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
+from pydantic import ValidationError
 from tensorflow_serving.config import model_server_config_pb2
 
+from caravan.tokens import Tokens, TokenSettings
 from model_server.parameters import BatchingParameters
 from model_server.textproto import BATCHING_PARAMETERS, MONITORING_CONFIG
 
@@ -35,6 +37,7 @@ environment, as in the official image (a flag goes before it):
                     (with --model_config_file, a model named here is served beside those of the file)
   S3_ENDPOINT       host:port or URL of the S3 server; S3_USE_HTTPS=0, S3_VERIFY_SSL=0 loosen it
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION   for s3:// base paths
+  TOKENS, TOKENS_FILE   name:token entries; with any, REST and gRPC ask for Authorization: Bearer <token>
   LOG_LEVEL, LOG_FORMAT   INFO, console
 
 examples:
@@ -101,6 +104,7 @@ class Settings:
     intra_op_threads: int = 2
     inter_op_threads: int = 2
     drain_seconds: float = 5.0
+    tokens: Tokens = field(default_factory=lambda: Tokens({}))
     log_level: str = "INFO"
     log_format: str = "console"
 
@@ -118,6 +122,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
             "--rest_api_port cannot be same as --port. Please use a different port for HTTP/REST API."
         )
     s3 = _s3(env, faults)
+    tokens = _tokens(env, faults)
     if faults:
         raise SettingsError("\n".join(faults))
     return Settings(
@@ -141,6 +146,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
         intra_op_threads=args.tensorflow_intra_op_parallelism or args.tensorflow_session_parallelism,
         inter_op_threads=args.tensorflow_inter_op_parallelism or args.tensorflow_session_parallelism,
         drain_seconds=args.drain_seconds,
+        tokens=tokens,
         log_level=env.get("LOG_LEVEL", "INFO").upper(),
         log_format=env.get("LOG_FORMAT", "console"),
     )
@@ -296,6 +302,25 @@ def _read_text(file: str, message: Message, faults: list[str]) -> bool:
         faults.append(f"Invalid protobuf file: '{file}': {exc}")
         return False
     return True
+
+
+def _tokens(env: Mapping[str, str], faults: list[str]) -> Tokens:
+    try:
+        given = TokenSettings.model_validate(
+            {"tokens": env.get("TOKENS", ""), "tokens_file": env.get("TOKENS_FILE", "")}
+        )
+    except ValidationError as exc:
+        # Without what was given: tokens are not shown.
+        faults += [
+            f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            for fault in exc.errors(include_input=False, include_url=False, include_context=False)
+        ]
+        return Tokens({})
+    try:
+        return given.door
+    except ValueError as exc:  # a name in both
+        faults.append(f"TOKENS and TOKENS_FILE: {exc}")
+        return Tokens({})
 
 
 def _s3(env: Mapping[str, str], faults: list[str]) -> S3Access:

@@ -1,0 +1,84 @@
+"""What both REST APIs do with a request: bounded bodies, deadlines, measuring, answers in JSON."""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model_server.errors import Code, ServingError, invalid
+from model_server.metrics import Metrics
+from model_server.predict import Core
+
+T = TypeVar("T")
+
+# Bodies smaller than this are decoded where they are: handing them to a thread would cost more.
+INLINE_BYTES = 32 << 10
+
+
+class TooLargeError(Exception):
+    """The body is larger than the door lets in."""
+
+
+class Exchange:
+    """The limits of the REST port: `timeout` in seconds, `max_body` in bytes after unpacking."""
+
+    def __init__(self, core: Core, metrics: Metrics, *, timeout: float, max_body: int) -> None:
+        self._core = core
+        self._metrics = metrics
+        self._timeout = timeout
+        self._max_body = max_body
+
+    async def body(self, request: Request) -> bytes:
+        """Read and unpack a body. Raises TooLargeError, ServingError if it is not the gzip it should be."""
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        unpack = zlib.decompressobj(wbits=31) if encoding in {"gzip", "x-gzip"} else None
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in request.stream():
+            try:
+                part = chunk if unpack is None else unpack.decompress(chunk, self._max_body + 1 - size)
+            except zlib.error as exc:
+                raise invalid("The body is not valid gzip") from exc
+            size += len(part)
+            if size > self._max_body:
+                raise TooLargeError(f"The body is larger than {self._max_body} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def measured(self, model: str, api: str, work: Awaitable[T]) -> T:
+        """Do the work within the deadline, and count how it ended."""
+        started = time.monotonic()
+        status = Code.OK
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await work
+        except TimeoutError as exc:
+            status = Code.DEADLINE_EXCEEDED
+            raise ServingError(status, "Timed out waiting for notification") from exc
+        except ServingError as exc:
+            status = exc.code
+            raise
+        finally:
+            self._metrics.answered(
+                self._core.known_name(model), api, "REST", status.name, time.monotonic() - started
+            )
+
+
+async def here_or_there(size: int, work: Callable[[], T]) -> T:
+    """Do small work at once and large work in a thread, so that the loop is never held up."""
+    return work() if size < INLINE_BYTES else await asyncio.to_thread(work)
+
+
+def decoded(text: str) -> str:
+    """One part of a path, out of its percent signs."""
+    return unquote_to_bytes(text.encode("latin-1")).decode("utf-8", "replace")
+
+
+def json_response(body: bytes, status: int = 200) -> Response:
+    """An answer whose body is JSON already."""
+    return Response(body, status, media_type="application/json")

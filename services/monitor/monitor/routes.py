@@ -1,4 +1,4 @@
-"""The route of the monitor service."""
+"""The routes of the monitor service."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
+import structlog
+from aiokafka import ConsumerRecord
+
 from caravan import telemetry
 from caravan.contracts import MONITOR
+from caravan.errors import BadInput
 from caravan.kafka import Batch, PutAside
 from caravan.mqtt import WINDOW
 from caravan.retry import retried
+from monitor import hub_messages
+from monitor.hub_messages import Uncertain, Window
+from monitor.hub_source import History
+from monitor.hub_state import Hub
 
-ROUTE = "bridge"
+log = structlog.get_logger()
+
+BRIDGE = "bridge"
+HUB = "hub"
 MQTT_AWAY_SECONDS = 240.0
 """How long a batch is kept while MQTT is away; then it is read again from its committed offset."""
 
@@ -42,6 +53,39 @@ async def bridge(
         await commit(batch)
 
 
+async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> None:
+    """FROM Kafka `edge-metrics` → read → counted once → TO memory, and those who listen to its events.
+
+    Route `hub`. No mandatory sink: the topic is the store, and memory is made of it again at each start, by
+    each hub for itself; so nothing is committed. What cannot be read is counted and logged, not put aside: it
+    stays on the topic as it came, and each start of each hub would put it aside once more.
+    """
+    async for batch in batches:
+        for partition, records in batch.items():
+            with telemetry.exchange(HUB):
+                found = await asyncio.to_thread(_read, records)
+            for record, message in zip(records, found, strict=True):
+                if isinstance(message, BadInput):
+                    telemetry.REFUSALS.labels(HUB, message.reason).inc()
+                    log.warning(
+                        "message ignored", topic=record.topic, offset=record.offset, reason=message.detail
+                    )
+                else:
+                    state.take(message, *history.times(record))
+            history.read_up_to(partition, records[-1].offset + 1)
+
+
+def _read(records: Sequence[ConsumerRecord]) -> list[list[Window] | Uncertain | BadInput]:
+    return [_read_one(record.value) for record in records]
+
+
+def _read_one(value: bytes | None) -> list[Window] | Uncertain | BadInput:
+    try:
+        return hub_messages.read(value)
+    except BadInput as exc:
+        return exc
+
+
 async def _publish(events: Sequence[bytes], publish: Callable[[str, bytes], Awaitable[None]]) -> None:
     async def once() -> None:
         # Handed over in order, acknowledged together: one round trip for a window, not for each event.
@@ -50,7 +94,7 @@ async def _publish(events: Sequence[bytes], publish: Callable[[str, bytes], Awai
         for error in filter(None, ends):
             raise error
 
-    with telemetry.exchange(ROUTE):
+    with telemetry.exchange(BRIDGE):
         await retried(once, to="mqtt", within=MQTT_AWAY_SECONDS)
 
 

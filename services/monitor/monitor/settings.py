@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from caravan.settings import EdgeId, KafkaSettings, MqttSettings, Port, ServiceSettings
+from monitor.hub_state import HubLimits
+
+MIB = 2**20
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
 class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings):
-    """Which edge's events go where."""
+    """Which routes run, and what they need to know."""
 
     port: Port = 8084
+    routes: Annotated[
+        tuple[Literal["bridge", "hub"], ...], NoDecode, BeforeValidator(_words), Field(min_length=1)
+    ] = ("bridge",)
+
     edge: EdgeId = "edge1"
     kafka_group: str = ""
     """Consumer group; empty is `monitor-<edge>`."""
     max_event_bytes: int = Field(default=256 * 1024, gt=0)
 
+    hub_history_seconds: float = Field(default=86_400, ge=60)
+    hub_history_messages: int = Field(default=100_000, gt=0)
+    hub_silent_windows: float = Field(default=3, gt=0)
+    hub_max_cameras: int = Field(default=1000, gt=0)
+    hub_max_ids: int = Field(default=200_000, gt=0)
+    hub_max_image_bytes: int = Field(default=64 * MIB, ge=0)
+
     @property
     def group(self) -> str:
         """The consumer group in use."""
         return self.kafka_group or f"monitor-{self.edge}"
+
+    @property
+    def hub_limits(self) -> HubLimits:
+        """How much the hub keeps."""
+        return HubLimits(
+            history_seconds=self.hub_history_seconds,
+            silent_windows=self.hub_silent_windows,
+            max_cameras=self.hub_max_cameras,
+            max_ids=self.hub_max_ids,
+            max_image_bytes=self.hub_max_image_bytes,
+        )

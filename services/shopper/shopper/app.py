@@ -12,8 +12,8 @@ from functools import partial
 import aiomqtt
 import httpx
 
-from caravan import s3
-from caravan.contracts import DATA, MONITOR, PRODUCTION, UNCLASSIFIED, VALID
+from caravan import kafka, s3
+from caravan.contracts import DATA, EDGE_METRICS, MONITOR, PRODUCTION, UNCLASSIFIED, VALID
 from caravan.mqtt import Mqtt
 from caravan.runtime import Service
 from shopper import api, routes
@@ -30,6 +30,8 @@ from shopper.mqtt_door import Exchange, MqttDoor
 from shopper.ports import Sender
 from shopper.preparing import Preparing
 from shopper.push import TrainingPush
+from shopper.scoring_desk import ScoringDesk
+from shopper.scoring_journal import Journal
 from shopper.settings import ShopperSettings
 from shopper.shelf import Shelf
 from shopper.spool import Spool
@@ -43,6 +45,8 @@ BUCKETS = (DATA, VALID, UNCLASSIFIED)
 async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
     """Make the clients, the doors and the loops; close the clients at the end."""
     async with AsyncExitStack() as stack:
+        producer = await stack.enter_async_context(kafka.Producer(settings))
+        desk = await stack.enter_async_context(_scoring(settings, producer))
         channel = await stack.enter_async_context(
             open_channel(settings.tfserving_grpc, settings.tfserving_ca)
         )
@@ -90,7 +94,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             shelf=shelf,
             score_accuracy=settings.accuracy_of,
             keeper=keeper,
-            record=unrecorded,
+            record=desk.record,
             post=mqtt.post,
         )
         ingest = partial(routes.ingest, limits=limits, shelf=shelf, keeper=keeper, post=mqtt.post)
@@ -133,8 +137,29 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "catalogue": shelf.watch,
             "spool": keeper.drain,
             "push": push.run,
+            "scoring": desk.write,
+            "windows": desk.close_windows,
+            routes.EDGE_METRICS: partial(routes.edge_metrics, desk.send),
         }
         yield Service(app, loops)
+
+
+def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringDesk:
+    return ScoringDesk(
+        partial(
+            Journal,
+            settings.spool,
+            settings.edge,
+            settings.window_seconds,
+            settings.certain_score,
+            settings.max_scoring_bytes,
+        ),
+        producer.send,
+        partial(kafka.ensure_topics, settings, [EDGE_METRICS]),
+        certain_score=settings.certain_score,
+        window_seconds=settings.window_seconds,
+        max_message_bytes=settings.kafka_max_message_bytes,
+    )
 
 
 async def unrecorded(verdict: Verdict, sender: Sender, image: bytes, at: datetime) -> None:

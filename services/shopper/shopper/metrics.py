@@ -13,3 +13,12 @@ SPOOL_BYTES = Gauge("shopper_spool_bytes", "Bytes that wait on disk for the obje
 CATALOGUE_PRODUCTS = Gauge("shopper_catalogue_products", "Products of the catalogue in force")
 CATALOGUE_READS = Counter("shopper_catalogue_reads_total", "Changed catalogues read", ["outcome"])
 MODEL_VERSION = Gauge("shopper_model_version", "Version of the model that answered last", ["model"])
+SCORING_OUTBOX_MESSAGES = Gauge(
+    "shopper_scoring_outbox_messages", "Windows and uncertain images that wait on disk for Kafka"
+)
+SCORING_OUTBOX_BYTES = Gauge("shopper_scoring_outbox_bytes", "Bytes that wait on disk for Kafka")
+SCORING_DROPPED = Counter(
+    "shopper_scoring_dropped_total",
+    "Uncertain images that did not reach Kafka: outbox, disk or message full",
+    ["reason"],
+)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
 
 from caravan.contracts import DATA, OTHER
 from shopper import detection, events, metrics
@@ -21,6 +21,7 @@ INGEST_OPTIONS = "ingest-options"
 PUSH_TRAINING_DATA = "push-training-data"
 PRICE = "price"
 ITEM = "item"
+EDGE_METRICS = "edge-metrics"
 
 
 async def detect(
@@ -40,7 +41,7 @@ async def detect(
 
     Routes `detect-http`, `detect-binary`, `detect-mqtt`, `detect-tensor`. Mandatory: the model's answer, and
     the image in S3 `valid` or `unclassified` (or on the local disk until S3 is back). Best effort: the
-    record, MQTT `monitor`.
+    record, on its way to `edge-metrics`, and MQTT `monitor`.
     """
     at = now()
     photo = await limits.as_jpeg(image)
@@ -54,6 +55,16 @@ async def detect(
     reply = answer(verdict, catalogue)
     metrics.DETECTIONS.labels(sender.origin, reply["known"]).inc()
     return reply
+
+
+async def edge_metrics(send_notes: Callable[[], Awaitable[NoReturn]]) -> NoReturn:
+    """FROM the record of every detection → counts by window, uncertain images → TO Kafka `edge-metrics`.
+
+    Route `edge-metrics`. Mandatory: Kafka's acknowledgement; until then, and whatever is killed meanwhile,
+    a message stays on the local disk. It may come twice, with the same id. Best effort is the record itself:
+    while the disk fails, detections go on, logged and counted.
+    """
+    await send_notes()
 
 
 async def ingest(

@@ -11,7 +11,15 @@ from pydantic_settings import NoDecode
 
 from caravan import images
 from caravan.contracts import DEFAULT_MODEL, is_model_name
-from caravan.settings import EdgeId, EdgeS3Settings, MqttSettings, OptionalPath, Port, ServiceSettings
+from caravan.settings import (
+    EdgeId,
+    EdgeS3Settings,
+    KafkaSettings,
+    MqttSettings,
+    OptionalPath,
+    Port,
+    ServiceSettings,
+)
 from caravan.tokens import TokenSettings
 from shopper import shelf
 from shopper.catalogue import CatalogueFault
@@ -32,7 +40,7 @@ CAMERAS = (Topics("apparel_images", "apparel-predict", "fashion_classifier"),)
 """The cameras of the apparel demo; while no such model is there, their reply says so."""
 
 
-class ShopperSettings(ServiceSettings, MqttSettings, EdgeS3Settings, TokenSettings):
+class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settings, TokenSettings):
     """What the shopper needs to know; every size is in bytes, every time in seconds."""
 
     port: Port = 8080
@@ -63,6 +71,10 @@ class ShopperSettings(ServiceSettings, MqttSettings, EdgeS3Settings, TokenSettin
     max_zip_bytes: int = Field(default=64 * MIB, gt=0)
     max_zip_images: int = Field(default=2000, gt=0)
     push_seconds: float = Field(default=600.0, gt=0)
+
+    window_seconds: float = Field(default=10.0, ge=0.1, le=86_400)
+    certain_score: float = Field(default=0.8, ge=0, le=1)
+    max_scoring_bytes: int = Field(default=256 * MIB, ge=0)
 
     @field_validator("model_name")
     @classmethod

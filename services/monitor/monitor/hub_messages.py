@@ -1,0 +1,224 @@
+"""The messages of Kafka `edge-metrics`, read: windows and uncertain images. Pure.
+
+Only the members of the systems before are asked for; what Caravan adds (`id`, `edge`, `classes`) is used
+where it is there. A message without an id is named by its content, so that a repeat of it is known too.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from caravan import images
+from caravan.errors import BadInput
+
+UNKNOWN = "unknown"
+MOST_CLASSES = 10_000
+LONGEST_NAME = 200
+MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one camera sent in one window.
+
+    Args:
+        id: of the message, and of the camera where it has several.
+        edge: whose camera.
+        camera: its name.
+        start: of the window, ISO 8601; empty where the message does not say.
+        end: of the window, ISO 8601.
+        seconds: its length; 0 where the message does not say.
+        model: whose opinions; empty where the message does not say.
+        version: of the model; 0 where the message does not say.
+        threshold: the score from which a detection is certain.
+        certain: count by class; classes without any are left out.
+        uncertain: the same.
+        latency: `prep` and `predict`, as they came: seconds.
+
+    """
+
+    id: str
+    edge: str
+    camera: str
+    start: str
+    end: str
+    seconds: float
+    model: str
+    version: int
+    threshold: float
+    certain: Mapping[str, int]
+    uncertain: Mapping[str, int]
+    latency: Mapping[str, Any]
+
+    @property
+    def images(self) -> int:
+        """How many images were counted."""
+        return sum(self.certain.values()) + sum(self.uncertain.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertain:
+    """An image that a model was unsure of.
+
+    Args:
+        id: of the message; safe in a URL.
+        edge: whose camera.
+        camera: its name.
+        item: the class with the highest score.
+        score: its probability.
+        predictions: probability by class.
+        timestamp: when the image came, as the edge wrote it.
+        model: whose opinion.
+        version: its version.
+        prep_seconds: what its preparation took.
+        predict_seconds: what the model took.
+        image: JPEG or PNG; None where there is none, or where it is something else.
+        media_type: of the image; empty where there is none.
+
+    """
+
+    id: str
+    edge: str
+    camera: str
+    item: str
+    score: float
+    predictions: Mapping[str, float]
+    timestamp: str
+    model: str
+    version: int
+    prep_seconds: float
+    predict_seconds: float
+    image: bytes | None
+    media_type: str
+
+
+def read(value: bytes | None) -> list[Window] | Uncertain:
+    """Read a message: the windows of its cameras, or an uncertain image. Large ones are worth a thread.
+
+    Raises:
+        BadInput: if it is neither; `reason` is `not-json`, `unknown-message` or `bad-message`.
+
+    """
+    outer = _object(value)
+    body = _object(outer.get("metrics_json", outer.get("uncertain_metrics_json")))
+    name = str(body.get("id", ""))
+    if not _ID.fullmatch(name):
+        name = hashlib.sha256(value or b"").hexdigest()[:32]
+    try:
+        return _windows(name, body) if "metrics_json" in outer else _uncertain(name, body)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        message = f"the message lacks something, or it is of another type: {exc!r}"
+        raise BadInput(message, reason="bad-message") from exc
+
+
+def _object(text: Any) -> dict[str, Any]:
+    if text is None:
+        raise BadInput("neither metrics_json nor uncertain_metrics_json", reason="unknown-message")
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise BadInput("the message is not JSON", reason="not-json") from exc
+    if not isinstance(found, dict):
+        raise BadInput("the message is not a JSON object", reason="unknown-message")
+    return found
+
+
+def _windows(name: str, body: dict[str, Any]) -> list[Window]:
+    config = body.get("config") or {}
+    cameras = body["camera_metrics"]
+    return [
+        Window(
+            id=name if len(cameras) == 1 else f"{name}.{number}",
+            edge=_text(body.get("edge", config.get("edge"))),
+            camera=_text(camera),
+            start=str(body.get("window_start", "")),
+            end=str(body["timestamp"]),
+            seconds=_positive(config.get("window_size", 0)),
+            model=str(config.get("model", "")),
+            version=int(config.get("model_version", 0)),
+            threshold=_positive(config.get("threshold", 0)),
+            certain=_counts(counts["certain"], body.get("classes") or config.get("classes")),
+            uncertain=_counts(counts["uncertain"], body.get("classes") or config.get("classes")),
+            latency={key: _latency(body["latency_metrics"][key]) for key in ("prep", "predict")},
+        )
+        for number, (camera, counts) in enumerate(cameras.items())
+    ]
+
+
+def _counts(counts: list[Any], classes: Any) -> dict[str, int]:
+    if len(counts) > MOST_CLASSES:
+        message = f"more than {MOST_CLASSES} classes"
+        raise ValueError(message)
+    names = classes if isinstance(classes, list) else list(range(len(counts)))
+    pairs = zip(map(str, names), map(_count, counts), strict=True)
+    return {name: count for name, count in pairs if count}
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        message = f"{value!r} is no count"
+        raise ValueError(message)
+    return value
+
+
+def _latency(figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: _positive(figures[name]) for name in ("min", "max", "mean", "std")},
+        "percentiles": [_positive(value) for value in figures["percentiles"][:10]],
+    }
+
+
+def _uncertain(name: str, body: dict[str, Any]) -> Uncertain:
+    probabilities = [_positive(value) for value in body["predictions"][:MOST_CLASSES]]
+    classes = body.get("classes")
+    names = classes if isinstance(classes, list) else list(range(len(probabilities)))
+    image, media_type = _image(body.get("image"))
+    return Uncertain(
+        id=name,
+        edge=_text(body.get("edge")),
+        camera=_text(body["camera"]),
+        item=str(body["result_class"]),
+        score=_positive(body["result_probability"]),
+        predictions=dict(zip(map(str, names), probabilities, strict=True)),
+        timestamp=str(body["timestamp_str"]),
+        model=str(body.get("model", "")),
+        version=int(body.get("model_version", 0)),
+        prep_seconds=_positive(body.get("prep_time", 0)),
+        predict_seconds=_positive(body.get("predict_time", 0)),
+        image=image,
+        media_type=media_type,
+    )
+
+
+def _image(text: Any) -> tuple[bytes | None, str]:
+    # A browser is to be shown images alone, whatever an edge may send.
+    if not isinstance(text, str):
+        return None, ""
+    try:
+        image = base64.b64decode(text, validate=True)
+        media_type = MEDIA_TYPES[images.inspect(image).format]
+    except (binascii.Error, ValueError, BadInput, KeyError):
+        return None, ""
+    return image, media_type
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number) or number < 0:
+        message = f"{value!r} is no positive number"
+        raise ValueError(message)
+    return number
+
+
+def _text(value: Any) -> str:
+    return str(value or "").encode(errors="replace").decode()[:LONGEST_NAME] or UNKNOWN

@@ -1,0 +1,127 @@
+"""Kafka without a consumer group: each hub reads the topic for itself, and commits nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from caravan import kafka
+from caravan.errors import Transient
+from caravan.settings import KafkaSettings
+
+
+class History:
+    """Where the hub is on the topic, and how much of it is from before its start.
+
+    Args:
+        on_news: called once all is read that was there at the start.
+        clock: seconds since 1970.
+
+    """
+
+    def __init__(self, on_news: Callable[[], None], clock: Callable[[], float] = time.time) -> None:
+        self._on_news = on_news
+        self._clock = clock
+        self._next: dict[TopicPartition, int] = {}
+        self._ends: Mapping[TopicPartition, int] = {}
+        self._latest = 0.0
+        self.is_read = False
+
+    def starts(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+        """Take the offsets to start at, and the ends as they are now; what was read is not read again."""
+        self._next = {**starts, **{p: offset for p, offset in self._next.items() if p in starts}}
+        self._ends = ends
+        self._notice()
+
+    def next(self, partition: TopicPartition) -> int:
+        """Return the next offset to read."""
+        return self._next[partition]
+
+    def read_up_to(self, partition: TopicPartition, offset: int) -> None:
+        """Note the next offset to read."""
+        self._next[partition] = offset
+        self._notice()
+
+    def times(self, record: ConsumerRecord) -> tuple[float, float]:
+        """Return when a record came to Kafka, and when its camera was heard of, in seconds since 1970.
+
+        For what comes now both are this machine's time, for the clocks of the edges, which write the times of
+        records, may differ. For what was there at the start it is the latest time up to the record, and its
+        own; none of them later than now.
+        """
+        now = self._clock()
+        written = min(record.timestamp / 1000, now)
+        if record.offset >= self._ends.get(TopicPartition(record.topic, record.partition), 0):
+            return now, now
+        self._latest = max(self._latest, written)
+        return self._latest, written
+
+    async def ping(self) -> None:
+        """Check that what was there at the start is read.
+
+        Raises:
+            Transient: if not.
+
+        """
+        if not self.is_read:
+            raise Transient("the topic is still being read")
+
+    def _notice(self) -> None:
+        if not self.is_read and all(self._next[p] >= end for p, end in self._ends.items()):
+            self.is_read = True
+            self._on_news()
+
+
+@asynccontextmanager
+async def reader(
+    settings: KafkaSettings, topic: str, since: float, most: int, history: History
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Read a topic from a time on, but at most so many messages of each partition that are there already.
+
+    Args:
+        settings: how to reach Kafka.
+        topic: which.
+        since: seconds since 1970.
+        most: messages.
+        history: where an earlier reader of this process was; it goes on from there.
+
+    Raises:
+        Transient: if the broker is away.
+
+    """
+    client = AIOKafkaConsumer(
+        topic,
+        **kafka.connection(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=settings.kafka_max_message_bytes,
+        fetch_max_wait_ms=200,
+    )
+    try:
+        async with asyncio.timeout(kafka.JOIN_SECONDS):
+            await client.start()
+            partitions = list(client.assignment())
+            ends = await client.end_offsets(partitions)
+            begins = await client.beginning_offsets(partitions)
+            found = await client.offsets_for_times(dict.fromkeys(partitions, int(since * 1000)))
+        starts: dict[TopicPartition, int] = {}
+        for partition in partitions:
+            first = found.get(partition)
+            # Nothing as young as that: brokers answer nothing, or an offset without a time.
+            offset = first.offset if first is not None and first.timestamp >= 0 else ends[partition]
+            starts[partition] = max(offset, ends[partition] - most, begins[partition])
+        history.starts(starts, ends)
+        for partition in partitions:
+            client.seek(partition, history.next(partition))
+        yield client
+    except (KafkaError, TimeoutError, OSError) as exc:
+        message = f"Kafka consumer of {topic}: {exc!r}"
+        raise Transient(message) from exc
+    finally:
+        await client.stop()

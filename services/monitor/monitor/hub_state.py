@@ -1,0 +1,321 @@
+"""What the hub knows: cameras with their windows and totals, and the last uncertain images; all in memory.
+
+Everything is bounded: totals reach back `history_seconds`, in steps, so that two hubs, one started now and
+one long ago, show the same; each camera keeps its last windows; cameras, images and known ids have a limit.
+
+Time is that of Kafka's records for totals, which all hubs share, and the hub's own for silence: the clocks
+of the edges may differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from monitor import metrics
+from monitor.hub_feed import Feed
+from monitor.hub_messages import Uncertain, Window
+
+STEPS = 96
+"""Of the history: totals forget one step at a time."""
+LAST_WINDOWS = 25
+LAST_UNCERTAIN = 200
+
+State = Literal["live", "silent"]
+Name = tuple[str, str]
+"""Edge and camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """How much the hub keeps.
+
+    Args:
+        history_seconds: how far totals reach back.
+        silent_windows: windows without a message after which a camera is silent.
+        window_seconds: length of a window of a camera that does not say.
+        max_cameras: beyond it those leave that were heard of longest ago.
+        max_ids: messages that are known again when they come twice.
+        max_image_bytes: of all uncertain images; beyond it the oldest lose theirs.
+
+    """
+
+    history_seconds: float = 24 * 3600
+    silent_windows: float = 3
+    window_seconds: float = 10
+    max_cameras: int = 1000
+    max_ids: int = 200_000
+    max_image_bytes: int = 64 * 2**20
+
+    @property
+    def step(self) -> float:
+        """Seconds of one step of the history."""
+        return self.history_seconds / STEPS
+
+    def horizon(self, now: float) -> float:
+        """Return the time, in seconds since 1970, from which on messages count."""
+        return (math.floor(now / self.step) - STEPS) * self.step
+
+
+@dataclass(slots=True)
+class Counts:
+    """Images by class, and what of them came in which step of the history."""
+
+    total: Counter[str] = field(default_factory=Counter)
+    steps: dict[int, Counter[str]] = field(default_factory=dict)
+
+    def add(self, counts: Mapping[str, int], step: int) -> None:
+        """Count images of a step."""
+        self.total.update(counts)
+        self.steps.setdefault(step, Counter()).update(counts)
+
+    def forget(self, oldest: int) -> None:
+        """Let go of the steps before."""
+        for step in [step for step in self.steps if step < oldest]:
+            self.total -= self.steps.pop(step)
+
+
+@dataclass(slots=True)
+class Camera:
+    """What is known of one camera; `heard` is when, in seconds since 1970."""
+
+    edge: str
+    camera: str
+    heard: float = 0.0
+    state: State = "live"
+    window_seconds: float = 0.0
+    certain: Counts = field(default_factory=Counts)
+    uncertain: Counts = field(default_factory=Counts)
+    windows: deque[Window] = field(default_factory=lambda: deque(maxlen=LAST_WINDOWS))
+
+    def totals(self) -> dict[str, Any]:
+        """Return the counts by class, and how many images they are."""
+        certain, uncertain = self.certain.total, self.uncertain.total
+        return {
+            "certain": dict(sorted(certain.items())),
+            "uncertain": dict(sorted(uncertain.items())),
+            "images": certain.total() + uncertain.total(),
+        }
+
+    def rate(self) -> float:
+        """Return the images per second in the newest window, of all models."""
+        if not self.windows or not self.window_seconds:
+            return 0.0
+        newest = max(window.end for window in self.windows)
+        return sum(window.images for window in self.windows if window.end == newest) / self.window_seconds
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `/hub` shows of it; windows oldest first."""
+        return {
+            "edge": self.edge,
+            "camera": self.camera,
+            "state": self.state,
+            "last_seen": iso(self.heard),
+            "totals": self.totals(),
+            "windows": [window_json(window) for window in self.windows],
+        }
+
+
+class Hub:
+    """The state, and what changed in it as events of a feed.
+
+    Args:
+        limits: how much is kept.
+        feed: where changes are told.
+        now: seconds since 1970.
+
+    """
+
+    def __init__(self, limits: HubLimits, feed: Feed, now: float) -> None:
+        self._limits = limits
+        self._feed = feed
+        self._now = now
+        self._since = limits.horizon(now)
+        self._oldest = 0
+        self._cameras: dict[Name, Camera] = {}
+        self._uncertain: deque[Uncertain] = deque()
+        self._image_bytes = 0
+        self._ids: OrderedDict[bytes, None] = OrderedDict()
+
+    # --- taking in --------------------------------------------------------------------------------
+
+    def take(self, message: list[Window] | Uncertain, sent: float, heard: float) -> None:
+        """Take a message in, unless it is known or too old.
+
+        Args:
+            message: what was read.
+            sent: when it came to Kafka, seconds since 1970.
+            heard: when its camera was heard of by it.
+
+        """
+        if sent < self._limits.horizon(self._now):
+            return
+        for part in [message] if isinstance(message, Uncertain) else message:
+            if not self._is_new(part.id):
+                metrics.HUB_REPEATS.inc()
+            elif isinstance(part, Window):
+                self._take_window(part, sent, heard)
+            else:
+                self._take_uncertain(part)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: cameras fall silent, old counts are forgotten."""
+        self._now = now
+        oldest = math.floor(self._limits.horizon(now) / self._limits.step)
+        self._since = max(self._since, self._limits.horizon(now))
+        for name, camera in list(self._cameras.items()):
+            if oldest > self._oldest:
+                camera.certain.forget(oldest)
+                camera.uncertain.forget(oldest)
+            quiet = now - camera.heard
+            if quiet > self._limits.history_seconds:
+                del self._cameras[name]
+            elif camera.state == "live" and quiet > self._patience(camera):
+                camera.state = "silent"
+                event = {"edge": camera.edge, "camera": camera.camera, "last_seen": iso(camera.heard)}
+                self._feed.tell("silent", event)
+        self._oldest = oldest
+        metrics.HUB_CAMERAS.labels("live").set(sum(c.state == "live" for c in self._cameras.values()))
+        metrics.HUB_CAMERAS.labels("silent").set(sum(c.state == "silent" for c in self._cameras.values()))
+
+    def _take_window(self, window: Window, sent: float, heard: float) -> None:
+        name = window.edge, window.camera
+        camera = self._cameras.get(name)
+        if camera is None:
+            self._make_room()
+            camera = self._cameras[name] = Camera(window.edge, window.camera)
+        camera.heard = max(camera.heard, heard)
+        camera.window_seconds = window.seconds or self._limits.window_seconds
+        camera.state = "live" if self._now - camera.heard <= self._patience(camera) else "silent"
+        step = math.floor(sent / self._limits.step)
+        camera.certain.add(window.certain, step)
+        camera.uncertain.add(window.uncertain, step)
+        camera.windows.append(window)
+        metrics.HUB_IMAGES.labels("certain").inc(sum(window.certain.values()))
+        metrics.HUB_IMAGES.labels("uncertain").inc(sum(window.uncertain.values()))
+        self._feed.tell(
+            "window",
+            {
+                "edge": camera.edge,
+                "camera": camera.camera,
+                "state": camera.state,
+                "last_seen": iso(camera.heard),
+                "window": window_json(window),
+                "totals": camera.totals(),
+            },
+        )
+
+    def _take_uncertain(self, uncertain: Uncertain) -> None:
+        self._uncertain.append(uncertain)
+        self._image_bytes += len(uncertain.image or b"")
+        if len(self._uncertain) > LAST_UNCERTAIN:
+            self._image_bytes -= len(self._uncertain.popleft().image or b"")
+        for index, old in enumerate(self._uncertain):
+            if self._image_bytes <= self._limits.max_image_bytes:
+                break
+            if old.image is not None:
+                self._image_bytes -= len(old.image)
+                self._uncertain[index] = without_image(old)
+        self._feed.tell("uncertain", uncertain_json(self._uncertain[-1]))
+
+    def _is_new(self, name: str) -> bool:
+        key = hashlib.blake2b(name.encode(), digest_size=12).digest()
+        if key in self._ids:
+            self._ids.move_to_end(key)
+            return False
+        self._ids[key] = None
+        if len(self._ids) > self._limits.max_ids:
+            self._ids.popitem(last=False)
+        return True
+
+    def _make_room(self) -> None:
+        if len(self._cameras) >= self._limits.max_cameras:
+            del self._cameras[min(self._cameras, key=lambda name: self._cameras[name].heard)]
+
+    def _patience(self, camera: Camera) -> float:
+        return self._limits.silent_windows * (camera.window_seconds or self._limits.window_seconds)
+
+    # --- showing ----------------------------------------------------------------------------------
+
+    def overview(self) -> dict[str, Any]:
+        """Return what `GET /hub` answers."""
+        cameras = sorted(self._cameras.values(), key=lambda camera: (camera.edge, camera.camera))
+        shown = [camera.as_json() for camera in cameras]
+        edges: dict[str, dict[str, Any]] = {}
+        for camera, json in zip(cameras, shown, strict=True):
+            edge = edges.setdefault(camera.edge, {"edge": camera.edge, "cameras": 0, "live": 0, "images": 0})
+            edge["cameras"] += 1
+            edge["live"] += camera.state == "live"
+            edge["images"] += json["totals"]["images"]
+        return {
+            "since": iso(self._since),
+            "images": sum(edge["images"] for edge in edges.values()),
+            "images_per_second": round(sum(c.rate() for c in cameras if c.state == "live"), 3),
+            "edges": list(edges.values()),
+            "cameras": shown,
+        }
+
+    def camera(self, edge: str, camera: str) -> dict[str, Any] | None:
+        """Return one camera as `overview` shows it, or None if it is not known."""
+        found = self._cameras.get((edge, camera))
+        return None if found is None else found.as_json()
+
+    def uncertain(self) -> list[dict[str, Any]]:
+        """Return the last uncertain images, newest first, without the images."""
+        return [uncertain_json(one) for one in reversed(self._uncertain)]
+
+    def image(self, name: str) -> tuple[bytes, str] | None:
+        """Return an uncertain image and its media type, or None if there is none."""
+        for one in self._uncertain:
+            if one.id == name and one.image is not None:
+                return one.image, one.media_type
+        return None
+
+
+def iso(seconds: float) -> str:
+    """Return a time in seconds since 1970 as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def window_json(window: Window) -> dict[str, Any]:
+    """Return what is shown of a window."""
+    return {
+        "id": window.id,
+        "start": window.start,
+        "end": window.end,
+        "images": window.images,
+        "certain": dict(window.certain),
+        "uncertain": dict(window.uncertain),
+        "model": window.model,
+        "version": window.version,
+        "threshold": window.threshold,
+        "latency": dict(window.latency),
+    }
+
+
+def uncertain_json(one: Uncertain) -> dict[str, Any]:
+    """Return what is shown of an uncertain image; `image` is its path, or null."""
+    return {
+        "id": one.id,
+        "edge": one.edge,
+        "camera": one.camera,
+        "class": one.item,
+        "probability": one.score,
+        "predictions": dict(one.predictions),
+        "timestamp": one.timestamp,
+        "model": one.model,
+        "version": one.version,
+        "prep_time": one.prep_seconds,
+        "predict_time": one.predict_seconds,
+        "image": None if one.image is None else f"/hub/uncertain/{one.id}.jpg",
+    }
+
+
+def without_image(one: Uncertain) -> Uncertain:
+    """Return the same without its image."""
+    return replace(one, image=None, media_type="")

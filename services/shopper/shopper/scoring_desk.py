@@ -1,0 +1,271 @@
+"""Edge scoring in the event loop: notes detections before their replies, closes windows, sends messages."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVar
+
+import structlog
+
+from caravan import telemetry
+from caravan.contracts import EDGE_METRICS
+from caravan.errors import Permanent, Transient
+from caravan.retry import forever
+from shopper import metrics, routes, scoring
+from shopper.detection import Verdict
+from shopper.ports import Sender
+from shopper.scoring import Message, Scored
+from shopper.scoring_journal import Journal
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NOTE_SECONDS = 1.0
+"""How long a reply waits for its note."""
+AWAY_SECONDS = 5.0
+"""How long no reply waits for a disk that has just been too slow."""
+MOST_WAITING = 1000
+"""Notes on their way to the disk."""
+LATE_SECONDS = 0.05
+"""A window is closed so long after its end."""
+SENT_AT_ONCE = 64
+BYTES_AT_ONCE = 4 * 2**20
+LAST_SECONDS = 2.0
+"""For what is still to be sent when the process ends."""
+
+
+class Send(Protocol):
+    """Sends a message to Kafka."""
+
+    async def __call__(self, topic: str, value: bytes | None, *, key: bytes | None = None) -> None:
+        """Return once the broker has it."""
+        ...
+
+
+class ScoringDesk:
+    """Notes every detection on the disk in the same breath as its reply, and carries the notes to Kafka.
+
+    The note is best effort towards the sender: when the disk fails or hangs, detections go on, and what
+    could not be noted is logged and counted (`caravan_best_effort_failures_total{sink="edge-metrics"}`). What
+    is noted is sent, once, whatever is killed when.
+
+    Notes that come while one transaction is on its way to the disk share the next.
+
+    Args:
+        open_journal: opens the file; in the desk's own thread, and again after a failure.
+        send: sends one message to Kafka.
+        make_topic: makes the topic if it is not there.
+        certain_score: the score from which a detection is certain.
+        window_seconds: length of a window.
+        max_message_bytes: of one Kafka message.
+        clock: seconds since 1970.
+
+    """
+
+    def __init__(
+        self,
+        open_journal: Callable[[], Journal],
+        send: Send,
+        make_topic: Callable[[], Awaitable[None]],
+        *,
+        certain_score: float,
+        window_seconds: float,
+        max_message_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._open_journal = open_journal
+        self._send_one = send
+        self._make_topic = make_topic
+        self._certain_score = certain_score
+        self._window_seconds = window_seconds
+        self._max_message_bytes = max_message_bytes
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "scoring")
+        self._journal: Journal | None = None
+        self._waiting: list[tuple[Scored, asyncio.Future[None]]] = []
+        self._arrived = asyncio.Event()
+        self._filled = asyncio.Event()
+        self._away_until = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(Transient, TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await self._close_windows()
+                while await self._send_some():
+                    pass
+        if self._journal is not None and self._journal.messages:
+            log.info("messages stay on disk for the next start", messages=self._journal.messages)
+        self._thread.submit(self._shut)
+        self._thread.shutdown(wait=False)
+
+    # --- noting -----------------------------------------------------------------------------------
+
+    async def record(self, verdict: Verdict, sender: Sender, photo: bytes, at: datetime) -> None:
+        """Note a detection; on return it survives the death of the process, or is counted as missing."""
+        prediction = verdict.prediction
+        certain = prediction.score >= self._certain_score
+        camera = scoring.camera_name(sender.camera)
+        scored = Scored(camera, prediction, certain, at, None if certain else photo)
+        with telemetry.best_effort(routes.EDGE_METRICS):
+            await self._noted(scored)
+
+    async def _noted(self, scored: Scored) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            message = f"{MOST_WAITING} detections wait for the disk already"
+            raise Transient(message)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((scored, done))
+        self._arrived.set()
+        if loop.time() < self._away_until:
+            done.add_done_callback(_taken_note_of)
+            return
+        try:
+            async with asyncio.timeout(NOTE_SECONDS):
+                await done
+        except TimeoutError:
+            self._away_until = loop.time() + AWAY_SECONDS
+            raise
+
+    async def write(self) -> NoReturn:
+        """Write what arrives, all that has come meanwhile in one transaction; to be run as a task."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            taken, self._waiting = self._waiting, []
+            error: Exception | None = None
+            try:
+                await self._on_disk(_add, [scored for scored, _ in taken], self._clock())
+            except Transient as exc:
+                error = exc
+            for _, done in taken:
+                if done.done():
+                    continue
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
+            self._filled.set()
+
+    # --- closing and sending ----------------------------------------------------------------------
+
+    async def close_windows(self) -> NoReturn:
+        """Close each window when it has ended, whether detections come or not; to be run as a task."""
+        while True:
+            with telemetry.best_effort(routes.EDGE_METRICS):
+                await self._close_windows()
+            now = self._clock()
+            _, end = scoring.window_bounds(now, self._window_seconds)
+            await asyncio.sleep(end - now + LATE_SECONDS)
+
+    async def send(self) -> NoReturn:
+        """Send the outbox whenever Kafka is there; to be run as a task."""
+        await forever(routes.EDGE_METRICS, self._send)
+
+    async def _close_windows(self) -> None:
+        if await self._on_disk(Journal.close_windows, self._clock()):
+            self._filled.set()
+
+    async def _send(self) -> None:
+        await self._make_topic()
+        while True:
+            self._filled.clear()
+            if not await self._send_some():
+                await self._filled.wait()
+
+    async def _send_some(self) -> int:
+        batch = await self._on_disk(Journal.oldest, SENT_AT_ONCE, BYTES_AT_ONCE)
+        if not batch:
+            return 0
+        with telemetry.exchange(routes.EDGE_METRICS):
+            ends = await asyncio.gather(*map(self._sent, batch), return_exceptions=True)
+            sent = [message.number for message, end in zip(batch, ends, strict=True) if end is None]
+            await self._on_disk(Journal.remove, sent)
+            for message, end in zip(batch, ends, strict=True):
+                if isinstance(end, Permanent):
+                    # It must not hold up the others, and what it counted must not be lost.
+                    await self._on_disk(Journal.refuse, message.number)
+                elif end is not None:
+                    raise end
+        return len(batch)
+
+    async def _sent(self, message: Message) -> None:
+        try:
+            await self._send_value(message)
+        except Permanent as exc:
+            log.warning("Kafka refuses a message", kind=message.kind, error=str(exc))
+            if message.image is None:
+                raise
+            metrics.SCORING_DROPPED.labels("too-large").inc()
+            await self._send_value(replace(message, image=None))
+
+    async def _send_value(self, message: Message) -> None:
+        # An image may be large, or have to be scaled down; counts are not worth a thread.
+        value = (
+            scoring.encode(message, self._max_message_bytes)
+            if message.image is None
+            else await asyncio.to_thread(scoring.encode, message, self._max_message_bytes)
+        )
+        await self._send_one(EDGE_METRICS, value, key=message.camera.encode())
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    async def _on_disk(
+        self, job: Callable[Concatenate[Journal, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do a job on the journal, in the one thread that ever touches it.
+
+        Raises:
+            Transient: if the disk will not.
+
+        """
+
+        def run() -> T:
+            if self._journal is None:
+                self._journal = self._open_journal()
+            return job(self._journal, *args, **kwargs)
+
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        except (sqlite3.Error, OSError) as exc:
+            message = f"the journal of edge scoring: {exc}"
+            raise Transient(message) from exc
+        if self._journal is not None:
+            metrics.SCORING_OUTBOX_MESSAGES.set(self._journal.messages)
+            metrics.SCORING_OUTBOX_BYTES.set(self._journal.bytes)
+        return result
+
+    def _shut(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _add(journal: Journal, detections: list[Scored], now: float) -> None:
+    try:
+        journal.add(detections, now)
+    except sqlite3.Error:
+        # A disk that is full takes a count sooner than an image.
+        images = sum(not scored.certain for scored in detections)
+        if not images:
+            raise
+        plain = [
+            Scored(scored.camera, scored.prediction, scored.certain, scored.at, None) for scored in detections
+        ]
+        journal.add(plain, now)
+        metrics.SCORING_DROPPED.labels("disk").inc(images)
+
+
+def _taken_note_of(done: asyncio.Future[None]) -> None:
+    if not done.cancelled() and done.exception() is not None:
+        telemetry.BEST_EFFORT_FAILURES.labels(routes.EDGE_METRICS).inc()

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import obstore
+import onnx
 import pytest
 from obstore.store import S3Store
+from onnx import TensorProto, helper
 
 BUCKET = "production"
 WEED = Path(sys.executable).with_name("weed")
@@ -75,8 +78,12 @@ def process(
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Versions 1 and 2 of a model, which add 1 and 2."""
+    """Versions 1 and 2 of a model, which add 1 and 2; and an ONNX model, which changes nothing."""
     folder = tmp_path_factory.mktemp("models")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(folder / "model.onnx"))
     arguments = [str(folder / "1"), "1", str(folder / "2"), "2"]
     subprocess.run(
         [sys.executable, "-c", MAKE_MODELS, *arguments],
@@ -85,6 +92,28 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     return folder
+
+
+async def test_the_stack_finds_a_model_server_ready_that_asks_for_tokens(
+    private_stack: Any, models: Path, eventually: Any
+) -> None:
+    stack = await private_stack("model-server", environment={"TOKENS": "stack:stack-secret"})
+    endpoint = f"127.0.0.1:{stack.port('s3-edge1')}"
+    url = stack.url("model-server-edge1", "rest")
+    ready = "/v2/models/tea_model_b64/ready"
+    known = {"Authorization": "Bearer stack-secret"}
+    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
+        assert (await client.get(ready)).status_code == 401
+        assert (await client.get("/v2/health/ready")).status_code == 200
+        data = (models / "model.onnx").read_bytes()
+        await obstore.put_async(bucket(endpoint), "models/tea_model_b64/1/model.onnx", data)
+
+        async def serves() -> bool:
+            return (await client.get(ready, headers=known)).status_code == 200
+
+        await eventually(serves)
+        metrics = (await client.get("/monitoring/prometheus/metrics")).text
+    assert 'caravan_refusals_total{door="rest",reason="no-token"} 1' in metrics
 
 
 @pytest.fixture
@@ -136,10 +165,11 @@ def upload(endpoint: str, folder: Path, version: str, *, last: bool = True) -> N
 
 
 def put_config(endpoint: str, *names: str) -> None:
-    """List models under these names, all with the same base path."""
-    path = f"s3://{BUCKET}/models/tea"
+    """List models under these names."""
+    path = f"s3://{BUCKET}/models"
     entries = [
-        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}' for name in names
+        f'config {{ name: "{name}" base_path: "{path}/{name}" model_platform: "tensorflow" }}'
+        for name in names
     ]
     obstore.put(
         bucket(endpoint), "models/models.config", f"model_config_list {{ {' '.join(entries)} }}".encode()
@@ -193,8 +223,12 @@ def test_versions_are_taken_from_a_bucket_once_complete_and_survive_its_absence(
         assert added() == 1.0
 
         # The config that lists more models comes later, and another one after that.
+        obstore.put(bucket(endpoint), "models/also/1/model.onnx", (models / "model.onnx").read_bytes())
         put_config(endpoint, "tea", "also")
         until(lambda: "AVAILABLE" in answers(also), "the config was not taken")
+        answer = httpx.post(f"{also}:predict", json={"instances": [0.5]}, timeout=10)
+        assert answer.json() == {"predictions": [0.5]}
+        assert added() == 1.0
         put_config(endpoint, "tea")
         until(lambda: "Could not find any" in answers(also), "the model was not unloaded")
         assert states() == {"1": "AVAILABLE"}

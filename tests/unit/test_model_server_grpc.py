@@ -194,6 +194,15 @@ def test_predict_refuses_in_the_words_of_the_contract(
     assert refusal(predictions.Predict, request) == (code, message)
 
 
+def test_a_tensor_declared_far_larger_than_it_was_sent_is_refused(predictions: Any) -> None:
+    request = predict_request("half", x=[1.0])
+    request.inputs["x"].tensor_shape.dim[0].size = 3
+    answer = predictions.Predict(request, timeout=10)  # the last value is repeated, as in the original
+    assert list(answer.outputs["z"].float_val) == [3.0, 3.0, 3.0]
+    request.inputs["x"].tensor_shape.dim[0].size = 2**28
+    assert refusal(predictions.Predict, request) == ("INVALID_ARGUMENT", "tensor parsing error: x")
+
+
 def test_a_shape_that_the_graph_cannot_take_is_the_failing_ops_own_error(predictions: Any) -> None:
     code, message = refusal(predictions.Predict, predict_request("pair", "matrix", x=[[1.0, 2.0, 3.0]]))
     assert code == "INVALID_ARGUMENT"

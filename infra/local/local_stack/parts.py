@@ -187,6 +187,7 @@ PARTS = (
     Part(
         "model-server",
         "{python} -m model_server --port={grpc} --rest_api_port={rest} --enable_batching=true"
+        " --enable_prometheus"
         " --max_num_load_retries=2 --load_retry_interval_micros=2000000"
         " --model_config_file=s3://production/models/models.config --model_config_file_poll_wait_seconds=1",
         "tfserving://127.0.0.1:{rest}?s3=127.0.0.1:{s3.s3}&model=tea_model_b64&bucket=production",

@@ -52,22 +52,6 @@ def parse(content: bytes) -> model_server_config_pb2.ModelServerConfig:
     return config
 
 
-async def read(path: str, access: S3Access) -> bytes:
-    """The file's content. Raises SourceError if it is missing, out of reach or larger than MAX_BYTES."""
-    url = urlsplit(path)
-    async with s3_errors(f"Could not read {path}"), asyncio.timeout(LIST_SECONDS):
-        if url.scheme == "s3":
-            answer = await obstore.get_async(open_store(url.netloc, access), url.path.strip("/"))
-            size = answer.meta["size"]
-            content = bytes(await answer.bytes_async()) if size <= MAX_BYTES else b""
-        else:
-            size = (await asyncio.to_thread(Path(path).stat)).st_size
-            content = await asyncio.to_thread(Path(path).read_bytes) if size <= MAX_BYTES else b""
-    if size > MAX_BYTES:
-        raise SourceError(f"Could not read {path}: it has {size} bytes, more than a models config may")
-    return content
-
-
 class ConfigPoller:
     """Keeps what is served by the file; `own` is served beside it."""
 
@@ -78,8 +62,10 @@ class ConfigPoller:
         own: model_server_config_pb2.ModelConfig | None,
         configure: Configure,
     ) -> None:
+        url = urlsplit(file.path)
         self._file = file
-        self._access = access
+        self._store = open_store(url.netloc, access) if file.in_s3 else None
+        self._key = url.path.strip("/")
         self._own = own
         self._configure = configure
         self._taken: bytes | None = None
@@ -94,7 +80,7 @@ class ConfigPoller:
 
     async def _look(self) -> None:
         try:
-            content = await read(self._file.path, self._access)
+            content = await self._read()
             if content == self._taken:
                 return
             listed = parse(content)
@@ -108,6 +94,20 @@ class ConfigPoller:
             self._complaint = ""
             names = [model.name for model in listed.model_config_list.config]
             log.info("models config is taken", file=self._file.path, models=names)
+
+    async def _read(self) -> bytes:
+        path = self._file.path
+        async with s3_errors(f"Could not read {path}"), asyncio.timeout(LIST_SECONDS):
+            if self._store is not None:
+                answer = await obstore.get_async(self._store, self._key)
+                size = answer.meta["size"]
+                content = bytes(await answer.bytes_async()) if size <= MAX_BYTES else b""
+            else:
+                size = (await asyncio.to_thread(Path(path).stat)).st_size
+                content = await asyncio.to_thread(Path(path).read_bytes) if size <= MAX_BYTES else b""
+        if size > MAX_BYTES:
+            raise SourceError(f"Could not read {path}: it has {size} bytes, more than a models config may")
+        return content
 
     def _complain(self, text: str) -> None:
         if text != self._complaint:

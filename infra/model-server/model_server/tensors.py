@@ -12,7 +12,7 @@ from model_server.errors import invalid
 
 # A tensor may be declared larger than the values sent (the last one is repeated): that costs the sender
 # nothing and us everything, so there is a limit, in bytes.
-MAX_FILLED_BYTES = 1 << 30
+MAX_FILLED_BYTES = 64 << 20
 
 _FIELDS = {
     types_pb2.DT_FLOAT: "float_val",

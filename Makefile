@@ -66,6 +66,16 @@ demo: setup ## Watch it learn a product that it did not know (your photos: DATA=
 certs: setup ## Make certificates for MQTT over TLS (HOSTS="shop.example.org" CLIENTS="till-3")
 	@$(STACK) certs $(foreach h,$(HOSTS),--host '$(h)') $(foreach c,$(CLIENTS),--client '$(c)')
 
+COUNT ?= 10
+RATE ?= 2
+DURATION ?= 60
+OVER ?= mqtt
+
+.PHONY: cameras
+cameras: setup ## Film with simulated cameras; compare with the hub (COUNT RATE DURATION OVER DATA EDGE TLS=1)
+	@$(STACK) cameras --count $(COUNT) --rate $(RATE) --seconds $(DURATION) --over $(OVER) \
+		$(if $(DATA),--data '$(DATA)') $(if $(EDGE),--edge $(EDGE)) $(if $(TLS),--tls)
+
 # --- operating it -------------------------------------------------------------------------------
 
 EDGE ?= edge1

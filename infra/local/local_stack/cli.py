@@ -1,4 +1,4 @@
-"""The commands for people: up, start, stop, status, logs, clean, demo, certs."""
+"""The commands for people: up, start, stop, status, logs, clean, demo, cameras, certs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from local_stack import display, logs
+from local_stack.cameras.command import cameras
 from local_stack.demo.command import DEMO, demo
 from local_stack.errors import StackError, StartFailed
 from local_stack.launch import clean as clean_home
@@ -80,6 +81,7 @@ app = typer.Typer(
     """,
 )
 app.command()(demo)
+app.command()(cameras)
 app.command()(certs)
 app.command()(tls_door)
 OF_ONE_PART = {"PORT"}

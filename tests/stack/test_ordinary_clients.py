@@ -1,0 +1,364 @@
+"""Ordinary clients as they come: Mosquitto's programs, paho-mqtt, requests; and Mosquitto as the broker."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import paho.mqtt.client as paho
+import pytest
+import pytest_asyncio
+import requests
+from paho.mqtt.enums import CallbackAPIVersion
+from PIL import Image
+from pydantic import SecretStr
+
+from caravan import s3 as store
+from caravan.contracts import version_prefix
+from caravan.settings import S3Address
+from local_stack.ports import plan_ports
+from local_stack.settings import StackSettings
+from local_stack.stack import Stack
+from local_stack.tls.certificates import ensure
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MODEL = "tea_model_b64"
+MAKE_MODEL = '''
+"""Green photos are green tea, all others are other."""
+import sys
+import tensorflow as tf
+
+@tf.function(input_signature=[tf.TensorSpec([1], tf.string, name="image_b64")])
+def default(image_b64):
+    pixels = tf.cast(tf.io.decode_image(image_b64[0], channels=3, expand_animations=False), tf.float32)
+    red, green, blue = tf.unstack(tf.reduce_mean(pixels, [0, 1]))
+    return tf.stack([tf.where(green > red + blue, "tea-green", "other"), "0.9"])
+
+module = tf.Module()
+module.default = default
+tf.saved_model.save(module, sys.argv[1], signatures={"serving_default": default})
+'''
+SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the stack, with certificates in it."""
+    home = tmp_path_factory.mktemp("home")
+    ensure(home / "certs")
+    return home / "certs"
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates of another authority."""
+    folder = tmp_path_factory.mktemp("foreign")
+    ensure(folder)
+    return folder
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A shopper with a small model, behind plain MQTT and behind the door with TLS."""
+    model = tmp_path_factory.mktemp("model") / "1"
+    async with Stack(certs.parent, parts=("shopper", "mqtt-tls"), tls="on") as stack:
+        await run(sys.executable, "-c", MAKE_MODEL, str(model))
+        key = SecretStr("any")
+        bucket = store.open_bucket(
+            S3Address(stack.url("s3-edge1"), key, key, "us-east-1", None), "production"
+        )
+        files = [path for path in model.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == "saved_model.pb"):
+            name = f"{version_prefix(MODEL, 1)}{path.relative_to(model).as_posix()}"
+            await store.write(bucket, name, path.read_bytes())
+        await answers(stack.url("shopper-edge1"))
+        yield stack
+
+
+async def answers(shopper: str) -> None:
+    """Wait until a shopper recognises things."""
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
+        while True:
+            try:
+                if (await http.post(f"{shopper}/binary", content=GREEN)).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)
+
+
+async def run(*words: str, stdin: bytes = b"") -> tuple[int, str]:
+    """Run a program to its end; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output, _ = await asyncio.wait_for(process.communicate(stdin), 90)
+    return process.returncode or 0, output.decode()
+
+
+def photo(red: int, green: int, blue: int) -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (64, 48), (red, green, blue)).save(target, "JPEG")
+    return target.getvalue()
+
+
+GREEN, GREY = photo(0, 255, 0), photo(128, 128, 128)
+MESSAGE = json.dumps({"image": base64.b64encode(GREEN).decode()}).encode()
+
+
+def pair(certs: Path, name: str = "client") -> list[str]:
+    return ["--cert", str(certs / f"{name}.pem"), "--key", str(certs / f"{name}.key")]
+
+
+# --- Mosquitto's programs -----------------------------------------------------------------------
+
+
+def needs(program: str) -> str:
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+async def asked(port: int, client: str, *options: str, host: str = "localhost") -> dict[str, Any]:
+    """Ask what a photo shows with `mosquitto_sub` and `mosquitto_pub`, as a person does."""
+    subscribe = [needs("mosquitto_sub"), "-h", host, "-p", str(port), *options, "-d", "-C", "1", "-W", "20"]
+    listening = await asyncio.create_subprocess_exec(
+        *subscribe, "-t", f"response/detection/{client}", stdout=subprocess.PIPE, limit=2**20
+    )
+    assert listening.stdout is not None
+    try:
+        async with asyncio.timeout(SECONDS):
+            while b"Subscribed" not in await listening.stdout.readline():
+                assert not listening.stdout.at_eof()
+            publish = [needs("mosquitto_pub"), "-h", host, "-p", str(port), *options, "-q", "1", "-s"]
+            assert await run(*publish, "-t", f"detection/{client}", stdin=MESSAGE) == (0, "")
+            while not (line := await listening.stdout.readline()).startswith(b"{"):
+                assert not listening.stdout.at_eof()
+            await listening.wait()
+    finally:
+        if listening.returncode is None:
+            listening.kill()
+            await listening.wait()
+    reply: dict[str, Any] = json.loads(line)
+    return reply
+
+
+async def test_mosquittos_programs_ask_over_plain_mqtt(shop: Stack) -> None:
+    assert (await asked(shop.port("mqtt-edge1"), "till-1"))["pricetag"] == "Green Tea: 2.99"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_mosquittos_programs_ask_over_tls_with_a_certificate(
+    shop: Stack, certs: Path, host: str
+) -> None:
+    options = ["--cafile", str(certs / "ca.pem"), *pair(certs)]
+    reply = await asked(shop.port("mqtt-tls-edge1"), "till-2", *options, host=host)
+    assert reply["pricetag"] == "Green Tea: 2.99"
+
+
+async def refusals(shop: Stack, http: httpx.AsyncClient) -> dict[str, int]:
+    text = (await http.get(f"{shop.url('mqtt-tls-edge1', 'metrics')}/metrics")).text
+    found = re.findall(
+        r'^caravan_refusals_total{door="mqtt-tls",reason="([a-z-]+)"} (\d+)', text, re.MULTILINE
+    )
+    return {reason: int(count) for reason, count in found}
+
+
+async def test_who_has_no_certificate_or_anothers_is_refused_and_counted_and_the_door_stays_open(
+    shop: Stack, certs: Path, foreign: Path
+) -> None:
+    port = str(shop.port("mqtt-tls-edge1"))
+    publish = [
+        needs("mosquitto_pub"),
+        "-h",
+        "localhost",
+        "-p",
+        port,
+        "-q",
+        "1",
+        "-t",
+        "detection/x",
+        "-m",
+        "{}",
+    ]
+    ours, theirs = ["--cafile", str(certs / "ca.pem")], ["--cafile", str(foreign / "ca.pem")]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for options, reason in (
+            (ours, "no-certificate"),
+            ([*ours, *pair(foreign)], "unknown-issuer"),
+            ([*ours, *pair(certs, "server")], "wrong-purpose"),
+            ([*theirs, *pair(certs)], "not-trusted"),
+            ([], "not-tls"),
+        ):
+            before = (await refusals(shop, http)).get(reason, 0)
+            code, said = await run(*publish, *options)
+            assert code != 0, said
+            assert (await refusals(shop, http)).get(reason, 0) == before + 1, (reason, said)
+    reply = await asked(shop.port("mqtt-tls-edge1"), "till-3", *ours, *pair(certs))
+    assert reply["known"] == "true"
+
+
+# --- paho-mqtt ----------------------------------------------------------------------------------
+
+
+async def test_paho_asks_over_tls_with_tls_set(shop: Stack, certs: Path) -> None:
+    replies: list[dict[str, Any]] = []
+    subscribed, answered = threading.Event(), threading.Event()
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="till-4")
+    client.tls_set(
+        ca_certs=str(certs / "ca.pem"),
+        certfile=str(certs / "client.pem"),
+        keyfile=str(certs / "client.key"),
+        tls_version=ssl.PROTOCOL_TLS_CLIENT,
+    )
+    client.on_connect = lambda c, *_: c.subscribe("response/detection/till-4", qos=1)
+    client.on_subscribe = lambda *_: subscribed.set()
+
+    def receive(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        replies.append(json.loads(message.payload))
+        answered.set()
+
+    client.on_message = receive
+
+    def ask() -> None:
+        client.connect("127.0.0.1", shop.port("mqtt-tls-edge1"))
+        client.loop_start()
+        try:
+            assert subscribed.wait(SECONDS)
+            client.publish("detection/till-4", MESSAGE, qos=1).wait_for_publish(SECONDS)
+            assert answered.wait(SECONDS)
+        finally:
+            client.disconnect()
+            client.loop_stop()
+
+    await asyncio.to_thread(ask)
+    assert replies[0]["pricetag"] == "Green Tea: 2.99"
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+def archive() -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as zipped:
+        zipped.writestr("images/tea-green/one.jpg", GREEN)
+        zipped.writestr("images/other/two.jpg", GREY)
+    return target.getvalue()
+
+
+async def test_requests_asks_teaches_and_uploads(shop: Stack) -> None:
+    shopper = shop.url("shopper-edge1")
+
+    def talk() -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            image = base64.b64encode(GREEN).decode()
+            reply = session.post(f"{shopper}/detection", json={"image": image}, timeout=SECONDS).json()
+            assert (reply["known"], reply["pricetag"]) == ("true", "Green Tea: 2.99")
+            reply = session.post(f"{shopper}/binary", data=GREY, timeout=SECONDS).json()
+            assert (reply["known"], reply["pricetag"]) == ("false", "Other: N/A")
+            taught = {"image": image, "product": "Green Tea"}
+            assert session.post(f"{shopper}/ingestion", json=taught, timeout=SECONDS).json() == {
+                "status": "done"
+            }
+            bad = session.post(f"{shopper}/detection", data=b"not JSON", timeout=SECONDS)
+            assert bad.status_code == 400
+            assert bad.headers["content-type"] == "application/problem+json"
+            url = f"{shop.url('feeder')}/zip"
+            stored = session.put(url, params={"edgeId": "edge1"}, data=archive(), timeout=SECONDS).json()
+            assert (stored["status"], stored["stored"]) == ("done", 2)
+
+    await asyncio.to_thread(talk)
+
+
+# --- Mosquitto in the broker's place ------------------------------------------------------------
+
+CONFIG = """\
+listener {port} 127.0.0.1
+cafile {certs}/ca.pem
+certfile {certs}/server.pem
+keyfile {certs}/server.key
+require_certificate true
+use_identity_as_username true
+tls_version tlsv1.2
+message_size_limit 20971520
+user root
+"""
+
+
+@asynccontextmanager
+async def running(*words: str, environment: dict[str, str] | None = None) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), SECONDS)
+
+
+def free_ports(folder: Path, parts: Sequence[str] = ("mqtt",)) -> list[int]:
+    ports = plan_ports(StackSettings(folder, free_ports=True, only=tuple(parts)))
+    return [port for part in ports.values() for port in part.values()]
+
+
+async def test_a_shopper_reaches_mosquitto_by_the_same_settings(
+    shop: Stack, certs: Path, foreign: Path, tmp_path: Path
+) -> None:
+    broker = needs("mosquitto")
+    port, http_port = free_ports(tmp_path)
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(CONFIG.format(port=port, certs=certs))
+    settings = {
+        "PORT": str(http_port),
+        "SPOOL_DIR": str(tmp_path / "spool"),
+        "MQTT_HOST": "localhost",
+        "MQTT_PORT": str(port),
+        "MQTT_TLS_CA": str(certs / "ca.pem"),
+        "MQTT_TLS_CERT": str(certs / "client.pem"),
+        "MQTT_TLS_KEY": str(certs / "client.key"),
+    }
+    environment = {**shop.env_for("shopper-edge1"), **settings}
+    options = ["--cafile", str(certs / "ca.pem"), *pair(certs)]
+    async with (
+        running(broker, "-c", str(config)),
+        running(sys.executable, "-m", "shopper", environment=environment),
+    ):
+        await ready(f"http://127.0.0.1:{http_port}/readyz")
+        assert (await asked(port, "till-5", *options))["pricetag"] == "Green Tea: 2.99"
+        stranger = [*options[:2], *pair(foreign)]
+        code, _ = await run(
+            needs("mosquitto_pub"), "-p", str(port), *stranger, "-t", "detection/x", "-m", "{}"
+        )
+        assert code != 0
+
+
+async def ready(address: str) -> None:
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
+        while True:
+            try:
+                if (await http.get(address)).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)

@@ -75,8 +75,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def shop(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A shopper with a small model, behind plain MQTT and behind the door with TLS."""
     model = tmp_path_factory.mktemp("model") / "1"
+    making = asyncio.create_task(run(sys.executable, "-c", MAKE_MODEL, str(model)))
     async with Stack(certs.parent, parts=("shopper", "mqtt-tls"), tls="on") as stack:
-        await run(sys.executable, "-c", MAKE_MODEL, str(model))
+        await making
         key = SecretStr("any")
         bucket = store.open_bucket(
             S3Address(stack.url("s3-edge1"), key, key, "us-east-1", None), "production"
@@ -135,26 +136,17 @@ def needs(program: str) -> str:
 
 
 async def asked(port: int, client: str, *options: str, host: str = "localhost") -> dict[str, Any]:
-    """Ask what a photo shows with `mosquitto_sub` and `mosquitto_pub`, as a person does."""
-    subscribe = [needs("mosquitto_sub"), "-h", host, "-p", str(port), *options, "-d", "-C", "1", "-W", "20"]
-    listening = await asyncio.create_subprocess_exec(
-        *subscribe, "-t", f"response/detection/{client}", stdout=subprocess.PIPE, limit=2**20
-    )
-    assert listening.stdout is not None
-    try:
-        async with asyncio.timeout(SECONDS):
-            while b"Subscribed" not in await listening.stdout.readline():
-                assert not listening.stdout.at_eof()
-            publish = [needs("mosquitto_pub"), "-h", host, "-p", str(port), *options, "-q", "1", "-s"]
-            assert await run(*publish, "-t", f"detection/{client}", stdin=MESSAGE) == (0, "")
-            while not (line := await listening.stdout.readline()).startswith(b"{"):
-                assert not listening.stdout.at_eof()
-            await listening.wait()
-    finally:
-        if listening.returncode is None:
-            listening.kill()
-            await listening.wait()
-    reply: dict[str, Any] = json.loads(line)
+    """Ask what a photo shows with `mosquitto_pub`, until `mosquitto_sub` prints the answer."""
+    broker = ["-h", host, "-p", str(port), *options, "-q", "1"]
+    subscribe = [needs("mosquitto_sub"), *broker, "-t", f"response/detection/{client}", "-C", "1"]
+    publish = [needs("mosquitto_pub"), *broker, "-t", f"detection/{client}", "-s"]
+    listening = asyncio.create_task(run(*subscribe, "-W", str(SECONDS)))
+    while not listening.done():  # there is no telling when it has subscribed
+        assert await run(*publish, stdin=MESSAGE) == (0, "")
+        await asyncio.wait([listening], timeout=0.2)
+    code, said = listening.result()
+    assert code == 0, said
+    reply: dict[str, Any] = json.loads(said)
     return reply
 
 

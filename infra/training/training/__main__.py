@@ -20,6 +20,7 @@ from training import versions
 from training.codes import AGAIN, REFUSED
 from training.console import console, stages, versions_table
 from training.events import Reporter
+from training.judge import judge_step
 from training.pipeline import run_pipeline
 from training.publish import outcome_event, read_key
 from training.publish import rollback as roll_back
@@ -44,6 +45,21 @@ Work = Annotated[
 ]
 Again = Annotated[bool, typer.Option("--again", help="Train even if a version of the same data is there.")]
 Model = Annotated[str | None, typer.Option(help="Name of the model; by default MODEL_NAME.")]
+
+
+@commands.command()
+def judge(edge: Edge, work: Work = None) -> None:
+    """Before the steps: judge the models that people sent, and publish those that load and answer."""
+
+    async def step() -> None:
+        async with _opened(edge, work) as (run, _):
+            await ensure_buckets(run.settings.central, central_buckets(edge))
+            verdicts = await judge_step(run)
+        for upload, verdict in verdicts:
+            fate = verdict.reason if verdict.version is None else f"version {verdict.version}"
+            console.print(f"{upload.model}, upload {upload.id[:12]}, {verdict.state}: {fate}")
+
+    _finish(step())
 
 
 @commands.command()
@@ -108,7 +124,7 @@ def publish(edge: Edge, work: Work = None) -> None:
 
 @commands.command()
 def run(edge: Edge, work: Work = None, again: Again = False) -> None:
-    """Do all four steps."""
+    """Judge what was sent, then do all four steps."""
 
     async def whole() -> None:
         async with _opened(edge, work) as (opened, reporter):
@@ -116,7 +132,8 @@ def run(edge: Edge, work: Work = None, again: Again = False) -> None:
             outcome = await run_pipeline(opened, reporter, again=again)
         accuracy = "" if outcome.accuracy is None else f", accuracy {outcome.accuracy:.2%}"
         reason = "" if outcome.reason is None else f": {outcome.reason}"
-        console.print(f"version {outcome.version} {outcome.state}{accuracy}{reason}")
+        what = "training" if outcome.version is None else f"version {outcome.version}"
+        console.print(f"{what} {outcome.state}{accuracy}{reason}")
 
     _finish(whole())
 

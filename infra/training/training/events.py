@@ -15,7 +15,8 @@ FLUSH_SECONDS = 5
 SECONDS_BETWEEN = 0.2
 
 SHARES: Mapping[str, tuple[float, float]] = {
-    "acquire": (0.0, 0.15),
+    "judge": (0.0, 0.02),
+    "acquire": (0.02, 0.15),
     "train": (0.15, 0.6),
     "evaluate": (0.6, 0.85),
     "publish": (0.85, 1.0),

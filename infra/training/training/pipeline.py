@@ -1,4 +1,4 @@
-"""One run: acquire → train → evaluate → publish, and what became of it."""
+"""One run: judge what was sent → acquire → train → evaluate → publish, and what became of it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +8,7 @@ import structlog
 from caravan.contracts import model_rejected_event
 from caravan.errors import Permanent, Transient
 from training.events import Reporter
+from training.judge import judge_step
 from training.steps import Run, acquire_step, evaluate_step, publish_step, train_step
 
 log = structlog.get_logger()
@@ -26,7 +27,9 @@ class Outcome:
 async def run_pipeline(run: Run, reporter: Reporter, *, again: bool = False) -> Outcome:
     """FROM `E-data` → acquire → train → evaluate → publish → TO `E-models` and `E-ready`, telling Kafka `E`.
 
-    Mandatory: a complete version in `E-models`, and in `E-ready` if it passed. Best effort: the events.
+    Models that people sent come first: FROM `E-models`, `uploads/` → judge → TO the same two, with a verdict.
+    Mandatory: the verdicts; a complete version in `E-models`, and in `E-ready` if it passed. Best effort: the
+    events.
 
     Raises:
         Transient: if a store is away; the same run may be made again.
@@ -49,8 +52,11 @@ async def run_pipeline(run: Run, reporter: Reporter, *, again: bool = False) -> 
 
 
 async def _steps(run: Run, *, again: bool) -> Outcome:
+    await judge_step(run)
     run.progress("acquire", 0)
     acquired = await acquire_step(run, again=again)
+    if not acquired.dataset.members:
+        return Outcome("skipped", None, "there are no images to train on")
     if acquired.settled is not None:
         return Outcome("skipped", acquired.settled, "a version of this data is there already")
     await train_step(run, acquired)

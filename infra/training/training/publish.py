@@ -123,6 +123,8 @@ def outcome_event(manifest: Manifest) -> Event:
     }
     if lineage.rejected is not None:
         return model_rejected_event(model, version, lineage.rejected, **facts)
+    if lineage.upload is not None:
+        facts["upload"] = lineage.upload
     if lineage.rollback_of is not None:
         facts["rollback_of"] = lineage.rollback_of
     return model_ready_event(model, version, **facts)

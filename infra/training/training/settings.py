@@ -23,6 +23,10 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     seed: int = Field(default=0, ge=0)
     signing_key: OptionalPath = None
 
+    trial_seconds: float = Field(default=120, gt=0)
+    """So long may a model that somebody sent take to load and to answer."""
+    max_model_bytes: int = Field(default=2**30, gt=0)
+
     cache_dir: Path = ROOT / "cache"
     work_dir: Path = ROOT / "work"
     state_dir: Path = ROOT / "state"

@@ -11,7 +11,7 @@ from typing import Self
 from obstore.store import ObjectStore
 
 from caravan import s3
-from caravan.contracts import MANIFEST, MODELS, SAVED_MODEL, VersionKey, version_prefix
+from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, VersionKey, version_prefix
 from caravan.errors import Permanent, Transient
 from caravan.manifest import File, Manifest
 
@@ -69,8 +69,8 @@ async def read_verified(store: ObjectStore, manifest: Manifest, file: File) -> b
 
 
 def in_order(files: tuple[File, ...]) -> list[File]:
-    """Return the files in the order in which they are written: `saved_model.pb` after all others."""
-    return sorted(files, key=lambda file: (file.path == SAVED_MODEL, file.path))
+    """Return the files in the order in which they are written: what makes a version visible comes last."""
+    return sorted(files, key=lambda file: (file.path in ENTRY_FILES, file.path))
 
 
 async def copy(source: ObjectStore, target: ObjectStore, manifest: Manifest) -> None:
@@ -86,7 +86,8 @@ class Claim:
     """A version number that is taken, before any of its files is there.
 
     Attributes:
-        attempt: who took it: the id of an attempt at training, or `rollback-<version>`.
+        attempt: who took it: the id of an attempt at training, or `rollback-<version>`,
+            or the id of an upload.
         created: ISO 8601 time, UTC; the manifest's, so that a repeat writes the same bytes.
 
     """

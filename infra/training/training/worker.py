@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import sys
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +17,7 @@ from caravan.errors import Permanent, Transient
 from caravan.settings import load
 from caravan.telemetry import configure_logging
 from training.codes import AGAIN, DONE, REFUSED
+from training.orphan import die_with_parent
 from training.pipeline import run_pipeline
 from training.session import load_embedder, session
 from training.settings import TrainingSettings
@@ -37,7 +37,7 @@ def main() -> NoReturn:
         line = sys.stdin.buffer.readline()
         if not line:
             os._exit(DONE)
-        threading.Thread(target=_die_with_parent, daemon=True, name="parent").start()
+        die_with_parent()
         job = json.loads(line)
         code = asyncio.run(_run(settings, str(job["edge"]), str(job["run"]), embedder, say))
         # Not by way of the interpreter's end: that would wait for TensorFlow to finish loading.
@@ -75,10 +75,3 @@ class _Say:
     def __call__(self, fact: dict[str, Any]) -> None:
         self._out.write(json.dumps(fact) + "\n")
         self._out.flush()
-
-
-def _die_with_parent() -> None:
-    # Unbuffered: this thread must not hold the lock of sys.stdin when the interpreter ends.
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    os._exit(AGAIN)

@@ -44,6 +44,7 @@ class Lineage:
 
     Attributes:
         data_digest: digest of the training data; None for a version uploaded ready-made.
+        upload: id of the upload that it came as; None for a version trained here.
         parent: version it was compared with; None for the first.
         rollback_of: version whose files these are, when an operator rolled back.
         classes: class names in the order of the model's outputs.
@@ -54,6 +55,7 @@ class Lineage:
     """
 
     data_digest: str | None = None
+    upload: str | None = None
     parent: int | None = None
     rollback_of: int | None = None
     classes: tuple[str, ...] = ()

@@ -1,0 +1,159 @@
+"""Step judge: models that people sent become versions, or get a reason why not.
+
+FROM `E-models`, `uploads/` → unpack → trial in a process of its own → a version number → TO `E-models` and
+`E-ready` → the verdict beside the upload, last. Killed anywhere and run again, it is the same version: its
+number belongs to the upload.
+"""
+
+import asyncio
+import hashlib
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from caravan import s3
+from caravan.contracts import model_rejected_event
+from caravan.errors import Permanent
+from caravan.manifest import Lineage
+from caravan.model_zips import Limits, read_model_zip
+from caravan.uploads import Listed, Upload, Verdict, read_upload, uploads_of, write_verdict, zip_key
+from training.comparison import Comparison, comparison
+from training.evaluate import Answer, evaluate, gate
+from training.publish import outcome_event, publish, read_key
+from training.steps import Run
+from training.trial import Found, Job
+from training.trials import tried
+
+log = structlog.get_logger()
+
+MAX_ENTRIES = 100_000
+SECONDS_AN_IMAGE = 0.5
+"""What a trial may take for each held-out image, beside the time to load."""
+
+
+async def judge_step(run: Run) -> list[tuple[Upload, Verdict]]:
+    """Judge every pending upload of the edge, in the order in which they came; return what was judged.
+
+    Raises:
+        Transient: if a store is away; what is judged stays judged.
+
+    """
+    judged = []
+    waiting = [listed for listed in await uploads_of(run.stores.models) if not listed.is_judged]
+    for number, listed in enumerate(waiting):
+        run.progress("judge", number / len(waiting))
+        try:
+            upload = await _upload(run, listed)
+        except Permanent as exc:
+            log.warning(
+                "upload cannot be read", edge=run.edge, model=listed.model, upload=listed.id, error=str(exc)
+            )
+        else:
+            judged.append((upload, await _judge(run, upload)))
+    return judged
+
+
+async def _upload(run: Run, listed: Listed) -> Upload:
+    upload = await read_upload(run.stores.models, listed.model, listed.id)
+    if upload is None or (upload.model, upload.id) != (listed.model, listed.id):
+        raise Permanent("it is not what its key says")
+    return upload
+
+
+async def _judge(run: Run, upload: Upload) -> Verdict:
+    facts = {"edge": run.edge, "model": upload.model, "upload": upload.id}
+    try:
+        verdict = await _published(run, upload)
+    except Permanent as exc:
+        verdict = Verdict("rejected", upload.id, None, upload.classes, str(exc), _now())
+        run.announce(model_rejected_event(upload.model, None, str(exc), upload=upload.id))
+    await write_verdict(run.stores.models, upload, verdict)
+    log.info("upload judged", state=verdict.state, version=verdict.version, reason=verdict.reason, **facts)
+    return verdict
+
+
+async def _published(run: Run, upload: Upload) -> Verdict:
+    """Make a version of an upload.
+
+    Raises:
+        Permanent: if it is rejected; the message is for its sender.
+        Transient: if a store is away.
+
+    """
+    settings, model = run.settings, upload.model
+    run.workspace.directory.mkdir(parents=True, exist_ok=True)
+    # Absolute: the trial has a folder of its own.
+    with tempfile.TemporaryDirectory(dir=run.workspace.directory.absolute(), prefix="upload-") as folder:
+        directory = Path(folder, "model")
+        files = await _unpacked(run, upload, directory)
+        against = await comparison(run) if model == settings.model_name else None
+        found, metrics = await _tried(run, upload, directory, against)
+        lineage = Lineage(
+            upload=upload.id,
+            parent=None if against is None else against.parent,
+            classes=found.classes,
+            metrics=metrics,
+        )
+        key = read_key(settings.signing_key)
+        published = await publish(run.stores, model, upload.id, files, lineage, key=key)
+    run.announce(outcome_event(published.manifest))
+    manifest = published.manifest
+    return Verdict("ready", upload.id, manifest.version, manifest.lineage.classes, "", _now())
+
+
+async def _unpacked(run: Run, upload: Upload, directory: Path) -> dict[str, Path]:
+    """Fetch the ZIP and unpack the model in it; return its files by their path within the version."""
+    limits = Limits(MAX_ENTRIES, run.settings.max_model_bytes)
+    with tempfile.TemporaryFile(dir=run.workspace.directory) as file:
+        try:
+            await s3.download(run.stores.models, zip_key(upload.model, upload.sha256), file)
+        except FileNotFoundError as exc:
+            raise Permanent("its ZIP is gone: send it again") from exc
+
+        def unpack() -> dict[str, Path]:
+            file.seek(0)
+            if hashlib.file_digest(file, "sha256").hexdigest() != upload.sha256:
+                raise Permanent("its ZIP is not what was sent: send it again")
+            found = read_model_zip(file, limits)
+            found.unpack(directory)
+            return {path: directory / path for path in found.files}
+
+        return await asyncio.to_thread(unpack)
+
+
+async def _tried(
+    run: Run, upload: Upload, directory: Path, against: Comparison | None
+) -> tuple[Found, dict[str, Any]]:
+    """Load and ask a model, and hold it against its parent where it has one.
+
+    Raises:
+        Permanent: if it cannot be taken.
+
+    """
+    images = () if against is None else tuple(str(path.absolute()) for path in against.files)
+    is_contract = upload.model == run.settings.model_name
+    job = Job(str(directory), upload.entry, upload.classes, is_contract, images)
+    found = await tried(job, run.settings.trial_seconds + len(images) * SECONDS_AN_IMAGE)
+    if found.fault is not None:
+        raise Permanent(found.fault)
+    if against is None:
+        return found, {}
+    if len(found.answers) != len(images):
+        raise Permanent("it did not answer every held-out image")
+    answers = [
+        Answer(sha, truth, label, probability)
+        for (truth, sha), (label, probability) in zip(against.members, found.answers, strict=True)
+    ]
+    evaluation = evaluate(answers)
+    rule = run.settings.gate_tolerance
+    verdict = gate(evaluation.accuracy, (against.parent, against.accuracy), rule, None)
+    if verdict.rejected is not None:
+        raise Permanent(verdict.rejected)
+    return found, evaluation.metrics | {"parent_accuracy": round(against.accuracy, 4)}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,62 @@
+"""Starts trials: a process for each, with little in its environment and a deadline."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from training.trial import Found, Job
+
+COMMAND = (sys.executable, "-m", "training.trial")
+ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH")
+"""What of our environment a trial sees: no credentials."""
+ANSWER_BYTES = 16 * 2**20
+
+
+async def tried(job: Job, seconds: float) -> Found:
+    """Load and ask a model; whatever it does to the process that does so is a finding, too."""
+    env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "HOME": job.directory}
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env=env | quiet,
+        cwd=Path(job.directory),
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            return await _answer(process, job)
+    except TimeoutError:
+        return Found(f"it was not loaded and asked within {seconds:.0f} s")
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _answer(process: Process, job: Job) -> Found:
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are PIPE
+    # Not closed after: its end is how the child learns that its parent is gone.
+    with suppress(ConnectionError):
+        process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
+        await process.stdin.drain()
+    try:
+        await process.stdout.readexactly(ANSWER_BYTES)
+    except asyncio.IncompleteReadError as exc:
+        raw = exc.partial
+    else:
+        return Found("it answers without end")
+    code = await process.wait()
+    try:
+        body = json.loads(raw)
+        answers = tuple((str(label), float(probability)) for label, probability in body["answers"])
+        return Found(body["fault"], tuple(body["classes"]), answers)
+    except (ValueError, KeyError, TypeError):
+        return Found(f"the process that loaded it ended with {code}")

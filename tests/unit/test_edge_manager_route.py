@@ -224,7 +224,7 @@ class World:
                     version, _, rest = path.relative_to(root).as_posix().partition("/")
                     found.setdefault(int(version), {})[rest] = path.read_bytes()
             return found
-        for entry in obstore.list(self.production, prefix="models/").collect():
+        for entry in obstore.list(self.production, prefix=f"models/{MODEL}/").collect():
             _, _, version, rest = entry["path"].split("/", 3)
             content = bytes(obstore.get(self.production, entry["path"]).bytes())
             found.setdefault(int(version), {})[rest] = content
@@ -244,7 +244,7 @@ class World:
             if path.stat().st_size:
                 path.write_bytes(flipped(path.read_bytes()))
                 spoilt += 1
-        for entry in obstore.list(self.production, prefix="models/").collect():
+        for entry in obstore.list(self.production, prefix=f"models/{MODEL}/").collect():
             content = bytes(obstore.get(self.production, entry["path"]).bytes())
             obstore.put(self.production, entry["path"], flipped(content))
             spoilt += 1
@@ -348,12 +348,13 @@ async def test_a_version_comes_in_order_manifest_and_saved_model_last(
     monkeypatch.setattr(obstore, "put_async", note)
     world.publish(1)
     await world.rounds()
-    assert written[-3:] == [
+    assert written[-4:] == [
         f"models/{MODEL}/1/manifest.json",
         f"models/{MODEL}/1/saved_model.pb",
+        "models/models.config",
         f"served/{MODEL}/1.json",
     ]
-    assert len(written) == len(FILES) + 2
+    assert len(written) == len(FILES) + 3
 
 
 # --- what is wrong is refused -------------------------------------------------------------------

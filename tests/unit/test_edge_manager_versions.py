@@ -86,7 +86,7 @@ def test_a_version_is_complete_when_all_its_manifest_names_is_there() -> None:
     verdict = judged(offer, manifest(("saved_model.pb", 5), ("variables/x", 7)))
     assert isinstance(verdict, Complete)
     assert [file.path for file in verdict.files] == ["variables/x"]
-    assert verdict.saved_model.sha256 == SHA
+    assert verdict.entry.sha256 == SHA
     assert json.loads(verdict.manifest or b"")["version"] == 3
 
 
@@ -101,7 +101,7 @@ def test_a_missing_file_is_waited_for() -> None:
         (manifest(("saved_model.pb", 6)), "bytes"),
         (manifest(("saved_model.pb", 5), model="coffee"), "coffee"),
         (manifest(("saved_model.pb", 5), version=4), "version 4"),
-        (manifest(("variables/x", 7)), "does not name"),
+        (manifest(("variables/x", 7)), "names none"),
         (manifest(("saved_model.pb", 5), ("saved_model.pb", 5)), "twice"),
         (manifest(("saved_model.pb", 5), ("variables", 1), ("variables/x", 7)), "inside"),
         (manifest(("saved_model.pb", 5), ("manifest.json", 9)), "cannot be"),

@@ -26,6 +26,7 @@ def install(app: FastAPI, edge: Edge, name: str) -> None:
 def _model(edge: Edge, name: str, model: Model) -> dict[str, Any]:
     return {
         "serving": model.serving or None,
+        "fault": model.fault,
         "at_edge": sorted(model.at_edge),
         "newest_ready": model.ready(edge.records.fingerprints) or None,
         "waiting": [

@@ -77,6 +77,7 @@ def _sinks(settings: EdgeManagerSettings) -> tuple[Sink, ...]:
     sinks: list[Sink] = []
     if settings.sink_bucket:
         names = [settings.sink_bucket]
+        base_path = settings.model_server_base_path or f"s3://{settings.sink_bucket}/models"
         check = partial(s3.ping, settings.edge_s3, settings.sink_bucket)
 
         async def prepare() -> None:
@@ -85,9 +86,11 @@ def _sinks(settings: EdgeManagerSettings) -> tuple[Sink, ...]:
             except Transient:  # not there yet, or not reachable: making it will tell
                 await s3.ensure_buckets(settings.edge_s3, names)
 
-        sinks.append(BucketSink(s3.open_bucket(settings.edge_s3, settings.sink_bucket), prepare, check))
+        sinks.append(
+            BucketSink(s3.open_bucket(settings.edge_s3, settings.sink_bucket), prepare, check, base_path)
+        )
     if settings.sink_directory is not None:
-        sinks.append(DirectorySink(settings.sink_directory))
+        sinks.append(DirectorySink(settings.sink_directory, settings.model_server_base_path))
     return tuple(sinks)
 
 
@@ -103,5 +106,6 @@ def _rules(settings: EdgeManagerSettings) -> Rules:
         load_seconds=settings.load_seconds,
         keep_versions=settings.keep_versions,
         require_signature=settings.require_signature,
+        model_name=settings.model_name,
         public_key=read_public_key(settings.public_key) if settings.public_key else None,
     )

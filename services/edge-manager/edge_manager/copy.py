@@ -18,7 +18,7 @@ FILES_AT_ONCE = 3
 
 
 async def copy_version(central: Central, version: Complete, sink: Sink) -> int:
-    """Copy a version: everything else first, then the manifest, then `saved_model.pb`.
+    """Copy a version: everything else first, then the manifest, then the entry file.
 
     So a version that the model server sees is whole and has its manifest beside it. A file that an earlier
     attempt has brought, by size and SHA-256, is not copied again.
@@ -50,7 +50,7 @@ async def copy_version(central: Central, version: Complete, sink: Sink) -> int:
         raise min(faults, key=lambda exc: isinstance(exc, Transient))
     if version.manifest is not None:
         await sink.put(ref, MANIFEST, len(version.manifest), in_one(version.manifest))
-    copied += await _copy(central, ref, version.saved_model, sink)
+    copied += await _copy(central, ref, version.entry, sink)
     await sink.publish(ref)
     return copied
 

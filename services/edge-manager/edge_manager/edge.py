@@ -8,6 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from caravan.contracts import DEFAULT_MODEL
 from edge_manager.central import Central
 from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
@@ -27,6 +28,8 @@ class Rules:
     keep_versions: int = 3
     require_signature: bool = False
     public_key: Ed25519PublicKey | None = None
+    model_name: str = DEFAULT_MODEL
+    """The model that the model server is told of also before it has a version."""
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Loading:
         fingerprint: as what it lay in `E-ready` when this process copied it; None if another did.
         before: how the server had failed on this number before it came; that failure is not this one's.
         since: clock time from which the server has answered without having it; None while it is away.
+        unknown_since: the same, from which it has answered that it knows no version of the model at all.
 
     """
 
@@ -45,6 +49,7 @@ class Loading:
     fingerprint: str | None = None
     before: State | None = None
     since: float | None = None
+    unknown_since: float | None = None
 
 
 @dataclass
@@ -58,6 +63,8 @@ class Model:
     waiting: dict[Ref, str] = field(default_factory=dict)
     """Why an offered version is not complete yet."""
     loading: Loading | None = None
+    fault: str | None = None
+    """Why the model server does not serve the model at all, as far as that can be told from here."""
     serving: int = 0
     """The newest version that the model server answers with; 0 if none, or if it is away."""
 
@@ -101,5 +108,7 @@ class Edge:
     """Versions whose fingerprint was the same at the last two looks."""
     verdicts: dict[tuple[Ref, str], Verdict] = field(default_factory=dict)
     """By version and fingerprint; they stand as long as the fingerprint does."""
+    configured: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By sink, the models that the model server was told of."""
     announced: set[Ref] = field(default_factory=set)
     server_fault: str | None = None

@@ -6,7 +6,7 @@ import asyncio
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from caravan.contracts import MANIFEST, SAVED_MODEL
+from caravan.contracts import MANIFEST, ONNX_MODEL, SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from edge_manager.central import Central
@@ -18,6 +18,7 @@ from edge_manager.versions import (
     Refused,
     Verdict,
     Waiting,
+    judge_files,
     judge_index,
     judge_manifest,
 )
@@ -80,7 +81,9 @@ async def _by_index(central: Central, offered: Offered) -> Verdict:
     there = offered.by_path
     saved_model, index = there.get(SAVED_MODEL), there.get(VARIABLES_INDEX)
     if saved_model is None:
-        return Waiting(f"{SAVED_MODEL} is missing")
+        if ONNX_MODEL in there:
+            return judge_files(offered)
+        return Waiting(f"{SAVED_MODEL} or {ONNX_MODEL} is missing")
     if index is not None and index.size > INDEX_BYTES:
         return Refused("index", f"{VARIABLES_INDEX} has {index.size} bytes; {INDEX_BYTES} are read")
     try:

@@ -31,9 +31,11 @@ async def model_sync(edge: Edge) -> NoReturn:
        one in between is looked for. A version that has once served here, or that central does not offer, is
        never refused; a server that does not answer is waited for.
     5. *Bring* the newest complete version that the edge does not have; the next round confirms it. Older ones
-       that it missed are not needed. Killed anywhere while copying: `saved_model.pb` comes last (or the
+       that it missed are not needed. Killed anywhere while copying: the entry file comes last (or the
        rename does), so the model server sees nothing; a repeat skips the files that are there with their
        SHA-256, and ends the same. Killed after a mismatch: the repeat finds it again.
+    6. *Configure* the model server, once all models are seen to: which there are, where that has changed.
+       Killed before it: the next life writes it, whatever it finds.
     """
     with structlog.contextvars.bound_contextvars(route=ROUTE):
         await steps.open_edge(edge)
@@ -43,7 +45,7 @@ async def model_sync(edge: Edge) -> NoReturn:
 
 
 async def one_round(edge: Edge) -> None:
-    """Go once through the steps, for each model.
+    """Go once through the steps, for each model, and configure the model server.
 
     Raises:
         Transient: if a sink is away.
@@ -55,3 +57,4 @@ async def one_round(edge: Edge) -> None:
         await steps.sweep(edge, name)
         await steps.confirm(edge, name)
         await steps.bring(edge, name)
+    await steps.configure(edge)

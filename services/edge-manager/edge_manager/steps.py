@@ -177,6 +177,20 @@ async def _failure_before(edge: Edge, ref: Ref) -> State | None:
     return state if state is not None and state.has_failed else None
 
 
+# --- configure ----------------------------------------------------------------------------------
+
+
+async def configure(edge: Edge) -> None:
+    """Tell the model server which models there are, where that has changed."""
+    for sink in edge.sinks:
+        held = {name for name, model in edge.models.items() if any(model.held.get(sink.name, {}).values())}
+        models = frozenset(held | {edge.rules.model_name})
+        if edge.configured.get(sink.name) != models:
+            await sink.configure(models)
+            edge.configured[sink.name] = models
+            log.info("models configured", sink=sink.name, models=sorted(models))
+
+
 # --- confirm ------------------------------------------------------------------------------------
 
 
@@ -192,7 +206,7 @@ async def confirm(edge: Edge, name: str) -> None:
         if edge.server_fault is None:
             log.warning("the model server is away; it is waited for", error=str(exc))
         edge.server_fault = str(exc)
-        model.serving, model.loading.since = 0, None
+        model.serving, model.loading.since, model.loading.unknown_since = 0, None, None
         metrics.SERVING.labels(name).set(0)
         return
     if edge.server_fault is not None:
@@ -202,6 +216,10 @@ async def confirm(edge: Edge, name: str) -> None:
     metrics.SERVING.labels(name).set(model.serving)
     if version == 0:
         return
+    if not states:
+        _is_unknown(edge, name, model.loading)
+        return
+    model.fault, model.loading.unknown_since = None, None
     ref, state = Ref(name, version), states.get(version, State("UNKNOWN"))
     if state.is_available:
         model.loading.since = None
@@ -210,6 +228,21 @@ async def confirm(edge: Edge, name: str) -> None:
         fault, fingerprint = _load_fault(edge, model.loading, state), _fingerprint(model, ref)
         if fault is not None and fingerprint is not None:
             await _refuse(edge, ref, fingerprint, Refused("load", fault))
+
+
+def _is_unknown(edge: Edge, name: str, loading: Loading) -> None:
+    """Wait for the model server to know a model, and say what to look at: the version is not to blame."""
+    loading.since = None
+    if loading.unknown_since is None:
+        loading.unknown_since = edge.clock()
+    model = edge.models[name]
+    if model.fault is None and edge.clock() - loading.unknown_since >= edge.rules.load_seconds:
+        places = " or ".join(sink.models_config for sink in edge.sinks)
+        model.fault = (
+            f"the model server knows no version of it: is it started with --model_config_file={places} and "
+            "--model_config_file_poll_wait_seconds=1, and is MODEL_SERVER_BASE_PATH where it sees the models?"
+        )
+        log.warning("the model server does not know a model", model=name, fault=model.fault)
 
 
 def _load_fault(edge: Edge, loading: Loading, state: State) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from caravan.contracts import MANIFEST, SAVED_MODEL, VersionKey, is_model_name, version_prefix
+from caravan.contracts import ENTRY_FILES, MANIFEST, VersionKey, is_model_name, version_prefix
 from caravan.manifest import Manifest
 from edge_manager.tf_index import SavedModel
 
@@ -83,9 +83,9 @@ class Complete:
     Attributes:
         ref: which one.
         fingerprint: of the offer that was judged.
-        files: all to be copied but the manifest and `saved_model.pb`.
+        files: all to be copied but the manifest and the entry file.
         manifest: the bytes that were checked, and so the bytes to write; None if there is none.
-        saved_model: the file that makes the version visible, copied last.
+        entry: `saved_model.pb` or `model.onnx`, which makes the version visible, copied last.
 
     """
 
@@ -93,7 +93,7 @@ class Complete:
     fingerprint: str
     files: tuple[Wanted, ...]
     manifest: bytes | None
-    saved_model: Wanted
+    entry: Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +225,15 @@ def judge_index(offered: Offered, model: SavedModel, shards: Sequence[int] | Non
     return _complete(offered, [Wanted(f.path, f.size, None, f.e_tag) for f in files], None)
 
 
+def judge_files(offered: Offered) -> Verdict:
+    """Judge an ONNX model without a manifest: nothing says what belongs to it but the listing at rest."""
+    files = _without_folders(offered.files)
+    fault = _path_fault([file.path for file in files])
+    if fault is not None:
+        return Refused("index", fault)
+    return _complete(offered, [Wanted(f.path, f.size, None, f.e_tag) for f in files], None)
+
+
 def _without_folders(files: Collection[Listed]) -> list[Listed]:
     """Leave out the empty objects that some tools write as folders."""
     folders = {str(parent) for file in files for parent in PurePosixPath(file.path).parents} | _FOLDERS
@@ -233,10 +242,13 @@ def _without_folders(files: Collection[Listed]) -> list[Listed]:
 
 def _complete(offered: Offered, files: Iterable[Wanted], manifest: bytes | None) -> Verdict:
     by_path = {file.path: file for file in files}
-    saved_model = by_path.pop(SAVED_MODEL, None)
-    if saved_model is None:
-        return Refused("manifest", f"the manifest does not name {SAVED_MODEL}")
-    return Complete(offered.ref, offered.fingerprint, tuple(by_path.values()), manifest, saved_model)
+    entries = [name for name in ENTRY_FILES if name in by_path]
+    if not entries:
+        return Refused("manifest", f"the manifest names none of {', '.join(ENTRY_FILES)}")
+    if len(entries) > 1:
+        return Refused("manifest", f"there are {' and '.join(entries)}: a version is one model")
+    entry = by_path.pop(entries[0])
+    return Complete(offered.ref, offered.fingerprint, tuple(by_path.values()), manifest, entry)
 
 
 def _path_fault(paths: Sequence[str]) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Protocol
 
 from edge_manager.versions import Ref, Wanted
 
 Held = dict[str, dict[int, bool]]
-"""By model and version, whether the version is whole, that is, whether `saved_model.pb` is there."""
+"""By model and version, whether the version is whole, that is, whether its entry file is there."""
 
 
 class Sink(Protocol):
@@ -17,6 +17,11 @@ class Sink(Protocol):
     @property
     def name(self) -> str:
         """Name for logs and metrics."""
+        ...
+
+    @property
+    def models_config(self) -> str:
+        """Where the model server finds which models there are."""
         ...
 
     async def open(self) -> None:
@@ -45,4 +50,8 @@ class Sink(Protocol):
 
     async def remove(self, ref: Ref) -> None:
         """Remove a version, whole or not, so that it is never seen in part."""
+        ...
+
+    async def configure(self, models: Collection[str]) -> None:
+        """Tell the model server which models there are, at once and only if that is new."""
         ...

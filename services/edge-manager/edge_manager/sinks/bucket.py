@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import suppress
 
 import obstore
 from obstore.store import ObjectStore
 
 from caravan import s3
-from caravan.contracts import MODELS, SAVED_MODEL
+from caravan.contracts import ENTRY_FILES, MODELS, MODELS_CONFIG, PRODUCTION
+from edge_manager import models_config
 from edge_manager.sinks import Held
 from edge_manager.streams import PIECE, piece
 from edge_manager.versions import Ref, Wanted, parse_key
@@ -21,23 +23,29 @@ PARTS_AT_ONCE = 2
 
 
 class BucketSink:
-    """Versions in a bucket. The model server takes a version once its `saved_model.pb` is there.
+    """Versions in a bucket. The model server takes a version once its entry file is there.
 
     Args:
         store: the bucket.
         prepare: makes sure that the bucket is there.
         check: checks that it answers.
+        base_path: of the models, as the model server sees it.
 
     """
 
     name = "bucket"
 
     def __init__(
-        self, store: ObjectStore, prepare: Callable[[], Awaitable[None]], check: Callable[[], Awaitable[None]]
+        self,
+        store: ObjectStore,
+        prepare: Callable[[], Awaitable[None]],
+        check: Callable[[], Awaitable[None]],
+        base_path: str = f"s3://{PRODUCTION}/models",
     ) -> None:
         self._store = store
         self._prepare = prepare
         self._check = check
+        self._base_path = base_path
 
     async def open(self) -> None:
         """Make sure that the bucket is there."""
@@ -55,7 +63,7 @@ class BucketSink:
             if file is not None:
                 ref, path = file
                 versions = held[ref.model]
-                versions[ref.version] = versions.get(ref.version, False) or path == SAVED_MODEL
+                versions[ref.version] = versions.get(ref.version, False) or path in ENTRY_FILES
         return dict(held)
 
     async def has(self, ref: Ref, wanted: Wanted) -> bool:
@@ -86,10 +94,25 @@ class BucketSink:
                 )
 
     async def publish(self, ref: Ref) -> None:
-        """Do nothing: writing `saved_model.pb` was it."""
+        """Do nothing: writing the entry file was it."""
 
     async def remove(self, ref: Ref) -> None:
-        """Delete `saved_model.pb`, and with it the version for the model server; then the rest."""
+        """Delete the entry file, and with it the version for the model server; then the rest."""
         prefix = ref.key("")
         keys = [entry["path"] async for entry in s3.listing(self._store, prefix)]
-        await s3.delete(self._store, sorted(keys, key=lambda key: key != prefix + SAVED_MODEL))
+        await s3.delete(
+            self._store, sorted(keys, key=lambda key: key.removeprefix(prefix) not in ENTRY_FILES)
+        )
+
+    @property
+    def models_config(self) -> str:
+        """The model server's path of `models.config`."""
+        return f"{self._base_path}/{models_config.NAME}"
+
+    async def configure(self, models: Collection[str]) -> None:
+        """Write `models/models.config`, unless it says the same."""
+        content = models_config.models_config(self._base_path, models)
+        with suppress(FileNotFoundError):
+            if await s3.read(self._store, MODELS_CONFIG) == content:
+                return
+        await s3.write(self._store, MODELS_CONFIG, content)

@@ -7,13 +7,14 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from caravan.contracts import SAVED_MODEL, is_model_name
+from caravan.contracts import ENTRY_FILES, is_model_name
 from caravan.errors import Transient
+from edge_manager import models_config
 from edge_manager.sinks import Held
 from edge_manager.versions import Ref, Wanted
 
@@ -24,12 +25,19 @@ STAGING = ".staging"
 
 
 class DirectorySink:
-    """Versions in a directory. A version is staged, flushed to the disk, and renamed into place."""
+    """Versions in a directory. A version is staged, flushed to the disk, and renamed into place.
+
+    Args:
+        root: the directory.
+        base_path: the same, as the model server sees it; empty where it sees it here.
+
+    """
 
     name = "directory"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, base_path: str = "") -> None:
         self._root = root
+        self._base_path = base_path or str(root.absolute())
         self._staging = root / STAGING
 
     async def open(self) -> None:
@@ -57,7 +65,8 @@ class DirectorySink:
         def look() -> Held:
             return {
                 model.name: {
-                    int(version.name): (version / SAVED_MODEL).is_file() for version in _versions(model)
+                    int(version.name): any((version / name).is_file() for name in ENTRY_FILES)
+                    for version in _versions(model)
                 }
                 for model in self._root.iterdir()
                 if is_model_name(model.name) and model.is_dir()
@@ -112,6 +121,26 @@ class DirectorySink:
                     self._discard(path)
 
         await _in_thread("remove", remove)
+
+    @property
+    def models_config(self) -> str:
+        """The model server's path of `models.config`."""
+        return f"{self._base_path}/{models_config.NAME}"
+
+    async def configure(self, models: Collection[str]) -> None:
+        """Write `models.config` beside it and rename it into place, unless it says the same."""
+        content = models_config.models_config(self._base_path, models)
+
+        def write() -> None:
+            target, staged = self._root / models_config.NAME, self._staging / models_config.NAME
+            if target.is_file() and target.read_bytes() == content:
+                return
+            staged.write_bytes(content)
+            _flush(staged)
+            staged.replace(target)
+            _flush(self._root)
+
+        await _in_thread("configure", write)
 
     def _stage(self, ref: Ref) -> Path:
         return self._staging / ref.model / str(ref.version)

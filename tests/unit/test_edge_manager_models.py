@@ -1,0 +1,180 @@
+"""Several models at one edge: SavedModels and ONNX, and how the model server comes to know of them."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import obstore
+import pytest
+from obstore.store import LocalStore, MemoryStore, ObjectStore
+
+from caravan.manifest import File, Manifest
+from edge_manager.central import Central
+from edge_manager.edge import Edge, Rules
+from edge_manager.model_server import ModelServer
+from edge_manager.records import Records
+from edge_manager.routes import one_round
+from edge_manager.sinks import Sink
+from edge_manager.sinks.bucket import BucketSink
+from edge_manager.sinks.directory import DirectorySink
+from edge_manager.steps import open_edge
+
+TEA, FASHION, DIGITS = "tea_model_b64", "fashion_classifier", "digits"
+
+
+class Site:
+    """Central, an edge with one sink, and a model server that reads its config from there."""
+
+    def __init__(self, root: Path, kind: str) -> None:
+        self.central = MemoryStore()
+        self.production: ObjectStore
+        self.kind = kind
+        if kind == "bucket":
+            self.production = MemoryStore()
+            self.base, self.config = "s3://production/models", "models/models.config"
+            sink: Sink = BucketSink(self.production, _fine, _fine)
+        else:
+            self.production = LocalStore(root / "models", mkdir=True)
+            self.base, self.config = "/srv/models", "models.config"
+            sink = DirectorySink(root / "models", "/srv/models")
+        self.reads_config = True
+        self.writes = 0
+        self.now = 0.0
+        self.events: list[dict[str, Any]] = []
+        client = httpx.AsyncClient(base_url="http://server", transport=httpx.MockTransport(self._answer))
+        self.edge = Edge(
+            central=Central(self.central),
+            sinks=(sink,),
+            server=ModelServer(client),
+            records=Records(MemoryStore()),
+            post=lambda event: self.events.append(dict(event)),
+            rules=Rules(),
+            clock=lambda: self.now,
+        )
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        model = request.url.path.rsplit("/", 1)[1]
+        found = self.versions(model) if self.reads_config and model in self.configured() else set()
+        if not found:
+            return httpx.Response(404, json={"error": f"Could not find any versions of model {model}"})
+        states: list[dict[str, Any]] = [
+            {"version": str(v), "state": "AVAILABLE" if v == max(found) else "END", "status": {}}
+            for v in found
+        ]
+        return httpx.Response(200, json={"model_version_status": states})
+
+    def keys(self) -> set[str]:
+        prefix = "" if self.kind == "bucket" else "models/"
+        listed = obstore.list(self.production).collect()
+        return {prefix + entry["path"] for entry in listed if ".staging" not in entry["path"]}
+
+    def versions(self, model: str) -> set[int]:
+        pattern = re.compile(rf"models/{model}/(\d+)/(saved_model\.pb|model\.onnx)")
+        return {int(match[1]) for key in self.keys() if (match := pattern.fullmatch(key))}
+
+    def text(self) -> str:
+        return bytes(obstore.get(self.production, self.config).bytes()).decode()
+
+    def configured(self) -> dict[str, str]:
+        try:
+            text = self.text()
+        except FileNotFoundError:
+            return {}
+        return dict(re.findall(r'config \{\s+name: "(.+)"\s+base_path: "(.+)"', text))
+
+    def publish(self, model: str, version: int, files: dict[str, bytes], *, vouched: bool = True) -> None:
+        listed = tuple(File(p, len(c), hashlib.sha256(c).hexdigest()) for p, c in files.items())
+        whole = dict(files)
+        if vouched:
+            whole["manifest.json"] = Manifest(model, version, listed).to_json()
+        for path, content in whole.items():
+            obstore.put(self.central, f"models/{model}/{version}/{path}", content)
+
+    async def rounds(self, count: int = 3) -> None:
+        await open_edge(self.edge)
+        for _ in range(count):
+            await one_round(self.edge)
+            self.now += 15
+
+    def told(self, name: str) -> list[tuple[str, int]]:
+        return [(event["model"], event["version"]) for event in self.events if event["name"] == name]
+
+
+async def _fine() -> None:
+    pass
+
+
+@pytest.fixture(params=["bucket", "directory"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    return Site(tmp_path, request.param)
+
+
+async def test_the_default_model_is_configured_before_it_has_a_version(site: Site) -> None:
+    await site.rounds(1)
+    assert site.configured() == {TEA: f"{site.base}/{TEA}"}
+
+
+async def test_models_of_both_kinds_serve_side_by_side(site: Site) -> None:
+    site.publish(TEA, 1, {"saved_model.pb": b"tea", "variables/variables.index": b"x"})
+    site.publish(FASHION, 4, {"model.onnx": b"onnx"})
+    site.publish(DIGITS, 2, {"model.onnx": b"onnx"}, vouched=False)
+    await site.rounds()
+    assert set(site.configured()) == {TEA, FASHION, DIGITS}
+    assert sorted(site.told("pushmodel")) == [(DIGITS, 2), (FASHION, 4), (TEA, 1)]
+    assert {name: model.serving for name, model in site.edge.models.items()} == {
+        DIGITS: 2,
+        FASHION: 4,
+        TEA: 1,
+    }
+
+
+async def test_the_config_is_written_only_when_the_models_change(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[frozenset[str]] = []
+    (sink,) = site.edge.sinks
+    real = sink.configure
+
+    async def configure(models: Any) -> None:
+        written.append(frozenset(models))
+        await real(models)
+
+    monkeypatch.setattr(sink, "configure", configure)
+    await site.rounds()
+    site.publish(FASHION, 1, {"model.onnx": b"onnx"})
+    await site.rounds()
+    site.publish(FASHION, 2, {"model.onnx": b"onnx 2"})
+    await site.rounds()
+    assert written == [{TEA}, {TEA, FASHION}]
+
+
+async def test_a_restart_leaves_a_config_that_says_the_same_untouched(site: Site) -> None:
+    await site.rounds(1)
+    before = obstore.head(site.production, site.config)
+    site.edge.configured.clear()
+    await site.rounds(1)
+    assert obstore.head(site.production, site.config) == before
+
+
+async def test_a_version_that_names_two_models_is_refused(site: Site) -> None:
+    site.publish(FASHION, 1, {"model.onnx": b"onnx", "saved_model.pb": b"graph"})
+    await site.rounds()
+    assert site.told("model-rejected") == [(FASHION, 1)]
+    assert site.versions(FASHION) == set()
+
+
+async def test_a_model_that_the_server_never_picks_up_is_waited_for_and_said(site: Site) -> None:
+    site.reads_config = False
+    site.publish(FASHION, 1, {"model.onnx": b"onnx"})
+    await site.rounds(12)
+    assert site.told("model-rejected") == []
+    assert site.versions(FASHION) == {1}
+    fault = str(site.edge.models[FASHION].fault)
+    assert f"--model_config_file={site.base}/models.config" in fault
+    assert "MODEL_SERVER_BASE_PATH" in fault
+    site.reads_config = True
+    await site.rounds(1)
+    assert site.edge.models[FASHION].fault is None
+    assert site.told("pushmodel") == [(FASHION, 1)]

@@ -23,6 +23,7 @@ from shopper.stubs import (
     DT_FLOAT,
     DT_STRING,
     GetModelMetadataResponse,
+    GetModelStatusRequest,
     GetModelStatusResponse,
     ModelServiceServicer,
     ModelVersionStatus,
@@ -79,6 +80,7 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         self.signatures: dict[str, Any] = CLASSIFY | DEFAULT
         self.version = 1
         self.names: set[str] | None = None
+        self.loading: set[str] = set()
         self.token = ""
         self.tensor_output: Any = None
         self.score = 0.9
@@ -96,7 +98,8 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         if self.token and shown != f"Bearer {self.token}":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a token is needed")
         name = request.model_spec.name
-        if self.names is not None and name not in self.names:
+        known = self.names is None or name in self.names
+        if not known or (name in self.loading and not isinstance(request, GetModelStatusRequest)):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({name})")
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
@@ -499,6 +502,16 @@ async def test_a_model_that_comes_later_and_goes_is_noticed(model: ModelServer, 
     model.names = set()
     with pytest.raises(BadInput, match="not served"):
         await models.classify(b"image", "coffee")
+
+
+async def test_a_model_that_is_being_loaded_is_not_called_unknown(
+    model: ModelServer, models: Models
+) -> None:
+    model.loading = {"fashion_classifier"}
+    with pytest.raises(Unavailable, match="no version ready yet"):
+        await models.classify(b"image", "fashion_classifier")
+    model.loading = set()
+    assert (await models.classify(b"image", "fashion_classifier")).item == "tea-green"
 
 
 async def test_a_models_signatures_are_asked_for_once(model: ModelServer, models: Models) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from caravan.contracts import is_model_name
-from caravan.errors import BadInput
+from caravan.errors import BadInput, Unavailable
 from shopper.inputs import Scale
 from shopper.ports import NotServed, Picture, Prediction
 
@@ -22,6 +22,10 @@ class Served(Protocol):
 
     async def classify(self, image: Picture) -> Prediction:
         """Return the model's opinion of an image; NotServed where the server has no such model."""
+        ...
+
+    async def is_known(self) -> bool:
+        """Tell whether the server knows the model, ready or not."""
         ...
 
     async def ping(self) -> None:
@@ -104,7 +108,7 @@ class Models:
 
         Raises:
             BadInput: 404 if the model server has no such model, 422 if the model cannot read the image.
-            Unavailable: if the default model does not serve yet, the server is away or too slow.
+            Unavailable: if the model has no version ready yet, the server is away or too slow.
             Permanent: if the model cannot be asked about images, or answers in a form that is not known.
 
         """
@@ -121,6 +125,8 @@ class Models:
             prediction = await served.classify(image)
         except NotServed as exc:
             self._others.pop(model, None)
+            if await served.is_known():
+                raise Unavailable(f"model {model} has no version ready yet: try again") from exc
             raise _unknown(model) from exc
         self._remember(model, served)
         return prediction

@@ -150,13 +150,24 @@ class TfServing:
             Unavailable: if it does not.
 
         """
+        await self.is_known()
+
+    async def is_known(self) -> bool:
+        """Tell whether the model server knows the model, though none of its versions may be ready yet.
+
+        Raises:
+            Unavailable: if it does not answer.
+
+        """
         request = GetModelStatusRequest()
         request.model_spec.name = self._model
         try:
             await self._models.GetModelStatus(request, timeout=STATUS_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as exc:
-            if exc.code() is not grpc.StatusCode.NOT_FOUND:
-                raise self._translated(exc) from exc
+            if exc.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise self._translated(exc) from exc
+        return True
 
     # --- asking ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgpack
 import obstore
 import pytest
 from obstore.store import ObjectStore
@@ -19,7 +20,8 @@ from PIL import Image
 from pydantic import SecretStr
 
 from caravan import s3 as store
-from caravan.contracts import version_prefix
+from caravan.contracts import MANIFEST, MODELS_CONFIG, version_prefix
+from caravan.manifest import Lineage, Manifest
 from caravan.settings import S3Address
 from local_stack.stack import Stack
 
@@ -56,6 +58,15 @@ colours = Colours()
 tf.saved_model.save(colours, sys.argv[1] + "/1", signatures={"serving_default": colours.default})
 both = {"serving_default": colours.default, "classify": colours.classify}
 tf.saved_model.save(colours, sys.argv[1] + "/2", signatures=both)
+
+class Shades(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 2, 3, 1], tf.float32, name="pixels")])
+    def __call__(self, pixels):
+        bright = tf.reduce_mean(pixels, [1, 2, 3])
+        return {"logits": 10 * tf.stack([1 - bright, bright], 1)}
+
+shades = Shades()
+tf.saved_model.save(shades, sys.argv[1] + "/shades", signatures=shades.__call__)
 '''
 FILE = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{3}\.jpg"
 LABELS = ["Earl Grey Tea", "Green Tea", "Lemon Tea", "Licorice Tea", "Other"]
@@ -88,12 +99,33 @@ async def keys(stack: Stack, name: str, server: str = "s3-edge1", prefix: str = 
 
 
 async def publish_model(stack: Stack, models: Path, version: int) -> None:
+    await publish(stack, models / str(version), MODEL, version)
+
+
+def files_of(root: Path) -> list[Path]:
+    """Return all files of a model; the one that makes it visible comes last."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return sorted(files, key=lambda path: path.name == "saved_model.pb")
+
+
+async def publish(stack: Stack, root: Path, model: str, version: int) -> None:
     target = bucket(stack, "production")
-    root = models / str(version)
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path.name == "saved_model.pb"):
-        name = f"{version_prefix(MODEL, version)}{path.relative_to(root).as_posix()}"
+    for path in files_of(root):
+        name = f"{version_prefix(model, version)}{path.relative_to(root).as_posix()}"
         await store.write(target, name, path.read_bytes())
+
+
+async def publish_shades(stack: Stack, models: Path) -> None:
+    """Put a model of tensors beside the first one, with its classes in its manifest."""
+    target = bucket(stack, "production")
+    manifest = Manifest("shades", 4, (), Lineage(classes=("dark", "bright")))
+    await store.write(target, f"{version_prefix('shades', 4)}{MANIFEST}", manifest.to_json())
+    await publish(stack, models / "shades", "shades", 4)
+    entries = [
+        f'config {{ name: "{name}", base_path: "s3://production/models/{name}" }}'
+        for name in (MODEL, "shades")
+    ]
+    await store.write(target, MODELS_CONFIG, f"model_config_list {{ {' '.join(entries)} }}".encode())
 
 
 async def detect(http: httpx.AsyncClient, stack: Stack, image: bytes) -> dict[str, Any]:
@@ -119,10 +151,19 @@ async def next_event(client: Any, **wanted: Any) -> dict[str, Any]:
     raise AssertionError
 
 
+async def next_reply(client: Any, topic: str) -> dict[str, Any]:
+    async with asyncio.timeout(30):
+        async for message in client.messages:
+            assert message.topic.value == topic
+            reply: dict[str, Any] = msgpack.unpackb(message.payload)
+            return reply
+    raise AssertionError
+
+
 async def test_every_door_answers_and_keeps_what_it_saw(
     private_stack: Any, models: Path, http: httpx.AsyncClient, mqtt: Any, eventually: Any
 ) -> None:
-    stack = await private_stack("shopper")
+    stack = await private_stack("shopper", environment={"TENSOR_TOPICS": "pictures/+=shades:shades"})
     shopper = stack.url("shopper-edge1")
     dashboard = await mqtt(stack.port("mqtt-edge1"), "monitor")
 
@@ -175,6 +216,25 @@ async def test_every_door_answers_and_keeps_what_it_saw(
         return bool((await detect(http, stack, GREEN))["version"] == 2)
 
     await eventually(served_by_2)
+
+    # a camera that sends tensors, and a model that takes them
+    pictures = await mqtt(stack.port("mqtt-edge1"), "shades/#")
+    dark = {"image": [[0.1] * 3] * 2, "dtype": "float64", "height": 2, "width": 3, "id": 1}
+    await pictures.publish("pictures/door", msgpack.packb(dark), qos=1)
+    assert (await next_reply(pictures, "shades/door"))["reason"] == "unknown-model"
+    await publish_shades(stack, models)
+
+    async def shades_serve() -> bool:
+        answer = await http.get(f"{stack.url('model-server-edge1', 'rest')}/v1/models/shades")
+        return '"AVAILABLE"' in answer.text
+
+    await eventually(shades_serve)
+    await pictures.publish("pictures/door", msgpack.packb(dark), qos=1)
+    reply = await next_reply(pictures, "shades/door")
+    assert (reply["prediction"], reply["index"], reply["version"], reply["id"]) == ("dark", 0, 4, 1)
+    assert reply["predictions"] == pytest.approx([0.9997, 0.0003], abs=1e-4)
+    white = await http.post(f"{shopper}/binary?model=shades&top=1", content=photo(255, 255, 255))
+    assert list(white.json()["probabilities"]) == ["bright"]
 
     # teaching, and the way to central
     options = (await http.get(f"{shopper}/ingestion/options")).json()

@@ -130,7 +130,7 @@ class TfServing:
             self._forget(asked.plan)
         metrics.MODEL_VERSION.labels(self._model).set(version)
         classes = opinion.classes
-        if opinion.probabilities and not classes:
+        if len(set(classes)) != len(opinion.probabilities):  # it names none, or not each by its own
             classes = await self._names(self._model, version, len(opinion.probabilities))
         return Prediction(
             opinion.label or _likeliest(opinion, classes),

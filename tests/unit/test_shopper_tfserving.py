@@ -504,9 +504,7 @@ async def test_a_model_that_comes_later_and_goes_is_noticed(model: ModelServer, 
         await models.classify(b"image", "coffee")
 
 
-async def test_a_model_that_is_being_loaded_is_not_called_unknown(
-    model: ModelServer, models: Models
-) -> None:
+async def test_a_model_that_is_being_loaded_is_not_called_unknown(model: ModelServer, models: Models) -> None:
     model.loading = {"fashion_classifier"}
     with pytest.raises(Unavailable, match="no version ready yet"):
         await models.classify(b"image", "fashion_classifier")

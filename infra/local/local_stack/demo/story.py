@@ -14,6 +14,7 @@ from typing import TypeVar
 import httpx
 
 from caravan.settings import CentralS3Settings, KafkaSettings
+from caravan.tokens import TokenSettings
 from local_stack.demo import steps
 from local_stack.demo.doors import Doors
 from local_stack.demo.errors import NotShown
@@ -135,8 +136,10 @@ async def started(screen: Screen, home: Path) -> AsyncIterator[Stack]:
 async def doors_of(stack: Stack) -> AsyncIterator[Doors]:
     """Open the doors of a stack."""
     central = CentralS3Settings(s3_central_endpoint=stack.url("s3-central", "s3")).central
+    token = await asyncio.to_thread(lambda: TokenSettings().door.first)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     # Loopback needs no proxy.
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
         yield Doors(
             http,
             EDGE,

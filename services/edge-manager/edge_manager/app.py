@@ -106,6 +106,5 @@ def _rules(settings: EdgeManagerSettings) -> Rules:
         load_seconds=settings.load_seconds,
         keep_versions=settings.keep_versions,
         require_signature=settings.require_signature,
-        model_name=settings.model_name,
         public_key=read_public_key(settings.public_key) if settings.public_key else None,
     )

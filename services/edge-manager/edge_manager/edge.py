@@ -8,7 +8,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from caravan.contracts import DEFAULT_MODEL
 from edge_manager.central import Central
 from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
@@ -28,8 +27,6 @@ class Rules:
     keep_versions: int = 3
     require_signature: bool = False
     public_key: Ed25519PublicKey | None = None
-    model_name: str = DEFAULT_MODEL
-    """The model that the model server is told of also before it has a version."""
 
 
 @dataclass

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from caravan.contracts import DEFAULT_MODEL, PRODUCTION, is_model_name
+from caravan.contracts import PRODUCTION
 from caravan.settings import (
     CentralS3Settings,
     EdgeId,
@@ -19,13 +19,6 @@ from caravan.settings import (
 from caravan.tokens import TokenSettings
 
 
-def _model(value: str) -> str:
-    if not is_model_name(value):
-        message = f"{value!r} cannot be a model's name"
-        raise ValueError(message)
-    return value
-
-
 class EdgeManagerSettings(ServiceSettings, MqttSettings, CentralS3Settings, EdgeS3Settings, TokenSettings):
     """Where versions come from, where they go, and what is asked of them."""
 
@@ -34,8 +27,6 @@ class EdgeManagerSettings(ServiceSettings, MqttSettings, CentralS3Settings, Edge
     tfserving_rest: Annotated[str, StringConstraints(pattern=r"^https?://[^/]+")] = "http://127.0.0.1:8501"
     sink_bucket: str = PRODUCTION
     sink_directory: OptionalPath = None
-    model_name: Annotated[str, AfterValidator(_model)] = DEFAULT_MODEL
-    """The model that the model server is told of also before it has a version."""
     model_server_base_path: str = ""
     """Where the model server sees the models; empty: in the bucket, or the directory as it is here."""
     poll_seconds: float = Field(default=1.0, gt=0, le=3600)

@@ -181,10 +181,14 @@ async def _failure_before(edge: Edge, ref: Ref) -> State | None:
 
 
 async def configure(edge: Edge) -> None:
-    """Tell the model server which models there are, where that has changed."""
+    """Tell the model server which models there are, where that has changed.
+
+    Only those that have a version: TensorFlow Serving waits for the others, and takes no further change.
+    """
     for sink in edge.sinks:
-        held = {name for name, model in edge.models.items() if any(model.held.get(sink.name, {}).values())}
-        models = frozenset(held | {edge.rules.model_name})
+        models = frozenset(
+            n for n, model in edge.models.items() if any(model.held.get(sink.name, {}).values())
+        )
         if edge.configured.get(sink.name) != models:
             await sink.configure(models)
             edge.configured[sink.name] = models

@@ -66,7 +66,7 @@ def verify(encoded: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
         image.load()
     except _DAMAGE as exc:
         message = f"the {info.format} image is damaged: {exc}"
-        raise BadInput(message, status=422) from exc
+        raise BadInput(message, status=422, reason="damaged-image") from exc
     return info
 
 
@@ -82,19 +82,20 @@ def as_jpeg(encoded: bytes) -> bytes:
 
 def _open(encoded: bytes, max_bytes: int, max_pixels: int) -> tuple[ImageInfo, Image.Image]:
     if not encoded:
-        raise BadInput("the image is empty", status=422)
+        raise BadInput("the image is empty", status=422, reason="no-image")
     if len(encoded) > max_bytes:
         message = f"the image has {len(encoded)} bytes; {max_bytes} are allowed"
-        raise BadInput(message, status=413)
+        raise BadInput(message, status=413, reason="too-large")
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as exc:
         message = f"the image has too many pixels; {max_pixels} are allowed"
-        raise BadInput(message, status=413) from exc
+        raise BadInput(message, status=413, reason="too-many-pixels") from exc
     except _DAMAGE as exc:
-        raise BadInput("not an image: JPEG, PNG and WebP are taken", status=422) from exc
+        message = "not an image: JPEG, PNG and WebP are taken"
+        raise BadInput(message, status=422, reason="not-an-image") from exc
     width, height = image.size
     if width * height > max_pixels:
         message = f"the image is {width} x {height} pixels; {max_pixels} are allowed"
-        raise BadInput(message, status=413)
+        raise BadInput(message, status=413, reason="too-many-pixels")
     return ImageInfo(str(image.format), width, height), image

@@ -6,30 +6,46 @@ Nothing is committed here on its own: a loop commits a batch after its effects.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from caravan import telemetry
 from caravan.contracts import dead_letter
-from caravan.errors import Permanent, Transient
+from caravan.errors import BadInput, Permanent, Transient
 from caravan.settings import KafkaSettings
 
 log = structlog.get_logger()
 
-SEND_SECONDS = 20
-START_SECONDS = 15
-JOIN_SECONDS = 45
+CONNECT_SECONDS = 5
+"""What connecting may take beside the request itself."""
+JOIN_SECONDS = 30
 """A broker may hold a group back for its members before; the embedded one takes up to 20 s."""
 POLL_SECONDS = 1.0
+ROOM_BYTES = 64 * 1024
+"""Beyond the largest message: a dead letter is what could not be handled, and the reason."""
+SMALL_BYTES = 16 * 1024
+"""Key and headers of a message that cannot be kept whole are kept if they are no larger."""
+REASON_CHARACTERS = 500
+LETTER = "dead-letter-"
+"""What the names of our own headers on a dead letter begin with."""
 
 Headers = Mapping[str, str]
+RawHeaders = Sequence[tuple[str, bytes | None]]
+"""Headers as they came: a name may come twice, a value may be anything, or nothing."""
 Batch = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
 
@@ -44,15 +60,17 @@ class PutAside(Protocol):
 def connection(settings: KafkaSettings) -> dict[str, Any]:
     """Return what every aiokafka client is made with."""
     options: dict[str, Any] = {
-        "bootstrap_servers": settings.kafka_bootstrap_servers.replace(" ", "").split(","),
+        "bootstrap_servers": [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         "security_protocol": settings.kafka_security_protocol,
-        "request_timeout_ms": 15_000,
+        "request_timeout_ms": int(settings.kafka_request_seconds * 1000),
         "retry_backoff_ms": 200,
     }
     if settings.kafka_security_protocol.endswith("SSL"):
         context = ssl.create_default_context(cafile=settings.kafka_ssl_ca)
         if settings.kafka_ssl_cert is not None:
-            context.load_cert_chain(settings.kafka_ssl_cert, settings.kafka_ssl_key)
+            # A password is always given: without one, OpenSSL would ask for it at the terminal.
+            password = settings.kafka_ssl_key_password.get_secret_value()
+            context.load_cert_chain(settings.kafka_ssl_cert, settings.kafka_ssl_key, password)
         options["ssl_context"] = context
     if settings.kafka_security_protocol.startswith("SASL"):
         options |= {
@@ -79,7 +97,12 @@ class Producer:
             await self._client.stop()
 
     async def send(
-        self, topic: str, value: bytes | None, *, key: bytes | None = None, headers: Headers | None = None
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Headers | RawHeaders | None = None,
     ) -> None:
         """Send one message and wait until the broker has it.
 
@@ -88,12 +111,11 @@ class Producer:
             Permanent: if it is larger than the broker takes.
 
         """
-        raw = [(name, text.encode()) for name, text in (headers or {}).items()]
         try:
-            async with asyncio.timeout(SEND_SECONDS):
+            async with asyncio.timeout(self._settings.kafka_request_seconds + CONNECT_SECONDS):
                 client = await self._started()
-                await client.send_and_wait(topic, value, key=key, headers=raw)
-        except MessageSizeTooLargeError as exc:
+                await client.send_and_wait(topic, value, key=key, headers=raw_headers(headers or {}))
+        except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
             message = f"a message of {len(value or b'')} bytes is more than Kafka takes here"
             raise Permanent(message) from exc
         except (KafkaError, TimeoutError, OSError) as exc:
@@ -121,7 +143,7 @@ class Producer:
                     **connection(self._settings),
                     acks="all",
                     enable_idempotence=self._settings.kafka_idempotence,
-                    max_request_size=self._settings.kafka_max_message_bytes,
+                    max_request_size=self._settings.kafka_max_message_bytes + ROOM_BYTES,
                     linger_ms=2,
                 )
                 try:
@@ -137,6 +159,8 @@ class Producer:
 async def consumer(settings: KafkaSettings, topic: str, *, group: str) -> AsyncIterator[AIOKafkaConsumer]:
     """Join a consumer group on one topic, reading from the beginning what the group has not read.
 
+    A message larger than is asked for at once comes alone: the size bounds memory, and stalls nobody.
+
     Raises:
         Transient: if the broker is away.
 
@@ -151,7 +175,7 @@ async def consumer(settings: KafkaSettings, topic: str, *, group: str) -> AsyncI
         fetch_max_wait_ms=200,
     )
     try:
-        async with asyncio.timeout(JOIN_SECONDS):
+        async with asyncio.timeout(settings.kafka_request_seconds + JOIN_SECONDS):
             await client.start()
         yield client
     except (KafkaError, TimeoutError, OSError) as exc:
@@ -179,6 +203,9 @@ async def put_aside(
 ) -> None:
     """Send a message that cannot be handled to its dead-letter topic, as it came, with the reason.
 
+    If Kafka does not take all of that, the letter has no value: its size and SHA-256 are kept, and where it
+    is, so that it can be found in its own topic for as long as that keeps it.
+
     Args:
         producer: to send it with.
         route: which could not handle it.
@@ -187,25 +214,69 @@ async def put_aside(
         code: the reason in a word or three, one of few, for counting.
 
     """
-    await producer.send(
-        dead_letter(record.topic),
-        record.value,
-        key=record.key,
-        headers={
-            **{name: value.decode(errors="replace") for name, value in record.headers},
-            "dead-letter-route": route,
-            "dead-letter-reason": reason,
-            "dead-letter-code": code,
-            "dead-letter-partition": str(record.partition),
-            "dead-letter-offset": str(record.offset),
-        },
-    )
+    topic = dead_letter(record.topic)
+    came = plain_headers(record)
+    facts = {
+        "route": route,
+        "reason": reason[:REASON_CHARACTERS],
+        "code": code,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+    }
+    try:
+        await producer.send(topic, record.value, key=record.key, headers=[*came, *_letter_headers(facts)])
+    except Permanent:
+        value = record.value or b""
+        digest = await asyncio.to_thread(hashlib.sha256, value)
+        facts |= {"size": str(len(value)), "sha256": digest.hexdigest()}
+        around = len(record.key or b"") + sum(len(name) + len(text or b"") for name, text in came)
+        key, came = (record.key, came) if around <= SMALL_BYTES else (None, [])
+        await producer.send(topic, None, key=key, headers=[*came, *_letter_headers(facts)])
+        telemetry.DEAD_LETTERS_WITHOUT_VALUE.labels(route).inc()
     telemetry.DEAD_LETTERS.labels(route, code).inc()
     log.warning("dead letter", topic=record.topic, offset=record.offset, reason=reason)
 
 
+def raw_headers(headers: Headers | RawHeaders) -> list[tuple[str, bytes | None]]:
+    """Return headers as Kafka has them."""
+    if isinstance(headers, Mapping):
+        return [(name, text.encode()) for name, text in headers.items()]
+    return list(headers)
+
+
+def plain_headers(record: ConsumerRecord) -> list[tuple[str, bytes | None]]:
+    """Return a message's headers without those that made a dead letter of it."""
+    return [(name, value) for name, value in record.headers if not name.startswith(LETTER)]
+
+
+def header(record: ConsumerRecord, *names: str) -> str:
+    """Return the text of the first of these headers that a message has, the last where it came twice.
+
+    Returns:
+        The text, white space around it removed; empty if there is none.
+
+    Raises:
+        BadInput: 400 if it is not UTF-8.
+
+    """
+    for name in names:
+        found: list[bytes] = [value for other, value in record.headers if other == name and value]
+        if found:
+            try:
+                return found[-1].decode().strip()
+            except UnicodeDecodeError as exc:
+                raise BadInput(f"the header {name} is not UTF-8", reason="not-utf-8") from exc
+    return ""
+
+
+def _letter_headers(facts: Mapping[str, str]) -> Iterable[tuple[str, bytes]]:
+    return ((LETTER + name, text.encode(errors="replace")) for name, text in facts.items())
+
+
 async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> None:
     """Make the topics that are not there yet, unless `KAFKA_CREATE_TOPICS` says that others do.
+
+    They take the largest message and its dead letter, whatever the broker's own default is.
 
     Raises:
         Transient: if the broker is away or will not.
@@ -214,14 +285,19 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
     if not settings.kafka_create_topics:
         return
     admin = AIOKafkaAdminClient(**connection(settings))
+    largest = {"max.message.bytes": str(settings.kafka_max_message_bytes + ROOM_BYTES)}
     try:
-        async with asyncio.timeout(START_SECONDS):
+        # Of several servers, the first one asked may be the one that does not answer.
+        async with asyncio.timeout(2 * settings.kafka_request_seconds + CONNECT_SECONDS):
             await admin.start()
             missing = set(topics) - set(await admin.list_topics())
             if not missing:
                 return
             answer = await admin.create_topics(
-                [NewTopic(name, 1, settings.kafka_replication) for name in sorted(missing)]
+                [
+                    NewTopic(name, 1, settings.kafka_replication, topic_configs=largest)
+                    for name in sorted(missing)
+                ]
             )
             for name, code, *_ in answer.topic_errors:
                 if code and for_code(code) is not TopicAlreadyExistsError:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from caravan.contracts import is_edge_id
@@ -16,6 +25,8 @@ from caravan.errors import Permanent
 from caravan.tls import client_context
 
 S = TypeVar("S", bound=BaseSettings)
+
+_SERVER = re.compile(r"([^\s:,\[\]/]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?")
 
 
 def _edge(value: str) -> str:
@@ -62,18 +73,83 @@ class KafkaSettings(BaseSettings):
     kafka_sasl_password: SecretStr = SecretStr("")
     kafka_ssl_ca: OptionalPath = None
     kafka_ssl_cert: OptionalPath = None
+    kafka_ssl_key_password: SecretStr = SecretStr("")
     kafka_ssl_key: OptionalPath = None
     kafka_idempotence: bool = False
     kafka_max_message_bytes: int = Field(default=20 * 2**20, gt=0)
+    kafka_request_seconds: float = Field(default=15.0, gt=0)
     kafka_create_topics: bool = True
     kafka_replication: int = Field(default=1, ge=1)
 
-    @model_validator(mode="after")
-    def _sasl_needs_a_user(self) -> Self:
-        if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_username:
-            message = "KAFKA_SECURITY_PROTOCOL asks for SASL: set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+    # Each field is checked against those before it, so that all faults are found, not the first alone.
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _servers(cls, text: str) -> str:
+        faults = [repr(entry) for entry in text.split(",") if not _SERVER.fullmatch(entry.strip())]
+        if faults:
+            message = f"host:port, or several with commas between; not so: {', '.join(faults)}"
             raise ValueError(message)
-        return self
+        return text
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _for_sasl(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        protocol = info.data.get("kafka_security_protocol", "")
+        given = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if protocol.startswith("SASL") and not given:
+            message = f"KAFKA_SECURITY_PROTOCOL {protocol} needs it"
+            raise ValueError(message)
+        if protocol and not protocol.startswith("SASL") and given:
+            message = f"KAFKA_SECURITY_PROTOCOL {protocol} does not use it: SASL_SSL or SASL_PLAINTEXT do"
+            raise ValueError(message)
+        return value
+
+    @field_validator("kafka_ssl_ca", "kafka_ssl_cert", "kafka_ssl_key")
+    @classmethod
+    def _for_tls(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        protocol = info.data.get("kafka_security_protocol", "")
+        if path is not None:
+            if protocol and not protocol.endswith("SSL"):
+                message = f"KAFKA_SECURITY_PROTOCOL {protocol} does not use it: SSL or SASL_SSL do"
+                raise ValueError(message)
+            if not path.is_file():
+                message = "there is no such file"
+                raise ValueError(message)
+        return path
+
+    @field_validator("kafka_ssl_ca")
+    @classmethod
+    def _certificates(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                ssl.create_default_context(cafile=path)
+            except (OSError, ValueError) as exc:
+                message = "there is no certificate in the file"
+                raise ValueError(message) from exc
+        return path
+
+    @field_validator("kafka_ssl_key")
+    @classmethod
+    def _pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if not {"kafka_ssl_cert", "kafka_ssl_key_password"} <= info.data.keys():
+            return key  # named already
+        cert: Path | None = info.data["kafka_ssl_cert"]
+        password: SecretStr = info.data["kafka_ssl_key_password"]
+        if cert is None and key is not None:
+            message = "a key without KAFKA_SSL_CERT"
+            raise ValueError(message)
+        if cert is not None:
+            try:
+                ssl.create_default_context().load_cert_chain(cert, key, password.get_secret_value())
+            except (OSError, ValueError) as exc:
+                message = (
+                    "it does not fit KAFKA_SSL_CERT, or KAFKA_SSL_KEY_PASSWORD does not open it"
+                    if key
+                    else "KAFKA_SSL_CERT has no key beside it in its file: name the key's"
+                )
+                raise ValueError(message) from exc
+        return key
 
 
 class MqttSettings(BaseSettings):

@@ -22,6 +22,9 @@ BEST_EFFORT_FAILURES = Counter(
     "caravan_best_effort_failures_total", "Best-effort effects that failed or were dropped", ["sink"]
 )
 DEAD_LETTERS = Counter("caravan_dead_letters_total", "Messages put aside", ["route", "reason"])
+DEAD_LETTERS_WITHOUT_VALUE = Counter(
+    "caravan_dead_letters_without_value_total", "Messages put aside that were too large to be kept", ["route"]
+)
 REFUSALS = Counter("caravan_refusals_total", "Input sent back to its sender", ["door", "reason"])
 """`door` is a method and a path (`POST /detection`), or a route's id where there is no path."""
 

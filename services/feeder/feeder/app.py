@@ -8,23 +8,33 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+from aiokafka import ConsumerRecord
 from fastapi import FastAPI
 from obstore.store import ObjectStore
 
 from caravan import http, kafka, s3
-from caravan.contracts import TRIGGER, central_buckets, data_bucket, dead_letter, events_topic, models_bucket
+from caravan.contracts import (
+    TRAINING_IMAGES,
+    TRIGGER,
+    central_buckets,
+    data_bucket,
+    dead_letter,
+    events_topic,
+    models_bucket,
+)
 from caravan.model_zips import Limits as ModelLimits
 from caravan.retry import forever
 from caravan.runtime import Service
-from feeder import api, model_door
+from feeder import api, labels, model_door
 from feeder.archive import Limits
 from feeder.buckets import DataBuckets
-from feeder.checks import Checks
+from feeder.checks import Checks, Labelled
 from feeder.concurrency import Turns
 from feeder.events import Sender
+from feeder.gathering import Gathering
 from feeder.lingering import LingeringClose
 from feeder.models import ModelBuckets, ModelChecks
-from feeder.routes import model_upload, zip_upload
+from feeder.routes import KAFKA_INTAKE, feed, kafka_intake, model_upload, zip_upload
 from feeder.settings import FeederSettings
 from feeder.spool import Spool, SpoolLimits
 
@@ -45,8 +55,29 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
             "kafka": producer.ping,
         }
         app = make_app(settings, stores, models, producer, prepared=prepared, pool=pool, checks=checks)
-        loop = partial(forever, "prepare", partial(_prepare, settings, prepared))
-        yield Service(app, {"prepare": loop})
+        feed_images = partial(
+            feed,
+            buckets=data_buckets(settings, stores, prepared),
+            sender=producer,
+            retry_seconds=settings.retry_seconds,
+        )
+
+        async def intake() -> None:
+            await kafka.ensure_topics(settings, [TRAINING_IMAGES, dead_letter(TRAINING_IMAGES)])
+            async with kafka.consumer(settings, TRAINING_IMAGES, group=settings.kafka_group) as source:
+                await kafka_intake(
+                    source,
+                    Gathering(settings.intake_count, settings.intake_seconds, settings.intake_bytes),
+                    check=partial(_check, settings, pool),
+                    feed=feed_images,
+                    put_aside=partial(kafka.put_aside, producer, KAFKA_INTAKE),
+                )
+
+        loops = {
+            "prepare": partial(forever, "prepare", partial(_prepare, settings, prepared)),
+            KAFKA_INTAKE: partial(forever, KAFKA_INTAKE, intake),
+        }
+        yield Service(app, loops)
 
 
 def make_app(
@@ -81,13 +112,6 @@ def make_app(
         ),
     )
     limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
-    buckets = DataBuckets(
-        stores,
-        prepared,
-        at_once=settings.stores_at_once,
-        buffer_bytes=settings.store_buffer_bytes,
-        retry_seconds=settings.retry_seconds,
-    )
     model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
     turns = Turns(settings.uploads_at_once)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
@@ -101,7 +125,7 @@ def make_app(
             spool=spool,
             turns=turns,
             checks=Checks(pool, settings.checks_at_once, limits, settings.max_pixels),
-            buckets=buckets,
+            buckets=data_buckets(settings, stores, prepared),
             sender=sender,
             retry_seconds=settings.retry_seconds,
         ),
@@ -121,6 +145,25 @@ def make_app(
         model_buckets,
     )
     return app
+
+
+def data_buckets(
+    settings: FeederSettings, stores: Mapping[str, ObjectStore], prepared: asyncio.Event
+) -> DataBuckets:
+    """Make what a route stores its images with."""
+    return DataBuckets(
+        stores,
+        prepared,
+        at_once=settings.stores_at_once,
+        buffer_bytes=settings.store_buffer_bytes,
+        retry_seconds=settings.retry_seconds,
+    )
+
+
+async def _check(settings: FeederSettings, pool: Executor, record: ConsumerRecord) -> tuple[str, Labelled]:
+    limits = labels.ImageLimits(settings.max_entry_bytes, settings.max_pixels)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(pool, labels.read, record, settings.edges, limits)
 
 
 async def _prepare(settings: FeederSettings, prepared: asyncio.Event) -> None:

@@ -146,7 +146,7 @@ def _place(name: str) -> str | Rejected | None:
         return None
     if not is_class(item):
         return Rejected(shown(name), "the folder's name cannot be a class")
-    if not file.isprintable() or len(file.encode()) > _NAME_BYTES:
+    if not is_file_name(file):
         return Rejected(shown(name), "the file's name is too long, or has unprintable characters")
     return image_key(item, file)
 
@@ -158,6 +158,16 @@ def is_class(text: str) -> bool:
         and len(text.encode()) <= _NAME_BYTES
         and text.isprintable()
         and text == text.strip()
+        and not text.startswith(".")
+        and not set(text) & set("/\\")
+    )
+
+
+def is_file_name(text: str) -> bool:
+    """Tell whether a text can name an image's file: printable, at most 240 bytes, no dot first, no slash."""
+    return (
+        0 < len(text.encode()) <= _NAME_BYTES
+        and text.isprintable()
         and not text.startswith(".")
         and not set(text) & set("/\\")
     )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from caravan import telemetry
 from caravan.contracts import TRIGGER
-from caravan.errors import BadInput
-from caravan.kafka import Headers
+from caravan.errors import BadInput, Permanent, Transient
+from caravan.kafka import Headers, PutAside
 from caravan.retry import retried
 from caravan.uploads import Upload, Verdict
 from feeder.archive import SHAPE, Rejected
 from feeder.buckets import DataBuckets
-from feeder.checks import Batch, Checks
+from feeder.checks import Batch, Checks, Labelled
 from feeder.concurrency import Turns
 from feeder.events import Sender, tell_model, tell_pipeline, zipfile_events
+from feeder.gathering import Gathered, Gathering
 from feeder.models import ModelBuckets, ModelChecks
 from feeder.spool import Spool
 
@@ -25,6 +29,13 @@ log = structlog.get_logger()
 
 ROUTE = "zip-upload"
 MODEL_ROUTE = "model-upload"
+KAFKA_INTAKE = "kafka-intake"
+POLL_SECONDS = 1.0
+MESSAGES = 100
+"""Taken from Kafka at once: they are in memory beside the batches."""
+
+Feed = Callable[[str, Batch], Awaitable["Fed"]]
+Check = Callable[[ConsumerRecord], Awaitable[tuple[str, Labelled]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,56 @@ async def zip_upload(
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
             batch = await checks.sort_out(zipped.file, zipped.sha256, zipped.size)
             return await feed(edge, batch, buckets=buckets, sender=sender, retry_seconds=retry_seconds)
+
+
+async def kafka_intake(
+    source: AIOKafkaConsumer, gathering: Gathering, *, check: Check, feed: Feed, put_aside: PutAside
+) -> NoReturn:
+    """FROM Kafka `training-images` → check → gather → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
+
+    Mandatory: the receipt and every image in S3, the trigger acknowledged; or the dead letter of what is no
+    labelled image. Best effort: the events on `E`. Offsets are committed as far as everything before is fed:
+    after a crash the rest comes again, and what of it is there already is a duplicate.
+    """
+    clock = asyncio.get_running_loop().time
+    while True:
+        wait = gathering.next_due(clock(), at_most=POLL_SECONDS)
+        taken = await source.getmany(timeout_ms=int(wait * 1000), max_records=MESSAGES)
+        for partition, records in taken.items():
+            checked = await asyncio.gather(*map(check, records), return_exceptions=True)
+            for record, result in zip(records, checked, strict=True):
+                if isinstance(result, BadInput):
+                    telemetry.REFUSALS.labels(KAFKA_INTAKE, result.reason).inc()
+                    await put_aside(record, result.detail, result.reason)
+                    gathering.passed(partition, record.offset)
+                elif isinstance(result, Exception):
+                    # One message must not stop the others; it is kept, and the trace is in the log.
+                    log.error("message failed", route=KAFKA_INTAKE, offset=record.offset, exc_info=result)
+                    await put_aside(record, repr(result), "unexpected")
+                    gathering.passed(partition, record.offset)
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    gathering.add(*result, partition, record.offset, clock())
+                await _feed_due(gathering, clock(), feed)
+        await _feed_due(gathering, clock(), feed)
+        if offsets := gathering.to_commit():
+            await source.commit(offsets)
+
+
+async def _feed_due(gathering: Gathering, now: float, feed: Feed) -> None:
+    for gathered in gathering.due(now):
+        with telemetry.exchange(KAFKA_INTAKE):
+            await _feed_gathered(gathered, feed)
+        gathering.fed(gathered)
+
+
+async def _feed_gathered(gathered: Gathered, feed: Feed) -> None:
+    try:
+        await feed(gathered.edge, gathered.batch())
+    except Permanent as exc:
+        # Rights, say, can be mended while we run; until then the images are safe in Kafka.
+        raise Transient(str(exc)) from exc
 
 
 async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender, retry_seconds: float) -> Fed:

@@ -33,6 +33,11 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     max_pixels: Count = images.MAX_PIXELS
     max_model_bytes: Bytes = 2**30
 
+    kafka_group: str = "feeder"
+    intake_count: Count = 100
+    intake_seconds: Seconds = 10
+    intake_bytes: Bytes = 64 * 2**20
+
     uploads_at_once: Count = 4
     checks_at_once: Count = 2
     stores_at_once: Count = 16

@@ -13,8 +13,19 @@ import aiomqtt
 import httpx
 
 from caravan import kafka, s3
-from caravan.contracts import DATA, EDGE_METRICS, MONITOR, PRODUCTION, UNCLASSIFIED, VALID
+from caravan.contracts import (
+    DATA,
+    EDGE_METRICS,
+    MONITOR,
+    PRODUCTION,
+    UNCLASSIFIED,
+    VALID,
+    dead_letter,
+    detections_topic,
+    images_topic,
+)
 from caravan.mqtt import Mqtt
+from caravan.retry import forever
 from caravan.runtime import Service
 from shopper import api, routes
 from shopper.budget import MemoryBudget
@@ -23,6 +34,7 @@ from shopper.codecs import Json, Tensor
 from shopper.detection import Verdict
 from shopper.encoding import json_limit
 from shopper.feeder import FeederClient
+from shopper.kafka_door import KafkaDoor
 from shopper.keeping import ImageKeeper
 from shopper.limits import ImageLimits
 from shopper.models import Models
@@ -39,6 +51,8 @@ from shopper.tfserving import TfServing, open_channel
 from shopper.topics import DETECTION, DETECTION_REPLIES, Topics
 
 BUCKETS = (DATA, VALID, UNCLASSIFIED)
+READ_AHEAD = 4
+"""Messages taken from Kafka at once, for each that is classified at once."""
 
 
 @asynccontextmanager
@@ -116,6 +130,22 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             concurrency=settings.mqtt_concurrency,
             waiting=settings.mqtt_waiting,
         )
+        images, detections = images_topic(settings.edge), detections_topic(settings.edge)
+        kafka_door = KafkaDoor(
+            detect,
+            producer.send,
+            partial(kafka.put_aside, producer, routes.DETECT_KAFKA),
+            replies=detections,
+            concurrency=settings.kafka_concurrency,
+            within=settings.kafka_retry_seconds,
+        )
+
+        async def consume() -> None:
+            await kafka.ensure_topics(settings, [images, detections, dead_letter(images)])
+            async with kafka.consumer(settings, images, group=settings.group) as source:
+                batches = kafka.batches(source, most=READ_AHEAD * settings.kafka_concurrency)
+                await kafka_door.serve(batches, partial(kafka.commit, source))
+
         app = api.make_app(
             detect=detect,
             ingest=ingest,
@@ -141,6 +171,8 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "windows": desk.close_windows,
             routes.EDGE_METRICS: partial(routes.edge_metrics, desk.send),
         }
+        if settings.kafka_detection:
+            loops[routes.DETECT_KAFKA] = partial(forever, routes.DETECT_KAFKA, consume)
         yield Service(app, loops)
 
 

@@ -16,6 +16,7 @@ DETECT_HTTP = "detect-http"
 DETECT_BINARY = "detect-binary"
 DETECT_MQTT = "detect-mqtt"
 DETECT_TENSOR = "detect-tensor"
+DETECT_KAFKA = "detect-kafka"
 INGEST = "ingest"
 INGEST_OPTIONS = "ingest-options"
 PUSH_TRAINING_DATA = "push-training-data"
@@ -39,9 +40,9 @@ async def detect(
 ) -> dict[str, Any]:
     """FROM an image → checked → classified → priced → kept → recorded → event → TO the reply.
 
-    Routes `detect-http`, `detect-binary`, `detect-mqtt`, `detect-tensor`. Mandatory: the model's answer, and
-    the image in S3 `valid` or `unclassified` (or on the local disk until S3 is back). Best effort: the
-    record, on its way to `edge-metrics`, and MQTT `monitor`.
+    Routes `detect-http`, `detect-binary`, `detect-mqtt`, `detect-tensor`, `detect-kafka`. Mandatory: the
+    model's answer, the image in S3 `valid` or `unclassified` (or on the local disk until S3 is back), and
+    over Kafka the reply. Best effort: the record, on its way to `edge-metrics`, and MQTT `monitor`.
     """
     at = now()
     photo = await limits.as_jpeg(image)

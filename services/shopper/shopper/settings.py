@@ -63,6 +63,11 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     max_memory_bytes: int = Field(default=256 * MIB, gt=0)
     mqtt_concurrency: int = Field(default=16, gt=0)
     mqtt_waiting: int = Field(default=256, gt=0)
+    kafka_detection: bool = True
+    kafka_group: str = ""
+    """Consumer group; empty is `shopper-<edge>`."""
+    kafka_concurrency: int = Field(default=16, gt=0)
+    kafka_retry_seconds: float = Field(default=30.0, gt=0)
 
     keep_seconds: float = Field(default=2.0, gt=0)
     spool_dir: OptionalPath = None
@@ -102,6 +107,11 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     def options_of(self, model: str) -> ModelOptions:
         """What is said of a model; nothing for most."""
         return self.models.get(model) or ModelOptions()
+
+    @property
+    def group(self) -> str:
+        """The consumer group in use."""
+        return self.kafka_group or f"shopper-{self.edge}"
 
     @property
     def spool(self) -> Path:

@@ -1,0 +1,90 @@
+"""What a message on `training-images` says of itself: an encoded image, its class, its edge and its name.
+
+The class is in the header `class` (or `label`, or `product`), else in the key as `class/name`. The edge is
+in the header `edgeId` (or `edge`); where one edge alone is configured it may be missing. The name is in the
+header `name`, else in the key, else made of the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from aiokafka import ConsumerRecord
+
+from caravan import images
+from caravan.contracts import image_key, parse_edge
+from caravan.errors import BadInput
+from caravan.kafka import header
+from feeder.archive import SUFFIXES, is_class, is_file_name
+from feeder.checks import Labelled
+
+_SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_DIGEST_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may have: encoded bytes, and pixels."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+def read(record: ConsumerRecord, edges: Collection[str], limits: ImageLimits) -> tuple[str, Labelled]:
+    """Return the edge that a message is for and its image, read to its end; call it in a thread.
+
+    Raises:
+        BadInput: if its edge, its class, its name or its image is missing or not to be taken.
+
+    """
+    edge = _edge(record, edges)
+    item, name = _place(record)
+    content: bytes = record.value or b""
+    info = images.verify(content, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+    digest = hashlib.sha256(content).hexdigest()
+    file = name or digest[:_DIGEST_DIGITS]
+    if not file.lower().endswith(SUFFIXES):
+        file += _SUFFIX[info.format]
+    if not is_file_name(file):
+        raise BadInput(
+            "its name has slashes or unprintable characters, or is too long", 422, reason="bad-name"
+        )
+    key = image_key(item, file)
+    media_type = f"image/{info.format.lower()}"
+    return edge, Labelled(key, key, digest, len(content), media_type, lambda: content)
+
+
+def _edge(record: ConsumerRecord, edges: Collection[str]) -> str:
+    text = header(record, "edgeId", "edge")
+    if not text and len(edges) == 1:
+        return next(iter(edges))
+    try:
+        return parse_edge(text, edges)
+    except BadInput as exc:
+        raise BadInput(exc.detail, exc.status, reason="unknown-edge" if text else "no-edge") from exc
+
+
+def _place(record: ConsumerRecord) -> tuple[str, str]:
+    """Return the class and the name; the name is empty where there is none."""
+    key = _text(record.key)
+    before, slash, after = key.partition("/")
+    item = header(record, "class", "label", "product") or (before if slash else "")
+    if not item:
+        raise BadInput(
+            "no class: name it in the header class, or in the key as class/name", 422, reason="no-class"
+        )
+    name = header(record, "name") or after or (key if key.lower().endswith(SUFFIXES) else "")
+    item, name = (unicodedata.normalize("NFC", part) for part in (item, name))
+    if not is_class(item):
+        raise BadInput("its class cannot be a folder's name", 422, reason="bad-class")
+    return item, name
+
+
+def _text(key: bytes | None) -> str:
+    try:
+        return (key or b"").decode()
+    except UnicodeDecodeError:
+        return ""  # a number, say, that chooses the partition: it names nothing

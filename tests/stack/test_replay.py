@@ -1,6 +1,7 @@
 """Dead letters: kept with their reason, and sent again as they first came."""
 
 import asyncio
+import hashlib
 import os
 import sys
 from typing import Any
@@ -32,6 +33,33 @@ async def test_a_dead_letter_is_sent_again_as_it_first_came_and_only_once(
         again = await source.getone()
         assert (again.value, again.key, again.headers) == (b"edge9", b"k", (("batch", b"b"),))
         assert await replay(settings, "trigger") == 0
+
+
+async def test_a_message_too_large_to_be_kept_is_put_aside_without_its_value_and_found_again(
+    private_stack: Any, consumer: Any, producer: Any
+) -> None:
+    stack = await private_stack("kafka")
+    small = KafkaSettings(kafka_bootstrap_servers=stack.kafka, kafka_max_message_bytes=1)
+    settings = KafkaSettings(kafka_bootstrap_servers=stack.kafka)
+    value = b"image" * 20_000
+    await kafka.ensure_topics(settings, ["edge1-images", "edge1-images-dead-letter"])
+    async with kafka.Producer(small) as bounded, asyncio.timeout(120):
+        headers = [("camera", b"\xff"), ("nothing", None)]
+        await (await producer(stack.kafka)).send_and_wait("edge1-images", value, key=b"k", headers=headers)
+        source = await consumer(stack.kafka, "edge1-images")
+        await kafka.put_aside(bounded, "detect-kafka", await source.getone(), "not an image")
+
+        letter = await (await consumer(stack.kafka, "edge1-images-dead-letter")).getone()
+        facts = dict(letter.headers)
+        assert (letter.key, letter.value, facts["camera"]) == (b"k", None, b"\xff")
+        assert facts["dead-letter-reason"] == b"not an image"
+        assert facts["dead-letter-offset"] == b"0"
+        assert facts["dead-letter-size"] == b"100000"
+        assert facts["dead-letter-sha256"].decode() == hashlib.sha256(value).hexdigest()
+
+        assert await replay(settings, "edge1-images") == 1
+        again = await source.getone()
+        assert (again.key, again.value, again.headers) == (b"k", value, tuple(headers))
 
 
 @pytest.mark.parametrize("command", [["account"], ["replay", "trigger"]])

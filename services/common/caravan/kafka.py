@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ssl
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self
@@ -58,20 +57,24 @@ class PutAside(Protocol):
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """Return what every aiokafka client is made with."""
+    """Return what every aiokafka client is made with.
+
+    Raises:
+        Transient: if a TLS file cannot be read any more.
+
+    """
+    try:
+        tls = settings.kafka_tls()
+    except Permanent as exc:
+        # They were whole at the start, so someone is about to renew them.
+        raise Transient(str(exc)) from exc
     options: dict[str, Any] = {
         "bootstrap_servers": [server.strip() for server in settings.kafka_bootstrap_servers.split(",")],
         "security_protocol": settings.kafka_security_protocol,
+        "ssl_context": tls,
         "request_timeout_ms": int(settings.kafka_request_seconds * 1000),
         "retry_backoff_ms": 200,
     }
-    if settings.kafka_security_protocol.endswith("SSL"):
-        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca)
-        if settings.kafka_ssl_cert is not None:
-            # A password is always given: without one, OpenSSL would ask for it at the terminal.
-            password = settings.kafka_ssl_key_password.get_secret_value()
-            context.load_cert_chain(settings.kafka_ssl_cert, settings.kafka_ssl_key, password)
-        options["ssl_context"] = context
     if settings.kafka_security_protocol.startswith("SASL"):
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
 from caravan.contracts import dead_letter
-from caravan.kafka import Producer, commit, consumer, ensure_topics
+from caravan.errors import Transient
+from caravan.kafka import LETTER, Producer, commit, connection, consumer, ensure_topics, header, plain_headers
 from caravan.settings import KafkaSettings
+
+log = structlog.get_logger()
 
 GROUP = "replay"
 QUIET_SECONDS = 3.0
@@ -15,6 +25,8 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
     """Send each dead letter of a topic to the topic again, as it first came; return how many.
 
     A letter is committed after its message is acknowledged: killed in between, it is sent twice, never lost.
+    The message of a letter that could not be kept whole is read where it first came; if the topic does not
+    have it any more, that is logged, and the rest goes on.
 
     Raises:
         Transient: if Kafka is away.
@@ -24,13 +36,46 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
     await ensure_topics(settings, [topic, dead_letter(topic)])
     async with Producer(settings) as producer, consumer(settings, dead_letter(topic), group=GROUP) as letters:
         while batch := await letters.getmany(timeout_ms=int(QUIET_SECONDS * 1000), max_records=100):
-            for record in (record for records in batch.values() for record in records):
-                headers = {
-                    name: value.decode(errors="replace")
-                    for name, value in record.headers
-                    if not name.startswith("dead-letter-")
-                }
-                await producer.send(topic, record.value, key=record.key, headers=headers)
+            for letter in (letter for letters_ in batch.values() for letter in letters_):
+                record = await _whole(settings, topic, letter)
+                if record is None:
+                    log.warning("gone from its topic, not sent", topic=topic, **_where(letter))
+                    continue
+                await producer.send(topic, record.value, key=record.key, headers=plain_headers(record))
                 sent += 1
             await commit(letters, batch)
     return sent
+
+
+async def _whole(settings: KafkaSettings, topic: str, letter: ConsumerRecord) -> ConsumerRecord | None:
+    digest = header(letter, f"{LETTER}sha256")
+    if not digest:
+        return letter
+    where = _where(letter)
+    record = await _read(settings, TopicPartition(topic, where["partition"]), where["offset"])
+    if record is None or hashlib.sha256(record.value or b"").hexdigest() != digest:
+        return None
+    return record
+
+
+def _where(letter: ConsumerRecord) -> dict[str, int]:
+    return {name: int(header(letter, LETTER + name)) for name in ("partition", "offset")}
+
+
+async def _read(settings: KafkaSettings, partition: TopicPartition, offset: int) -> ConsumerRecord | None:
+    """Read one message; None where it is not there any more."""
+    reader = AIOKafkaConsumer(
+        **connection(settings), auto_offset_reset="earliest", enable_auto_commit=False, group_id=None
+    )
+    try:
+        async with asyncio.timeout(2 * settings.kafka_request_seconds):
+            await reader.start()
+            reader.assign([partition])
+            reader.seek(partition, offset)
+            batch = await reader.getmany(timeout_ms=int(settings.kafka_request_seconds * 1000), max_records=1)
+    except (KafkaError, TimeoutError, OSError) as exc:
+        message = f"Kafka does not give message {offset} of {partition.topic}: {exc!r}"
+        raise Transient(message) from exc
+    finally:
+        await reader.stop()
+    return next((record for records in batch.values() for record in records if record.offset == offset), None)

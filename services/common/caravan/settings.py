@@ -49,6 +49,9 @@ OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or Non
 """A path that an empty variable leaves unset."""
 
 
+KAFKA_FILES = ("KAFKA_SSL_CA", "KAFKA_SSL_CERT", "KAFKA_SSL_KEY")
+
+
 class ServiceSettings(BaseSettings):
     """What every service has.
 
@@ -73,7 +76,6 @@ class KafkaSettings(BaseSettings):
     kafka_sasl_password: SecretStr = SecretStr("")
     kafka_ssl_ca: OptionalPath = None
     kafka_ssl_cert: OptionalPath = None
-    kafka_ssl_key_password: SecretStr = SecretStr("")
     kafka_ssl_key: OptionalPath = None
     kafka_idempotence: bool = False
     kafka_max_message_bytes: int = Field(default=20 * 2**20, gt=0)
@@ -118,38 +120,27 @@ class KafkaSettings(BaseSettings):
                 raise ValueError(message)
         return path
 
-    @field_validator("kafka_ssl_ca")
-    @classmethod
-    def _certificates(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            try:
-                ssl.create_default_context(cafile=path)
-            except (OSError, ValueError) as exc:
-                message = "there is no certificate in the file"
-                raise ValueError(message) from exc
-        return path
-
     @field_validator("kafka_ssl_key")
     @classmethod
-    def _pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
-        if not {"kafka_ssl_cert", "kafka_ssl_key_password"} <= info.data.keys():
-            return key  # named already
-        cert: Path | None = info.data["kafka_ssl_cert"]
-        password: SecretStr = info.data["kafka_ssl_key_password"]
-        if cert is None and key is not None:
-            message = "a key without KAFKA_SSL_CERT"
-            raise ValueError(message)
-        if cert is not None:
+    def _files_fit(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        files = info.data.get("kafka_ssl_ca"), info.data.get("kafka_ssl_cert"), key
+        if any(files) and {"kafka_ssl_ca", "kafka_ssl_cert"} <= info.data.keys():
             try:
-                ssl.create_default_context().load_cert_chain(cert, key, password.get_secret_value())
-            except (OSError, ValueError) as exc:
-                message = (
-                    "it does not fit KAFKA_SSL_CERT, or KAFKA_SSL_KEY_PASSWORD does not open it"
-                    if key
-                    else "KAFKA_SSL_CERT has no key beside it in its file: name the key's"
-                )
-                raise ValueError(message) from exc
+                client_context(*files, KAFKA_FILES)
+            except Permanent as exc:
+                raise ValueError(str(exc)) from exc
         return key
+
+    def kafka_tls(self) -> ssl.SSLContext | None:
+        """Read the files again, which may have been renewed; None for a plain connection.
+
+        Raises:
+            Permanent: naming the setting that is wrong.
+
+        """
+        if not self.kafka_security_protocol.endswith("SSL"):
+            return None
+        return client_context(self.kafka_ssl_ca, self.kafka_ssl_cert, self.kafka_ssl_key, KAFKA_FILES)
 
 
 class MqttSettings(BaseSettings):

@@ -1,0 +1,343 @@
+"""Kafka as the services reach it: settings, dead letters, and what a broker sees of the client."""
+
+import asyncio
+import hashlib
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiokafka import ConsumerRecord
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+
+from caravan.errors import BadInput, Permanent, Transient
+from caravan.kafka import Producer, header, put_aside
+from caravan.settings import KafkaSettings, load
+
+# --- dead letters -------------------------------------------------------------------------------
+
+
+def record(
+    value: bytes | None, *headers: tuple[str, bytes | None], key: bytes | None = b"k"
+) -> ConsumerRecord:
+    return ConsumerRecord("edge1-images", 3, 42, 0, 0, key, value, None, 0, 0, headers)
+
+
+class Broker:
+    """Keeps what was sent; refuses what is larger than it takes."""
+
+    def __init__(self, largest: int) -> None:
+        self.largest = largest
+        self.sent: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes | None]]]] = []
+
+    async def send(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any) -> None:
+        around = sum(len(name) + len(text or b"") for name, text in headers)
+        if len(value or b"") + len(key or b"") + around > self.largest:
+            raise Permanent("more than Kafka takes here")
+        self.sent.append((topic, value, key, headers))
+
+
+HEADERS = (("trace", b"\xff\x00"), ("trace", b"again"), ("nothing", None))
+
+
+async def put(
+    broker: Broker, message: ConsumerRecord, reason: str = "not an image"
+) -> dict[str, bytes | None]:
+    """Put a message aside; return the one letter's own headers."""
+    await put_aside(broker, "detect-kafka", message, reason, "not-an-image")  # type: ignore[arg-type] # a fake
+    ((topic, _, _, headers),) = broker.sent
+    assert topic == "edge1-images-dead-letter"
+    return {name: text for name, text in headers if name.startswith("dead-letter-")}
+
+
+async def test_a_dead_letter_is_the_message_as_it_came_with_the_reason() -> None:
+    broker = Broker(10_000)
+    own = await put(broker, record(b"value", *HEADERS, ("dead-letter-reason", b"of an earlier time")))
+    assert own == {
+        "dead-letter-route": b"detect-kafka",
+        "dead-letter-reason": b"not an image",
+        "dead-letter-code": b"not-an-image",
+        "dead-letter-partition": b"3",
+        "dead-letter-offset": b"42",
+    }
+    ((_, value, key, headers),) = broker.sent
+    assert (value, key, tuple(headers[:3])) == (b"value", b"k", HEADERS)
+
+
+def count(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+@pytest.mark.parametrize("size", [9_900, 10_000, 50_000])
+async def test_of_a_message_that_is_too_large_to_be_kept_size_digest_and_place_are_kept(size: int) -> None:
+    broker = Broker(10_000)
+    names = "caravan_dead_letters_without_value_total", "caravan_dead_letters_total"
+    before = (
+        count(names[0], route="detect-kafka"),
+        count(names[1], route="detect-kafka", reason="not-an-image"),
+    )
+    own = await put(broker, record(bytes(size), *HEADERS))
+    after = (
+        count(names[0], route="detect-kafka"),
+        count(names[1], route="detect-kafka", reason="not-an-image"),
+    )
+    assert after == (before[0] + 1, before[1] + 1)
+    ((_, value, key, headers),) = broker.sent
+    assert (value, key, tuple(headers[:3])) == (None, b"k", HEADERS)
+    assert own["dead-letter-size"] == str(size).encode()
+    assert own["dead-letter-sha256"] == hashlib.sha256(bytes(size)).hexdigest().encode()
+    assert (own["dead-letter-partition"], own["dead-letter-offset"]) == (b"3", b"42")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [record(b"v", ("h", bytes(50_000))), record(b"v", key=bytes(50_000)), record(None, key=bytes(50_000))],
+)
+async def test_key_and_headers_that_are_too_large_themselves_are_left_out(message: ConsumerRecord) -> None:
+    broker = Broker(10_000)
+    own = await put(broker, message, reason="é" * 5000)
+    ((_, value, key, headers),) = broker.sent
+    assert (value, key) == (None, None)
+    assert {name for name, _ in headers} == set(own)
+
+
+async def test_while_kafka_is_away_nothing_counts_as_put_aside() -> None:
+    class Away(Broker):
+        async def send(self, *_: Any, **__: Any) -> None:
+            raise Transient("away")
+
+    labels = {"route": "detect-kafka", "reason": "not-an-image"}
+    before = count("caravan_dead_letters_total", **labels)
+    with pytest.raises(Transient):
+        await put_aside(Away(1), "detect-kafka", record(b""), "why", "not-an-image")  # type: ignore[arg-type]
+    assert count("caravan_dead_letters_total", **labels) == before
+
+
+def test_of_a_header_that_came_twice_the_last_counts_and_an_empty_one_is_none() -> None:
+    message = record(b"", ("class", b"a"), ("class", b" b "), ("label", b"c"), ("empty", b""), ("null", None))
+    assert header(message, "class", "label") == "b"
+    assert header(message, "empty", "null", "label") == "c"
+    assert header(message, "none") == ""
+    with pytest.raises(BadInput):
+        header(record(b"", ("class", b"\xff")), "class")
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def say(**variables: str) -> str:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            load(KafkaSettings)
+        return capsys.readouterr().err
+
+    return say
+
+
+def test_every_fault_is_named_at_once(said: Callable[..., str], tmp_path: Path) -> None:
+    text = said(
+        KAFKA_BOOTSTRAP_SERVERS="one:9092,,two:x",
+        KAFKA_SECURITY_PROTOCOL="SASL_SSL",
+        KAFKA_SASL_MECHANISM="NONE",
+        KAFKA_SSL_CA=str(tmp_path / "missing"),
+        KAFKA_MAX_MESSAGE_BYTES="0",
+    )
+    lines = dict(line.split(": ", 1) for line in text.splitlines())
+    assert set(lines) == {
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_SASL_MECHANISM",
+        "KAFKA_SASL_USERNAME",
+        "KAFKA_SASL_PASSWORD",
+        "KAFKA_SSL_CA",
+        "KAFKA_MAX_MESSAGE_BYTES",
+    }
+    assert "'', 'two:x'" in lines["KAFKA_BOOTSTRAP_SERVERS"]
+
+
+def test_what_the_protocol_does_not_use_is_a_fault(said: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "file.pem"
+    file.touch()
+    text = said(KAFKA_SASL_USERNAME="me", KAFKA_SASL_PASSWORD="hunter2", KAFKA_SSL_CERT=str(file))
+    assert [line.split(":")[0] for line in text.splitlines()] == [
+        "KAFKA_SASL_USERNAME",
+        "KAFKA_SASL_PASSWORD",
+        "KAFKA_SSL_CERT",
+    ]
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("servers", ["kafka", "a:9092,b:9093", " a:1 , [::1]:9092", "10.0.0.1:9092"])
+def test_servers_are_named_as_clients_of_kafka_name_them(servers: str) -> None:
+    assert KafkaSettings(kafka_bootstrap_servers=servers).kafka_bootstrap_servers == servers
+
+
+@pytest.mark.parametrize("servers", ["", ",", "a:1,", "a:b", "http://a:1", "a b:1"])
+def test_what_is_no_server_is_refused(servers: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        KafkaSettings(kafka_bootstrap_servers=servers)
+
+
+# --- TLS and SASL, as a broker sees them --------------------------------------------------------
+
+
+class Authority:
+    """An authority, with files as an operator has them."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._ca = trustme.CA()
+        self.server = self._ca.issue_cert("127.0.0.1")
+        client = self._ca.issue_cert("shopper@edge1")
+        self.ca, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+        self._ca.cert_pem.write_to_path(self.ca)
+        client.cert_chain_pems[0].write_to_path(self.cert)
+        client.private_key_pem.write_to_path(self.key)
+
+    def trusted_by(self, context: ssl.SSLContext) -> None:
+        self._ca.configure_trust(context)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ours")
+
+
+class Listener:
+    """A broker's door that notes who knocks, and speaks as much Kafka as a login takes."""
+
+    def __init__(self) -> None:
+        self.subjects: list[Any] = []
+        self.requests: list[int] = []
+        self.said: list[bytes] = []
+        self.knocked = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tls = writer.get_extra_info("ssl_object")
+        self.subjects.append((tls.getpeercert() or {}).get("subjectAltName"))
+        try:
+            while True:
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                body = await reader.readexactly(size)
+                kind, _, correlation, client = struct.unpack_from(">hhih", body)
+                rest = body[10 + max(client, 0) :]
+                self.requests.append(kind)
+                if kind == API_VERSIONS:
+                    apis = [
+                        (METADATA, 0, 1),
+                        (SASL_HANDSHAKE, 0, 1),
+                        (API_VERSIONS, 0, 0),
+                        (SASL_AUTHENTICATE, 0, 0),
+                    ]
+                    answer = struct.pack(">hi", 0, len(apis)) + b"".join(
+                        struct.pack(">hhh", *api) for api in apis
+                    )
+                elif kind == SASL_HANDSHAKE:
+                    self.said.append(rest[2:])
+                    answer = struct.pack(">hi", 0, 1) + rest
+                else:
+                    self.said.append(rest[4:])
+                    self.knocked.set()
+                    return
+                writer.write(struct.pack(">ii", len(answer) + 4, correlation) + answer)
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            self.knocked.set()
+            writer.close()
+
+
+METADATA, SASL_HANDSHAKE, API_VERSIONS, SASL_AUTHENTICATE = 3, 17, 18, 36
+
+
+@asynccontextmanager
+async def listening(tls: ssl.SSLContext | None) -> AsyncIterator[tuple[Listener, str]]:
+    listener = Listener()
+    server = await asyncio.start_server(listener.serve, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield listener, f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def door(authority: Authority) -> ssl.SSLContext:
+    """A context that asks for a certificate of this authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.server.configure_cert(context)
+    authority.trusted_by(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def knock(listener: Listener, **settings: Any) -> None:
+    """Send as a service does, which fails here; return when the listener has seen what there is to see."""
+    async with Producer(KafkaSettings(**settings)) as producer, asyncio.timeout(20):
+        with pytest.raises(Transient):
+            await producer.send("trigger", b"edge1")
+        await listener.knocked.wait()
+
+
+async def test_over_mutual_tls_the_client_shows_its_certificate(authority: Authority) -> None:
+    async with listening(door(authority)) as (listener, address):
+        await knock(
+            listener,
+            kafka_bootstrap_servers=address,
+            kafka_security_protocol="SSL",
+            kafka_ssl_ca=authority.ca,
+            kafka_ssl_cert=authority.cert,
+            kafka_ssl_key=authority.key,
+        )
+    assert listener.subjects == [(("email", "shopper@edge1"),)]
+    assert listener.requests != []
+
+
+async def test_a_server_of_another_authority_is_told_nothing(authority: Authority, tmp_path: Path) -> None:
+    async with listening(door(authority)) as (listener, address):
+        settings = KafkaSettings(
+            kafka_bootstrap_servers=address,
+            kafka_security_protocol="SASL_SSL",
+            kafka_sasl_username="me",
+            kafka_sasl_password=SecretStr("hunter2"),
+            kafka_ssl_ca=Authority(tmp_path / "theirs").ca,
+            kafka_ssl_cert=authority.cert,
+            kafka_ssl_key=authority.key,
+        )
+        async with Producer(settings) as producer:
+            with pytest.raises(Transient):
+                await producer.send("trigger", b"edge1")
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "first"),
+    [
+        ("PLAIN", b"\0edge1\0hunter2"),
+        ("SCRAM-SHA-256", b"n,,n=edge1,r="),
+        ("SCRAM-SHA-512", b"n,,n=edge1,r="),
+    ],
+)
+async def test_a_login_is_tried_with_the_mechanism_and_the_user_that_are_set(
+    authority: Authority, mechanism: str, first: bytes
+) -> None:
+    context = door(authority)
+    context.verify_mode = ssl.CERT_NONE
+    async with listening(context) as (listener, address):
+        await knock(
+            listener,
+            kafka_bootstrap_servers=f"127.0.0.1:1,{address}",
+            kafka_security_protocol="SASL_SSL",
+            kafka_sasl_mechanism=mechanism,
+            kafka_sasl_username="edge1",
+            kafka_sasl_password="hunter2",
+            kafka_ssl_ca=authority.ca,
+        )
+    handshake, login, *_ = listener.said
+    assert handshake == mechanism.encode()
+    assert login.startswith(first) if mechanism.startswith("SCRAM") else login.endswith(first)
+    if mechanism.startswith("SCRAM"):
+        assert b"hunter2" not in login

@@ -200,6 +200,11 @@ def test_bytes_that_are_no_text_come_back_as_base64(web: httpx.Client) -> None:
     assert (output["data"], output["parameters"]) == (["/wA=", "YQ=="], {"content_type": "base64"})
 
 
+def test_what_is_null_is_left_out(web: httpx.Client) -> None:
+    given = {**GOOD, "parameters": None}
+    assert outputs(web, "half", given, id=None, parameters=None, outputs=None)["z"] == [3.0]
+
+
 def test_nothing_is_a_batch_too(web: httpx.Client) -> None:
     answer = infer(web, "scores", tensor("x", "FP32", [0, 3], []))[1]["outputs"]
     assert [(one["shape"], one["data"]) for one in answer] == [([0], []), ([0, 3], [])]
@@ -321,10 +326,13 @@ GOOD = tensor("x", "FP32", [1], [1.0])
         ({"inputs": [{**GOOD, "data": [[[1.0]]]}]}, "data of FP32 has to be numbers"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1]}]}, "either data or the parameter"),
         ('{"id":"\\ud800","inputs":[]}', "surrogate"),
+        (json.dumps({"inputs": [GOOD], "id": "?"}).encode().replace(b"?", b"\xff"), "request is not UTF-8"),
     ],
 )
 def test_a_request_that_is_wrong_is_refused_with_the_reason(web: httpx.Client, body: Any, words: str) -> None:
-    answer = web.post("/v2/models/half/infer", content=body if isinstance(body, str) else json.dumps(body))
+    answer = web.post(
+        "/v2/models/half/infer", content=body if isinstance(body, (str, bytes)) else json.dumps(body)
+    )
     assert answer.status_code == 400, answer.text
     assert list(answer.json()) == ["error"]
     assert words in answer.json()["error"]
@@ -345,6 +353,12 @@ def test_whole_numbers_are_looked_at_closely(
     both = (tensor("a", datatype, [1], [value]), tensor("b", "FP32", [1], [1.0]))
     status, answer = infer(web, "pair", *both)
     assert (status, answer["error"]) == (400, f'input "a": {words}')
+
+
+def test_an_op_that_fails_on_bytes_is_a_400_in_its_own_words(web: httpx.Client) -> None:
+    status, answer = infer(web, "text", tensor("image_b64", "BYTES", [1], ["/wA="], content_type="base64"))
+    assert status == 400
+    assert "could not correctly convert string" in answer["error"]
 
 
 def test_what_is_no_base64_is_refused(web: httpx.Client) -> None:

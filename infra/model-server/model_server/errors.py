@@ -102,6 +102,9 @@ def from_exception(error: BaseException) -> ServingError:
     """Translate what TensorFlow raised: an op's error keeps its code, all else is INTERNAL."""
     if isinstance(error, ServingError):
         return error
+    if isinstance(error, UnicodeDecodeError):
+        # An op failed, and its words, which hold some of the input, are no text: the code is lost on the way.
+        return invalid(op_message(error.object.decode("utf-8", "replace")))
     number = getattr(error, "error_code", None)
     code = Code(number) if isinstance(number, int) and number in set(Code) else Code.INTERNAL
     return ServingError(code, op_message(getattr(error, "message", None) or str(error)))

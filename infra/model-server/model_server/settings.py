@@ -18,6 +18,8 @@ from model_server.textproto import BATCHING_PARAMETERS, MONITORING_CONFIG
 
 TENSORFLOW = "tensorflow"
 DEFAULT_NAME = "model"
+# Of JSON, which is many times as large once it is read.
+MAX_REST_BODY = 64 << 20
 S3_SCHEME = "s3://"
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 _TRUE = frozenset({"true", "1", "t", "yes", "y"})
@@ -92,7 +94,7 @@ class Settings:
     port: int = 8500
     rest_api_port: int = 8501
     rest_api_timeout: float = 30.0
-    max_rest_body: int = 256 << 20
+    max_rest_body: int = MAX_REST_BODY
     batching: BatchingParameters | None = field(default_factory=BatchingParameters)
     poll_seconds: float = 1.0
     max_load_retries: int = 5
@@ -174,7 +176,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         "--rest_api_timeout_in_ms", type=int, default=30000, help="a REST call may take (%(default)s)"
     )
     doors.add_argument(
-        "--max_rest_body_bytes", type=int, default=256 << 20, help="largest REST body, unpacked (%(default)s)"
+        "--max_rest_body_bytes",
+        type=int,
+        default=MAX_REST_BODY,
+        help="largest REST body, unpacked (%(default)s)",
     )
     _switch(doors, "--enable_cors_support", default=False, text="let browsers of other origins call REST")
     doors.add_argument(

@@ -69,7 +69,7 @@ class V2:
         answer, tail = await here_or_there(
             response.ByteSize(), lambda: v2_answer.inference(inference, response)
         )
-        if not tail:
+        if tail is None:
             return json_response(answer)
         headers = {HEADER_LENGTH: str(len(answer))}
         return Response(answer + tail, 200, headers, "application/octet-stream")

@@ -46,8 +46,8 @@ def definition_of(servable: Servable, signature: str) -> meta_graph_pb2.Signatur
     return servable.signatures[signature].definition
 
 
-def inference(request: Inference, response: predict_pb2.PredictResponse) -> tuple[bytes, bytes]:
-    """The answer of an inference: JSON, and the bytes that follow it. Raises ServingError."""
+def inference(request: Inference, response: predict_pb2.PredictResponse) -> tuple[bytes, bytes | None]:
+    """The answer of an inference: JSON, and the bytes that follow it, if any do. Raises ServingError."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name in request.outputs or sorted(response.outputs):
@@ -69,7 +69,7 @@ def inference(request: Inference, response: predict_pb2.PredictResponse) -> tupl
     answer: dict[str, Any] = {"model_name": spec.name, "model_version": str(spec.version.value)}
     if request.id is not None:
         answer["id"] = request.id
-    return to_json({**answer, "outputs": outputs}), b"".join(tail)
+    return to_json({**answer, "outputs": outputs}), b"".join(tail) if tail else None
 
 
 def _tensors(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> list[dict[str, Any]]:

@@ -140,9 +140,11 @@ def _input(name: str, one: Document, tail: "_Tail") -> Input:
     parameters = _parameters(one)
     shape = v2_tensors.check_shape(one.get("shape"))
     size = parameters.get("binary_data_size")
-    if (size is None) == ("data" not in one):
+    data = one.get("data")
+    if (size is None) == (data is None):
         raise invalid("either data or the parameter binary_data_size is needed")
-    data = one["data"] if size is None else tail.take(size)
+    if size is not None:
+        data = tail.take(size)
     return Input(name, datatype, shape, data, parameters.get(CONTENT_TYPE) == BASE64)
 
 
@@ -175,24 +177,34 @@ def _naming(name: str) -> Iterator[None]:
         raise ServingError(exc.code, f"{name}: {exc.message}") from exc
 
 
+def _given(document: Document, key: str, default: Any) -> Any:
+    """A member, or the default if it is missing or null, as some clients write what they leave out."""
+    value = document.get(key)
+    return default if value is None else value
+
+
 def _objects(document: Document, key: str) -> list[Document]:
-    value = document.get(key, [])
+    value = _given(document, key, [])
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise invalid(f"{key} has to be a list of objects")
     return value
 
 
 def _parameters(document: Document) -> Document:
-    value = document.get("parameters", {})
+    value = _given(document, "parameters", {})
     if not isinstance(value, dict):
         raise invalid("parameters has to be an object")
     return value
 
 
 def _string(document: Document, key: str, what: str, default: str = "") -> str:
-    value = document.get(key, default)
+    value = _given(document, key, default)
     if not isinstance(value, str) or not (value or key == "id"):
         raise invalid(f"{key} of {what} has to be a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise invalid(f"{key} of {what} is not UTF-8") from exc
     return value
 
 

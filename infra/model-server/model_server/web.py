@@ -23,8 +23,8 @@ DOOR = "rest"
 class WebOptions:
     """How the port behaves. `timeout` is in seconds, `max_body` in bytes after unpacking."""
 
-    timeout: float = 30.0
-    max_body: int = 256 << 20
+    timeout: float
+    max_body: int
     cors: bool = False
     prometheus_path: str | None = None
 

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 import pytest_asyncio
 import requests
+from onnx import TensorProto, helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 from pydantic import SecretStr
 
 from caravan import s3 as store
-from caravan.contracts import version_prefix
+from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
 from caravan.settings import S3Address
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
@@ -36,22 +38,13 @@ from local_stack.tls.certificates import ensure
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MODEL = "tea_model_b64"
-MAKE_MODEL = '''
-"""Green photos are green tea, all others are other."""
-import sys
-import tensorflow as tf
-
-@tf.function(input_signature=[tf.TensorSpec([1], tf.string, name="image_b64")])
-def default(image_b64):
-    pixels = tf.cast(tf.io.decode_image(image_b64[0], channels=3, expand_animations=False), tf.float32)
-    red, green, blue = tf.unstack(tf.reduce_mean(pixels, [0, 1]))
-    return tf.stack([tf.where(green > red + blue, "tea-green", "other"), "0.9"])
-
-module = tf.Module()
-module.default = default
-tf.saved_model.save(module, sys.argv[1], signatures={"serving_default": default})
-'''
+MODELS = {
+    "tea_model_b64": {"classes": ["tea-green", "other"]},
+    "fashion_classifier": {"classes": ["Bag", "Coat"]},
+}
+CONFIG_OF_ONE = (
+    'config {{ name: "{name}" base_path: "s3://production/models/{name}" model_platform: "onnx" }}'
+)
 SECONDS = 30
 
 
@@ -71,31 +64,59 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def model(height: int, width: int, weights: list[list[float]], bias: list[float]) -> bytes:
+    """Return an ONNX model of images [N, H, W, C] of 0..1: by their mean colour, one class or the other."""
+    shape: list[str | int | None] = ["N", height, width, len(weights)]
+    initial = [
+        numpy_helper.from_array(np.array(values, np.float32), name)
+        for name, values in (("weights", weights), ("bias", bias))
+    ]
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "by-colour",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])],
+        initial,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return bytes(made.SerializeToString())
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """A shopper with a small model, behind plain MQTT and behind the door with TLS."""
-    model = tmp_path_factory.mktemp("model") / "1"
-    making = asyncio.create_task(run(sys.executable, "-c", MAKE_MODEL, str(model)))
-    async with Stack(certs.parent, parts=("shopper", "mqtt-tls"), tls="on") as stack:
-        await making
+async def shop(certs: Path) -> AsyncIterator[Stack]:
+    """A shopper with two small models, behind plain MQTT and behind the door with TLS, and the hub."""
+    settings = {"MODELS": json.dumps(MODELS), "WINDOW_SECONDS": "1"}
+    parts = ("shopper", "mqtt-tls", "hub")
+    async with Stack(certs.parent, parts=parts, tls="on", environment=settings) as stack:
         key = SecretStr("any")
         bucket = store.open_bucket(
             S3Address(stack.url("s3-edge1"), key, key, "us-east-1", None), "production"
         )
-        files = [path for path in model.rglob("*") if path.is_file()]
-        for path in sorted(files, key=lambda path: path.name == "saved_model.pb"):
-            name = f"{version_prefix(MODEL, 1)}{path.relative_to(model).as_posix()}"
-            await store.write(bucket, name, path.read_bytes())
-        await answers(stack.url("shopper-edge1"))
+        made = {
+            "tea_model_b64": model(48, 64, [[-10, 0], [10, 0], [-10, 0]], [0, 0]),
+            "fashion_classifier": model(28, 28, [[10, 0]], [-5, 0]),
+        }
+        for name, data in made.items():
+            await store.write(bucket, f"{version_prefix(name, 1)}{ONNX_MODEL}", data)
+        config = " ".join(CONFIG_OF_ONE.format(name=name) for name in made)
+        await store.write(bucket, MODELS_CONFIG, f"model_config_list {{ {config} }}".encode())
+        for name in made:
+            await answers(f"{stack.url('shopper-edge1')}/binary?model={name}")
         yield stack
 
 
-async def answers(shopper: str) -> None:
-    """Wait until a shopper recognises things."""
+async def answers(door: str) -> None:
+    """Wait until a model answers."""
     async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
         while True:
             try:
-                if (await http.post(f"{shopper}/binary", content=GREEN)).is_success:
+                if (await http.post(door, content=GREEN)).is_success:
                     return
             except httpx.TransportError:
                 pass
@@ -276,6 +297,44 @@ async def test_requests_asks_teaches_and_uploads(shop: Stack) -> None:
             assert (stored["status"], stored["stored"]) == ("done", 2)
 
     await asyncio.to_thread(talk)
+
+
+# --- cameras ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of which the models are certain, and one of which neither is."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, data in (("green", GREEN), ("grey", GREY), ("pale", photo(64, 134, 60))):
+        (folder / f"{name}.jpg").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("over", ["http", "mqtt", "tensor"])
+async def test_cameras_are_counted_image_by_image(
+    shop: Stack, pictures: Path, over: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARAVAN_HOME", str(shop.settings.home))
+    words = [
+        "--count",
+        "3",
+        "--rate",
+        "10",
+        "--seconds",
+        "2",
+        "--data",
+        str(pictures),
+        "--over",
+        over,
+        "--tls",
+    ]
+    code, said = await run(sys.executable, "-m", "local_stack", "cameras", *words)
+    assert code == 0, said
+    assert re.search("The hub counted all [1-9][0-9]* images, each once", said)
+    classes = re.findall(r"^(tea-green|other|Bag|Coat) +([0-9]+) +([0-9]+)$", said, re.MULTILINE)
+    assert sum(int(certain) for _, certain, _ in classes) > 0
+    assert sum(int(uncertain) for _, _, uncertain in classes) > 0
 
 
 # --- Mosquitto in the broker's place ------------------------------------------------------------

@@ -250,9 +250,10 @@ def test_what_has_no_images_is_said(tmp_path: Path) -> None:
 # --- the hub ------------------------------------------------------------------------------------
 
 
-def hub_page(*counts: int) -> dict[str, object]:
-    totals = {"certain": {"a": counts[0]}, "uncertain": {}, "images": counts[0]}
-    window = {"config": {"window_size": 0.01}}
+def hub_page(count: int, threshold: float = 0.8) -> dict[str, object]:
+    totals = {"certain": {"a": count}, "uncertain": {}, "images": count}
+    times = ("2026-01-01T00:00:00.000+00:00", "2026-01-01T00:00:00.010+00:00")
+    window = {"start": times[0], "end": times[1], "threshold": threshold}
     mine = {"edge": "edge1", "camera": "cam-1", "totals": totals, "windows": [window]}
     return {"cameras": [mine, {**mine, "edge": "edge2", "totals": {}}]}
 
@@ -295,6 +296,12 @@ async def test_a_camera_that_the_hub_does_not_know_differs() -> None:
 async def test_a_hub_that_never_answers_is_an_error() -> None:
     with pytest.raises(StackError, match="does not answer"):
         await settle([httpx.Response(404)], tallied(a=1))
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_threshold_that_is_not_the_shoppers_is_said() -> None:
+    with pytest.raises(StackError, match=r"--threshold 0\.5"):
+        await settle([httpx.Response(200, json=hub_page(1, 0.5))], tallied(a=1))
 
 
 # --- the command --------------------------------------------------------------------------------

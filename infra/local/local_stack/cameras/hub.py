@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from local_stack.errors import StackError
 POLL = 0.5
 SECONDS = 10.0
 WINDOW_SECONDS = 10.0
-"""The shopper's default; the hub tells what it really is."""
+"""The shopper's default, for as long as the hub has no window to tell what it really is."""
 SLACK = 3.0
 """Seconds from a window's end to its counts at the hub, when nothing is amiss."""
 
@@ -43,12 +44,12 @@ async def settled(
         on_poll: told how long has been waited, and how things stand.
 
     Raises:
-        StackError: if the hub never answered.
+        StackError: if the hub never answered, or shows that the shopper's threshold is another.
 
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    window, last = WINDOW_SECONDS, ""
+    window, last = 0.0, ""
     found: dict[str, Comparison] | None = None
     while True:
         try:
@@ -56,13 +57,16 @@ async def settled(
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as exc:
             last = repr(exc)
         else:
-            window = max([window, *(_window(camera) for camera in cameras.values())])
+            windows = [one for name in tallies for one in cameras.get(name, {}).get("windows", ())]
+            window = max(window, *(_length(one) for one in windows)) if windows else window
+            _check_thresholds(windows, tallies)
             found = {name: compare(tally, _counted(cameras.get(name, {}))) for name, tally in tallies.items()}
             on_poll(loop.time() - began, found)
         waited = loop.time() - began
-        if found is not None and all(each.equal for each in found.values()) and waited > window + SLACK:
+        longest = window or WINDOW_SECONDS
+        if found is not None and all(each.equal for each in found.values()) and waited > longest + SLACK:
             return found
-        if waited > window + patience:
+        if waited > longest + patience:
             break
         await asyncio.sleep(POLL)
     if found is None:
@@ -84,6 +88,13 @@ def _counted(camera: Mapping[str, Any]) -> Counted:
     return Counted(*kinds)
 
 
-def _window(camera: Mapping[str, Any]) -> float:
-    sizes = [window.get("config", window).get("window_size", 0) for window in camera.get("windows", ())]
-    return max((float(size) for size in sizes), default=0.0)
+def _length(window: Mapping[str, Any]) -> float:
+    """Return a window's length in seconds."""
+    start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+    return (end - start).total_seconds()
+
+
+def _check_thresholds(windows: Iterable[Mapping[str, Any]], tallies: Mapping[str, Tally]) -> None:
+    theirs = {float(window["threshold"]) for window in windows}
+    if wrong := theirs - {tally.threshold for tally in tallies.values()}:
+        raise StackError(f"the shopper's threshold is {max(wrong):g}: say --threshold {max(wrong):g}")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,13 @@ def onnx_model(path: Path, *, kind: int = TensorProto.FLOAT) -> Job:
 async def test_a_plain_keras_like_model_loads_and_answers(tmp_path: Path) -> None:
     found = await tried(saved(tmp_path), SECONDS)
     assert (found.fault, found.classes) == (None, ("a", "b", "c"))
+    there = {path.name for path in (tmp_path / "model").iterdir()}
+    assert there <= {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
+
+
+async def test_under_the_trained_models_name_encoded_images_have_to_be_taken(tmp_path: Path) -> None:
+    found = await tried(replace(saved(tmp_path), contract=True), SECONDS)
+    assert "does not take encoded images" in str(found.fault)
 
 
 async def test_a_graph_that_writes_files_is_refused_and_writes_none(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ def try_saved_model(job: Job) -> Found:
         check_classes(job.classes, outputs[known[0]])
     answers: tuple[tuple[str, float], ...] = ()
     if job.contract:
+        _check_contract(signatures)
         with _blamed(
             "it does not answer encoded images by label and probability, as the model it follows does"
         ):
@@ -263,9 +264,18 @@ def _encoded(images: Sequence[str]) -> Iterator[bytes]:
         yield Path(image).read_bytes()
 
 
+def _check_contract(signatures: Mapping[str, Any]) -> None:
+    inputs = {name: signature.structured_input_signature[1] for name, signature in signatures.items()}
+    if "images" not in inputs.get(CLASSIFY, {}) and "image_b64" not in inputs.get(DEFAULT, {}):
+        raise Fault(
+            "it does not take encoded images (image_b64, or images in classify), as the model that is trained"
+            " under this name does: send it under another name"
+        )
+
+
 def _label_and_probability(tf: Any, signatures: Mapping[str, Any], image: bytes) -> tuple[str, float]:
     signature = signatures.get(CLASSIFY)
-    if signature is not None:
+    if signature is not None and "images" in signature.structured_input_signature[1]:
         answer = signature(images=tf.constant([image]))
         return answer["labels"].numpy()[0].decode(), float(answer["scores"].numpy()[0])
     (answer,) = signatures[DEFAULT](image_b64=tf.constant([image])).values()

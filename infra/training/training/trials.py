@@ -20,7 +20,7 @@ ANSWER_BYTES = 16 * 2**20
 async def tried(job: Job, seconds: float) -> Found:
     """Load and ask a model; whatever it does to the process that does so is a finding, too."""
     env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "HOME": job.directory}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "HOME": str(Path(job.directory).parent)}
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         stdin=PIPE,

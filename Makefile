@@ -76,6 +76,12 @@ cameras: setup ## Film with simulated cameras; compare with the hub (COUNT RATE 
 	@$(STACK) cameras --count $(COUNT) --rate $(RATE) --seconds $(DURATION) --over $(OVER) \
 		$(if $(DATA),--data '$(DATA)') $(if $(EDGE),--edge $(EDGE)) $(if $(TLS),--tls)
 
+# --- data to try it on ----------------------------------------------------------------------------
+
+.PHONY: digits.zip
+digits.zip: setup ## Write scikit-learn's handwritten digits as a training ZIP
+	@$(STACK) samples digits --out $@
+
 # --- operating it -------------------------------------------------------------------------------
 
 EDGE ?= edge1

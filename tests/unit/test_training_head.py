@@ -94,3 +94,22 @@ def test_a_head_survives_being_stored_and_something_else_is_refused(head: Head) 
     for raw in (b"", b"not an archive", head.to_bytes()[:200]):
         with pytest.raises(Permanent, match="head"):
             Head.from_bytes(raw)
+
+
+def test_where_nobody_showed_other_things_the_guard_lets_the_products_pass() -> None:
+    head, _ = fit(np.concatenate([around(0, 60, 1), around(1, 60, 2)]), ["a"] * 60 + ["b"] * 60, seed=0)
+    for axis in (0, 1):
+        assert (head.probabilities(around(axis, 400, 9))[:, axis] > 0.6).mean() > 0.98
+
+
+def test_other_things_that_come_near_a_product_are_kept_from_it() -> None:
+    def near(count: int, seed: int) -> Array:
+        """Things that share much with the product of axis 0, and differ among themselves."""
+        mixed = around(0, count, seed) + 1.2 * scattered(count, seed)
+        return np.asarray(mixed / 2, np.float32)
+
+    features = np.concatenate([around(0, 60, 1), around(1, 60, 2), near(60, 3)])
+    head, _ = fit(features, ["a"] * 60 + ["b"] * 60 + [OTHER] * 60, seed=0)
+    p = head.probabilities(near(200, 7))
+    assert (np.delete(p, head.other, axis=1).max(axis=1) > 0.6).mean() < 0.02
+    assert (head.probabilities(around(0, 200, 9))[:, 0] > 0.6).mean() > 0.95

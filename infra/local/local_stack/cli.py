@@ -1,4 +1,4 @@
-"""The commands for people: up, start, stop, status, logs, clean, demo, cameras, certs."""
+"""The commands for people: up, start, stop, status, logs, clean, demo, cameras, certs, samples."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from local_stack.launch import clean as clean_home
 from local_stack.launch import launch, part_log, supervisor_log
 from local_stack.launch import stop as stop_home
 from local_stack.plan import Plan
+from local_stack.samples.command import samples
 from local_stack.settings import StackSettings
 from local_stack.state import Phase, StackState, read_state
 from local_stack.supervisor import supervise
@@ -84,6 +85,7 @@ app.command()(demo)
 app.command()(cameras)
 app.command()(certs)
 app.command()(tls_door)
+app.add_typer(samples, name="samples")
 OF_ONE_PART = {"PORT"}
 """Settings that differ from part to part, and so are none of an operator's command."""
 

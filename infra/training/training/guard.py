@@ -10,12 +10,13 @@ from training.head import Array, Labels, damped, normalised
 
 DIRECTIONS = 128
 SHRINKAGE = 0.3
-QUANTILE = 0.05
-"""The threshold starts from what 95 of 100 images of a product reach when left out of training."""
+STRICT, LENIENT = 0.05, 0.005
+"""The threshold starts from what all but this share of a product's images reach when left out of training:
+strictly where images of `other` come as near, leniently where none does."""
 UNTRIED = 0.3
 """The threshold of a product with a single image, which cannot be left out."""
-SURE = 4.0
-"""A product's median image passes the guard with probability sigmoid(SURE) = 0.98."""
+SURE = 8.0
+"""A product's median image passes the guard with probability sigmoid(SURE) = 0.9997."""
 
 
 def nuisance(x: Array, y: Labels, other: int) -> tuple[Array, Array]:
@@ -52,30 +53,37 @@ def centres_of(space: Array, y: Labels, count: int) -> Array:
 
 
 def thresholds_of(x: Array, y: Labels, classes: Sequence[str], folds: Labels) -> tuple[Array, Array]:
-    """Set each product's threshold by what its own images reach when they are left out."""
-    cosines = np.full(len(y), np.nan, np.float32)
+    """Set each product's threshold by what its own images, and those of `other`, reach when left out.
+
+    A threshold costs right answers, so it is only as strict as `other` asks for; products without any such
+    image are guarded leniently, for nobody has shown what they could be mistaken for.
+    """
+    other = classes.index(OTHER)
+    cosines = np.full((len(y), len(classes)), np.nan, np.float32)
     for fold in np.unique(folds):
         out = folds == fold
-        if not set(np.unique(y[~out])) - {classes.index(OTHER)}:
+        if not set(np.unique(y[~out])) - {other}:
             continue
         mean = x[~out].mean(axis=0)
-        directions, damping = nuisance(x[~out], y[~out], classes.index(OTHER))
+        directions, damping = nuisance(x[~out], y[~out], other)
         centres = centres_of(normalised(damped(x[~out] - mean, directions, damping)), y[~out], len(classes))
-        space = normalised(damped(x[out] - mean, directions, damping))
-        cosines[out] = np.einsum("nf,nf->n", space, centres[y[out]])
-    tried = ~np.isnan(cosines)
-    limits = [_limit(cosines[tried & (y == label)]) for label in range(len(classes))]
+        cosines[out] = normalised(damped(x[out] - mean, directions, damping)) @ centres.T
+    tried = ~np.isnan(cosines[:, other])
+    strangers = cosines[tried & (y == other)]
+    limits = [
+        _limit(cosines[tried & (y == label), label], strangers[:, label]) for label in range(len(classes))
+    ]
     return (
         np.array([threshold for threshold, _ in limits], np.float32),
         np.array([slope for _, slope in limits], np.float32),
     )
 
 
-def _limit(cosines: Array) -> tuple[float, float]:
-    """Return threshold and slope from the cosines that a product's left-out images have to its centre."""
-    if len(cosines) < 2:  # noqa: PLR2004 - a lone image was never left out
+def _limit(own: Array, strangers: Array) -> tuple[float, float]:
+    """Return threshold and slope from the cosines that left-out images have to a product's centre."""
+    if len(own) < 2:  # noqa: PLR2004 - a lone image was never left out
         return UNTRIED, SURE / UNTRIED
-    low = float(np.quantile(cosines, QUANTILE))
     # The fewer images, the less is known of how far the product's images range.
-    threshold = low - abs(low) / math.sqrt(len(cosines))
-    return threshold, SURE / max(float(np.median(cosines)) - threshold, 0.05)
+    strict, lenient = (low - abs(low) / math.sqrt(len(own)) for low in np.quantile(own, [STRICT, LENIENT]))
+    threshold = float(np.clip(strangers.max(initial=-1), lenient, strict))
+    return threshold, SURE / max(float(np.median(own)) - threshold, 0.05)

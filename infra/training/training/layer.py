@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from training.head import SCALE, Array, Labels, normalised, softmax
 
-DECAY = np.float32(5e-4)
+DECAY = np.float32(2e-4)
 RATE = 0.01
 MOST_STEPS = 600
 PATIENCE = 30

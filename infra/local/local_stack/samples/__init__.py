@@ -1,0 +1,1 @@
+"""Data sets that others know, made into what the doors take."""

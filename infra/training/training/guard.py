@@ -10,7 +10,7 @@ from training.head import Array, Labels, damped, normalised
 
 DIRECTIONS = 128
 SHRINKAGE = 0.3
-STRICT, LENIENT = 0.05, 0.005
+STRICT, LENIENT = 0.05, 0.001
 """The threshold starts from what all but this share of a product's images reach when left out of training:
 strictly where images of `other` come as near, leniently where none does."""
 UNTRIED = 0.3

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from training.head import SCALE, Array, Labels, normalised, softmax
 
-DECAY = np.float32(2e-4)
+DECAY = np.float32(5e-5)
 RATE = 0.01
 MOST_STEPS = 600
 PATIENCE = 30
-GAIN = 1e-3
+GAIN = 1e-4
 ABSENT = np.float32(-30)
 """The bias of a class without images, which is `other`: only the guard gives it mass."""
 

@@ -22,7 +22,7 @@ from shopper import metrics, routes, scoring
 from shopper.detection import Verdict
 from shopper.ports import Sender
 from shopper.scoring import Message, Scored
-from shopper.scoring_journal import Journal
+from shopper.scoring_journal import Journal, is_damage
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -146,7 +146,7 @@ class ScoringDesk:
             taken, self._waiting = self._waiting, []
             error: Exception | None = None
             try:
-                await self._on_disk(_add, [scored for scored, _ in taken], self._clock())
+                await self.on_disk(_add, [scored for scored, _ in taken], self._clock())
             except Transient as exc:
                 error = exc
             for _, done in taken:
@@ -174,7 +174,7 @@ class ScoringDesk:
         await forever(routes.EDGE_METRICS, self._send)
 
     async def _close_windows(self) -> None:
-        if await self._on_disk(Journal.close_windows, self._clock()):
+        if await self.on_disk(Journal.close_windows, self._clock()):
             self._filled.set()
 
     async def _send(self) -> None:
@@ -185,17 +185,17 @@ class ScoringDesk:
                 await self._filled.wait()
 
     async def _send_some(self) -> int:
-        batch = await self._on_disk(Journal.oldest, SENT_AT_ONCE, BYTES_AT_ONCE)
+        batch = await self.on_disk(Journal.oldest, SENT_AT_ONCE, BYTES_AT_ONCE)
         if not batch:
             return 0
         with telemetry.exchange(routes.EDGE_METRICS):
             ends = await asyncio.gather(*map(self._sent, batch), return_exceptions=True)
             sent = [message.number for message, end in zip(batch, ends, strict=True) if end is None]
-            await self._on_disk(Journal.remove, sent)
+            await self.on_disk(Journal.remove, sent)
             for message, end in zip(batch, ends, strict=True):
                 if isinstance(end, Permanent):
                     # It must not hold up the others, and what it counted must not be lost.
-                    await self._on_disk(Journal.refuse, message.number)
+                    await self.on_disk(Journal.refuse, message.number)
                 elif end is not None:
                     raise end
         return len(batch)
@@ -221,7 +221,7 @@ class ScoringDesk:
 
     # --- the thread -------------------------------------------------------------------------------
 
-    async def _on_disk(
+    async def on_disk(
         self, job: Callable[Concatenate[Journal, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Do a job on the journal, in the one thread that ever touches it.
@@ -234,7 +234,13 @@ class ScoringDesk:
         def run() -> T:
             if self._journal is None:
                 self._journal = self._open_journal()
-            return job(self._journal, *args, **kwargs)
+            try:
+                return job(self._journal, *args, **kwargs)
+            except sqlite3.DatabaseError as exc:
+                if is_damage(exc):
+                    self._journal.put_aside()
+                    self._journal = None
+                raise
 
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, run)

@@ -77,15 +77,15 @@ class Journal:
         self._certain_score = certain_score
         self._max_bytes = max_bytes
         self._models: dict[tuple[str, int, tuple[str, ...]], int] = {}
+        self._file = folder / FILE
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = _opened(folder / FILE)
-        except sqlite3.OperationalError:
-            raise
+            self._db = _opened(self._file)
         except sqlite3.DatabaseError as exc:
-            log.error("damaged journal is put aside", file=str(folder / FILE), error=str(exc))  # noqa: TRY400
-            (folder / FILE).rename(folder / (FILE + DAMAGED))
-            self._db = _opened(folder / FILE)
+            if not is_damage(exc):
+                raise
+            _put_aside(self._file)
+            self._db = _opened(self._file)
         with self._transaction():
             self._name = self._named()
             self._db.execute("UPDATE outbox SET refused = 0 WHERE refused")
@@ -187,6 +187,11 @@ class Journal:
         """Close the file."""
         self._db.close()
 
+    def put_aside(self) -> None:
+        """Close the file and put it aside: the next journal is a new one."""
+        self.close()
+        _put_aside(self._file)
+
     # --- inside a transaction ---------------------------------------------------------------------
 
     def _add(self, scored: Scored, start: float, end: float) -> None:
@@ -270,6 +275,19 @@ class Journal:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether an error says that the file is no database any more, not only that the disk will not."""
+    return (error.sqlite_errorcode or 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _put_aside(file: Path) -> None:
+    log.error("damaged journal is put aside", file=str(file), as_=f"{file.name}{DAMAGED}")
+    for suffix in ("", "-wal", "-shm"):  # a new file must not be given the log of the old one
+        part = file.with_name(file.name + suffix)
+        if part.exists():
+            part.rename(part.with_name(part.name + DAMAGED))
 
 
 def _opened(file: Path) -> sqlite3.Connection:

@@ -1,0 +1,238 @@
+"""shopper: detections are noted before their replies, and Kafka gets each of them once."""
+
+import asyncio
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from caravan.errors import Permanent, Transient
+from shopper.detection import judge
+from shopper.ports import Prediction, Sender
+from shopper.scoring_desk import ScoringDesk
+from shopper.scoring_journal import FILE, Journal
+from shopper.shelf import Shelf
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+JPEG = b"\xff\xd8 an image"
+
+
+class Kafka:
+    """A broker that may be away or choosy, with what it has."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.loses_answers = False
+        self.largest = 10**9
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+
+    async def send(self, topic: str, value: bytes | None, *, key: bytes | None = None) -> None:
+        assert (topic, type(value), type(key)) == ("edge-metrics", bytes, bytes)
+        if self.away:
+            raise Transient("Kafka is away")
+        if len(value or b"") > self.largest:
+            raise Permanent("a message larger than Kafka takes")
+        ((_, text),) = json.loads(value or b"").items()
+        self.messages.append(((key or b"").decode(), json.loads(text)))
+        if self.loses_answers:
+            self.loses_answers = False
+            raise Transient("the connection broke before the answer")
+
+    async def make_topic(self) -> None:
+        if self.away:
+            raise Transient("Kafka is away")
+
+    def counted(self) -> Counter[str]:
+        """Images by camera, each message counted once by its id."""
+        total: Counter[str] = Counter()
+        for body in {body["id"]: body for _, body in self.messages if "camera_metrics" in body}.values():
+            for camera, counts in body["camera_metrics"].items():
+                total[camera] += sum(counts["certain"]) + sum(counts["uncertain"])
+        return total
+
+    def uncertain(self) -> list[dict[str, Any]]:
+        """Return the messages of uncertain images."""
+        return [body for _, body in self.messages if "result_class" in body]
+
+
+class Bench:
+    """A desk with a broker behind it and a clock in hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kafka = Kafka()
+        self.now = 1000.0
+        self.open_journal: Callable[[], Journal] = partial(Journal, folder, "edge1", 0.1, 0.8, 10**9)
+
+    def open(self) -> Journal:
+        """Open the journal, by whatever opens it now."""
+        return self.open_journal()
+
+    @asynccontextmanager
+    async def desk(self, *, sending: bool = True) -> AsyncIterator[ScoringDesk]:
+        """Run a desk and its loops."""
+        async with ScoringDesk(
+            self.open,
+            self.kafka.send,
+            self.kafka.make_topic,
+            certain_score=0.8,
+            window_seconds=0.1,
+            max_message_bytes=10**6,
+            clock=lambda: self.now,
+        ) as desk:
+            loops = [desk.write, desk.close_windows, *([desk.send] if sending else [])]
+            tasks = [asyncio.create_task(loop()) for loop in loops]
+            try:
+                yield desk
+                assert not [task for task in tasks if task.done()]
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def note(desk: ScoringDesk, camera: str = "till-3", score: float = 0.9) -> None:
+    prediction = Prediction("tea-green", score, "m", 1, {}, ("tea-green", "tea-lemon"), 0.001, 0.002)
+    await desk.record(judge(prediction, Shelf().catalogue, 0.6), Sender("http", camera), JPEG, AT)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def missing() -> float:
+    labels = {"sink": "edge-metrics"}
+    return REGISTRY.get_sample_value("caravan_best_effort_failures_total", labels) or 0.0
+
+
+async def test_every_detection_is_counted_once_and_each_uncertain_image_is_sent(bench: Bench) -> None:
+    async with bench.desk() as desk:
+        await asyncio.gather(*(note(desk, f"cam-{n % 3}", 0.9 if n % 5 else 0.5) for n in range(60)))
+        await note(desk, "")
+        bench.now += 1
+        await eventually(lambda: bench.kafka.counted().total() == 61)
+        assert bench.kafka.counted() == {"cam-0": 20, "cam-1": 20, "cam-2": 20, "unknown": 1}
+        assert len(bench.kafka.uncertain()) == 12
+    assert all(
+        key == body.get("camera", next(iter(body.get("camera_metrics", {})), None))
+        for key, body in bench.kafka.messages
+    )
+
+
+async def test_a_detection_is_on_the_disk_before_its_reply(bench: Bench) -> None:
+    async with bench.desk(sending=False) as desk:
+        await note(desk)
+        other = sqlite3.connect(bench.folder / FILE)
+        assert other.execute("SELECT camera, item, certain FROM detections").fetchall() == [
+            ("till-3", "tea-green", 1)
+        ]
+        other.close()
+
+
+async def test_what_kafka_could_not_take_is_sent_by_the_next_process_and_counted_once(bench: Bench) -> None:
+    bench.kafka.away = True
+    async with bench.desk() as desk:
+        for n in range(10):
+            await note(desk, score=0.5 if n == 3 else 0.9)
+            bench.now += 0.05
+    assert bench.kafka.messages == []
+    bench.kafka.away = False
+    bench.kafka.loses_answers = True
+    bench.now += 1
+    async with bench.desk():
+        await eventually(lambda: bench.kafka.counted() == {"till-3": 10} and len(bench.kafka.uncertain()) > 0)
+        await eventually(lambda: in_outbox(bench.folder) == 0)
+    ids = [body["id"] for _, body in bench.kafka.messages]
+    assert len(ids) == len(set(ids)) + 1
+
+
+async def test_what_has_ended_is_sent_before_the_process_ends(bench: Bench) -> None:
+    async with bench.desk(sending=False) as desk:
+        await note(desk)
+        bench.now += 1
+    assert bench.kafka.counted() == {"till-3": 1}
+
+
+async def test_an_image_that_the_broker_refuses_goes_without_and_counts_are_never_dropped(
+    bench: Bench,
+) -> None:
+    bench.kafka.largest = 300  # smaller than any window's message
+    async with bench.desk() as desk:
+        await note(desk, score=0.5)
+        bench.now += 1
+        await note(desk, "other")
+        bench.now += 1
+        await eventually(lambda: in_outbox(bench.folder, "refused") == 3)
+    assert bench.kafka.messages == []
+    bench.kafka.largest = 10**6
+    async with bench.desk():
+        await eventually(lambda: bench.kafka.counted() == {"till-3": 1, "other": 1})
+
+
+async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_counted(bench: Bench) -> None:
+    def broken() -> Journal:
+        raise OSError("the disk is gone")
+
+    mend, bench.open_journal = bench.open_journal, broken
+    async with ScoringDesk(
+        bench.open,
+        bench.kafka.send,
+        bench.kafka.make_topic,
+        certain_score=0.8,
+        window_seconds=0.1,
+        max_message_bytes=10**6,
+        clock=lambda: bench.now,
+    ) as desk:
+        writer = asyncio.create_task(desk.write())
+        before = missing()
+        await note(desk)
+        assert missing() == before + 1
+        bench.open_journal = mend
+        await note(desk, "later")
+        assert missing() == before + 1
+        writer.cancel()
+        await asyncio.wait([writer])
+        bench.now += 1
+    assert bench.kafka.counted() == {"later": 1}
+
+
+async def test_a_file_damaged_while_it_is_open_is_put_aside_and_the_next_detection_counted(
+    bench: Bench,
+) -> None:
+    def corrupt(journal: Journal) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    async with bench.desk() as desk:
+        await note(desk)
+        with pytest.raises(Transient):
+            await desk.on_disk(corrupt)
+        await note(desk, "later")
+        bench.now += 1
+        await eventually(lambda: bench.kafka.counted() == {"later": 1})
+    assert (bench.folder / f"{FILE}.damaged").exists()
+
+
+def in_outbox(folder: Path, where: str = "TRUE") -> int:
+    db = sqlite3.connect(folder / FILE)
+    try:
+        (count,) = db.execute(f"SELECT count(*) FROM outbox WHERE {where}").fetchone()
+    finally:
+        db.close()
+    return int(count)

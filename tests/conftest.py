@@ -10,6 +10,9 @@ from local_stack.photos import render
 from local_stack.stack import Stack
 from support.platform import EDGE, Platform
 
+QUICK = {"WINDOW_SECONDS": "2"}
+"""So that nobody waits ten seconds for a window to end."""
+
 
 @pytest.fixture(scope="session")
 def photo() -> bytes:
@@ -21,7 +24,10 @@ def photo() -> bytes:
 async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
     """A stack that serves version 1."""
     folder = tmp_path_factory.mktemp("platform")
-    async with Stack(folder / "home", edges=(EDGE,)) as stack, httpx.AsyncClient(timeout=60) as client:
+    async with (
+        Stack(folder / "home", edges=(EDGE,), environment=QUICK) as stack,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
         platform = Platform(stack, client, folder)
         await platform.upload_until_taken(platform.archive(1, other=80, tea_lemon=40, tea_earl_grey=40))
         await platform.wait_serving(1)

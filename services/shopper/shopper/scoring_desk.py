@@ -37,7 +37,7 @@ MOST_WAITING = 1000
 LATE_SECONDS = 0.05
 """A window is closed so long after its end."""
 SENT_AT_ONCE = 64
-BYTES_AT_ONCE = 4 * 2**20
+BYTES_AT_ONCE = 2**20
 LAST_SECONDS = 2.0
 """For what is still to be sent when the process ends."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO, cast
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -46,17 +48,26 @@ def configure_logging(level: str, log_format: str) -> None:
             )
         ]
     )
+    stream = cast("TextIO", _StandardError())
     structlog.configure(
         processors=shared + renderer,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, stream=stream, format="%(levelname)s %(name)s: %(message)s")
     # The client retries by itself and would fill the log while a broker is away; our own loops say it once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class _StandardError(io.TextIOBase):
+    """Standard error as it is when a line is written: a progress bar takes its place, to stay below."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 import asyncio
 import io
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -197,3 +201,52 @@ async def test_readiness_names_each_dependency() -> None:
         answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json() == {"ready": False, "checks": {"kafka": "ok", "s3": "no connection"}}
+
+
+READ_AND_END = """
+import asyncio, sys
+import obstore
+from caravan import s3
+from caravan.settings import CentralS3Settings, load
+
+s3.open_bucket(load(CentralS3Settings).central, "unused")
+
+async def read() -> None:
+    store = obstore.store.LocalStore(sys.argv[1])
+    for _ in range(20):
+        await s3.read(store, "key")
+
+asyncio.run(read())
+"""
+
+
+async def test_a_process_that_read_from_a_store_ends_well(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"content")
+
+    async def code() -> int:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", READ_AND_END, tmp_path)
+        return await process.wait()
+
+    assert set(await asyncio.gather(*(code() for _ in range(8)))) == {0}
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+LOGGING_TWICE = """
+import io, sys
+from contextlib import redirect_stderr
+from caravan.telemetry import configure_logging, log
+
+configure_logging("INFO", "json")
+for line in ("first", "second"):
+    with redirect_stderr(io.StringIO()) as written:
+        log.info(line)
+    print(written.getvalue(), end="")
+    written.close()
+"""
+
+
+def test_a_log_line_goes_where_standard_error_is_when_it_is_written() -> None:
+    done = subprocess.run([sys.executable, "-c", LOGGING_TWICE], capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["first", "second"]
+    assert not done.stderr

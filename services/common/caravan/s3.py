@@ -7,7 +7,10 @@ where it refuses us. A missing object is Python's own `FileNotFoundError`.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import hashlib
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3
 REQUEST_SECONDS = 30
+FAREWELL_SECONDS = 0.25
 PIECE = 8 * 2**20
 """Bytes of a large object that are in memory, and under way in one request."""
 
@@ -49,6 +53,7 @@ def open_bucket(address: S3Address, bucket: str) -> S3Store:
         "connect_timeout": f"{CONNECT_SECONDS}s",
         "timeout": f"{REQUEST_SECONDS}s",
     }
+    _part_from_threads()
     if address.ca is not None:
         options["root_certificate"] = address.ca.read_bytes()
     return S3Store(
@@ -61,6 +66,16 @@ def open_bucket(address: S3Address, bucket: str) -> S3Store:
         client_options=options,
         retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
     )
+
+
+@functools.cache
+def _part_from_threads() -> None:
+    """Have the store's threads end their work before the interpreter goes.
+
+    They call into Python even then, and abort a process that has done all it should
+    (https://github.com/PyO3/pyo3-async-runtimes/issues/40).
+    """
+    atexit.register(time.sleep, FAREWELL_SECONDS)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from PIL import Image
 from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Refused, Transient, Unavailable
+from caravan.sessions import Sessions
 from caravan.tokens import Tokens
 from shopper import routes
 from shopper.api import make_app
@@ -114,7 +115,7 @@ class Shopper:
             bodies=MemoryBudget(10**7),
             max_image_bytes=MAX_BYTES,
             checks={"model-server": self._check},
-            tokens=Tokens(tokens or {}),
+            sessions=Sessions(Tokens(tokens or {})),
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://shopper:8080")
@@ -391,6 +392,25 @@ async def test_a_training_image_is_taken_in(shopper: Shopper, product: str) -> N
     assert (event["name"], event["item"], event["origin"]) == ("ingestion", "Green Tea", "http")
 
 
+async def test_a_new_product_is_taken_where_the_sender_says_that_it_is_new(shopper: Shopper) -> None:
+    body = {"image": base64.b64encode(PHOTO).decode(), "product": "Mint Tea", "new": True}
+    answer = await shopper.client.post("/ingestion", json=body)
+    assert answer.json() == {"status": "done", "item": "mint-tea", "label": "mint-tea"}
+    assert shopper.keeper.captures[-1].item == "mint-tea"
+    answer = await shopper.client.post("/ingestion", json=body | {"product": "GREEN tea"})
+    assert answer.json() == {"status": "done", "item": "tea-green", "label": "Green Tea"}
+    assert is_problem(await shopper.client.post("/ingestion", json=body | {"product": "…"}), 422, "letters")
+
+
+async def test_a_repeated_request_with_its_key_is_kept_once(shopper: Shopper) -> None:
+    headers = {"Idempotency-Key": "a-photo"}
+    answers = [await shopper.client.post("/binary", content=PHOTO, headers=headers) for _ in range(2)]
+    assert answers[0].json() == answers[1].json()
+    assert len(shopper.keeper.captures) == 1
+    too_long = await shopper.client.post("/binary", content=PHOTO, headers={"Idempotency-Key": "x" * 500})
+    assert is_problem(too_long, 400, "idempotency key")
+
+
 async def test_an_unknown_product_is_refused_with_the_list(shopper: Shopper) -> None:
     assert is_problem(await shopper.ingest(product="Mint Tea"), 422, "Lemon Tea")
     assert shopper.keeper.captures == []
@@ -516,19 +536,6 @@ async def test_the_own_page_may_send(shopper: Shopper, headers: dict[str, str]) 
     assert (await shopper.client.post("/zip", headers=headers)).status_code == 200
 
 
-async def test_the_page_comes_whole_and_from_here_alone(shopper: Shopper) -> None:
-    page = await shopper.client.get("/")
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "http://" not in page.text
-    assert "https://" not in page.text
-    for path in ("/app.js", "/style.css", "/icon.svg"):
-        assert path in page.text
-        assert (await shopper.client.get(path)).status_code == 200
-    again = await shopper.client.get("/", headers={"if-none-match": page.headers["etag"]})
-    assert again.status_code == 304
-
-
 # --- several models, and what they think of other classes ---------------------------------------------
 
 
@@ -647,7 +654,7 @@ async def test_the_holder_of_a_token_is_the_camera_if_no_header_names_one(
     assert guarded.keeper.captures[0].facts["camera"] == camera
 
 
-@pytest.mark.parametrize("path", ["/", "/app.js", "/ingestion/options", "/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/ingestion/options", "/healthz", "/readyz", "/metrics"])
 async def test_reading_needs_no_token(guarded: Shopper, path: str) -> None:
     assert (await guarded.client.get(path)).status_code == 200
 

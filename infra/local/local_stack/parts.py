@@ -202,7 +202,7 @@ PARTS = (
     Part(
         "shopper", "{python} -m shopper", READY, {"http": Port("SHOPPER_PORT", 8080)},
         each_edge=True, after=("s3", "mqtt", "mqtt-tls", "model-server"), beside=("feeder",),
-        env=EDGE_ENV | {"SPOOL_DIR": "{data}"},
+        env=EDGE_ENV | {"SPOOL_DIR": "{data}", "MQTT_WS_URL": "ws://127.0.0.1:{mqtt.websocket}"},
     ),
     Part(
         "monitor", "{python} -m monitor", READY, {"http": Port("MONITOR_PORT", 8084)},

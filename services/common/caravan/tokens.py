@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping
@@ -58,6 +59,11 @@ class Tokens:
     def first(self) -> str:
         """The first token, or nothing: what a client of the same stack shows."""
         return next(iter(self._by_name.values()), b"").decode()
+
+    def seal(self, name: str, text: str) -> str:
+        """Return what only this holder's token can make of a text; empty if there is no such holder."""
+        token = self._by_name.get(name)
+        return "" if token is None else hmac.new(token, text.encode(), hashlib.sha256).hexdigest()
 
     def holder(self, authorization: str | None) -> str:
         """Return the name of who shows this `Authorization` header.

@@ -17,13 +17,15 @@ from caravan import http, telemetry
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.problems import problem
-from caravan.tokens import ANYONE, Tokens
+from caravan.sessions import Sessions
+from caravan.tokens import ANYONE
 from shopper import detection as detections
-from shopper import routes, web
+from shopper import routes
 from shopper.budget import MemoryBudget
 from shopper.cors import Cors
 from shopper.detection import Answer
 from shopper.encoding import ImageMessage, LabelledImage, ProductName, decode_image, json_limit
+from shopper.once import Once
 from shopper.ports import Picture, Push, Sender
 from shopper.shelf import Shelf
 
@@ -47,8 +49,8 @@ class Detect(Protocol):
 class Ingest(Protocol):
     """The route `ingest`, with its ports."""
 
-    async def __call__(self, image: bytes, name: str, sender: Sender) -> dict[str, str]:
-        """Take one labelled image in."""
+    async def __call__(self, image: bytes, name: str, sender: Sender, *, new: bool = ...) -> dict[str, str]:
+        """Take one labelled image in; `new` where the catalogue need not have the product."""
         ...
 
 
@@ -61,7 +63,7 @@ def make_app(
     bodies: MemoryBudget,
     max_image_bytes: int,
     checks: Mapping[str, http.Check],
-    tokens: Tokens,
+    sessions: Sessions,
 ) -> FastAPI:
     """Return the web app.
 
@@ -73,16 +75,16 @@ def make_app(
         bodies: memory that all request bodies may take.
         max_image_bytes: of an image, encoded.
         checks: what `/readyz` asks.
-        tokens: open the doors that detect, teach and send.
+        sessions: open the doors that detect, teach and send.
 
     """
     app = FastAPI(title="Caravan shopper", docs_url=None, redoc_url=None)
     app.add_middleware(Cors)
     http.install(app, checks)
     _answer_errors(app)
-    web.install(app)
+    once = Once()
     body = partial(_body, bodies)
-    admitted = partial(_admitted, tokens)
+    admitted = partial(_admitted, sessions)
     max_json_bytes = json_limit(max_image_bytes)
 
     @app.post("/detection", tags=["detection"])
@@ -94,7 +96,7 @@ def make_app(
                 with telemetry.exchange(routes.DETECT_HTTP):
                     image, model = await _decoded(_image, raw)
                     asking = replace(sender, model=sender.model or model)
-                    return _json(await detect(image, asking, answer))
+                    return _json(await once(_key(request), partial(detect, image, asking, answer)))
 
     @app.post("/binary", tags=["detection"])
     async def binary(request: Request) -> Response:
@@ -103,16 +105,17 @@ def make_app(
             answer = _answer(request)
             async with body(request, max_image_bytes) as image:
                 with telemetry.exchange(routes.DETECT_BINARY):
-                    return _json(await detect(image, sender, answer))
+                    return _json(await once(_key(request), partial(detect, image, sender, answer)))
 
     @app.post("/ingestion", tags=["training"])
     async def ingestion(request: Request) -> Response:
-        """Take a training image in: `{"image": "<base64>", "product": "<label>"}`."""
+        """Take a training image in: `{"image": "<base64>", "product": "<label>"[, "new": true]}`."""
         with admitted(request) as sender:
             async with body(request, max_json_bytes) as raw:
                 with telemetry.exchange(routes.INGEST):
-                    image, product = await _decoded(_labelled, raw)
-                    return _json(await ingest(image, product, sender))
+                    image, product, new = await _decoded(_labelled, raw)
+                    taking = partial(ingest, image, product, sender, new=new)
+                    return _json(await once(_key(request), taking))
 
     @app.get("/ingestion/options", tags=["training"])
     async def options() -> Response:
@@ -171,18 +174,23 @@ def _image(raw: bytes) -> tuple[bytes, str]:
     return decode_image(message.image), message.model
 
 
-def _labelled(raw: bytes) -> tuple[bytes, str]:
+def _labelled(raw: bytes) -> tuple[bytes, str, bool]:
     message = http.decode_json(LabelledImage, raw)
-    return decode_image(message.image), message.product
+    return decode_image(message.image), message.product, message.new
+
+
+def _key(request: Request) -> str:
+    key = request.headers.get("idempotency-key", "")
+    return f"{request.url.path}?{request.url.query} {key}" if key else ""
 
 
 @contextmanager
-def _admitted(tokens: Tokens, request: Request) -> Iterator[Sender]:
-    """Let in who shows a token, before anything of the body is read; who shows it is on every log line.
+def _admitted(sessions: Sessions, request: Request) -> Iterator[Sender]:
+    """Let in who shows a token or has a session, before anything of the body is read; who shows it is on every log line.
 
     Its name stands for the camera where no header does.
     """
-    holder = tokens.holder(request.headers.get("authorization"))
+    holder = sessions.holder(request)
     # HTTP headers are bytes; the framework reads them as Latin-1.
     camera = request.headers.get("camera", "").encode("latin-1").decode(errors="replace")
     known = "" if holder == ANYONE else holder

@@ -27,10 +27,12 @@ from caravan.contracts import (
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
-from shopper import api, routes
+from caravan.sessions import Sessions
+from shopper import api, page_api, routes
 from shopper.budget import MemoryBudget
 from shopper.class_names import ClassNames
 from shopper.codecs import Json, Tensor
+from shopper.counts import TrainingCounts
 from shopper.detection import Verdict
 from shopper.encoding import json_limit
 from shopper.feeder import FeederClient
@@ -42,6 +44,7 @@ from shopper.mqtt_door import Exchange, MqttDoor
 from shopper.ports import Sender
 from shopper.preparing import Preparing
 from shopper.push import TrainingPush
+from shopper.relay import EventRelay
 from shopper.scoring_desk import ScoringDesk
 from shopper.scoring_journal import Journal
 from shopper.settings import ShopperSettings
@@ -91,8 +94,13 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
 
         models = Models(served, settings.model_name)
 
+        relay = EventRelay()
+
         async def receive(message: aiomqtt.Message) -> None:
-            await door.receive(message)
+            if message.topic.value == MONITOR and isinstance(message.payload, bytes):
+                relay.receive(message.payload)
+            else:
+                await door.receive(message)
 
         max_message_bytes = json_limit(settings.max_image_bytes)
         tensors = Tensor(max_message_bytes, settings.max_pixels)
@@ -100,7 +108,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
             *(Exchange(topics, tensors) for topics in settings.tensor_topics),
         ]
-        mqtt = Mqtt(settings, [exchange.topics.requests for exchange in exchanges], receive)
+        mqtt = Mqtt(settings, [*(exchange.topics.requests for exchange in exchanges), MONITOR], receive)
         detect = partial(
             routes.detect,
             limits=limits,
@@ -146,6 +154,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 batches = kafka.batches(source, most=READ_AHEAD * settings.kafka_concurrency)
                 await kafka_door.serve(batches, partial(kafka.commit, source))
 
+        sessions = Sessions(tokens)
         app = api.make_app(
             detect=detect,
             ingest=ingest,
@@ -158,7 +167,14 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 "s3": partial(s3.ping, settings.edge_s3, DATA),
                 "mqtt": mqtt.ping,
             },
-            tokens=tokens,
+            sessions=sessions,
+        )
+        page_api.install(
+            app,
+            page=settings.page,
+            sessions=sessions,
+            relay=relay,
+            count=TrainingCounts(stores[DATA], shelf),
         )
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
@@ -173,7 +189,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         }
         if settings.kafka_detection:
             loops[routes.DETECT_KAFKA] = partial(forever, routes.DETECT_KAFKA, consume)
-        yield Service(app, loops)
+        yield Service(app, loops, on_stop=relay.close)
 
 
 def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringDesk:

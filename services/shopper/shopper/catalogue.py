@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from caravan.errors import BadInput, Permanent
 from shopper.price import Price
 
 MAX_LABEL = 100
+MAX_SLUG = 60
 _ITEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -101,6 +103,26 @@ class Catalogue:
             message = f"{name[:MAX_LABEL]!r} is not in the catalogue; there are: {', '.join(self.labels)}"
             raise BadInput(message, status=422)
         return product
+
+    def named_or_new(self, name: str) -> Product:
+        """Return the product of a name; one that there is not is new, its item made of the name.
+
+        Raises:
+            BadInput: 422 if no item can be made of it.
+
+        """
+        item = slug(name)
+        if not item:
+            message = f"a product's name has letters or digits, at most {MAX_LABEL} characters"
+            raise BadInput(message, status=422, reason="product-name")
+        return self._names.get(name.strip().casefold()) or self._names.get(item) or self.product(item)
+
+
+def slug(name: str) -> str:
+    """Return `bali-tea` for `Bali Tea`: safe in a key and as a class; empty where nothing is left of it."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    words = re.findall(r"[^\W_]+", plain) if len(name) <= MAX_LABEL else []
+    return "-".join(words)[:MAX_SLUG].strip("-")
 
 
 def _product(number: int, entry: Any) -> Product:

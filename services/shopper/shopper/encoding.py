@@ -30,9 +30,10 @@ class ImageMessage(BaseModel):
 
 
 class LabelledImage(ImageMessage):
-    """`{"image": "<base64>", "product": "Green Tea"}`."""
+    """`{"image": "<base64>", "product": "Green Tea"}`; `"new": true` where the catalogue need not have it."""
 
     product: str
+    new: bool = False
 
 
 class ProductName(BaseModel):

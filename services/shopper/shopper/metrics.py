@@ -22,3 +22,5 @@ SCORING_DROPPED = Counter(
     "Uncertain images that did not reach Kafka: outbox, disk or message full",
     ["reason"],
 )
+EVENT_LISTENERS = Gauge("shopper_event_listeners", "Pages that listen to the events")
+EVENTS_MISSED = Counter("shopper_events_missed_total", "Events that a slow page did not get")

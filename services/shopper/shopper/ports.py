@@ -119,6 +119,14 @@ class Push(Protocol):
         ...
 
 
+class Count(Protocol):
+    """Counts training images."""
+
+    async def __call__(self) -> dict[str, Any]:
+        """Return how many wait, by product."""
+        ...
+
+
 def now() -> datetime:
     """Return the time in UTC."""
     return datetime.now(UTC)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, NoReturn
 
 from caravan.contracts import DATA, OTHER
 from shopper import detection, events, metrics
 from shopper.detection import Answer, Record, header_safe
 from shopper.limits import ImageLimits
-from shopper.ports import Capture, Classifier, Keeper, Picture, Post, Push, Sender, now
+from shopper.ports import Capture, Classifier, Count, Keeper, Picture, Post, Push, Sender, now
+from shopper.relay import EventRelay
 from shopper.shelf import Shelf
 
 DETECT_HTTP = "detect-http"
@@ -19,6 +20,8 @@ DETECT_TENSOR = "detect-tensor"
 DETECT_KAFKA = "detect-kafka"
 INGEST = "ingest"
 INGEST_OPTIONS = "ingest-options"
+INGEST_COUNTS = "ingest-counts"
+EVENT_STREAM = "event-stream"
 PUSH_TRAINING_DATA = "push-training-data"
 PRICE = "price"
 ITEM = "item"
@@ -69,21 +72,29 @@ async def edge_metrics(send_notes: Callable[[], Awaitable[NoReturn]]) -> NoRetur
 
 
 async def ingest(
-    image: bytes, name: str, sender: Sender, *, limits: ImageLimits, shelf: Shelf, keeper: Keeper, post: Post
+    image: bytes,
+    name: str,
+    sender: Sender,
+    *,
+    new: bool = False,
+    limits: ImageLimits,
+    shelf: Shelf,
+    keeper: Keeper,
+    post: Post,
 ) -> dict[str, str]:
     """FROM a labelled image → read to its end → event → TO S3 `data`.
 
     Route `ingest`. Mandatory: the image in S3 `data` (or on the local disk until S3 is back). Best effort:
-    MQTT `monitor`.
+    MQTT `monitor`. A product that the catalogue has not is taken as a new one only where the sender says so.
     """
     at = now()
-    product = shelf.catalogue.named(name)
+    product = shelf.catalogue.named_or_new(name) if new else shelf.catalogue.named(name)
     await limits.verify(image)
     photo = await limits.as_jpeg(image)
     facts = {"label": product.item, "origin": sender.origin, "camera": header_safe(sender.camera)}
     await keeper.keep(Capture(DATA, product.item, photo, at, facts))
     post(events.ingestion(product, sender))
-    return {"status": "done"}
+    return {"status": "done", "item": product.item, "label": product.label} if new else {"status": "done"}
 
 
 async def push_training_data(push: Push) -> dict[str, Any]:
@@ -98,6 +109,19 @@ async def push_training_data(push: Push) -> dict[str, Any]:
 async def ingest_options(shelf: Shelf) -> dict[str, Any]:
     """FROM a request → TO the labels of the catalogue. Route `ingest-options`; no sinks."""
     return {"products": shelf.catalogue.labels}
+
+
+async def ingest_counts(count: Count) -> dict[str, Any]:
+    """FROM a request → TO how many training images wait, by product. Route `ingest-counts`; no sinks."""
+    return await count()
+
+
+async def event_stream(relay: EventRelay, names: Collection[str], last: str) -> AsyncIterator[bytes]:
+    """FROM MQTT `monitor` → those asked for → TO a page, as server-sent events.
+
+    Route `event-stream`. Best effort: a page that is too slow misses the oldest.
+    """
+    return relay.listen(names, last)
 
 
 async def price(item: str, shelf: Shelf) -> dict[str, Any]:

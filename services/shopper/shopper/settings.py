@@ -21,7 +21,7 @@ from caravan.settings import (
     ServiceSettings,
 )
 from caravan.tokens import TokenSettings
-from shopper import shelf
+from shopper import shelf, web
 from shopper.catalogue import CatalogueFault
 from shopper.inputs import Scale
 from shopper.models import ModelOptions, parse_options
@@ -77,6 +77,9 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     max_zip_images: int = Field(default=2000, gt=0)
     push_seconds: float = Field(default=600.0, gt=0)
 
+    mqtt_ws_url: str = Field(default="", pattern=r"^(wss?://[A-Za-z0-9.:_\[\]-]+(/[A-Za-z0-9._~/-]*)?)?$")
+    web_packages: Path = Path(__file__).parents[1] / "npm" / "node_modules"
+
     window_seconds: float = Field(default=10.0, ge=0.1, le=86_400)
     certain_score: float = Field(default=0.8, ge=0, le=1)
     max_scoring_bytes: int = Field(default=256 * MIB, ge=0)
@@ -112,6 +115,11 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     def group(self) -> str:
         """The consumer group in use."""
         return self.kafka_group or f"shopper-{self.edge}"
+
+    @property
+    def page(self) -> web.Page:
+        """What the app's pages are told."""
+        return web.Page(self.mqtt_ws_url, self.web_packages / "mqtt" / "dist" / "mqtt.esm.js")
 
     @property
     def spool(self) -> Path:

@@ -1,207 +1,151 @@
-"use strict";
+// The start: who asks, which view, what the controls of the stage do in it.
+import { call } from "./api.js";
+import * as camera from "./camera.js";
+import * as courier from "./courier.js";
+import { $, toast } from "./dom.js";
+import { listen, news } from "./news.js";
+import * as scan from "./scan.js";
 
-// Pictures are scaled here: a phone's photo is megabytes, and the model looks at 224 pixels.
-const MAX_SIDE = 640;
-const QUALITY = 0.9;
-const READY_EVERY_MS = 10000;
+const READY_EVERY_MS = 15000;
+const NEWS_MS = 12000;
+const FACTS = "caravan-app";
+const TITLES = { scan: "What does it cost?", teach: "Teach", history: "History" };
+const views = { scan };
 
-const $ = (id) => document.getElementById(id);
-let picture = null; // the scaled JPEG now on the stage
-let latest = 0; // only the answer to the newest picture is shown
+let facts = {};
+let view = "scan";
+let install = null; // the browser's offer to install the app
+let newsUntil = 0;
 
-async function answerOf(response) {
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.detail || `The shopper answered ${response.status}.`);
-  return body;
-}
-
-async function call(path, options) {
-  let response;
+async function learnFacts() {
   try {
-    response = await fetchWithToken(path, options);
+    facts = await call("app.json");
+    localStorage.setItem(FACTS, JSON.stringify(facts));
   } catch {
-    throw new Error("The shopper does not answer. Is the network there?");
+    facts = JSON.parse(localStorage.getItem(FACTS) ?? "{}"); // no network: what was true last
+    return;
   }
-  return answerOf(response);
+  if (facts.access.needed && !facts.access.holder) location.replace("login");
 }
 
-async function scaled(file) {
-  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => {
-    throw new Error("This file is not a picture that the browser can read.");
-  });
-  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
-  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return new Promise((resolve, reject) => {
-    canvas.toBlob(
-      (blob) => (blob ? resolve(blob) : reject(new Error("The picture could not be scaled."))),
-      "image/jpeg",
-      QUALITY,
-    );
-  });
-}
+// --- views ---------------------------------------------------------------------------------------
 
-function showPicture(blob) {
-  const preview = $("preview");
-  if (preview.src) URL.revokeObjectURL(preview.src);
-  preview.src = URL.createObjectURL(blob);
-  preview.hidden = false;
-  $("hint").hidden = true;
-  $("stage").classList.add("filled");
-}
-
-function clearPicture() {
-  picture = null;
-  $("preview").hidden = true;
-  $("hint").hidden = false;
-  $("stage").classList.remove("filled");
-}
-
-function showError(error) {
-  $("error").textContent = error ? error.message : "";
-  $("error").hidden = !error;
-}
-
-function showResult(answer) {
-  const known = answer.known === "true";
-  const percent = `${Math.round(answer.score * 100)} %`;
-  $("result").hidden = false;
-  $("result").classList.toggle("unknown", !known);
-  $("label").textContent = known ? answer.label : "";
-  $("price").textContent = known ? (answer.price === "N/A" ? "No price" : `$${answer.price}`) : "Not known yet";
-  $("confidence").hidden = !known;
-  $("score").value = answer.score;
-  $("percent").textContent = percent;
-  const guess = known || answer.guess === answer.item ? "" : `Perhaps ${answer.guess_label} (${percent}). `;
-  $("note").textContent = `${guess}${answer.model}, version ${answer.version}`;
-  offerTeaching(answer, known);
-}
-
-function offerTeaching(answer, known) {
-  const select = $("product");
-  const options = [new Option("Choose…", "", true, true)];
-  options[0].disabled = true;
-  for (const product of answer.products) options.push(new Option(product));
-  select.replaceChildren(...options);
-  $("teach-title").textContent = known ? "Not right? Teach it" : "Do you know it? Teach it";
-  $("taught").textContent = "";
-  $("teach").hidden = false;
-  $("teach").open = !known;
-}
-
-async function detect(file) {
-  const number = ++latest;
-  showError(null);
-  $("result").hidden = true;
-  $("teach").hidden = true;
-  $("stage").classList.add("busy");
-  try {
-    const blob = await scaled(file).catch((error) => {
-      if (number === latest) clearPicture();
-      throw error;
-    });
-    if (number !== latest) return;
-    picture = blob;
-    showPicture(blob);
-    const answer = await call("/binary", { method: "POST", body: blob, headers: { "Content-Type": "image/jpeg" } });
-    if (number === latest) showResult(answer);
-  } catch (error) {
-    if (number === latest) showError(error);
-  } finally {
-    if (number === latest) $("stage").classList.remove("busy");
+async function route() {
+  const [, name, wanted] = location.hash.match(/^#(scan|teach|history)(?:=(.*))?$/) ?? [null, "scan"];
+  const before = view;
+  view = name;
+  $("main").dataset.view = name;
+  for (const link of document.querySelectorAll(".tabs a")) {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
-}
-
-function dataUrl(blob) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(new Error("The picture could not be read."));
-    reader.readAsDataURL(blob);
-  });
-}
-
-async function teach(event) {
-  event.preventDefault();
-  const product = $("product").value;
-  const button = event.submitter || $("teach-form").querySelector("button");
-  button.disabled = true;
-  $("taught").textContent = "Keeping it…";
-  try {
-    const image = await dataUrl(picture);
-    await call("/ingestion", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ image, product }),
-    });
-    $("taught").textContent = `Kept as ${product}. Send the training images when you have a few.`;
-  } catch (error) {
-    $("taught").textContent = error.message;
-  } finally {
-    button.disabled = false;
+  document.title = `Caravan · ${TITLES[name]}`;
+  if (before !== name) {
+    views[before]?.leave?.();
+    scrollTo(0, 0);
   }
+  if (name !== "scan") views[name] ??= await import(`./${name}.js`);
+  if (view === name) await views[name].enter?.(wanted && decodeURIComponent(wanted), facts);
 }
 
-async function push() {
-  $("push").disabled = true;
-  $("pushed").textContent = "Sending…";
-  try {
-    const account = await call("/zip", { method: "POST" });
-    $("pushed").textContent = {
-      done: `${account.files} sent: ${account.stored} new, ${account.duplicates} known already.`,
-      empty: "There is nothing to send.",
-      queued: "The link is down: they will follow by themselves.",
-    }[account.status];
-  } catch (error) {
-    $("pushed").textContent = error.message;
-  } finally {
-    $("push").disabled = false;
-  }
-}
+// --- the stage -----------------------------------------------------------------------------------
 
-async function lookReady() {
-  const ready = $("ready");
-  try {
-    const state = await (await fetch("/readyz")).json();
-    const away = Object.entries(state.checks).filter(([, outcome]) => outcome !== "ok").map(([name]) => name);
-    ready.className = state.ready ? "ready yes" : "ready no";
-    ready.textContent = state.ready ? "ready" : `waiting for ${away.join(", ")}`;
-  } catch {
-    ready.className = "ready no";
-    ready.textContent = "no connection";
-  }
-}
+const act = (what, ...values) => views[view]?.[what]?.(...values);
 
-for (const id of ["camera", "file"]) {
-  $(id).addEventListener("change", (event) => {
-    const [file] = event.target.files;
-    event.target.value = ""; // the same file may be chosen again
-    if (file) detect(file);
-  });
-}
+$("start").addEventListener("click", async () => {
+  if (await camera.start()) $("shutter").focus({ preventScroll: true });
+});
+$("shutter").addEventListener("click", () => act("shoot"));
+$("burst").addEventListener("click", () => act("burst"));
+$("undo").addEventListener("click", () => act("undo"));
+$("file").addEventListener("change", (event) => {
+  const files = [...event.target.files];
+  event.target.value = ""; // the same file may be chosen again
+  if (files.length) act("takeFiles", files);
+});
 
-const stage = $("stage");
+const images = (transfer) => [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+
 for (const type of ["dragenter", "dragover"]) {
   document.addEventListener(type, (event) => {
     event.preventDefault();
-    stage.classList.add("over");
+    $("camera").classList.add("over");
   });
 }
-for (const type of ["dragleave", "drop"]) {
-  document.addEventListener(type, (event) => {
-    event.preventDefault();
-    stage.classList.remove("over");
-  });
-}
+document.addEventListener("dragleave", (event) => event.relatedTarget || $("camera").classList.remove("over"));
 document.addEventListener("drop", (event) => {
-  const [file] = event.dataTransfer.files;
-  if (file) detect(file);
+  event.preventDefault();
+  $("camera").classList.remove("over");
+  const files = images(event.dataTransfer);
+  if (files.length) act("takeFiles", files);
+  else toast("That is no photo. Drop a JPEG, PNG or WebP file.");
+});
+document.addEventListener("paste", (event) => {
+  const files = images(event.clipboardData);
+  if (files.length) act("takeFiles", files);
 });
 
-$("teach-form").addEventListener("submit", teach);
-$("push").addEventListener("click", push);
+// --- the line at the top -------------------------------------------------------------------------
+
+function state(kind, text) {
+  $("state").className = `state ${kind}`;
+  if ($("state").textContent !== text) $("state").textContent = text;
+}
+
+async function lookReady() {
+  if (Date.now() < newsUntil) return;
+  if (!navigator.onLine) return state("no", "offline");
+  try {
+    const { ready, checks } = await (await fetch("readyz", { signal: AbortSignal.timeout(8000) })).json();
+    const away = Object.keys(checks).filter((name) => checks[name] !== "ok");
+    state(ready ? "yes" : "no", ready ? "ready" : `waiting for ${away.join(", ")}`);
+  } catch {
+    state("no", "no connection");
+  }
+}
+
+news.addEventListener("news", ({ detail }) => {
+  newsUntil = Date.now() + NEWS_MS;
+  state(detail.bad ? "no" : detail.done ? "yes" : "busy", detail.text);
+  if (detail.done) toast(detail.text);
+});
+
+// --- the installed app ---------------------------------------------------------------------------
+
+async function installWorker() {
+  if (!navigator.serviceWorker) return;
+  const registration = await navigator.serviceWorker.register("sw.js", { type: "module", updateViaCache: "none" });
+  const offer = (worker) => worker && toast("A new version of this app is here.", { label: "Reload", act: () => {
+    navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), { once: true });
+    worker.postMessage("take over");
+  } });
+  if (registration.waiting && navigator.serviceWorker.controller) offer(registration.waiting);
+  registration.addEventListener("updatefound", () => {
+    const worker = registration.installing;
+    worker.addEventListener("statechange", () => {
+      if (worker.state === "installed" && navigator.serviceWorker.controller) offer(worker);
+    });
+  });
+}
+
+window.addEventListener("beforeinstallprompt", (event) => {
+  event.preventDefault();
+  install = event;
+});
+
+$("open-settings").addEventListener("click", async () => (await import("./settings.js")).openSettings(facts, install));
+window.addEventListener("hashchange", route);
+for (const type of ["online", "offline"]) window.addEventListener(type, lookReady);
+
+route();
 lookReady();
 setInterval(() => document.hidden || lookReady(), READY_EVERY_MS);
+await learnFacts();
+scan.begin(facts);
+if (!facts.access?.needed || facts.access.holder) {
+  courier.begin();
+  listen();
+  camera.resume();
+  installWorker().catch(() => {}); // without it the app works, but not offline
+}
+document.documentElement.dataset.ready = "";

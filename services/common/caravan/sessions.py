@@ -1,0 +1,146 @@
+"""Sessions of browsers at doors with tokens: a cookie that stands for a token, of use to our own pages alone.
+
+The cookie holds the holder's name, when it ends, and a seal made with the holder's token: nothing is kept
+here, a restart ends no session, and taking a token away ends all sessions that it opened.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
+
+from caravan import http
+from caravan.errors import BadInput
+from caravan.tokens import Tokens
+
+COOKIE = "caravan_session"
+SESSION_SECONDS = 30 * 24 * 3600
+SAFE = frozenset({"GET", "HEAD"})
+MAX_BODY = 4096
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+
+
+class Login(BaseModel):
+    """`{"token": "…"}`."""
+
+    token: Annotated[str, Field(max_length=512)]
+
+
+class Sessions:
+    """Tells who asks: by the header `Authorization`, or by the cookie of a page of this very origin.
+
+    Args:
+        tokens: those that open the door.
+        clock: seconds since the epoch.
+
+    """
+
+    def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.time) -> None:
+        self._tokens = tokens
+        self._clock = clock
+
+    @property
+    def needed(self) -> bool:
+        """Whether the door asks for anything."""
+        return bool(self._tokens)
+
+    def holder(self, request: Request) -> str:
+        """Return the name of who asks.
+
+        Raises:
+            BadInput: 401 if the request shows neither a token nor a session that holds.
+
+        """
+        authorization = request.headers.get("authorization")
+        if self._tokens and authorization is None and COOKIE in request.cookies:
+            return self._of_cookie(request)
+        return self._tokens.holder(authorization)
+
+    def open(self, token: str) -> str:
+        """Return the cookie for a token.
+
+        Raises:
+            BadInput: 401 if the token is not known.
+
+        """
+        name = self._tokens.holder(f"Bearer {token}")
+        ends = int(self._clock()) + SESSION_SECONDS
+        return f"{name}.{ends}.{self._tokens.seal(name, _text(name, ends))}"
+
+    def _of_cookie(self, request: Request) -> str:
+        if not is_own_page(request.method, request.headers):
+            raise BadInput("a session is for pages of this origin alone", 401, reason="foreign-session")
+        name, ends, seal = _parts(request.cookies[COOKIE])
+        own = self._tokens.seal(name, _text(name, ends))
+        if not own or not hmac.compare_digest(own.encode(), seal.encode()) or ends < self._clock():
+            raise BadInput("the session has ended: sign in again", 401, reason="no-session")
+        return name
+
+
+def install(app: FastAPI, sessions: Sessions) -> None:
+    """Give an app `POST /login` and `POST /logout`."""
+
+    @app.post("/login", tags=["access"])
+    async def login(request: Request) -> Response:
+        """Open a session: `{"token": "…"}`."""
+        message = http.decode_json(Login, await http.bounded_body(request, MAX_BODY))
+        return _with_cookie(request, sessions.open(message.token.strip()), SESSION_SECONDS)
+
+    @app.post("/logout", tags=["access"])
+    async def logout(request: Request) -> Response:
+        """End this browser's session."""
+        return _with_cookie(request, "", 0)
+
+
+def is_own_page(method: str, headers: Headers) -> bool:
+    """Tell whether a page of this origin asks, as browsers tell it; without their word it does not.
+
+    Browsers send `Sec-Fetch-Site` to safe origins only, and no `Origin` with a same-origin GET; what is left
+    there is the referrer.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in {"same-origin", "none"}
+    origin = headers.get("origin") or (headers.get("referer", "") if method in SAFE else "")
+    hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")} - {""}
+    return urlsplit(origin).netloc in hosts
+
+
+def forwarded_prefix(headers: Headers) -> str:
+    """Return the path under which a proxy shows us, without a slash at its end; empty for none."""
+    prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+    return prefix if _PREFIX.fullmatch(prefix) else ""
+
+
+def _with_cookie(request: Request, value: str, seconds: int) -> Response:
+    forwarded = request.headers.get("x-forwarded-proto", request.url.scheme)
+    response = Response(status_code=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
+    response.set_cookie(
+        COOKIE,
+        value,
+        max_age=seconds,
+        path=f"{forwarded_prefix(request.headers)}/",
+        secure=forwarded == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+def _text(name: str, ends: int) -> str:
+    return f"{COOKIE}.{name}.{ends}"
+
+
+def _parts(cookie: str) -> tuple[str, int, str]:
+    name, ends, seal = (["", "", "", *cookie.rsplit(".", 2)])[-3:]
+    return name, int(ends) if ends.isascii() and ends.isdigit() else 0, seal

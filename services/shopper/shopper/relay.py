@@ -1,0 +1,132 @@
+"""Events of the edge on their way to browsers: what MQTT `monitor` carries, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Collection
+
+from caravan.contracts import to_json
+from caravan.errors import Unavailable
+from shopper.metrics import EVENT_LISTENERS, EVENTS_MISSED
+
+RECENT = 256
+"""Events that a page which lost its connection for a moment can catch up with."""
+WAITING = 256
+"""Events that may wait for one listener; the oldest give way."""
+LISTENERS = 100
+MAX_EVENT = 2**16
+BEAT_SECONDS = 15.0
+RETRY_MS = 2000
+
+Stamped = tuple[int, str, bytes]
+"""Number, name, and the event itself as JSON."""
+
+
+class EventRelay:
+    """Hands each event to every listener; never waits for any of them.
+
+    Args:
+        listeners: how many there may be at once.
+        waiting: events that may wait for each.
+
+    """
+
+    def __init__(self, listeners: int = LISTENERS, waiting: int = WAITING) -> None:
+        self._boot = secrets.token_hex(4)
+        self._number = 0
+        self._recent: deque[Stamped] = deque(maxlen=RECENT)
+        self._listeners: set[_Listener] = set()
+        self._max_listeners = listeners
+        self._waiting = waiting
+        self._closed = False
+
+    def receive(self, payload: bytes) -> None:
+        """Take an event from the broker; what is no event is left out."""
+        if len(payload) > MAX_EVENT:
+            return
+        try:
+            event = json.loads(payload)
+        except ValueError:
+            return
+        if not isinstance(event, dict):
+            return
+        self._number += 1
+        stamped = (self._number, str(event.get("name", "")), to_json(event))
+        self._recent.append(stamped)
+        for listener in self._listeners:
+            listener.put(stamped)
+
+    def listen(self, names: Collection[str] = (), last: str = "") -> AsyncIterator[bytes]:
+        """Return the events from now on as the text of a stream, until closed.
+
+        Args:
+            names: of the events wanted; empty for all.
+            last: id of the last event seen, to catch up from.
+
+        Raises:
+            Unavailable: if there are too many listeners.
+
+        """
+        if self._closed or len(self._listeners) >= self._max_listeners:
+            raise Unavailable("too many pages listen to the events already: try again later")
+        return self._stream(_Listener(frozenset(names), self._waiting), last)
+
+    def close(self) -> None:
+        """End every stream."""
+        self._closed = True
+        for listener in self._listeners:
+            listener.wake.set()
+
+    async def _stream(self, listener: _Listener, last: str) -> AsyncIterator[bytes]:
+        self._listeners.add(listener)
+        for stamped in self._since(last):
+            listener.put(stamped)
+        EVENT_LISTENERS.set(len(self._listeners))
+        try:
+            yield f"retry: {RETRY_MS}\n: hello\n\n".encode()
+            while not self._closed:
+                try:
+                    async with asyncio.timeout(BEAT_SECONDS):
+                        await listener.wake.wait()
+                except TimeoutError:
+                    yield b": still here\n\n"
+                    continue
+                yield b"".join(self._written(stamped) for stamped in listener.take())
+        finally:
+            self._listeners.discard(listener)
+            EVENT_LISTENERS.set(len(self._listeners))
+
+    def _since(self, last: str) -> list[Stamped]:
+        boot, _, number = last.partition("-")
+        known = boot == self._boot and number.isascii() and number.isdigit()
+        return [stamped for stamped in self._recent if stamped[0] > int(number)] if known else []
+
+    def _written(self, stamped: Stamped) -> bytes:
+        number, _, event = stamped
+        return b"id: %s-%d\ndata: %s\n\n" % (self._boot.encode(), number, event)
+
+
+class _Listener:
+    """One page, and the events that wait for it."""
+
+    def __init__(self, names: frozenset[str], waiting: int) -> None:
+        self.wake = asyncio.Event()
+        self._names = names
+        self._events: deque[Stamped] = deque(maxlen=waiting)
+
+    def put(self, stamped: Stamped) -> None:
+        if self._names and stamped[1] not in self._names:
+            return
+        if len(self._events) == self._events.maxlen:
+            EVENTS_MISSED.inc()
+        self._events.append(stamped)
+        self.wake.set()
+
+    def take(self) -> list[Stamped]:
+        self.wake.clear()
+        events = list(self._events)
+        self._events.clear()
+        return events

@@ -1,0 +1,41 @@
+// The shopper's HTTP door, for pages and for the service worker.
+const PATIENCE_MS = 20000;
+
+/** Nobody answers: the same may work later. */
+export class Away extends Error {}
+
+/** The shopper said no, and why. */
+export class Refused extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+
+  /** Whether the same may be taken later, or by someone who has signed in. */
+  get later() {
+    return this.status >= 500 || [401, 408, 429].includes(this.status);
+  }
+}
+
+export async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+  } catch (error) {
+    throw new Away("The shop does not answer. Is the network there?", { cause: error });
+  }
+  if (response.status === 502 || response.status === 504) throw new Away("The way to the shop is interrupted.");
+  const body = await response.json().catch(() => ({}));
+  if (response.ok) return body;
+  if (response.status === 401 && globalThis.document) location.assign("login");
+  throw new Refused(response.status, words(response.status, body.detail));
+}
+
+export const postJson = (path, value, headers = {}) =>
+  call(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(value) });
+
+function words(status, detail) {
+  if (status === 401) return "Sign in first.";
+  if (status === 413) return "This photo is too large for the shop. Try another one.";
+  return detail ? `${detail[0].toUpperCase()}${detail.slice(1)}.`.replace(/\.\.$/, ".") : `The shop answered ${status}. Try again.`;
+}

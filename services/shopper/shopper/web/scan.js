@@ -1,0 +1,109 @@
+// Scan: a photo in, its price out. The newest photo wins; without a network it waits in the outbox.
+import { Away } from "./api.js";
+import { ask } from "./ask.js";
+import { card, isKnown, spoken } from "./answer.js";
+import * as camera from "./camera.js";
+import { $, el, icon, say, toast } from "./dom.js";
+import { news } from "./news.js";
+import * as outbox from "./outbox.js";
+import { scaled, thumbnail } from "./photo.js";
+
+let latest = 0; // only the answer to the newest photo is shown
+let shown = null; // {key, photo, thumb, answer} of the card
+let facts = {};
+
+export function begin(appFacts) {
+  facts = appFacts;
+}
+
+/** A frame of the live camera, or the camera started first. */
+export async function shoot() {
+  if (camera.isLive()) return look(() => camera.snap());
+  if (camera.hasCamera()) return camera.showLive();
+  return camera.start();
+}
+
+/** A file that was chosen, dropped or pasted. */
+export function takeFiles([file]) {
+  return look(async () => {
+    const photo = await scaled(file);
+    camera.show(photo);
+    return photo;
+  });
+}
+
+async function look(take) {
+  const number = ++latest;
+  const stage = $("camera");
+  stage.classList.add("busy");
+  try {
+    const photo = await take();
+    const thumb = await thumbnail(photo);
+    const entry = { key: crypto.randomUUID(), at: Date.now(), kind: "scan", photo, thumb };
+    const answer = await answered(entry);
+    if (number === latest) showAnswer({ ...entry, answer });
+    await outbox.remember({ ...entry, answer });
+  } catch (error) {
+    if (number === latest && !(error instanceof Kept)) showTrouble(error, take);
+    if (number === latest && error instanceof Kept) showKept();
+  } finally {
+    if (number === latest) stage.classList.remove("busy");
+  }
+}
+
+class Kept extends Error {}
+
+async function answered(entry) {
+  try {
+    return await ask(entry.photo, { mqtt: facts.mqtt, key: entry.key });
+  } catch (error) {
+    if (!(error instanceof Away)) throw error;
+    await outbox.add(entry);
+    await outbox.wakeLater();
+    throw new Kept();
+  }
+}
+
+function showAnswer(entry, note) {
+  shown = entry;
+  const tell = el("button", { id: "not-this", class: isKnown(entry.answer) ? "button" : "button primary", type: "button", onclick: () => correct(entry) },
+    isKnown(entry.answer) ? "Not this? Tell us" : "Tell us what it is");
+  put(card(entry.answer, entry.thumb, note ? el("p", {}, note) : null, el("div", { class: "row" }, tell)));
+  say(spoken(entry.answer));
+}
+
+async function correct(entry) {
+  const { openTell } = await import("./tell.js");
+  openTell(entry);
+}
+
+function showKept() {
+  const text = "No network just now. The photo is kept on this device and sent as soon as there is one; the answer lands in History.";
+  put(el("div", { class: "card stack", id: "kept" }, el("h3", {}, "Kept for later"), el("p", {}, text)));
+  say(text);
+}
+
+function showTrouble(error, take) {
+  const again = el("button", { class: "button", type: "button", onclick: () => look(take) }, "Try again");
+  put(el("div", { class: "card trouble", id: "trouble", role: "alert" }, icon("warning"), el("p", {}, error.message),
+    el("div", { class: "row" }, again)));
+}
+
+function put(content) {
+  $("how").hidden = true;
+  $("result").replaceChildren(content);
+}
+
+// What was not known may be known to the new version: look again at the photo that is on the screen.
+news.addEventListener("news", async ({ detail }) => {
+  if (!detail.done || !shown || isKnown(shown.answer)) return;
+  const entry = shown;
+  try {
+    const answer = await ask(entry.photo, { mqtt: facts.mqtt, key: crypto.randomUUID() });
+    if (shown !== entry) return;
+    showAnswer({ ...entry, answer }, isKnown(answer) ? `Learnt: version ${answer.version} knows it.` : null);
+    await outbox.remember({ ...entry, answer });
+  } catch {
+    toast("A new version serves. Scan it again.");
+  }
+});

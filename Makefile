@@ -128,6 +128,19 @@ test-stack: setup ## Run the tests against the embedded stack
 test-faults: setup ## Kill processes of a running stack and see the promises hold
 	@$(BIN)/pytest tests/faults
 
+.PHONY: web
+web: ## Fetch what the app can use and its tests need, out of npm
+	@command -v npm >/dev/null || { echo "make web needs npm (Debian: apt-get install npm)"; exit 1; }
+	@cd services/shopper/npm && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+.PHONY: test-browser
+test-browser: setup ## Drive the app with Chromium, before the real embedded stack
+	@$(BIN)/pytest tests/browser
+
+.PHONY: screenshots
+screenshots: setup ## Take pictures of every page of the app into docs/screenshots
+	@cd tests && ../$(BIN)/python -m support.screenshots ../docs/screenshots
+
 .PHONY: bench
 bench: setup ## Measure, by hand; nothing is asserted
 	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done

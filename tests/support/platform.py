@@ -123,6 +123,11 @@ class Platform:
         """Return an object's content; `part` is `s3-central` or `s3-<edge>`."""
         return await s3.read(s3.open_bucket(address(self.stack, part), bucket), key)
 
+    async def forget(self, bucket: str, prefix: str) -> None:
+        """Take objects out of a bucket at the edge."""
+        store = s3.open_bucket(address(self.stack, f"s3-{EDGE}"), bucket)
+        await s3.delete(store, list(await self.edge(bucket, prefix)))
+
     async def _list(self, part: str, bucket: str, prefix: str) -> dict[str, int]:
         store = s3.open_bucket(address(self.stack, part), bucket)
         return {entry["path"]: entry["size"] async for entry in s3.listing(store, prefix)}

@@ -1,0 +1,115 @@
+"""The app behind tokens, and behind a proxy that shows it under a path of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from playwright.async_api import expect
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from support.platform import EDGE, Platform
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+
+TOKEN = "only-for-the-phone-of-ann"
+
+
+async def test_tokens_are_enforced_and_signing_in_opens_the_app(
+    platform: Platform, open_page: Any, start_shopper: Any, photo: bytes
+) -> None:
+    shopper = await start_shopper({"TOKENS": f"ann:{TOKEN}"})
+    for path in ("binary", "zip", "events", "ingestion/counts"):
+        method = "POST" if path in {"binary", "zip"} else "GET"
+        answer = await platform.client.request(method, f"{shopper}/{path}", content=photo)
+        assert (path, answer.status_code) == (path, 401)
+
+    page = await open_page("tea-lemon", f"{shopper}/", expect="#login")
+    assert page.url == f"{shopper}/login"
+    await page.get_by_label("Token").fill("not-the-right-token")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_contain_text("This token is not known here")
+    await page.get_by_label("Token").fill(TOKEN)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{shopper}/")
+
+    (cookie,) = await page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert TOKEN not in cookie["value"]
+    assert await page.evaluate("document.cookie") == ""
+    if not await page.locator("#video").is_visible():
+        await page.locator("#start").click()
+    await page.locator("#video").wait_for()
+    await page.locator("#shutter").click()
+    await expect(page.locator("#price")).to_have_text("$4.99")
+
+    # The cookie is of no use to pages of other sites.
+    with_cookie = {"Cookie": f"{cookie['name']}={cookie['value']}"}
+    for foreign in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://elsewhere.example"}, {}):
+        answer = await platform.client.post(f"{shopper}/binary", content=photo, headers=with_cookie | foreign)
+        assert answer.status_code == 401
+    answer = await platform.client.post(
+        f"{shopper}/binary", content=photo, headers=with_cookie | {"Sec-Fetch-Site": "same-origin"}
+    )
+    assert answer.status_code == 200
+
+    await page.locator("#open-settings").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("Signed in as ann")
+    await page.locator("#sign-out").click()
+    await page.wait_for_url(f"{shopper}/login")
+    await page.goto(f"{shopper}/")
+    await page.wait_for_url(f"{shopper}/login")
+
+
+async def test_the_app_works_under_a_path_of_a_proxy(platform: Platform, open_page: Any) -> None:
+    async with proxy(platform.stack.url(f"shopper-{EDGE}"), "/a/shop") as url:
+        page = await open_page("tea-lemon", url)
+        await page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        if not await page.locator("#video").is_visible():
+            await page.locator("#start").click()
+        await page.locator("#video").wait_for()
+        await page.locator("#shutter").click()
+        await expect(page.locator("#price")).to_have_text("$4.99")
+        await page.locator(".tabs a[href='#teach']").click()
+        await page.get_by_role("radio", name="Lemon Tea").wait_for()
+        scope = await page.evaluate("navigator.serviceWorker.ready.then((one) => one.scope)")
+        assert scope == url
+        await page.context.close()
+
+
+@asynccontextmanager
+async def proxy(target: str, prefix: str) -> AsyncIterator[str]:
+    """Show a server under a path, as an ingress does."""
+    client = httpx.AsyncClient(base_url=target, timeout=60)
+
+    async def forward(request: Request) -> Response:
+        headers = {**request.headers, "x-forwarded-prefix": prefix}
+        asked = client.build_request(
+            request.method,
+            request.path_params["path"],
+            params=request.query_params,
+            headers=headers,
+            content=await request.body(),
+        )
+        answer = await client.send(asked, stream=True)
+        return StreamingResponse(answer.aiter_raw(), answer.status_code, headers=dict(answer.headers))
+
+    app = Starlette(routes=[Route(f"{prefix}/{{path:path}}", forward, methods=["GET", "POST"])])
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
+    )
+    server.config.load()
+    socket = server.config.bind_socket()
+    serving = asyncio.create_task(server.serve([socket]))
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}{prefix}/"
+    finally:
+        server.should_exit = True
+        await serving
+        await client.aclose()

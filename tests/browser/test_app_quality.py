@@ -1,0 +1,95 @@
+"""What every page has to be: accessible, small, installable, of one origin."""
+
+import json
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from support.browser import DESKTOP, PHONE
+from support.platform import EDGE, Platform
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(200)]
+
+FIRST_PAGE_BYTES = 100_000
+
+
+async def faults(page: Page, axe: str) -> list[str]:
+    """Return what axe-core finds serious or critical on the page as it is now."""
+    # Through the protocol, not as a script of the page: its policy forbids those, as it should.
+    await page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
+    await page.evaluate(axe)
+    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{rule['id']}: {[node['target'] for node in rule['nodes']]}"
+        for rule in found["violations"]
+        if rule["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_axe_finds_nothing_serious_on_any_page(
+    open_page: Any, axe: str, scheme: str, device: dict[str, Any]
+) -> None:
+    page = await open_page("tea-lemon", color_scheme=scheme, reduced_motion="reduce", **device)
+    found = {"start": await faults(page, axe)}
+    if not await page.locator("#video").is_visible():
+        await page.locator("#start").click()
+    await page.locator("#video").wait_for()
+    await page.locator("#shutter").click()
+    await page.locator("#price").wait_for()
+    found["answer"] = await faults(page, axe)
+    await page.locator("#not-this").click()
+    await page.get_by_role("radio", name="Lemon Tea").check(force=True)
+    found["tell"] = await faults(page, axe)
+    await page.keyboard.press("Escape")
+    await page.locator(".tabs a[href='#teach']").click()
+    await page.get_by_role("radio", name="Green Tea").check(force=True)
+    found["teach"] = await faults(page, axe)
+    await page.locator(".tabs a[href='#history']").click()
+    await page.locator(".entry").wait_for()
+    found["history"] = await faults(page, axe)
+    await page.locator(".entry").click()
+    await page.get_by_role("dialog").wait_for()
+    found["entry"] = await faults(page, axe)
+    await page.keyboard.press("Escape")
+    await page.locator("#open-settings").click()
+    found["settings"] = await faults(page, axe)
+    await page.goto(page.url.split("#")[0] + "login")
+    await page.get_by_label("Token").wait_for()
+    found["login"] = await faults(page, axe)
+    assert {name: each for name, each in found.items() if each} == {}
+
+
+async def test_the_first_page_is_small_and_comes_from_here_alone(open_page: Any) -> None:
+    page = await open_page()
+    await expect(page.locator("#state")).to_have_text("ready")
+    sizes = await page.evaluate(
+        "performance.getEntries().filter((one) => 'transferSize' in one)"
+        ".map((one) => [one.name, one.transferSize])"
+    )
+    # What the service worker lays in store afterwards is asked for by it, not by the page.
+    assert len(sizes) > 10
+    assert sum(size for _, size in sizes) < FIRST_PAGE_BYTES
+
+
+async def test_the_app_can_be_installed(platform: Platform, open_page: Any) -> None:
+    page = await open_page()
+    session = await page.context.new_cdp_session(page)
+    assert (await session.send("Page.getInstallabilityErrors"))["installabilityErrors"] == []
+    manifest = json.loads((await session.send("Page.getAppManifest"))["data"])
+    shopper = platform.stack.url(f"shopper-{EDGE}")
+    for one in manifest["icons"]:
+        answer = await platform.client.get(f"{shopper}/{one['src']}")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, one["type"])
+
+
+async def test_motion_rests_for_those_who_ask_for_it(open_page: Any) -> None:
+    page = await open_page("tea-lemon", reduced_motion="reduce")
+    if not await page.locator("#video").is_visible():
+        await page.locator("#start").click()
+    await page.locator("#video").wait_for()
+    await page.locator("#shutter").click()
+    await page.locator("#price").wait_for()
+    assert await page.evaluate("document.getAnimations().length") == 0

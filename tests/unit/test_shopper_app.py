@@ -1,0 +1,292 @@
+"""shopper: what its app's pages ask for."""
+
+import asyncio
+import gzip
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from obstore.store import MemoryStore
+
+from caravan import http
+from caravan.errors import Transient, Unavailable
+from caravan.sessions import Sessions
+from caravan.tokens import Tokens
+from shopper import page_api
+from shopper.catalogue import slug
+from shopper.counts import TrainingCounts
+from shopper.once import Once
+from shopper.relay import EventRelay
+from shopper.shelf import Shelf
+from shopper.web import Page
+
+TOKENS = Tokens({"ann": "a-token-of-ann"})
+
+
+class Pages:
+    """The pages with their ports, and a client before them."""
+
+    def __init__(self, page: Page | None = None, tokens: Tokens | None = None) -> None:
+        self.relay = EventRelay()
+        self.store = MemoryStore()
+        app = FastAPI()
+        http.install(app, {})
+        page_api.install(
+            app,
+            page=page or Page(),
+            sessions=Sessions(tokens or Tokens({})),
+            relay=self.relay,
+            count=TrainingCounts(self.store, Shelf()),
+        )
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://shop")
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        return await self.client.get(path, headers=headers)
+
+
+@pytest.fixture
+async def pages() -> AsyncIterator[Pages]:
+    pages = Pages()
+    async with pages.client:
+        yield pages
+
+
+# --- the files ----------------------------------------------------------------------------------
+
+
+async def test_every_file_that_a_page_names_is_there_and_named_relatively(pages: Pages) -> None:
+    worker = (await pages.get("/sw.js")).text
+    files = json.loads(worker.splitlines()[0].removeprefix("const SHELL = ").removesuffix(";"))["files"]
+    assert {"", "login", "app.js", "style.css", "sprite.svg", "manifest.webmanifest"} <= set(files)
+    named: set[str] = set()
+    for file in files:
+        answer = await pages.get(f"/{file}")
+        assert answer.status_code == 200
+        if answer.headers["content-type"].startswith(("text/", "application/")):
+            assert not re.search(r"https?://(?!www\.w3\.org)", answer.text), file
+            named |= set(re.findall(r'(?:(?:href|src)="(?!#)|from "\./)([^"$]+)"', answer.text))
+    links = {link.split("#")[0] for link in named}
+    assert links - set(files) - {"vendor/mqtt.js", "./", ""} == set()
+    assert not [link for link in links if link.startswith("/")]
+
+
+async def test_pages_forbid_what_is_inline_or_from_elsewhere(pages: Pages) -> None:
+    for path in ("/", "/login"):
+        answer = await pages.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", answer.text)
+
+
+async def test_the_policy_names_the_broker_that_browsers_may_speak_to(tmp_path: Path) -> None:
+    module = tmp_path / "mqtt.esm.js"
+    module.write_text("export default 1")
+    pages = Pages(Page("wss://broker.example:9001/mqtt", module))
+    answer = await pages.get("/")
+    assert "connect-src 'self' wss://broker.example:9001;" in answer.headers["content-security-policy"]
+    facts = (await pages.get("/app.json")).json()
+    assert facts["mqtt"] == {"url": "wss://broker.example:9001/mqtt", "module": True}
+    assert (await pages.get("/vendor/mqtt.js")).text == "export default 1"
+
+
+async def test_without_the_mqtt_package_its_switch_is_told(pages: Pages) -> None:
+    assert (await pages.get("/app.json")).json()["mqtt"] == {"url": "", "module": False}
+    assert (await pages.get("/vendor/mqtt.js")).status_code == 404
+
+
+async def test_files_travel_packed_and_only_when_they_changed(pages: Pages) -> None:
+    plain = await pages.client.get("/app.js", headers={"accept-encoding": "identity"})
+    async with pages.client.stream("GET", "/app.js", headers={"accept-encoding": "gzip"}) as packed:
+        raw = b"".join([chunk async for chunk in packed.aiter_raw()])
+    assert gzip.decompress(raw) == plain.content
+    again = await pages.get("/app.js", **{"if-none-match": plain.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_pages_are_open_and_what_they_read_is_not() -> None:
+    pages = Pages(tokens=TOKENS)
+    for path in ("/", "/login", "/app.js"):
+        assert (await pages.get(path)).status_code == 200
+    for path in ("/events", "/ingestion/counts"):
+        assert (await pages.get(path)).status_code == 401
+    assert (await pages.get("/app.json")).json()["access"] == {"needed": True, "holder": None}
+    facts = await pages.get("/app.json", authorization="Bearer a-token-of-ann")
+    assert facts.json()["access"] == {"needed": True, "holder": "ann"}
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def event(name: str, **facts: Any) -> bytes:
+    return json.dumps({"name": name, **facts}).encode()
+
+
+async def read(stream: AsyncIterator[bytes], events: int) -> list[tuple[str, Any]]:
+    """Read so many events of a stream: id and content."""
+    text = ""
+    async with asyncio.timeout(5):
+        while len(found := re.findall(r"^id: (.*)\ndata: (.*)\n\n", text, re.MULTILINE)) < events:
+            text += (await anext(stream)).decode()
+    return [(number, json.loads(data)) for number, data in found]
+
+
+async def started(relay: EventRelay, **options: Any) -> AsyncIterator[bytes]:
+    stream = relay.listen(**options)
+    assert (await anext(stream)).startswith(b"retry:")
+    return stream
+
+
+async def test_a_page_hears_the_events_it_asked_for_in_order() -> None:
+    relay = EventRelay()
+    stream = await started(relay, names=["training", "pushmodel"])
+    relay.receive(event("detection"))
+    relay.receive(event("training", progress=0.4))
+    relay.receive(b"no json")
+    relay.receive(b'["no", "event"]')
+    relay.receive(event("pushmodel", version=2))
+    heard = [content for _, content in await read(stream, 2)]
+    assert heard == [{"name": "training", "progress": 0.4}, {"name": "pushmodel", "version": 2}]
+
+
+async def test_a_page_that_comes_back_catches_up() -> None:
+    relay = EventRelay()
+    stream = await started(relay)
+    relay.receive(event("a"))
+    ((last, _),) = await read(stream, 1)
+    relay.receive(event("b"))
+    relay.receive(event("c"))
+    again = await started(relay, last=last)
+    assert [content["name"] for _, content in await read(again, 2)] == ["b", "c"]
+    other_life = await started(EventRelay(), last=last)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(other_life), 0.05)
+
+
+async def test_a_slow_page_loses_the_oldest_and_holds_nobody_up() -> None:
+    relay = EventRelay(waiting=2)
+    stream = await started(relay)
+    for number in range(5):
+        relay.receive(event("detection", number=number))
+    assert [content["number"] for _, content in await read(stream, 2)] == [3, 4]
+
+
+async def test_so_many_pages_listen_and_no_more_and_all_end_with_the_process() -> None:
+    relay = EventRelay(listeners=1)
+    stream = await started(relay)
+    with pytest.raises(Unavailable, match="too many"):
+        relay.listen()
+    relay.close()
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(anext(stream), 5)
+    with pytest.raises(Unavailable):
+        relay.listen()
+
+
+# --- counts -------------------------------------------------------------------------------------
+
+
+async def test_training_images_are_counted_by_product(pages: Pages) -> None:
+    for key in ("images/tea-green/1.jpg", "images/tea-green/2.jpg", "images/bali-tea/1.jpg", "push/x.json"):
+        await pages.store.put_async(key, b"x")
+    assert (await pages.get("/ingestion/counts")).json() == {
+        "images": 3,
+        "products": [
+            {"item": "tea-green", "label": "Green Tea", "images": 2},
+            {"item": "bali-tea", "label": "bali-tea", "images": 1},
+        ],
+    }
+
+
+async def test_a_count_is_good_for_a_moment() -> None:
+    now = [0.0]
+    store = MemoryStore()
+    count = TrainingCounts(store, Shelf(), lambda: now[0])
+    assert (await count())["images"] == 0
+    await store.put_async("images/a/1.jpg", b"x")
+    assert (await count())["images"] == 0
+    now[0] = 1.5
+    assert (await count())["images"] == 1
+
+
+# --- once ---------------------------------------------------------------------------------------
+
+
+class Act:
+    """Counts how often it is done; fails as often as told."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.done = 0
+        self.failures = failures
+        self.may = asyncio.Event()
+
+    async def __call__(self) -> dict[str, Any]:
+        await self.may.wait()
+        self.done += 1
+        if self.done <= self.failures:
+            raise Transient("not now")
+        return {"number": self.done}
+
+
+async def test_requests_with_one_key_are_done_once_at_the_same_time_or_later() -> None:
+    once, act = Once(), Act()
+    first, second = (asyncio.create_task(once("k", act)) for _ in range(2))
+    await asyncio.sleep(0)
+    act.may.set()
+    assert await first == await second == {"number": 1}
+    assert await once("k", act) == {"number": 1}
+    assert await once("other", act) == {"number": 2}
+    assert await once("", act) == {"number": 3}
+
+
+async def test_a_sender_that_goes_away_takes_the_answer_from_nobody() -> None:
+    once, act = Once(), Act()
+    first = asyncio.create_task(once("k", act))
+    await asyncio.sleep(0)
+    first.cancel()
+    act.may.set()
+    assert await once("k", act) == {"number": 1}
+
+
+async def test_what_failed_may_be_tried_again() -> None:
+    once, act = Once(), Act(failures=1)
+    act.may.set()
+    with pytest.raises(Transient):
+        await once("k", act)
+    assert await once("k", act) == {"number": 2}
+
+
+async def test_only_the_last_answers_are_remembered() -> None:
+    once, act = Once(remembered=2), Act()
+    act.may.set()
+    for key in "abc":
+        await once(key, act)
+    assert await once("c", act) == {"number": 3}
+    assert await once("a", act) == {"number": 4}
+
+
+# --- new products -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "item"),
+    [
+        ("Bali Tea", "bali-tea"),
+        ("  Bali -- Tea!  ", "bali-tea"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("Grüner Tee", "grüner-tee"),
+        ("緑茶", "緑茶"),
+        ("Nº 5", "no-5"),
+        ("...", ""),
+        ("", ""),
+        ("a" * 101, ""),
+    ],
+)
+def test_an_item_is_made_of_a_name(name: str, item: str) -> None:
+    assert slug(name) == item

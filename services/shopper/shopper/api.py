@@ -186,7 +186,7 @@ def _key(request: Request) -> str:
 
 @contextmanager
 def _admitted(sessions: Sessions, request: Request) -> Iterator[Sender]:
-    """Let in who shows a token or has a session, before anything of the body is read; who shows it is on every log line.
+    """Let in who shows a token or has a session, before the body is read; who it is stands on each log line.
 
     Its name stands for the camera where no header does.
     """

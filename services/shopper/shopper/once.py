@@ -10,7 +10,7 @@ from typing import Any
 from caravan.errors import BadInput
 
 REMEMBERED = 2000
-MAX_KEY = 128
+MAX_KEY = 256
 
 Answer = dict[str, Any]
 

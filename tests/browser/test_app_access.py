@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from support.browser import live
 from support.platform import EDGE, Platform
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -43,9 +44,7 @@ async def test_tokens_are_enforced_and_signing_in_opens_the_app(
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     assert TOKEN not in cookie["value"]
     assert await page.evaluate("document.cookie") == ""
-    if not await page.locator("#video").is_visible():
-        await page.locator("#start").click()
-    await page.locator("#video").wait_for()
+    await live(page)
     await page.locator("#shutter").click()
     await expect(page.locator("#price")).to_have_text("$4.99")
 

@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.async_api import Page, expect
 
 from local_stack.photos import render
+from support.browser import live
 from support.platform import EDGE, Platform, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -20,9 +21,7 @@ LEARN_MS = 180_000
 
 async def scan(page: Page) -> None:
     """Take a photo with the camera, started if need be."""
-    if not await page.locator("#video").is_visible():
-        await page.locator("#start").click()
-    await page.locator("#video").wait_for()
+    await live(page)
     await page.locator("#shutter").click()
 
 

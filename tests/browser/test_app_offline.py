@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
+from support.browser import live
 from support.platform import EDGE, Platform, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -21,9 +22,7 @@ async def test_photos_taken_offline_are_sent_once_when_the_network_is_back(
     await page.reload()
     await page.wait_for_selector("html[data-ready]", state="attached")
     await expect(page.locator("#state")).to_have_text("offline")
-    if not await page.locator("#video").is_visible():
-        await page.locator("#start").click()
-    await page.locator("#video").wait_for()
+    await live(page)
     for number in (1, 2):
         await page.locator("#shutter").click()
         await expect(page.locator("#kept")).to_contain_text("Kept for later")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from support.browser import DESKTOP, PHONE
+from support.browser import DESKTOP, PHONE, live
 from support.platform import EDGE, Platform
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(200)]
@@ -34,9 +34,7 @@ async def test_axe_finds_nothing_serious_on_any_page(
 ) -> None:
     page = await open_page("tea-lemon", color_scheme=scheme, reduced_motion="reduce", **device)
     found = {"start": await faults(page, axe)}
-    if not await page.locator("#video").is_visible():
-        await page.locator("#start").click()
-    await page.locator("#video").wait_for()
+    await live(page)
     await page.locator("#shutter").click()
     await page.locator("#price").wait_for()
     found["answer"] = await faults(page, axe)
@@ -77,7 +75,9 @@ async def test_the_first_page_is_small_and_comes_from_here_alone(open_page: Any)
 async def test_the_app_can_be_installed(platform: Platform, open_page: Any) -> None:
     page = await open_page()
     session = await page.context.new_cdp_session(page)
-    assert (await session.send("Page.getInstallabilityErrors"))["installabilityErrors"] == []
+    found = (await session.send("Page.getInstallabilityErrors"))["installabilityErrors"]
+    # A test's browser is one that keeps nothing; that alone may stand in the way.
+    assert [one["errorId"] for one in found] in ([], ["in-incognito"])
     manifest = json.loads((await session.send("Page.getAppManifest"))["data"])
     shopper = platform.stack.url(f"shopper-{EDGE}")
     for one in manifest["icons"]:
@@ -87,9 +87,7 @@ async def test_the_app_can_be_installed(platform: Platform, open_page: Any) -> N
 
 async def test_motion_rests_for_those_who_ask_for_it(open_page: Any) -> None:
     page = await open_page("tea-lemon", reduced_motion="reduce")
-    if not await page.locator("#video").is_visible():
-        await page.locator("#start").click()
-    await page.locator("#video").wait_for()
+    await live(page)
     await page.locator("#shutter").click()
     await page.locator("#price").wait_for()
     assert await page.evaluate("document.getAnimations().length") == 0

@@ -19,12 +19,13 @@ from PIL import Image
 from playwright.async_api import Browser, Page
 
 from local_stack.stack import Stack
-from support.browser import DESKTOP, PHONE, chromium, executable, upright, write_film
+from support.browser import DESKTOP, PHONE, chromium, executable, live, upright, write_film
 from support.platform import EDGE, Platform
 
 DEVICES: dict[str, dict[str, Any]] = {"phone": PHONE | {"device_scale_factor": 1.5}, "desktop": DESKTOP}
 SCHEMES = ("light", "dark")
 COLOURS = 256
+FLAT_COLOURS = 56
 
 Shoot = Callable[[str], Awaitable[None]]
 
@@ -68,7 +69,7 @@ async def _start(browser: Browser, url: str, folder: Path, device: str, scheme: 
 
 async def _known(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:
     async with _page(browser, url, folder, device, scheme) as (page, shoot):
-        await page.locator("#video").wait_for()
+        await live(page)
         for number in (1, 2, 3):
             await page.locator("#shutter").click()
             await page.locator(".entry, #price").first.wait_for()
@@ -98,7 +99,7 @@ async def _known(browser: Browser, url: str, folder: Path, device: str, scheme: 
 
 async def _unknown(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:
     async with _page(browser, url, folder, device, scheme) as (page, shoot):
-        await page.locator("#video").wait_for()
+        await live(page)
         await page.locator("#shutter").click()
         await page.locator("#price").wait_for()
         await shoot("unknown")
@@ -138,10 +139,16 @@ async def _page(
 
 
 def _small(picture: bytes) -> bytes:
-    """Return a PNG with a palette: a third of the bytes."""
+    """Return a PNG with a palette: a third of the bytes, and the page's own flat colours as they are."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
+    counted = image.getcolors(image.width * image.height) or []
+    most = sorted(counted, reverse=True, key=lambda one: one[0])[:FLAT_COLOURS]
+    flat = [part for _, colour in most if isinstance(colour, tuple) for part in colour]
+    others = image.quantize(COLOURS - FLAT_COLOURS, dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*flat, *others][: 3 * COLOURS])
     target = io.BytesIO()
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(target, "PNG", optimize=True)
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(target, "PNG", optimize=True)
     return target.getvalue()
 
 

@@ -138,22 +138,14 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             concurrency=settings.mqtt_concurrency,
             waiting=settings.mqtt_waiting,
         )
-        images, detections = images_topic(settings.edge), detections_topic(settings.edge)
         kafka_door = KafkaDoor(
             detect,
             producer.send,
             partial(kafka.put_aside, producer, routes.DETECT_KAFKA),
-            replies=detections,
+            replies=detections_topic(settings.edge),
             concurrency=settings.kafka_concurrency,
             within=settings.kafka_retry_seconds,
         )
-
-        async def consume() -> None:
-            await kafka.ensure_topics(settings, [images, detections, dead_letter(images)])
-            async with kafka.consumer(settings, images, group=settings.group) as source:
-                batches = kafka.batches(source, most=READ_AHEAD * settings.kafka_concurrency)
-                await kafka_door.serve(batches, partial(kafka.commit, source))
-
         sessions = Sessions(tokens)
         app = api.make_app(
             detect=detect,
@@ -188,8 +180,19 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             routes.EDGE_METRICS: partial(routes.edge_metrics, desk.send),
         }
         if settings.kafka_detection:
-            loops[routes.DETECT_KAFKA] = partial(forever, routes.DETECT_KAFKA, consume)
+            loops[routes.DETECT_KAFKA] = partial(
+                forever, routes.DETECT_KAFKA, partial(_consume, settings, kafka_door)
+            )
         yield Service(app, loops, on_stop=relay.close)
+
+
+async def _consume(settings: ShopperSettings, door: KafkaDoor) -> None:
+    images = images_topic(settings.edge)
+    topics = [images, detections_topic(settings.edge), dead_letter(images)]
+    await kafka.ensure_topics(settings, topics)
+    async with kafka.consumer(settings, images, group=settings.group) as source:
+        batches = kafka.batches(source, most=READ_AHEAD * settings.kafka_concurrency)
+        await door.serve(batches, partial(kafka.commit, source))
 
 
 def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringDesk:

@@ -27,7 +27,7 @@ const progress = el("p", { id: "progress", role: "status" });
 
 $("teach").append(
   el("h2", { id: "teach-title" }, "Teach the shop a product"),
-  el("p", { class: "soft" }, "Choose it, then take 15 photos or more: all sides, near and far, other places and light."),
+  el("p", { class: "soft" }, "Choose it, then take 15 photos or more, from all sides."),
   choice.element,
   el("div", { class: "card stack" }, tally, send, outcome, el("div", { class: "progress" }, meter, progress)),
 );

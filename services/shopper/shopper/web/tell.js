@@ -7,7 +7,7 @@ import { picker } from "./picker.js";
 
 export async function openTell(entry) {
   const choice = picker("What is it really?", { onchange: (product) => { save.disabled = !product; } });
-  const save = el("button", { class: "button primary", type: "button", disabled: true, onclick: () => keep() }, "Save as training photo");
+  const save = el("button", { class: "button primary save", type: "button", disabled: true, onclick: () => keep() }, "Save as training photo");
   const wrong = entry.answer && isKnown(entry.answer) ? `It was taken for ${labelOf(entry.answer)}.` : "The shop does not know it yet.";
   const box = dialog("What is it really?", picture(entry.photo, { class: "photo", alt: "Your photo" }),
     el("p", { class: "soft" }, `${wrong} Your word makes this photo a lesson.`), choice.element, save);

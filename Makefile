@@ -82,6 +82,14 @@ cameras: setup ## Film with simulated cameras; compare with the hub (COUNT RATE 
 digits.zip: setup ## Write scikit-learn's handwritten digits as a training ZIP
 	@$(STACK) samples digits --out $@
 
+.PHONY: fashion.zip apparel-score
+fashion.zip: setup ## Train a small Keras convnet on Fashion-MNIST, as a model to send (FASHION_MNIST=folder)
+	@$(STACK) samples apparel --out $@ $(if $(FASHION_MNIST),--data '$(FASHION_MNIST)')
+
+apparel-score: setup ## Ask the stack about Fashion-MNIST's 10,000 test pictures over MQTT (EDGE TLS=1)
+	@$(STACK) samples apparel-score $(if $(FASHION_MNIST),--data '$(FASHION_MNIST)') \
+		$(if $(EDGE),--edge $(EDGE)) $(if $(TLS),--tls)
+
 # --- operating it -------------------------------------------------------------------------------
 
 EDGE ?= edge1

@@ -12,12 +12,23 @@ import msgpack
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from local_stack.cameras import camera, hub
 from local_stack.cameras.camera import Film
-from local_stack.cameras.lines import Json, NoAnswer, NotSent, Refused, Tensor, answer_of, http_line
+from local_stack.cameras.lines import (
+    UNNUMBERED,
+    Json,
+    NoAnswer,
+    NotSent,
+    Refused,
+    Tensor,
+    answer_of,
+    http_line,
+)
 from local_stack.cameras.pictures import Picture, load
+from local_stack.cameras.screen import Screen
 from local_stack.cameras.tally import Answer, Counted, Tally, compare, percentile
 from local_stack.cli import app
 from local_stack.errors import StackError
@@ -147,6 +158,20 @@ async def test_a_camera_films_the_same_again_and_another_films_something_else() 
     assert first.sent[:shared] != other.sent[:shared] or shared < 3
 
 
+async def test_answers_that_are_never_the_images_class_are_remarked_on() -> None:
+    wrong, right = await film(Scripted(), 3), await film(Scripted(), 1)
+    right.right = 1
+    for tallies, said in (
+        ({"a": wrong}, True),
+        ({"a": wrong, "b": right}, False),
+        ({"a": tallied(x=2)}, False),
+    ):
+        console = Console(file=io.StringIO(), width=130)
+        Screen(console).account(tallies, 1, 0, None)
+        assert isinstance(console.file, io.StringIO)
+        assert ("has the model learnt them?" in console.file.getvalue()) is said
+
+
 # --- lines --------------------------------------------------------------------------------------
 
 
@@ -207,7 +232,7 @@ def test_a_message_is_what_its_door_takes() -> None:
     assert topic == "detection/cam-1"
     assert base64.b64decode(json.loads(payload)["image"]) == PICTURE.data
     reply = json.dumps({"known": "true", "item": "a", "score": 1}).encode()
-    assert Json("").reply("response/detection/cam-1", reply)[:2] == ("cam-1", None)
+    assert Json("").reply("response/detection/cam-1", reply)[:2] == ("cam-1", UNNUMBERED)
 
     tensor = Tensor("apparel_images", "apparel-predict", "m")
     _, payload = tensor.request("cam-1", 7, Picture("", encoded("L", (28, 28))))

@@ -42,18 +42,19 @@ async def run(
             await asyncio.sleep(wait)
         elif loop.time() - began > film.seconds:
             return
-        await _shoot(name, film, line, rng.choice(pictures), tally)
+        await shoot(name, line, rng.choice(pictures), tally, film.deadline)
 
 
-async def _shoot(name: str, film: Film, line: Line, picture: Picture, tally: Tally) -> None:
+async def shoot(name: str, line: Line, picture: Picture, tally: Tally, deadline: float) -> None:
+    """Send an image until it is taken or `deadline` seconds are over, and note what became of it."""
     loop = asyncio.get_running_loop()
     began, pause = loop.time(), FIRST_PAUSE
     tally.sent += 1
     while True:
         try:
-            answer = await line.ask(name, picture, film.deadline)
+            answer = await line.ask(name, picture, deadline)
         except NotSent as exc:
-            if loop.time() + pause > began + film.deadline:
+            if loop.time() + pause > began + deadline:
                 tally.fail(str(exc), unknown=False)
                 return
             tally.retried += 1

@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from caravan.contracts import DEFAULT_MODEL
-from caravan.errors import CaravanError
 from caravan.telemetry import configure_logging
+from local_stack.cameras.data_sets import RENDERED, models
+from local_stack.exits import failures_told
+from local_stack.samples import apparel
 from local_stack.settings import StackSettings
 
-TENSOR_MODEL = "fashion_classifier"
-INTERRUPTED = 130
 PAGE = 130
 """Columns of a line where there is no terminal to ask."""
 
@@ -32,13 +31,20 @@ def cameras(  # noqa: PLR0917  each is an option
     ] = "mqtt",
     edge: Annotated[str, typer.Option(help="Whose shopper; the first edge by default.")] = "",
     data: Annotated[
-        str, typer.Option(help="'rendered', or a ZIP or folder of images (class = inner folder).")
-    ] = "rendered",
+        str,
+        typer.Option(
+            help="'rendered', 'digits', 'fashion', or a ZIP or folder of images (class = inner folder)."
+        ),
+    ] = RENDERED,
     model: Annotated[
-        str, typer.Option(help=f"Model to ask; the shopper's own, for tensors {TENSOR_MODEL}.")
+        str,
+        typer.Option(
+            help="Model to ask. By default the shopper's own; for fashion, and images of your own as tensors,"
+            f" {apparel.MODEL}."
+        ),
     ] = "",
-    topic: Annotated[str, typer.Option(help="Of tensors.")] = "apparel_images",
-    replies: Annotated[str, typer.Option(help="Topic of the answers to tensors.")] = "apparel-predict",
+    topic: Annotated[str, typer.Option(help="Of tensors.")] = apparel.REQUESTS,
+    replies: Annotated[str, typer.Option(help="Topic of the answers to tensors.")] = apparel.REPLIES,
     deadline: Annotated[float, typer.Option(help="Seconds until an image is given up.", min=0.1)] = 30.0,
     threshold: Annotated[
         float,
@@ -77,9 +83,11 @@ def cameras(  # noqa: PLR0917  each is an option
 
       python -m local_stack cameras --over tensor --data DIR   pixels as msgpack
 
+      python -m local_stack cameras --over tensor --data fashion   28 x 28, from Fashion-MNIST
+
     [bold]Exit code[/bold]: 0 only if there were answers and the hub agrees on each. 130 after Ctrl-C.
     """
-    console, failures = Console(), Console(stderr=True)
+    console = Console()
     if not console.is_terminal:
         console.width = PAGE
     configure_logging("WARNING", "console")
@@ -90,14 +98,14 @@ def cameras(  # noqa: PLR0917  each is an option
     from local_stack.cameras.run import Shoot, shoot  # noqa: PLC0415
     from local_stack.cameras.screen import Screen  # noqa: PLC0415
 
-    default = TENSOR_MODEL if over == "tensor" else os.environ.get("MODEL_NAME", "") or DEFAULT_MODEL
+    asked, serves = models(model, data, over, os.environ.get("MODEL_NAME", ""))
     plan = Shoot(
         cameras=count,
         film=Film(rate, seconds, deadline),
         over=over,
         shared=shared,
-        model=model,
-        serves=model or default,
+        model=asked,
+        serves=serves,
         topic=topic,
         replies=replies,
         threshold=threshold,
@@ -105,7 +113,7 @@ def cameras(  # noqa: PLR0917  each is an option
         patience=patience,
     )
     screen = Screen(console)
-    try:
+    with failures_told():
         home = StackSettings.read(os.environ).home
         doors = doors_of(home, edge, tls=tls, hub=check)
         with screen.preparing(data) as progress:
@@ -116,15 +124,6 @@ def cameras(  # noqa: PLR0917  each is an option
             f" {len(pictures)} images of {data}"
         )
         filmed = asyncio.run(shoot(plan, doors, pictures, screen, compare=check))
-    except KeyboardInterrupt as exc:
-        failures.print("Interrupted.", style="yellow")
-        raise typer.Exit(INTERRUPTED) from exc
-    except CaravanError as exc:
-        failures.print(str(exc), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from exc
-    except ExceptionGroup as group:
-        failures.print(str(group.exceptions[0]), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from group
     screen.account(filmed.tallies, filmed.seconds, filmed.cpu_seconds, filmed.comparisons)
     sys.exit(0 if filmed.good else 1)
 

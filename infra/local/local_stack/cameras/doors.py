@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from caravan.contracts import DEFAULT_MODEL
 from caravan.settings import MqttSettings
 from caravan.tokens import TokenSettings
 from local_stack.errors import StackError
+from local_stack.samples import apparel
 from local_stack.state import StackState, read_state
 from local_stack.tls.certificates import CA, CLIENT
 
@@ -78,10 +81,20 @@ async def check(http: httpx.AsyncClient, doors: Doors, model: str) -> None:
         raise StackError(f"the model server at {doors.model_server} does not answer: {exc!r}") from exc
     if "AVAILABLE" in states:
         return
-    raise StackError(
-        f"no version of {model} serves at {doors.edge}: upload training images first,\n"
-        f"  curl -T photos.zip '{doors.feeder}/zip?edgeId={doors.edge}'\n"
-        "and wait for the training (make demo shows it all on a stack of its own)"
+    raise StackError(f"no version of {model} serves at {doors.edge}: {_how_to_get(model, doors)}")
+
+
+def _how_to_get(model: str, doors: Doors) -> str:
+    if model == (os.environ.get("MODEL_NAME", "") or DEFAULT_MODEL):
+        return (
+            "upload training images first,\n"
+            f"  curl -T photos.zip '{doors.feeder}/zip?edgeId={doors.edge}'\n"
+            "and wait for the training (make demo shows it all on a stack of its own)"
+        )
+    fashion = model == apparel.MODEL
+    first, zipped = ("  make fashion.zip\n", "fashion.zip") if fashion else ("", "model.zip")
+    return (
+        f"send it first,\n{first}  curl -T {zipped} '{doors.feeder}/model?edgeId={doors.edge}&name={model}'"
     )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ IDLE_SECONDS = 4.0
 """An HTTP connection idle for longer is not used again: the server might be closing it just then."""
 BUSY = 503
 REPLIES = "response/detection/"
+UNNUMBERED = 0
 
 Late = Callable[[str, Answer], None]
 """Told the camera of an answer that nobody waits for any more."""
@@ -121,6 +122,9 @@ async def http_line(url: str, cameras: int, model: str, token: str) -> AsyncIter
 class Format(Protocol):
     """What is spoken over MQTT, and on which topics."""
 
+    numbered: bool
+    """Whether a reply tells which request it answers; without, a camera asks one thing at a time."""
+
     def replies(self, camera: str) -> str:
         """Return the topic on which a camera is answered."""
         ...
@@ -129,13 +133,15 @@ class Format(Protocol):
         """Return topic and payload of a request."""
         ...
 
-    def reply(self, topic: str, payload: bytes) -> tuple[str, int | None, Mapping[str, Any]]:
-        """Return whose answer it is, the number of its request where it tells, and what it says."""
+    def reply(self, topic: str, payload: bytes) -> tuple[str, int, Mapping[str, Any]]:
+        """Return whose answer it is, the number of its request, and what it says."""
         ...
 
 
 class Json:
     """`{"image": "<base64>"}` on `detection/<camera>`; the topic of the reply tells whose it is."""
+
+    numbered = False
 
     def __init__(self, model: str) -> None:
         self._model = {"model": model} if model else {}
@@ -153,13 +159,15 @@ class Json:
             self._encoded[id(picture)] = payload
         return f"detection/{camera}", payload
 
-    def reply(self, topic: str, payload: bytes) -> tuple[str, int | None, Mapping[str, Any]]:
-        """Read a reply. It has no number: a camera asks one thing at a time."""
-        return topic.removeprefix(REPLIES), None, json.loads(payload)
+    def reply(self, topic: str, payload: bytes) -> tuple[str, int, Mapping[str, Any]]:
+        """Read a reply."""
+        return topic.removeprefix(REPLIES), UNNUMBERED, json.loads(payload)
 
 
 class Tensor:
     """A msgpack map with the pixels, on one topic for all; replies carry camera and number."""
+
+    numbered = True
 
     def __init__(self, topic: str, replies: str, model: str) -> None:
         self._topic = topic
@@ -179,7 +187,7 @@ class Tensor:
         message = {**pixels, **self._model, "camera": camera, "id": number}
         return self._topic, bytes(msgpack.packb(message))
 
-    def reply(self, _topic: str, payload: bytes) -> tuple[str, int | None, Mapping[str, Any]]:
+    def reply(self, _topic: str, payload: bytes) -> tuple[str, int, Mapping[str, Any]]:
         """Read a reply."""
         reply = msgpack.unpackb(payload)
         return str(reply["camera"]), int(reply["id"]), reply
@@ -196,13 +204,13 @@ def pixels_of(picture: Picture) -> dict[str, Any]:
 
 
 class MqttLine:
-    """Cameras on one connection, each waiting for one answer at a time."""
+    """Cameras on one connection; each waits for one answer at a time, or for many where they are numbered."""
 
     def __init__(self, settings: MqttSettings, language: Format, cameras: Iterable[str], late: Late) -> None:
         self._format = language
         self._late = late
         self._numbers = count(1)
-        self._waiting: dict[str, tuple[int, asyncio.Future[Mapping[str, Any]]]] = {}
+        self._waiting: dict[tuple[str, int], asyncio.Future[Mapping[str, Any]]] = {}
         topics = sorted({language.replies(camera) for camera in cameras})
         self._mqtt = Mqtt(settings, topics, self._receive)
         self._where = f"{settings.mqtt_host}:{settings.mqtt_port}"
@@ -230,9 +238,9 @@ class MqttLine:
 
     async def ask(self, camera: str, picture: Picture, seconds: float) -> Answer:
         """Send an image and wait for its answer, for so long."""
-        number = next(self._numbers)
+        number = next(self._numbers) if self._format.numbered else UNNUMBERED
         answered: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[camera] = number, answered
+        self._waiting[camera, number] = answered
         try:
             async with asyncio.timeout(seconds):
                 await self._mqtt.publish(*self._format.request(camera, number, picture))
@@ -241,18 +249,36 @@ class MqttLine:
             # Not acknowledged is not the same as not sent.
             raise NoAnswer(f"no answer over MQTT: {exc or type(exc).__name__}") from exc
         finally:
-            self._waiting.pop(camera, None)
+            self._waiting.pop((camera, number), None)
 
     async def _receive(self, message: aiomqtt.Message) -> None:
         try:
             camera, number, reply = self._format.reply(message.topic.value, bytes(message.payload))
         except (ValueError, TypeError, LookupError, msgpack.UnpackException):
             return  # somebody else's
-        waiting = self._waiting.get(camera)
-        if waiting is not None and number in (None, waiting[0]) and not waiting[1].done():
-            waiting[1].set_result(reply)
+        waiting = self._waiting.get((camera, number))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
         elif "known" in reply:
             self._late(camera, answer_of(reply))
+
+
+@asynccontextmanager
+async def connected(lines: Sequence[MqttLine]) -> AsyncIterator[None]:
+    """Keep the connections of some lines, once all are there.
+
+    Raises:
+        ExceptionGroup: with a StackError, if one does not come about in time.
+
+    """
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(line.run(), name="mqtt") for line in lines]
+        try:
+            await asyncio.gather(*(line.connected() for line in lines))
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 class MqttLines:

@@ -1,4 +1,4 @@
-"""The data sets that cameras film: rendered photos, samples, a ZIP or a folder of one's own."""
+"""The data sets that cameras film: rendered photos, digits, apparel, a ZIP or a folder of one's own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
+from local_stack.cameras.data_sets import DIGITS, FASHION, RENDERED
 from local_stack.demo.zips import photos
 from local_stack.errors import StackError
 from local_stack.photos import render_zip
 from local_stack.photos.scene import PRODUCTS
+from local_stack.samples.apparel import CLASSES, folder_of
+from local_stack.samples.digits import digits, encoded
+from local_stack.samples.fashion_mnist import Apparel, read_apparel
 
-RENDERED = "rendered"
 RENDERED_EACH, RENDERED_SEED = 8, 4711
 MOST, MOST_BYTES = 1000, 128 * 2**20
 """Images taken of a data set, and their bytes; which ones, chance decides."""
@@ -32,10 +37,11 @@ class Picture:
 def load(data: str, folder: Path, seed: int, on_progress: Progress) -> list[Picture]:
     """Return the images of a data set: by name, or the path of a ZIP or a folder.
 
-    `rendered` photos are made once and kept in `folder`.
+    `rendered` photos are made once and kept in `folder`; `digits` are scikit-learn's, `fashion` the 10,000 to
+    be asked with of Fashion-MNIST.
 
     Raises:
-        StackError: if there are none.
+        StackError: if there are none; the text says what to do.
 
     """
     source = _source(data, folder, on_progress)
@@ -48,12 +54,23 @@ def load(data: str, folder: Path, seed: int, on_progress: Progress) -> list[Pict
 def _source(data: str, folder: Path, on_progress: Progress) -> Iterable[Picture]:
     if data == RENDERED:
         return _of_zip(_rendered(folder, on_progress))
+    if data == DIGITS:
+        return (Picture(digit.name.split("/")[1], digit.png) for digit in digits())
+    if data == FASHION:
+        return pictures_of(read_apparel(folder_of(), "t10k"))
     path = Path(data).expanduser()
     if path.is_dir():
         return _of_folder(path)
     if path.is_file():
         return _of_zip(path)
-    raise StackError(f"{data} is neither a file or folder nor one of the data sets: {RENDERED}")
+    sets = f"{RENDERED}, {DIGITS}, {FASHION}"
+    raise StackError(f"{data} is neither a file or folder nor one of the data sets: {sets}")
+
+
+def pictures_of(apparel: Apparel) -> Iterator[Picture]:
+    """Yield apparel as PNGs, which keep every pixel."""
+    for image, label in zip(apparel.images, apparel.labels, strict=True):
+        yield Picture(CLASSES[label], encoded(Image.fromarray(image)))
 
 
 def _rendered(folder: Path, on_progress: Progress) -> Path:

@@ -15,7 +15,7 @@ import httpx
 from local_stack.cameras import camera, hub
 from local_stack.cameras.camera import Film
 from local_stack.cameras.doors import Doors, check
-from local_stack.cameras.lines import Json, Late, Line, MqttLine, MqttLines, Tensor, http_line
+from local_stack.cameras.lines import Json, Late, Line, MqttLine, MqttLines, Tensor, connected, http_line
 from local_stack.cameras.pictures import Picture
 from local_stack.cameras.screen import Draw, Screen
 from local_stack.cameras.tally import Answer, Comparison, Tally
@@ -153,12 +153,5 @@ async def _line(plan: Shoot, doors: Doors, cameras: Sequence[str], late: Late) -
         lines = dict.fromkeys(cameras, shared)
     else:
         lines = {name: MqttLine(doors.mqtt, language, [name], late) for name in cameras}
-    async with asyncio.TaskGroup() as group:
-        connections = list({id(line): line for line in lines.values()}.values())
-        tasks = [group.create_task(line.run(), name="mqtt") for line in connections]
-        try:
-            await asyncio.gather(*(line.connected() for line in connections))
-            yield MqttLines(lines)
-        finally:
-            for task in tasks:
-                task.cancel()
+    async with connected(list({id(line): line for line in lines.values()}.values())):
+        yield MqttLines(lines)

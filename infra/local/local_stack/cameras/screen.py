@@ -94,6 +94,11 @@ class Screen:
         self.say(
             f"{_in_words(tallies, seconds)}; the cameras themselves took {cpu / seconds:.0%} of one core"
         )
+        labelled = sum(tally.labelled for tally in tallies.values())
+        if labelled and not any(tally.right for tally in tallies.values()):
+            self.say(
+                f"None of {labelled} answers was the image's class: has the model learnt them?", "yellow"
+            )
         errors = {tally.first_error for tally in tallies.values() if tally.first_error}
         for error in sorted(errors)[:3]:
             self.say(f"  for example: {error}", "yellow")

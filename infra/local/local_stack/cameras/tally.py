@@ -35,8 +35,10 @@ class Tally:
     unknown: int = 0
     """Sent without an answer: it may have been counted, or not."""
     retried: int = 0
+    labelled: int = 0
+    """Answered, and the data set tells the class."""
     right: int = 0
-    """Answered with the class that the data set has for it."""
+    """Answered with just that class."""
     certain: Counter[str] = field(default_factory=Counter)
     uncertain: Counter[str] = field(default_factory=Counter)
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_TIMES))
@@ -45,6 +47,7 @@ class Tally:
     def take(self, answer: Answer, truth: str = "", seconds: float | None = None) -> None:
         """Note an answer; `seconds` is how long it took, `truth` the class of the image where it is known."""
         self.answered += 1
+        self.labelled += bool(truth)
         self.right += bool(truth) and answer.label == truth
         counts = self.certain if answer.score >= self.threshold else self.uncertain
         counts[answer.label] += 1

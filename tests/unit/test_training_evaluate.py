@@ -1,26 +1,45 @@
-"""Figures, the gate, and the report that shows them."""
+"""Figures and the gate."""
 
-import hashlib
-from pathlib import Path
-
+import numpy as np
 import pytest
-from PIL import Image
 
-from training.evaluate import Answer, Verdict, evaluate, gate
-from training.layer import Curves
-from training.report import MOST_SHOWN, Facts, write_report
+from training.evaluate import Answer, answers_of, evaluate, gate
 
 RIGHT = [Answer(f"{i:064x}", "a", "a", 0.9) for i in range(8)]
 WRONG = [Answer("f" * 64, "b", "a", 0.7), Answer("e" * 64, "b", "b", 0.8)]
 
 
-def test_accuracy_confusion_and_f1_are_counted() -> None:
+def test_accuracy_confusion_precision_recall_and_f1_are_counted() -> None:
     evaluation = evaluate([*RIGHT, *WRONG])
     assert evaluation.accuracy == pytest.approx(0.9)
     assert evaluation.classes == ("a", "b")
     assert evaluation.confusion.tolist() == [[8, 0], [1, 1]]
+    assert evaluation.precision == pytest.approx({"a": 8 / 9, "b": 1})
+    assert evaluation.recall == pytest.approx({"a": 1, "b": 1 / 2})
     assert evaluation.f1 == pytest.approx({"a": 16 / 17, "b": 2 / 3})
-    assert evaluation.metrics == {"accuracy": 0.9, "held_out": 10, "f1": {"a": 0.9412, "b": 0.6667}}
+    assert evaluation.macro_f1 == pytest.approx((16 / 17 + 2 / 3) / 2)
+    assert evaluation.metrics == {
+        "accuracy": 0.9,
+        "held_out": 10,
+        "macro_f1": 0.8039,
+        "f1": {"a": 0.9412, "b": 0.6667},
+    }
+
+
+def test_a_class_that_is_answered_but_not_held_out_has_no_figures() -> None:
+    evaluation = evaluate([Answer("e" * 64, "a", "other", 0.7)])
+    assert evaluation.classes == ("a", "other")
+    assert evaluation.precision == evaluation.recall == evaluation.f1 == {"a": 0.0}
+    assert evaluation.macro_f1 == 0
+
+
+def test_an_answer_keeps_its_three_likeliest_classes() -> None:
+    probabilities = np.array([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]], np.float32)
+    first, second = answers_of(probabilities, ("a", "b", "c", "d"), [("e" * 64, "d"), ("f" * 64, "b")])
+    assert [name for name, _ in first.top] == ["d", "c", "b"]
+    assert [share for _, share in first.top] == pytest.approx([0.4, 0.3, 0.2])
+    assert (first.label, first.right) == ("d", True)
+    assert (second.label, second.right) == ("a", False)
 
 
 def test_the_first_version_and_an_equal_or_better_one_pass() -> None:
@@ -45,39 +64,3 @@ def test_a_tolerance_allows_for_a_little_less() -> None:
 def test_a_version_that_fails_the_smoke_test_is_rejected_however_good() -> None:
     verdict = gate(1.0, None, 1.0, "it does not load")
     assert verdict.rejected == "the smoke test failed: it does not load"
-
-
-def test_the_report_has_its_pages_and_pictures_and_the_figures(tmp_path: Path) -> None:
-    images: dict[str, Path] = {}
-    answers = list(RIGHT)
-    for i in range(MOST_SHOWN + 2):
-        sha = hashlib.sha256(str(i).encode()).hexdigest()
-        images[sha] = tmp_path / f"{i}.png"
-        Image.new("RGB", (30, 20), (i, 0, 0)).save(images[sha])
-        answers.append(Answer(sha, "<b>", "a", 0.4321))
-    curves = Curves((2.0, 1.0), (2.1, 1.2), (0.5, 1.0), (0.5, 0.75), 2)
-    facts = Facts(
-        "edge1", "tea", "d" * 64, (4, 0.5), {"a": 40, "<b>": 62}, 3, Verdict("worse than version 4")
-    )
-    write_report(tmp_path / "report", evaluate(answers), curves, facts, images)
-    index = (tmp_path / "report/index.html").read_text()
-    wrong = (tmp_path / "report/misclassified.html").read_text()
-    assert f"{8 / 70:.2%}" in index
-    assert "version 4, 50.00%" in index
-    assert "worse than version 4" in index
-    assert "&lt;b&gt;" in index
-    assert "<b>a</b>" not in index
-    assert wrong.count("data:image/jpeg;base64,") == MOST_SHOWN
-    assert "and 2 more" in wrong
-    assert "0.43" in wrong
-    for name in ("confusion.png", "curves.png"):
-        with Image.open(tmp_path / "report" / name) as picture:
-            assert picture.width > 300
-
-
-def test_a_report_of_a_flawless_model_says_so(tmp_path: Path) -> None:
-    facts = Facts("edge1", "tea", "d" * 64, None, {"a": 8}, 0, Verdict())
-    curves = Curves((1.0,), (1.0,), (1.0,), (1.0,), 1)
-    write_report(tmp_path, evaluate(RIGHT), curves, facts, {})
-    assert "passed the gate" in (tmp_path / "index.html").read_text()
-    assert "None: every held-out image" in (tmp_path / "misclassified.html").read_text()

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 HELD_OUT_SHARE = 0.2
+TOP = 3
+"""Classes whose probabilities an answer keeps."""
 
 
 def held_out(members: Sequence[tuple[str, str]]) -> frozenset[str]:
@@ -37,12 +39,21 @@ def _position(sha256: str) -> float:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said of one held-out image whose class is `truth`."""
+    """What a model said of one held-out image whose class is `truth`.
+
+    `top` has its likeliest classes with their probabilities, where the model tells them.
+    """
 
     sha256: str
     truth: str
     label: str
     probability: float
+    top: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def right(self) -> bool:
+        """Whether it is right."""
+        return self.label == self.truth
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,9 @@ class Evaluation:
     Attributes:
         classes: C names, the rows (truth) and columns (answer) of `confusion`, [C, C] counts.
         accuracy: share of right answers, 0..1.
-        f1: F1 of each class that has held-out images.
+        precision: of what was answered with a class, the share that is of it; 0 where nothing was.
+        recall: of a class's images, the share that was answered with it.
+        f1: the harmonic mean of both; all three for each class that has held-out images.
         answers: one for each held-out image.
 
     """
@@ -60,8 +73,15 @@ class Evaluation:
     classes: tuple[str, ...]
     confusion: NDArray[np.int64]
     accuracy: float
+    precision: dict[str, float]
+    recall: dict[str, float]
     f1: dict[str, float]
     answers: tuple[Answer, ...]
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean F1: every class weighs the same, however many images it has."""
+        return sum(self.f1.values()) / max(len(self.f1), 1)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -69,6 +89,7 @@ class Evaluation:
         return {
             "accuracy": round(self.accuracy, 4),
             "held_out": len(self.answers),
+            "macro_f1": round(self.macro_f1, 4),
             "f1": {name: round(value, 4) for name, value in self.f1.items()},
         }
 
@@ -82,18 +103,22 @@ def evaluate(answers: Sequence[Answer]) -> Evaluation:
         confusion[index[answer.truth], index[answer.label]] += 1
     right = np.diag(confusion)
     seen, said = confusion.sum(axis=1), confusion.sum(axis=0)
-    f1 = {name: float(2 * right[i] / (seen[i] + said[i])) for name, i in index.items() if seen[i]}
-    return Evaluation(classes, confusion, float(right.sum() / max(len(answers), 1)), f1, tuple(answers))
+    precision, recall, f1 = (
+        {name: float(count * right[i] / max(of[i], 1)) for name, i in index.items() if seen[i]}
+        for count, of in ((1, said), (1, seen), (2, seen + said))
+    )
+    accuracy = float(right.sum() / max(len(answers), 1))
+    return Evaluation(classes, confusion, accuracy, precision, recall, f1, tuple(answers))
 
 
 def answers_of(
     probabilities: NDArray[np.float32], classes: Sequence[str], truths: Sequence[tuple[str, str]]
 ) -> list[Answer]:
     """Pair probabilities [N, C] with the (SHA-256, class) of each image."""
-    best = probabilities.argmax(axis=1)
+    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
     return [
-        Answer(sha, truth, classes[k], float(row[k]))
-        for (sha, truth), k, row in zip(truths, best, probabilities, strict=True)
+        Answer(sha, truth, classes[k[0]], float(row[k[0]]), tuple((classes[i], float(row[i])) for i in k))
+        for (sha, truth), k, row in zip(truths, likeliest, probabilities, strict=True)
     ]
 
 

@@ -1,126 +1,178 @@
-"""The evaluation report beside a version: plain pages, readable on a phone, light or dark."""
+"""The report beside a version: one page that needs nothing else, readable on a phone, light or dark.
 
-import base64
-import io
-from collections.abc import Mapping
+Its text and form are `pages/report.html.j2`. Images are shrunk and inside the page; of each sort at most so
+many are shown, so that its size is bounded.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
-from PIL import Image
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from training import charts
+from training.dataset import Member
 from training.evaluate import Answer, Evaluation, Verdict
-from training.figures import confusion_png, curves_png
 from training.layer import Curves
 from training.stores import write_file
+from training.thumbnails import data_url
 
-MOST_SHOWN = 60
-"""Misclassified images that are embedded; the page says how many more there are."""
-THUMBNAIL = 200
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8885; --soft: #7778; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .35rem .5rem; border-bottom: 1px solid var(--line) }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-.big { font-size: 2.4rem; font-weight: 600; line-height: 1.2 }
-.passed { color: #2a7 } .rejected { color: #d63 }
-img { max-width: 100%; border-radius: 6px; background: #fff }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem }
-figure { margin: 0 } figcaption { font-size: .85rem }
-"""
+PAGE = "index.html"
+MOST_MISTAKES = 60
+"""Misclassified images; the page says how many more there are."""
+MOST_CHANGED = 24
+"""Images that the parent answered otherwise: so many newly right, and as many newly wrong."""
+PICTURE_SIDE = 160
+"""In pixels."""
+SAMPLES = 4
+MOST_SAMPLED = 30
+"""Classes of which samples are shown."""
+SAMPLE_SIDE = 80
+MOST_CLASSES = 100
+"""Classes that have a line of their own; of more, those with the lowest F1."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the first page tells beside the figures of the evaluation."""
+    """What the page tells beside the figures: where the version comes from, and the verdict.
+
+    Attributes:
+        parent: the version that served when this one was made; None for the first.
+        learned: images that it learned from, by class.
+        left_aside: how many images, by reason.
+        not_compared: why there is no comparison though there is a version before; empty otherwise.
+
+    """
 
     edge: str
     model: str
     digest: str
-    parent: tuple[int, float] | None
-    counts: Mapping[str, int]
-    left_aside: int
+    parent: int | None
+    learned: Mapping[str, int]
+    left_aside: Mapping[str, int]
+    seed: int
+    backbone: str
     verdict: Verdict
+    not_compared: str = ""
 
 
-def write_report(
-    directory: Path, evaluation: Evaluation, curves: Curves, facts: Facts, images: Mapping[str, Path]
-) -> None:
-    """Write `index.html`, `misclassified.html`, `confusion.png` and `curves.png`.
+@dataclass(frozen=True)
+class Material:
+    """All that a report is made of.
 
-    `images` gives the file of each held-out image, by SHA-256.
+    Attributes:
+        evaluation: the version's figures on the held-out images.
+        before: the parent's on the same; None if there is none, or it cannot answer.
+        members: (class, SHA-256) of every image, held out or not.
+        images: the file of each of them, by SHA-256.
+
     """
-    wrong = [answer for answer in evaluation.answers if answer.label != answer.truth]
-    wrong.sort(key=lambda answer: -answer.probability)
-    write_file(directory / "confusion.png", confusion_png(evaluation), durable=False)
-    write_file(directory / "curves.png", curves_png(curves), durable=False)
-    write_file(directory / "index.html", _index(evaluation, facts, len(wrong)).encode(), durable=False)
-    write_file(directory / "misclassified.html", _misclassified(wrong, images).encode(), durable=False)
+
+    evaluation: Evaluation
+    before: Evaluation | None
+    curves: Curves
+    facts: Facts
+    members: Sequence[Member]
+    images: Mapping[str, Path]
 
 
-def _page(title: str, body: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>{body}</html>\n"
+def write_report(directory: Path, material: Material) -> None:
+    """Write the page, `index.html`."""
+    write_file(directory / PAGE, page(material).encode(), durable=False)
+
+
+def page(material: Material) -> str:
+    """Return the page: HTML, at most some two megabytes."""
+    # Whatever is filled in is escaped: names of classes are whatever folders of a ZIP were called.
+    pages = Environment(
+        loader=PackageLoader("training", "pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    evaluation, facts = material.evaluation, material.facts
+    rows = _rows(material)
+    mistakes = sorted((a for a in evaluation.answers if not a.right), key=lambda a: -a.probability)
+    return pages.get_template("report.html.j2").render(
+        facts=facts,
+        evaluation=evaluation,
+        rows=rows[:MOST_CLASSES],
+        class_count=len(rows),
+        comparison=None if material.before is None else _comparison(material.before, evaluation),
+        matrix=charts.matrix(evaluation),
+        pairs=charts.commonest(evaluation),
+        mistakes=mistakes,
+        plot=charts.plot(material.curves),
+        charts=charts,
+        most_mistakes=MOST_MISTAKES,
+        most_changed=MOST_CHANGED,
+        sample=lambda sha: data_url(material.images[sha], SAMPLE_SIDE),
+        picture=lambda sha: data_url(material.images[sha], PICTURE_SIDE),
     )
 
 
-def _index(evaluation: Evaluation, facts: Facts, wrong: int) -> str:
-    verdict = (
-        '<span class="passed">passed the gate</span>'
-        if facts.verdict.passed
-        else f'<span class="rejected">rejected</span>: {escape(facts.verdict.rejected or "")}'
-    )
-    before = "none" if facts.parent is None else f"version {facts.parent[0]}, {facts.parent[1]:.2%}"
-    rows = "".join(_row(evaluation, name, facts.counts.get(name, 0)) for name in evaluation.classes)
-    return _page(
-        f"{facts.model}, {facts.edge}",
-        f"<h1>{escape(facts.model)} for {escape(facts.edge)}</h1>"
-        f'<p class="big">{evaluation.accuracy:.2%}</p>'
-        f"<p>accuracy on {len(evaluation.answers)} held-out images; {verdict}.</p>"
-        f"<table><tr><th>parent, same images</th><td>{before}</td></tr>"
-        f"<tr><th>images left aside</th><td>{facts.left_aside}</td></tr>"
-        f"<tr><th>data</th><td><code>{escape(facts.digest[:16])}</code></td></tr></table>"
-        "<h2>Per class</h2><table><tr><th>class</th><th class=n>images</th><th class=n>held out</th>"
-        f"<th class=n>right</th><th class=n>F1</th></tr>{rows}</table>"
-        f'<p><a href="misclassified.html">{wrong} misclassified</a></p>'
-        '<h2>Confusion</h2><p><img src="confusion.png" alt="Confusion matrix"></p>'
-        '<h2>Learning</h2><p><img src="curves.png" alt="Learning curves"></p>',
-    )
+@dataclass(frozen=True)
+class Row:
+    """One class: how many images it has, a few of them by SHA-256, and its figures if some are held out."""
+
+    name: str
+    learned: int
+    held_out: int
+    samples: tuple[str, ...]
+    precision: float | None
+    recall: float | None
+    f1: float | None
 
 
-def _row(evaluation: Evaluation, name: str, images: int) -> str:
-    index = evaluation.classes.index(name)
-    seen, right = int(evaluation.confusion[index].sum()), int(evaluation.confusion[index, index])
-    f1 = f"{evaluation.f1[name]:.3f}" if name in evaluation.f1 else "-"
-    cells = "".join(f"<td class=n>{value}</td>" for value in (images, seen, right, f1))
-    return f"<tr><td>{escape(name)}</td>{cells}</tr>"
+def _rows(material: Material) -> list[Row]:
+    """Return the classes by name; where not all get a line, those that need a look come first."""
+    evaluation, learned = material.evaluation, material.facts.learned
+    names = sorted({*learned, *evaluation.classes})
+    if len(names) > MOST_CLASSES:
+        names.sort(key=lambda name: evaluation.f1.get(name, 2.0))
+    by_class: dict[str, list[str]] = {}
+    for name, sha in sorted(material.members):
+        by_class.setdefault(name, []).append(sha)
+    held_out = dict(zip(evaluation.classes, evaluation.confusion.sum(axis=1).tolist(), strict=True))
+    return [
+        Row(
+            name,
+            learned.get(name, 0),
+            held_out.get(name, 0),
+            tuple(by_class.get(name, ())[:SAMPLES]) if number < MOST_SAMPLED else (),
+            evaluation.precision.get(name),
+            evaluation.recall.get(name),
+            evaluation.f1.get(name),
+        )
+        for number, name in enumerate(names)
+    ]
 
 
-def _misclassified(wrong: list[Answer], images: Mapping[str, Path]) -> str:
-    shown = "".join(_figure(answer, images[answer.sha256]) for answer in wrong[:MOST_SHOWN])
-    more = f"<p>and {len(wrong) - MOST_SHOWN} more.</p>" if len(wrong) > MOST_SHOWN else ""
-    none = "" if wrong else "<p>None: every held-out image was answered rightly.</p>"
-    return _page(
-        "Misclassified",
-        f'<h1>Misclassified</h1><p><a href="index.html">back</a></p>{none}'
-        f'<div class="grid">{shown}</div>{more}',
-    )
+@dataclass(frozen=True)
+class Changed:
+    """An image that is newly right or newly wrong, and what the parent had answered."""
+
+    answer: Answer
+    before: str
 
 
-def _figure(answer: Answer, file: Path) -> str:
-    with Image.open(file) as image:
-        small = image.convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-    target = io.BytesIO()
-    small.save(target, "JPEG", quality=75)
-    data = base64.b64encode(target.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{data}" alt="{escape(answer.truth)}"><figcaption>'
-        f"<b>{escape(answer.truth)}</b><br>answered {escape(answer.label)}, {answer.probability:.2f}"
-        "</figcaption></figure>"
+@dataclass(frozen=True)
+class Comparison:
+    """The parent's figures, and what changed since."""
+
+    before: Evaluation
+    newly_right: list[Changed]
+    newly_wrong: list[Changed]
+
+
+def _comparison(before: Evaluation, after: Evaluation) -> Comparison:
+    was = {answer.sha256: answer for answer in before.answers}
+    changed = [
+        Changed(answer, was[answer.sha256].label)
+        for answer in after.answers
+        if answer.right != was[answer.sha256].right
+    ]
+    return Comparison(
+        before, [c for c in changed if c.answer.right], [c for c in changed if not c.answer.right]
     )

@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,12 +17,12 @@ from training import parent as parents
 from training import versions
 from training.acquire import ImageCache, acquire
 from training.dataset import Member
-from training.embeddings import BACKBONE, Array, Embedded, EmbeddingCache, embed
+from training.embeddings import BACKBONE, Embedded, EmbeddingCache, embed
 from training.evaluate import Evaluation, answers_of, evaluate, gate, held_out
 from training.fit import fit
 from training.head import Head
 from training.publish import Published, outcome_event, publish, read_key, settle
-from training.report import Facts, write_report
+from training.report import Facts, Material, write_report
 from training.settings import TrainingSettings
 from training.stores import Stores, write_file
 from training.workspace import Acquired, Evaluated, Trained, Workspace
@@ -133,16 +132,16 @@ def _train(run: Run, acquired: Acquired) -> Trained:
 
 async def evaluate_step(run: Run, acquired: Acquired) -> Evaluated:
     """FROM model and held-out images → figures, parent, smoke test → TO the verdict and the report."""
+    parent, fault = None, ""
     try:
         parent = await parents.newest(run.stores.ready, run.settings.model_name, BACKBONE)
     except Permanent as exc:
-        log.warning("the parent cannot be compared with", edge=run.edge, error=str(exc))
-        parent = None
+        fault = _not_compared(run, exc)
     run.progress("evaluate", 0.2)
-    return await asyncio.to_thread(_evaluate, run, acquired, parent)
+    return await asyncio.to_thread(_evaluate, run, acquired, parent, fault)
 
 
-def _evaluate(run: Run, acquired: Acquired, parent: parents.Parent | None) -> Evaluated:
+def _evaluate(run: Run, acquired: Acquired, parent: parents.Parent | None, fault: str) -> Evaluated:
     from training.smoke import fault_of  # noqa: PLC0415 - TensorFlow
 
     space, digest = run.workspace, acquired.dataset.digest
@@ -158,22 +157,40 @@ def _evaluate(run: Run, acquired: Acquired, parent: parents.Parent | None) -> Ev
     files = [run.images.path(sha) for _, sha in asked]
     probabilities = head.probabilities(features)
     evaluation = evaluate(answers_of(probabilities, head.classes, [(sha, name) for name, sha in asked]))
-    before = _ask_parent(run, parent, asked, features, files)
+    before = None
+    try:
+        before = None if parent is None else evaluate(parents.ask(parent, asked, features, files))
+    except Permanent as exc:
+        fault = _not_compared(run, exc)
     run.progress("evaluate", 0.5)
 
     few = np.linspace(0, len(files) - 1, min(SMOKE_IMAGES, len(files))).astype(int)
-    fault = fault_of(space.model, head, [files[i].read_bytes() for i in few], probabilities[few])
-    against = None if parent is None or before is None else (parent.version, before)
-    verdict = gate(evaluation.accuracy, against, run.settings.gate_tolerance, fault)
+    smoke = fault_of(space.model, head, [files[i].read_bytes() for i in few], probabilities[few])
+    against = None if parent is None or before is None else (parent.version, before.accuracy)
+    verdict = gate(evaluation.accuracy, against, run.settings.gate_tolerance, smoke)
     run.progress("evaluate", 0.7)
 
-    metrics = _metrics(evaluation, acquired, trained, before)
-    aside = acquired.dataset.ignored + len(acquired.dataset.contradictory) + len(trained.unreadable)
-    facts = Facts(run.edge, run.settings.model_name, digest, against, trained.counts, aside, verdict)
-    shutil.rmtree(space.report, ignore_errors=True)
-    pictures = {sha: run.images.path(sha) for _, sha in asked}
-    write_report(space.report, evaluation, trained.curves, facts, pictures)
+    metrics = _metrics(evaluation, before, acquired, trained)
     number = None if parent is None else parent.version
+    facts = Facts(
+        edge=run.edge,
+        model=run.settings.model_name,
+        digest=digest,
+        parent=number,
+        learned=Counter(name for name, sha in members if sha not in out),
+        left_aside={
+            "ignored": acquired.dataset.ignored,
+            "in two classes": len(acquired.dataset.contradictory),
+            "unreadable": len(trained.unreadable),
+        },
+        seed=trained.seed,
+        backbone=trained.backbone,
+        verdict=verdict,
+        not_compared=fault,
+    )
+    shutil.rmtree(space.report, ignore_errors=True)
+    pictures = {sha: run.images.path(sha) for _, sha in members}
+    write_report(space.report, Material(evaluation, before, trained.curves, facts, members, pictures))
     evaluated = Evaluated(digest, metrics, number, head.classes, verdict)
     space.write_evaluated(evaluated)
     run.progress("evaluate", 1)
@@ -181,11 +198,11 @@ def _evaluate(run: Run, acquired: Acquired, parent: parents.Parent | None) -> Ev
 
 
 def _metrics(
-    evaluation: Evaluation, acquired: Acquired, trained: Trained, before: float | None
+    evaluation: Evaluation, before: Evaluation | None, acquired: Acquired, trained: Trained
 ) -> dict[str, object]:
     """Return what the manifest keeps; the same for the same data and parent."""
     return evaluation.metrics | {
-        "parent_accuracy": None if before is None else round(before, 4),
+        "parent_accuracy": None if before is None else round(before.accuracy, 4),
         "images": dict(sorted(trained.counts.items())),
         "contradictory": len(acquired.dataset.contradictory),
         "unreadable": len(trained.unreadable),
@@ -193,17 +210,10 @@ def _metrics(
     }
 
 
-def _ask_parent(
-    run: Run, parent: parents.Parent | None, asked: list[Member], features: Array, files: list[Path]
-) -> float | None:
-    """Return the parent's accuracy; None if there is none, or it cannot answer at all."""
-    if parent is None:
-        return None
-    try:
-        return evaluate(parents.ask(parent, asked, features, files)).accuracy
-    except Permanent as exc:
-        log.warning("the parent cannot be compared with", edge=run.edge, error=str(exc))
-        return None
+def _not_compared(run: Run, exc: Permanent) -> str:
+    """A parent that cannot answer holds nobody up; log and return why."""
+    log.warning("the parent cannot be compared with", edge=run.edge, error=str(exc))
+    return str(exc)
 
 
 def _embedded(run: Run, members: Iterable[Member], stage: str, share: float) -> Embedded:

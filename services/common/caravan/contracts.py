@@ -154,6 +154,13 @@ MONITOR = "monitor"
 EDGE_METRICS = "edge-metrics"
 """Kafka topic of what the shoppers counted, and of the images that their models were unsure of."""
 
+EDGE_STATUS = "edge-status"
+"""Kafka topic of what each edge serves, told by its edge-manager when that changes and every minute.
+
+The key is the edge's id, the value `{"schema": 1, "at": "<ISO 8601>", …}` with all that its `GET /versions`
+answers; an edge's newest message is how things stand there. Central cannot ask: links are opened by edges.
+"""
+
 TRAINING_IMAGES = "training-images"
 """Kafka topic of labelled images on their way into training data."""
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import NoReturn
 
 import httpx
 from fastapi import FastAPI
 from obstore.store import LocalStore
 
-from caravan import http, s3
-from caravan.contracts import MONITOR, ready_bucket
+from caravan import http, kafka, s3
+from caravan.contracts import EDGE_STATUS, MONITOR, ready_bucket
 from caravan.errors import Transient
 from caravan.manifest import read_public_key
 from caravan.mqtt import Mqtt
@@ -28,6 +29,7 @@ from edge_manager.settings import EdgeManagerSettings
 from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
+from edge_manager.status import tell_status
 
 RECORDS = ".caravan"
 """Folder of the records in a sink directory, when there is no bucket to keep them in."""
@@ -64,7 +66,23 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
             "monitor": partial(mqtt.drain, MONITOR),
             ROUTE: partial(forever, ROUTE, partial(model_sync, edge)),
         }
+        if settings.status_seconds:
+            producer = await stack.enter_async_context(kafka.Producer(settings))
+            loops["status"] = partial(_tell_status, settings, edge, producer)
         yield Service(app, loops)
+
+
+async def _tell_status(settings: EdgeManagerSettings, edge: Edge, producer: kafka.Producer) -> NoReturn:
+    is_there = False
+
+    async def send(status: bytes) -> None:
+        nonlocal is_there
+        if not is_there:
+            await kafka.ensure_topics(settings, [EDGE_STATUS])
+            is_there = True
+        await producer.send(EDGE_STATUS, status, key=settings.edge.encode())
+
+    await tell_status(edge, settings.edge, send, settings.status_seconds)
 
 
 def _model_server_client(settings: EdgeManagerSettings) -> httpx.AsyncClient:

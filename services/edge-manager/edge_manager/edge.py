@@ -96,6 +96,8 @@ class Edge:
 
     models: dict[str, Model] = field(default_factory=dict)
     is_open: bool = False
+    is_seen: bool = False
+    """Whether one round has gone through."""
     central_fault: str | None = None
     central_failures: int = 0
     next_look: float = 0.0

@@ -38,14 +38,14 @@ class Records:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._served: set[Ref] = set()
+        self._served: dict[Ref, datetime] = {}
         self._refused: dict[Ref, Refusal] = {}
 
     async def load(self) -> None:
         """Read what was learned before; a record that cannot be read is passed over, and so made anew."""
-        self._served = {ref async for ref, _ in self._keys(_SERVED)}
+        self._served = {ref: since async for ref, _, since in self._keys(_SERVED)}
         refused = {}
-        async for ref, key in self._keys(_REJECTED):
+        async for ref, key, _ in self._keys(_REJECTED):
             try:
                 refused[ref] = Refusal(**json.loads(await s3.read(self._store, key)))
             except (ValueError, TypeError, FileNotFoundError) as exc:
@@ -66,6 +66,10 @@ class Records:
         """Tell whether a version has once answered here."""
         return ref in self._served
 
+    def served_since(self, ref: Ref) -> datetime | None:
+        """Tell when a version first answered here, UTC; None if it has not."""
+        return self._served.get(ref)
+
     async def refuse(self, ref: Ref, fingerprint: str, refused: Refused) -> None:
         """Remember a refusal."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -83,19 +87,19 @@ class Records:
         """Remember that a version has answered here."""
         if ref not in self._served:
             await s3.write(self._store, _key(_SERVED, ref), b"{}")
-            self._served.add(ref)
+            self._served[ref] = datetime.now(UTC)
 
     async def gone(self, ref: Ref) -> None:
         """Forget that a version has answered, because it is no longer here."""
         if ref in self._served:
             await s3.delete(self._store, [_key(_SERVED, ref)])
-            self._served.discard(ref)
+            del self._served[ref]
 
-    async def _keys(self, kind: str) -> AsyncIterator[tuple[Ref, str]]:
+    async def _keys(self, kind: str) -> AsyncIterator[tuple[Ref, str, datetime]]:
         async for entry in s3.listing(self._store, f"{kind}/"):
             match = re.fullmatch(rf"{kind}/([^/]+)/([0-9]+)\.json", entry["path"])
             if match is not None:
-                yield Ref(match[1], int(match[2])), entry["path"]
+                yield Ref(match[1], int(match[2])), entry["path"], entry["last_modified"].astimezone(UTC)
 
 
 def _key(kind: str, ref: Ref) -> str:

@@ -58,3 +58,4 @@ async def one_round(edge: Edge) -> None:
         await steps.confirm(edge, name)
         await steps.bring(edge, name)
     await steps.configure(edge)
+    edge.is_seen = True

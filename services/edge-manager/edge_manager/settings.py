@@ -11,6 +11,7 @@ from caravan.settings import (
     CentralS3Settings,
     EdgeId,
     EdgeS3Settings,
+    KafkaSettings,
     MqttSettings,
     OptionalPath,
     Port,
@@ -19,7 +20,9 @@ from caravan.settings import (
 from caravan.tokens import TokenSettings
 
 
-class EdgeManagerSettings(ServiceSettings, MqttSettings, CentralS3Settings, EdgeS3Settings, TokenSettings):
+class EdgeManagerSettings(
+    ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings, EdgeS3Settings, TokenSettings
+):
     """Where versions come from, where they go, and what is asked of them."""
 
     port: Port = 8083
@@ -34,6 +37,8 @@ class EdgeManagerSettings(ServiceSettings, MqttSettings, CentralS3Settings, Edge
     keep_versions: int = Field(default=3, ge=1)
     require_signature: bool = False
     public_key: OptionalPath = None
+    status_seconds: float = Field(default=60.0, ge=0)
+    """Between two words to central on how things stand when nothing changes; 0 for none at all."""
 
     @model_validator(mode="after")
     def _has_a_sink(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -11,7 +12,17 @@ from aiokafka.errors import KafkaError
 
 from caravan.contracts import dead_letter
 from caravan.errors import Transient
-from caravan.kafka import LETTER, Producer, commit, connection, consumer, ensure_topics, header, plain_headers
+from caravan.kafka import (
+    LETTER,
+    Batch,
+    Producer,
+    commit,
+    connection,
+    consumer,
+    ensure_topics,
+    header,
+    plain_headers,
+)
 from caravan.settings import KafkaSettings
 
 log = structlog.get_logger()
@@ -26,7 +37,8 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
 
     A letter is committed after its message is acknowledged: killed in between, it is sent twice, never lost.
     The message of a letter that could not be kept whole is read where it first came; if the topic does not
-    have it any more, that is logged, and the rest goes on.
+    have it any more, that is logged, and the rest goes on. What becomes a dead letter again meanwhile waits for
+    the next time: a message that nothing can handle would go round for ever.
 
     Raises:
         Transient: if Kafka is away.
@@ -35,7 +47,8 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
     sent = 0
     await ensure_topics(settings, [topic, dead_letter(topic)])
     async with Producer(settings) as producer, consumer(settings, dead_letter(topic), group=GROUP) as letters:
-        while batch := await letters.getmany(timeout_ms=int(QUIET_SECONDS * 1000), max_records=100):
+        ends = await _ends(letters)
+        while batch := await _before(ends, letters):
             for letter in (letter for letters_ in batch.values() for letter in letters_):
                 record = await _whole(settings, topic, letter)
                 if record is None:
@@ -45,6 +58,23 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
                 sent += 1
             await commit(letters, batch)
     return sent
+
+
+async def _ends(letters: AIOKafkaConsumer) -> Mapping[TopicPartition, int]:
+    try:
+        return await letters.end_offsets(list(letters.assignment()))
+    except KafkaError as exc:
+        raise Transient(f"Kafka does not tell how many letters there are: {exc!r}") from exc
+
+
+async def _before(ends: Mapping[TopicPartition, int], letters: AIOKafkaConsumer) -> Batch:
+    """Return the next letters before these ends; nothing once all are read, or nothing comes."""
+    unread = [partition for partition, end in ends.items() if await letters.position(partition) < end]
+    if not unread:
+        return {}
+    found = await letters.getmany(*unread, timeout_ms=int(QUIET_SECONDS * 1000), max_records=100)
+    before = {p: [record for record in records if record.offset < ends[p]] for p, records in found.items()}
+    return {partition: records for partition, records in before.items() if records}
 
 
 async def _whole(settings: KafkaSettings, topic: str, letter: ConsumerRecord) -> ConsumerRecord | None:

@@ -37,8 +37,8 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
 
     A letter is committed after its message is acknowledged: killed in between, it is sent twice, never lost.
     The message of a letter that could not be kept whole is read where it first came; if the topic does not
-    have it any more, that is logged, and the rest goes on. What becomes a dead letter again meanwhile waits for
-    the next time: a message that nothing can handle would go round for ever.
+    have it any more, that is logged, and the rest goes on. What becomes a dead letter again meanwhile waits
+    for the next time: a message that nothing can handle would go round for ever.
 
     Raises:
         Transient: if Kafka is away.
@@ -62,9 +62,10 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
 
 async def _ends(letters: AIOKafkaConsumer) -> Mapping[TopicPartition, int]:
     try:
-        return await letters.end_offsets(list(letters.assignment()))
+        ends: Mapping[TopicPartition, int] = await letters.end_offsets(list(letters.assignment()))
     except KafkaError as exc:
         raise Transient(f"Kafka does not tell how many letters there are: {exc!r}") from exc
+    return ends
 
 
 async def _before(ends: Mapping[TopicPartition, int], letters: AIOKafkaConsumer) -> Batch:

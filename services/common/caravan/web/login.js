@@ -18,8 +18,8 @@ async function trouble(token) {
     const response = await fetch("login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
     if (response.ok) return "";
     if (response.status === 401) return "This token is not known here. Check it for missing letters, or ask your operator for another.";
-    return `The shop answered ${response.status}. Try again in a moment.`;
+    return `Caravan answered ${response.status}. Try again in a moment.`;
   } catch {
-    return "The shop does not answer. Is the network there?";
+    return "Caravan does not answer. Is the network there?";
   }
 }

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from support.browser import live
 from support.platform import EDGE, Platform
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120, func_only=True)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
 TOKEN = "only-for-the-phone-of-ann"
 

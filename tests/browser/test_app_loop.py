@@ -14,7 +14,7 @@ from local_stack.photos import render
 from support.browser import live
 from support.platform import EDGE, Platform, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300, func_only=True)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 LEARN_MS = 180_000
 

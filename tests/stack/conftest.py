@@ -38,7 +38,7 @@ class Eventually(Protocol):
     """Asks again and again until the answer is true, and returns it."""
 
     async def __call__(
-        self, question: Callable[[], Any], seconds: float = 30.0, every: float = 0.1
+        self, question: Callable[[], Any], seconds: float = 90.0, every: float = 0.1
     ) -> Any: ...
 
 
@@ -66,7 +66,7 @@ async def private_stack(tmp_path: Path) -> AsyncIterator[PrivateStack]:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    async def ask(question: Callable[[], Any], seconds: float = 30.0, every: float = 0.1) -> Any:
+    async def ask(question: Callable[[], Any], seconds: float = 90.0, every: float = 0.1) -> Any:
         """Wait until `question` answers something true; an assertion that fails counts as no."""
         deadline = time.monotonic() + seconds
         while True:

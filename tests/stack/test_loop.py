@@ -34,7 +34,7 @@ async def test_a_photo_of_a_known_product_gets_the_same_name_and_price_at_every_
         await client.subscribe("response/detection/phone", qos=1)
         body = json.dumps({"image": base64.b64encode(LEMON[0]).decode()})
         await client.publish("detection/phone", body, qos=1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             over_mqtt = json.loads((await anext(client.messages)).payload)
     assert over_json["known"] == "true"
     assert over_json["pricetag"] == "Lemon Tea: 4.99"

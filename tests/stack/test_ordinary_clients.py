@@ -45,7 +45,7 @@ MODELS = {
 CONFIG_OF_ONE = (
     'config {{ name: "{name}" base_path: "s3://production/models/{name}" model_platform: "tensorflow" }}'
 )
-SECONDS = 30
+SECONDS = 60
 
 
 @pytest.fixture(scope="module")

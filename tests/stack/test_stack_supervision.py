@@ -49,7 +49,8 @@ async def test_kafka_goes_on_when_the_store_beneath_it_was_killed(
     await asyncio.wait_for(writer.send_and_wait("trigger", b"after"), SECONDS)
     reader = await consumer(stack.kafka, "trigger")
     async with asyncio.timeout(SECONDS):
-        assert [(await reader.getone()).value for _ in range(2)] == [b"before", b"after"]
+        # A topic may have several partitions, without an order between them.
+        assert {(await reader.getone()).value for _ in range(2)} == {b"before", b"after"}
 
 
 async def test_a_stop_leaves_no_process_and_no_litter(private_stack: Any) -> None:

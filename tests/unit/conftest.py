@@ -34,7 +34,7 @@ class ModelServer:
 
     def wait_for(self, model: str, version: int, state: str = "AVAILABLE") -> None:
         """Poll until the version is in that state."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while self.states(model).get(version) != state:
             assert time.monotonic() < deadline, f"{model}/{version} is {self.states(model)}, not {state}"
             time.sleep(0.02)
@@ -60,12 +60,12 @@ def _server(settings: Any) -> Iterator[ModelServer]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    grpc_port, rest_port = ports.result(30)
+    grpc_port, rest_port = ports.result(120)
     try:
         yield ModelServer(f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}")
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
         loop.close()
 

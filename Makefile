@@ -36,6 +36,10 @@ lock: $(BIN)/uv ## Pin the requirements again, with hashes
 	@$(COMPILE) $(PACKAGES) requirements/dev.in -o requirements/all.txt
 	@for p in $(filter-out services/common/%,$(PACKAGES)); do n=$$(basename $$(dirname $$p)); \
 		$(COMPILE) services/common/pyproject.toml $$p -c requirements/all.txt --no-annotate -o requirements/$$n.txt; done
+	@$(COMPILE) services/common/pyproject.toml services/shopper/pyproject.toml --overrides requirements/no-tensorflow.in \
+		-c requirements/all.txt --no-annotate -o requirements/shopper-image.txt
+	@$(COMPILE) requirements/stubs.in --no-deps -c requirements/all.txt --no-annotate -o requirements/stubs.txt
+	@$(COMPILE) requirements/manifests.in -c requirements/all.txt --no-annotate -o requirements/manifests.txt
 
 # --- the stack on this machine ------------------------------------------------------------------
 
@@ -148,6 +152,28 @@ test-browser: setup ## Drive the app with Chromium, before the real embedded sta
 .PHONY: screenshots
 screenshots: setup ## Take pictures of every page of the app into docs/screenshots
 	@cd tests && ../$(BIN)/python -m support.screenshots ../docs/screenshots
+
+# --- images and manifests -----------------------------------------------------------------------
+
+ENGINE ?= docker
+TAG ?= 0.1.0
+
+.PHONY: images
+images: ## Build the container images (ENGINE=podman REGISTRY=registry.example.org/ TAG=0.1.0)
+	@for f in services/*/Dockerfile infra/*/Dockerfile; do \
+		$(ENGINE) build -f $$f -t $(REGISTRY)caravan/$$(basename $$(dirname $$f)):$(TAG) . || exit 1; done
+
+$(VENV)/manifests: $(VENV)/installed requirements/manifests.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements/manifests.txt
+	@touch $@
+
+.PHONY: manifests
+manifests: $(VENV)/manifests ## Check images, Compose and Kubernetes manifests, without an engine or a cluster
+	@$(BIN)/pytest -q tests/manifests
+
+.PHONY: test-images
+test-images: setup ## Do the steps of each Dockerfile in a clean virtual environment, and start what is built
+	@$(BIN)/pytest tests/images
 
 .PHONY: bench
 bench: setup ## Measure, by hand; nothing is asserted

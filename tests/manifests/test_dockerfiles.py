@@ -1,0 +1,146 @@
+"""The Dockerfiles: linted, alike, and about what is really there."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from caravan.settings import ServiceSettings
+from delivery.settings import DeliverySettings
+from edge_manager.settings import EdgeManagerSettings
+from feeder.settings import FeederSettings
+from monitor.settings import MonitorSettings
+from shopper.settings import ShopperSettings
+from support.dockerfiles import IMAGES, ROOT, Stage, parse
+from training.settings import TrainingSettings
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "delivery": DeliverySettings,
+    "edge-manager": EdgeManagerSettings,
+    "feeder": FeederSettings,
+    "monitor": MonitorSettings,
+    "shopper": ShopperSettings,
+    "training": TrainingSettings,
+}
+EVERY = pytest.mark.parametrize("image", IMAGES)
+
+
+def stages(image: str) -> list[Stage]:
+    return parse(IMAGES[image].read_text())
+
+
+def hadolint() -> str:
+    beside = Path(sys.executable).with_name("hadolint")
+    found = str(beside) if beside.exists() else shutil.which("hadolint")
+    if found is None:
+        pytest.skip("no hadolint for this machine")
+    return found
+
+
+def test_there_is_one_for_every_service_the_model_server_and_the_pipeline() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/*/pyproject.toml")}
+    assert set(IMAGES) == packages - {"common", "local"}
+
+
+@EVERY
+def test_hadolint_finds_nothing(image: str) -> None:
+    done = subprocess.run([hadolint(), IMAGES[image]], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@EVERY
+def test_what_is_installed_is_locked_with_hashes(image: str) -> None:
+    installs = [step.rest for step in stages(image)[0].of("RUN") if "install" in step.rest]
+    assert installs
+    for line in installs:
+        for command in (part for part in line.split("&&") if "pip install" in part):
+            files = re.findall(r"-r (\S+)", command)
+            assert "--require-hashes" in command
+            assert files
+            for file in files:
+                assert "--hash=sha256:" in (ROOT / file).read_text()
+
+
+@EVERY
+def test_it_runs_as_a_numbered_user_without_rights_and_says_what_it_is(image: str) -> None:
+    last = stages(image)[-1]
+    (user,) = last.of("USER")
+    assert re.fullmatch(r"[1-9]\d{3,}:0", user.rest)
+    labels = dict(pair.split("=", 1) for step in last.of("LABEL") for pair in step.arguments)
+    package = tomllib.loads((IMAGES[image].parent / "pyproject.toml").read_text())["project"]
+    assert labels["org.opencontainers.image.title"] == f"caravan/{image}"
+    assert labels["org.opencontainers.image.version"] == package["version"]
+    assert labels["org.opencontainers.image.licenses"] == package["license"]
+    assert labels["org.opencontainers.image.description"]
+
+
+@EVERY
+def test_the_image_gets_its_files_from_the_first_stage_alone(image: str) -> None:
+    build, last = stages(image)
+    assert build.base == last.base
+    assert all(step.flags == {"from": "build"} for step in last.of("COPY"))
+
+
+@EVERY
+def test_what_is_copied_exists_and_is_in_the_build_context(image: str) -> None:
+    for step in stages(image)[0].of("COPY"):
+        *sources, _ = step.arguments
+        for source in sources:
+            assert (ROOT / source).exists(), source
+            files = [ROOT / source] if (ROOT / source).is_file() else list((ROOT / source).rglob("*.py"))
+            assert files
+            assert [str(file) for file in files if not in_context(file)] == []
+
+
+@pytest.mark.parametrize("path", [".git/config", "README.md", ".venv/bin/uv", ".caravan/x", "docs/a.md"])
+def test_nothing_else_is_in_the_build_context(path: str) -> None:
+    assert not in_context(ROOT / path)
+
+
+@pytest.mark.parametrize("image", SETTINGS)
+def test_the_health_check_and_the_port_are_those_of_the_service(image: str) -> None:
+    port = SETTINGS[image].model_fields["port"].default
+    last = stages(image)[-1]
+    url = urlsplit(last.health_url)
+    assert (url.hostname, url.port, url.path) == ("127.0.0.1", port, "/healthz")
+    assert [step.rest for step in last.of("EXPOSE")] == [str(port)]
+
+
+@pytest.mark.parametrize("image", SETTINGS)
+def test_what_the_image_sets_are_settings_of_the_service(image: str) -> None:
+    known = {name.upper() for name in SETTINGS[image].model_fields}
+    systems = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "HOME"}
+    env = stages(image)[-1].env
+    assert set(env) - systems - known == set()
+    assert env["HOST"] == "0.0.0.0"
+
+
+def in_context(file: Path) -> bool:
+    """Tell whether `.dockerignore` lets a file in: the last line that matches decides."""
+    name = file.relative_to(ROOT).as_posix()
+    inside = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.strip().removeprefix("!")
+        if pattern and not pattern.startswith("#") and _matches(name, pattern):
+            inside = line.startswith("!")
+    return inside
+
+
+def _matches(name: str, pattern: str) -> bool:
+    # A pattern that matches a folder matches what is in it.
+    parts = name.split("/")
+    return any(_fits(parts[:length], pattern.split("/")) for length in range(1, len(parts) + 1))
+
+
+def _fits(parts: list[str], patterns: list[str]) -> bool:
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_fits(parts[skip:], patterns[1:]) for skip in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])

@@ -100,12 +100,15 @@ EDGE ?= edge1
 MODEL ?= tea_model_b64
 AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 
-.PHONY: account replay rollback
+.PHONY: account replay report rollback
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
 
 replay: setup ## Send a topic's dead letters on their way again (TOPIC=trigger)
 	@$(AS_STACK) caravan replay $(or $(TOPIC),$(error say which: make replay TOPIC=trigger))
+
+report: setup ## Write a version's training report to a file (EDGE=edge1 MODEL=tea_model_b64 VERSION=3)
+	@$(AS_STACK) caravan report $(MODEL) $(if $(VERSION),--version $(VERSION)) $(if $(OUT),--out '$(OUT)')
 
 rollback: setup ## Serve an older version again, as a new one (EDGE=edge1 MODEL=tea_model_b64 TO=1)
 	@$(AS_STACK) training rollback --edge $(EDGE) --model $(MODEL) \

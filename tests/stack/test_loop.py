@@ -79,9 +79,35 @@ async def test_photos_that_are_known_already_train_nothing(platform: Platform) -
     assert await platform.serving() == before[0]
 
 
-async def test_a_version_travels_with_its_report(platform: Platform) -> None:
-    files = await platform.edge("production", f"models/{DEFAULT_MODEL}/{await platform.serving()}/report/")
-    assert [key.rsplit("/", 1)[1] for key in files] == ["index.html"]
+async def test_a_version_travels_with_its_report_which_is_shown_at_the_edge_at_the_hub_and_as_a_file(
+    platform: Platform,
+) -> None:
+    version, shopper, hub = (
+        await platform.serving(),
+        platform.stack.url(f"shopper-{EDGE}"),
+        platform.stack.url("hub"),
+    )
+    at_edge = (await platform.client.get(f"{shopper}/models")).json()["models"]
+    at_hub = (await platform.client.get(f"{hub}/reports/{EDGE}")).json()["models"]
+    (here,) = [v for m in at_edge if m["model"] == DEFAULT_MODEL for v in m["versions"][:1]]
+    (there,) = [
+        v for m in at_hub if m["model"] == DEFAULT_MODEL for v in m["versions"] if v["version"] == version
+    ]
+    assert (here["version"], here["verdict"]) == (version, "passed")
+    assert here["metrics"] == there["metrics"]
+    assert "tea-green" in here["classes"]
+
+    latest = await platform.client.get(f"{shopper}/models/{DEFAULT_MODEL}/latest/report")
+    assert latest.headers["content-type"] == "text/html; charset=utf-8"
+    assert "sandbox" in latest.headers["content-security-policy"]
+    assert "Compared with version" in latest.text
+    assert (await platform.client.get(f"{shopper}/{here['report']}")).content == latest.content
+    assert (await platform.client.get(f"{hub}/{there['report']}")).content == latest.content
+
+    words = ("caravan", "report", DEFAULT_MODEL, "--version", str(version), "--out", str(platform.folder))
+    assert await platform.operator(*words) == 0
+    file = platform.folder / f"{EDGE}-{DEFAULT_MODEL}-{version}.html"
+    assert file.read_bytes() == latest.content
 
 
 async def test_a_photo_taught_at_the_edge_becomes_training_data_at_central(platform: Platform) -> None:

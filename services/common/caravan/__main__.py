@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from caravan import s3
-from caravan.contracts import DATA, IMAGES, UNCLASSIFIED, VALID, data_bucket
+from caravan.contracts import DATA, DEFAULT_MODEL, IMAGES, UNCLASSIFIED, VALID, data_bucket, models_bucket
 from caravan.errors import CaravanError
 from caravan.receipts import UPLOADS, Account, Receipt, account
 from caravan.replay import replay
+from caravan.reports import LATEST, read_report
 from caravan.settings import CentralS3Settings, EdgeId, EdgeS3Settings, KafkaSettings, S3Address, load
 from caravan.telemetry import configure_logging
 
@@ -29,10 +32,14 @@ LOOKS = 3
 """An upload that goes on between listing receipts and images blurs one look, hardly three."""
 
 
-class AccountSettings(CentralS3Settings, EdgeS3Settings):
-    """Whose images, and where they are."""
+class EdgeAtCentral(CentralS3Settings):
+    """Which edge, and where central keeps what it has."""
 
     edge: EdgeId = "edge1"
+
+
+class AccountSettings(EdgeAtCentral, EdgeS3Settings):
+    """Whose images, and where they are."""
 
 
 @commands.callback()
@@ -69,6 +76,25 @@ def print_replay(topic: str = typer.Argument(help="The topic to send them to aga
     with _plainly():
         sent = asyncio.run(replay(load(KafkaSettings), topic))
     typer.echo(f"{sent} messages sent to {topic} again")
+
+
+@commands.command("report")
+def write_report(
+    model: Annotated[str, typer.Argument(help="Name of the model.")] = DEFAULT_MODEL,
+    version: Annotated[str, typer.Option(help="Number of the version, or `latest`.")] = LATEST,
+    out: Annotated[Path, typer.Option(help="Folder to write it into.", file_okay=False)] = Path(
+        ".caravan/reports"
+    ),
+) -> None:
+    """Write the training report of a version of one edge (EDGE) to a file, and print its path."""
+    settings = load(EdgeAtCentral)
+    store = s3.open_bucket(settings.central, models_bucket(settings.edge))
+    with _plainly():
+        found = asyncio.run(read_report(store, model, version))
+    file = out.absolute() / f"{settings.edge}-{found.model}-{found.version}.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(found.content)
+    typer.echo(file)
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from typing import NoReturn
 
 from fastapi import FastAPI
 
-from caravan import http, kafka
-from caravan.contracts import EDGE_METRICS, dead_letter, events_topic
+from caravan import http, kafka, s3
+from caravan.contracts import EDGE_METRICS, dead_letter, events_topic, models_bucket
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
-from monitor import hub_api
+from monitor import hub_api, reports_api
 from monitor.hub_feed import Feed
 from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
@@ -92,6 +92,11 @@ def _wire_hub(settings: MonitorSettings, wiring: Wiring) -> None:
             await asyncio.sleep(TICK_SECONDS)
 
     hub_api.install(wiring.app, state, feed)
+    buckets = {edge: models_bucket(edge) for edge in settings.edges}
+    reports_api.install(
+        wiring.app, {edge: s3.open_bucket(settings.central, name) for edge, name in buckets.items()}
+    )
     wiring.checks["history"] = history.ping
+    wiring.checks["s3"] = partial(s3.ping, settings.central, buckets[settings.edges[0]])
     wiring.loops |= {HUB: partial(forever, HUB, consume), "clock": tick}
     wiring.on_stop = feed.close

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -14,6 +15,7 @@ from caravan.contracts import MONITOR
 from caravan.errors import BadInput
 from caravan.kafka import Batch, PutAside
 from caravan.mqtt import WINDOW
+from caravan.reports import ListModels, ReadReport, Report
 from caravan.retry import retried
 from monitor import hub_messages
 from monitor.hub_messages import Uncertain, Window
@@ -24,6 +26,8 @@ log = structlog.get_logger()
 
 BRIDGE = "bridge"
 HUB = "hub"
+REPORTS = "reports"
+REPORT = "report"
 MQTT_AWAY_SECONDS = 240.0
 """How long a batch is kept while MQTT is away; then it is read again from its committed offset."""
 
@@ -73,6 +77,19 @@ async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> No
                 else:
                     state.take(message, *history.times(record))
             history.read_up_to(partition, records[-1].offset + 1)
+
+
+async def reports(list_models: ListModels, edge: str) -> dict[str, Any]:
+    """FROM an edge → the versions in S3 `E-models` → TO what their manifests say, and the gate's verdicts.
+
+    Route `reports`; no sinks.
+    """
+    return {"edge": edge, "models": await list_models()}
+
+
+async def report(read_report: ReadReport, model: str, version: str) -> Report:
+    """FROM a model and its version, or `latest` → S3 `E-models` → TO the page. Route `report`; no sinks."""
+    return await read_report(model, version)
 
 
 def _read(records: Sequence[ConsumerRecord]) -> list[list[Window] | Uncertain | BadInput]:

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from caravan.settings import EdgeId, KafkaSettings, MqttSettings, Port, ServiceSettings
+from caravan.settings import (
+    CentralS3Settings,
+    EdgeId,
+    EdgeIds,
+    KafkaSettings,
+    MqttSettings,
+    Port,
+    ServiceSettings,
+)
 from monitor.hub_state import HubLimits
 
 MIB = 2**20
@@ -17,7 +25,7 @@ def _words(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
-class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings):
+class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings):
     """Which routes run, and what they need to know."""
 
     port: Port = 8084
@@ -30,6 +38,8 @@ class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings):
     """Consumer group; empty is `monitor-<edge>`."""
     max_event_bytes: int = Field(default=256 * 1024, gt=0)
 
+    edges: EdgeIds = ("edge1",)
+    """Edges whose reports the hub shows."""
     hub_history_seconds: float = Field(default=86_400, ge=60)
     hub_history_messages: int = Field(default=100_000, gt=0)
     hub_silent_windows: float = Field(default=3, gt=0)

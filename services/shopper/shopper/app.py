@@ -28,7 +28,7 @@ from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
-from shopper import api, page_api, routes
+from shopper import api, models_api, page_api, routes
 from shopper.budget import MemoryBudget
 from shopper.class_names import ClassNames
 from shopper.codecs import Json, Tensor
@@ -168,6 +168,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             relay=relay,
             count=TrainingCounts(stores[DATA], shelf),
         )
+        models_api.install(app, production, sessions)
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "events": partial(mqtt.drain, MONITOR),

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, NoReturn
 
 from caravan.contracts import DATA, OTHER
+from caravan.reports import ListModels, ReadReport, Report
 from shopper import detection, events, metrics
 from shopper.detection import Answer, Record, header_safe
 from shopper.limits import ImageLimits
@@ -26,6 +27,8 @@ PUSH_TRAINING_DATA = "push-training-data"
 PRICE = "price"
 ITEM = "item"
 EDGE_METRICS = "edge-metrics"
+MODELS = "models"
+REPORT = "report"
 
 
 async def detect(
@@ -134,3 +137,16 @@ async def price(item: str, shelf: Shelf) -> dict[str, Any]:
 async def item(name: str, shelf: Shelf) -> dict[str, str]:
     """FROM a label → TO its item. Route `item`; no sinks."""
     return {"item": shelf.catalogue.named(name).item}
+
+
+async def models(list_models: ListModels) -> dict[str, Any]:
+    """FROM a request → the versions in S3 `production` → TO what their manifests say.
+
+    Route `models`; no sinks.
+    """
+    return {"models": await list_models()}
+
+
+async def report(read_report: ReadReport, model: str, version: str) -> Report:
+    """FROM a model and its version, or `latest` → S3 `production` → TO the page. Route `report`; no sinks."""
+    return await read_report(model, version)

@@ -1,0 +1,43 @@
+"""The hub's HTTP doors to the training reports of all edges, also those of versions that were rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from fastapi import FastAPI, Response
+from obstore.store import ObjectStore
+
+from caravan import reports, telemetry
+from caravan.contracts import parse_edge, to_json
+from monitor import routes
+
+
+def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
+    """Give an app `GET /reports/<edge>` and the page of each report.
+
+    Args:
+        app: the hub's.
+        stores: by edge, its bucket `E-models`.
+
+    """
+
+    @app.get("/reports/{edge}", tags=["reports"])
+    async def listed(edge: str) -> Response:
+        """List an edge's models, and all versions of each with verdict and figures."""
+        store = stores[parse_edge(edge, stores)]
+        with telemetry.exchange(routes.REPORTS):
+            answer = await routes.reports(partial(reports.list_models, store, partial(_address, edge)), edge)
+        return Response(to_json(answer), headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+    @app.get("/reports/{edge}/{model}/{version}", tags=["reports"])
+    async def report(edge: str, model: str, version: str) -> Response:
+        """Show the training report of a version, or of the `latest`: one HTML page."""
+        store = stores[parse_edge(edge, stores)]
+        with telemetry.exchange(routes.REPORT):
+            return reports.show(await routes.report(partial(reports.read_report, store), model, version))
+
+
+def _address(edge: str, model: str, version: int) -> str:
+    """Relative to the hub's root, so that it holds behind a proxy too."""
+    return f"reports/{edge}/{model}/{version}"

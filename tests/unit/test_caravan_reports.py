@@ -1,0 +1,159 @@
+"""What a bucket's versions say of themselves, and the report beside each."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from obstore.store import MemoryStore
+
+from caravan import reports, s3
+from caravan.errors import BadInput
+from caravan.manifest import File, Lineage, Manifest
+
+LINEAGE = Lineage(
+    data_digest="d" * 64,
+    classes=("other", "tea-green"),
+    metrics={"accuracy": 0.98, "f1": {"other": 0.9}},
+    created="2026-11-21T12:00:00+00:00",
+)
+
+
+async def publish(
+    store: MemoryStore,
+    version: int,
+    *,
+    page: bytes | None = b"<p>report</p>",
+    lineage: Lineage | None = LINEAGE,
+    model: str = "tea",
+    entry: str = "saved_model.pb",
+) -> None:
+    prefix = f"models/{model}/{version}/"
+    if page is not None:
+        await s3.write(store, f"{prefix}report/index.html", page)
+    if entry:
+        await s3.write(store, prefix + entry, b"model")
+    if lineage is not None:
+        manifest = Manifest(model, version, (File("saved_model.pb", 5, "0" * 64),), lineage)
+        await s3.write(store, f"{prefix}manifest.json", manifest.to_json())
+
+
+async def listed(store: MemoryStore) -> list[dict[str, Any]]:
+    return await reports.list_models(store, lambda model, version: f"reports/{model}/{version}")
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+async def refusal(store: MemoryStore, model: str, version: str) -> str:
+    with pytest.raises(BadInput) as caught:
+        await reports.read_report(store, model, version)
+    assert caught.value.status == 404
+    return caught.value.detail
+
+
+async def test_versions_are_listed_newest_first_with_what_their_manifests_say(store: MemoryStore) -> None:
+    await publish(store, 2)
+    await publish(store, 10, lineage=replace(LINEAGE, parent=2, rejected="worse than version 2"))
+    await publish(store, 1, page=None, model="digits", lineage=replace(LINEAGE, upload="a" * 64))
+    digits, tea = await listed(store)
+    assert (digits["model"], tea["model"]) == ("digits", "tea")
+    assert tea["versions"][1] == {
+        "version": 2,
+        "verdict": "passed",
+        "rejected": None,
+        "created": "2026-11-21T12:00:00+00:00",
+        "data_digest": "d" * 64,
+        "parent": None,
+        "rollback_of": None,
+        "upload": None,
+        "classes": ["other", "tea-green"],
+        "metrics": {"accuracy": 0.98, "f1": {"other": 0.9}},
+        "report": "reports/tea/2",
+    }
+    newest = tea["versions"][0]
+    assert (newest["version"], newest["verdict"], newest["parent"]) == (10, "rejected", 2)
+    assert newest["rejected"] == "worse than version 2"
+    assert digits["versions"][0]["report"] is None
+    assert digits["versions"][0]["upload"] == "a" * 64
+
+
+async def test_a_version_without_a_manifest_or_with_a_damaged_one_is_listed_by_its_number(
+    store: MemoryStore,
+) -> None:
+    await publish(store, 1, page=None, lineage=None)
+    await publish(store, 2, page=None, lineage=None)
+    await s3.write(store, "models/tea/2/manifest.json", b"{")
+    (tea,) = await listed(store)
+    assert tea["versions"] == [
+        {"version": 2, "verdict": None, "report": None},
+        {"version": 1, "verdict": None, "report": None},
+    ]
+
+
+async def test_a_version_on_its_way_and_what_is_none_are_passed_over(store: MemoryStore) -> None:
+    assert await listed(store) == []
+    await publish(store, 1, entry="", lineage=None)
+    await s3.write(store, "models/models.config", b"config")
+    await s3.write(store, "models/tea/notes.txt", b"notes")
+    await s3.write(store, "uploads/tea/1.zip", b"zip")
+    assert await listed(store) == []
+    assert "no version of a model" in await refusal(store, "tea", "1")
+    await publish(store, 3, entry="model.onnx")
+    (tea,) = await listed(store)
+    assert [version["version"] for version in tea["versions"]] == [3]
+
+
+async def test_of_many_versions_the_newest_are_listed_and_the_rest_counted(store: MemoryStore) -> None:
+    for version in range(1, reports.MOST_VERSIONS + 4):
+        await publish(store, version, page=None, lineage=None)
+    (tea,) = await listed(store)
+    assert len(tea["versions"]) == reports.MOST_VERSIONS
+    assert tea["versions"][0]["version"] == reports.MOST_VERSIONS + 3
+    assert tea["older"] == 3
+
+
+async def test_a_report_is_found_by_its_version_or_as_the_latest(store: MemoryStore) -> None:
+    await publish(store, 9, page=b"nine")
+    await publish(store, 10, page=b"ten")
+    await publish(store, 11, page=b"one of another", model="tea2")
+    assert await reports.read_report(store, "tea", "9") == reports.Report("tea", 9, b"nine")
+    assert await reports.read_report(store, "tea", "latest") == reports.Report("tea", 10, b"ten")
+
+
+async def test_who_asks_for_what_is_not_there_is_told_what_is(store: MemoryStore) -> None:
+    assert "no version of a model 'tea'" in await refusal(store, "tea", "latest")
+    for version in range(1, 9):
+        await publish(store, version, page=b"page" if version in (2, 4) else None)
+    assert "no version 12 of tea here, but 8, 7, 6, 5, 4 and older ones" in await refusal(store, "tea", "12")
+    assert "version 8 of tea came without a report" in await refusal(store, "tea", "latest")
+    assert "4, 2 have one" in await refusal(store, "tea", "latest")
+    for text in ("0", "-1", "07", "1.5", "newest", "9" * 30, "²"):
+        assert "whole number, or latest" in await refusal(store, "tea", text)
+    for model in ("", "..", "a/b", "models.config", "x" * 200):
+        assert "no version of a model" in await refusal(store, model, "1")
+
+
+async def test_a_model_of_which_no_version_has_a_report_says_so(store: MemoryStore) -> None:
+    await publish(store, 1, page=None)
+    assert "no version of tea has a report" in await refusal(store, "tea", "1")
+
+
+async def test_a_page_that_is_too_large_is_not_read_into_memory(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "MOST_BYTES", 10)
+    await publish(store, 1, page=b"x" * 11)
+    assert "fetch models/tea/1/report/index.html from the bucket" in await refusal(store, "tea", "1")
+    (tea,) = await listed(store)
+    assert tea["versions"][0]["verdict"] is None
+
+
+def test_a_page_is_shown_so_that_it_can_do_nothing_else() -> None:
+    answer = reports.show(reports.Report("tea", 1, b"<p>"))
+    assert answer.body == b"<p>"
+    assert answer.media_type == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
+    assert answer.headers["x-content-type-options"] == "nosniff"

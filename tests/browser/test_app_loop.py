@@ -151,12 +151,14 @@ async def test_an_unknown_tea_is_taught_trained_and_recognised_without_a_reload(
     taken = int(await page.locator("#undo-count").inner_text())
     await page.locator("#undo").click()
     await expect(page.locator("#undo-count")).to_have_text(re.compile(rf"^[1-{taken - 1}]\d?$"))
-    await page.locator("#train").click()
-    await expect(page.locator("#sent")).to_contain_text(
+    await page.locator("#teach .train").click()
+    await expect(page.locator("#teach .sent")).to_contain_text(
         re.compile(r"\d+ photos sent: \d+ new"), timeout=60_000
     )
-    await expect(page.locator("#progress")).to_contain_text(re.compile(r"Training… \d+ %"), timeout=LEARN_MS)
-    await expect(page.locator("#progress")).to_contain_text(
+    await expect(page.locator("#teach .told")).to_contain_text(
+        re.compile(r"Training… \d+ %"), timeout=LEARN_MS
+    )
+    await expect(page.locator("#teach .told")).to_contain_text(
         re.compile(rf"Version {version + 1} serves now"), timeout=LEARN_MS
     )
 

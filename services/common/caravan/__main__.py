@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from caravan import s3
-from caravan.contracts import DATA, DEFAULT_MODEL, IMAGES, UNCLASSIFIED, VALID, data_bucket, models_bucket
+from caravan.contracts import (
+    DATA,
+    DEFAULT_MODEL,
+    IMAGES,
+    REJECTED,
+    UNCLASSIFIED,
+    VALID,
+    data_bucket,
+    models_bucket,
+)
 from caravan.errors import CaravanError
 from caravan.receipts import UPLOADS, Account, Receipt, account
 from caravan.replay import replay
@@ -123,24 +132,22 @@ async def _central(address: S3Address, edge: str) -> Account:
 def _edge_table(settings: AccountSettings) -> Table:
     table = Table("at the edge", "images")
     meanings = {
-        DATA: "taught, pending until pushed",
-        VALID: "detected and known",
-        UNCLASSIFIED: "detected and unknown",
+        (DATA, IMAGES): "taught, pending until pushed",
+        (DATA, f"{REJECTED}{IMAGES}"): "pushed, and rejected at central",
+        (VALID, IMAGES): "detected and known",
+        (UNCLASSIFIED, IMAGES): "detected and unknown",
+        (UNCLASSIFIED, f"{REJECTED}{IMAGES}"): "reviewed, and no product",
     }
-    for bucket, meaning in meanings.items():
-        table.add_row(meaning, asyncio.run(_count(settings.edge_s3, bucket)))
+    for (bucket, prefix), meaning in meanings.items():
+        table.add_row(meaning, asyncio.run(_count(settings.edge_s3, bucket, prefix)))
     return table
 
 
-async def _count(address: S3Address, bucket: str) -> str:
+async def _count(address: S3Address, bucket: str, prefix: str) -> str:
     try:
-        return str(sum([1 async for _ in _images(address, bucket)]))
+        return str(sum([1 async for _ in s3.listing(s3.open_bucket(address, bucket), prefix)]))
     except CaravanError:
         return "out of reach"
-
-
-def _images(address: S3Address, bucket: str) -> AsyncIterator[dict[str, object]]:
-    return s3.listing(s3.open_bucket(address, bucket), IMAGES)
 
 
 if __name__ == "__main__":

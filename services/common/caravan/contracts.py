@@ -47,6 +47,8 @@ def central_buckets(edge: str) -> tuple[str, str, str]:
 # --- keys ---------------------------------------------------------------------------------------
 
 IMAGES = "images/"
+REJECTED = "rejected/"
+"""Before the key of an image put aside: in `data` what central rejects, in `unclassified` no product."""
 MODELS = "models/"
 MANIFEST = "manifest.json"
 SAVED_MODEL = "saved_model.pb"

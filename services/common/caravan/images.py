@@ -16,7 +16,7 @@ MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 """About what the largest phone cameras make; decoded, 150 MB."""
 
-_DAMAGE = (
+DAMAGE = (
     ArithmeticError,
     EOFError,
     LookupError,
@@ -64,7 +64,7 @@ def verify(encoded: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
         # A JPEG is then decoded at an eighth of its size: every byte is read, few pixels are made.
         image.draft("RGB", (1, 1))
         image.load()
-    except _DAMAGE as exc:
+    except DAMAGE as exc:
         message = f"the {info.format} image is damaged: {exc}"
         raise BadInput(message, status=422, reason="damaged-image") from exc
     return info
@@ -91,7 +91,7 @@ def _open(encoded: bytes, max_bytes: int, max_pixels: int) -> tuple[ImageInfo, I
     except Image.DecompressionBombError as exc:
         message = f"the image has too many pixels; {max_pixels} are allowed"
         raise BadInput(message, status=413, reason="too-many-pixels") from exc
-    except _DAMAGE as exc:
+    except DAMAGE as exc:
         message = "not an image: JPEG, PNG and WebP are taken"
         raise BadInput(message, status=422, reason="not-an-image") from exc
     width, height = image.size

@@ -141,6 +141,31 @@ async def read(store: ObjectStore, key: str) -> bytes:
         return bytes(await result.bytes_async())
 
 
+async def facts(store: ObjectStore, key: str) -> dict[str, str]:
+    """Return what is kept beside an object: its attributes, content type included; nothing of it is read.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+
+    """
+    with translated(f"look at {key}"):
+        result = await obstore.get_async(store, key, options={"head": True})
+        return {str(name): str(value) for name, value in result.attributes.items()}
+
+
+async def read_with_facts(store: ObjectStore, key: str) -> tuple[bytes, dict[str, str]]:
+    """Return an object's content, and what is kept beside it; for small objects.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+
+    """
+    with translated(f"read {key}"):
+        result = await obstore.get_async(store, key)
+        attributes = {str(name): str(value) for name, value in result.attributes.items()}
+        return bytes(await result.bytes_async()), attributes
+
+
 async def upload(store: ObjectStore, key: str, file: BinaryIO, size: int) -> None:
     """Store a file of any size, in pieces; it is there whole or not at all."""
 
@@ -181,10 +206,13 @@ def _read_at(file: BinaryIO, start: int) -> bytes:
     return file.read(PIECE)
 
 
-async def listing(store: ObjectStore, prefix: str = "") -> AsyncIterator[dict[str, Any]]:
-    """Yield the metadata (`path`, `size`, `e_tag`, `last_modified`) of each object under a prefix."""
+async def listing(store: ObjectStore, prefix: str = "", *, after: str = "") -> AsyncIterator[dict[str, Any]]:
+    """Yield the metadata (`path`, `size`, `e_tag`, `last_modified`) of each object under a prefix.
+
+    Keys come in their order where the store is S3; `after` leaves out those up to and with this one.
+    """
     with translated(f"list {prefix!r}"):
-        async for page in obstore.list(store, prefix=prefix or None):
+        async for page in obstore.list(store, prefix=prefix or None, offset=after or None):
             for entry in page:
                 yield dict(entry)
 

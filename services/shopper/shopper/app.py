@@ -28,7 +28,7 @@ from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
-from shopper import api, models_api, page_api, routes
+from shopper import api, models_api, page_api, review_api, routes
 from shopper.budget import MemoryBudget
 from shopper.class_names import ClassNames
 from shopper.codecs import Json, Tensor
@@ -45,6 +45,7 @@ from shopper.ports import Sender
 from shopper.preparing import Preparing
 from shopper.push import TrainingPush
 from shopper.relay import EventRelay
+from shopper.review_desk import ReviewDesk
 from shopper.scoring_desk import ScoringDesk
 from shopper.scoring_journal import Journal
 from shopper.settings import ShopperSettings
@@ -169,6 +170,10 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             count=TrainingCounts(stores[DATA], shelf),
         )
         models_api.install(app, production, sessions)
+        desk_of_review = ReviewDesk(stores, settings.model_name, settings.certain_score)
+        review_api.install(
+            app, sessions=sessions, desk=desk_of_review, shelf=shelf, limits=limits, post=mqtt.post
+        )
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "events": partial(mqtt.drain, MONITOR),

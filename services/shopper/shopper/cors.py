@@ -12,6 +12,8 @@ from caravan.http import answer
 from caravan.problems import problem
 
 PUSH = "/zip"
+REVIEW = "/review"
+"""What others photographed is shown to our own page alone."""
 OPEN_POSTS = frozenset({"/detection", "/binary", "/item"})
 READS = frozenset({"GET", "HEAD"})
 
@@ -43,7 +45,9 @@ class Cors:
 
 def is_open(method: str, path: str) -> bool:
     """Tell whether a page of any origin may do this and read the answer."""
-    return path != PUSH if method in READS else method == "POST" and path in OPEN_POSTS
+    if method in READS:
+        return path != PUSH and not (path == REVIEW or path.startswith(f"{REVIEW}/"))
+    return method == "POST" and path in OPEN_POSTS
 
 
 def is_foreign(headers: Headers) -> bool:

@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge
 DETECTIONS = Counter("shopper_detections_total", "Images answered", ["origin", "known"])
 IMAGES_KEPT = Counter("shopper_images_kept_total", "Images made durable", ["bucket", "where"])
 IMAGES_PUSHED = Counter("shopper_images_pushed_total", "Training images sent to the feeder", ["outcome"])
+IMAGES_REVIEWED = Counter("shopper_images_reviewed_total", "Images that people decided", ["outcome"])
 OVERLOAD = Counter("shopper_overload_total", "Messages turned away because too many wait", ["door"])
 SPOOL_IMAGES = Gauge("shopper_spool_images", "Images that wait on disk for the object store")
 SPOOL_BYTES = Gauge("shopper_spool_bytes", "Bytes that wait on disk for the object store")

@@ -16,7 +16,7 @@ import structlog
 from obstore.store import ObjectStore
 
 from caravan import s3
-from caravan.contracts import IMAGES
+from caravan.contracts import IMAGES, REJECTED
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.retry import pause
 from shopper import events, metrics
@@ -27,7 +27,6 @@ from shopper.ports import Post
 log = structlog.get_logger()
 
 WISH = "push/requested.json"
-REJECTED = "rejected/"
 LOOK_SECONDS = 60.0
 _IMAGE = re.compile(r"images/[^/]+/[^/]+\.(jpg|jpeg|png|webp)", re.IGNORECASE)
 

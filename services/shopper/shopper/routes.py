@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from caravan.contracts import DATA, OTHER
@@ -12,7 +12,10 @@ from shopper.detection import Answer, Record, header_safe
 from shopper.limits import ImageLimits
 from shopper.ports import Capture, Classifier, Count, Keeper, Picture, Post, Push, Sender, now
 from shopper.relay import EventRelay
+from shopper.review import Decision, Ref
+from shopper.review_desk import ReviewDesk
 from shopper.shelf import Shelf
+from shopper.thumbnails import thumbnail
 
 DETECT_HTTP = "detect-http"
 DETECT_BINARY = "detect-binary"
@@ -23,6 +26,9 @@ INGEST = "ingest"
 INGEST_OPTIONS = "ingest-options"
 INGEST_COUNTS = "ingest-counts"
 EVENT_STREAM = "event-stream"
+REVIEW_LIST = "review-list"
+REVIEW_IMAGE = "review-image"
+REVIEW_DECIDE = "review-decide"
 PUSH_TRAINING_DATA = "push-training-data"
 PRICE = "price"
 ITEM = "item"
@@ -125,6 +131,44 @@ async def event_stream(relay: EventRelay, names: Collection[str], last: str) -> 
     Route `event-stream`. Best effort: a page that is too slow misses the oldest.
     """
     return relay.listen(names, last)
+
+
+async def review_list(after: Ref | None, most: int, desk: ReviewDesk, shelf: Shelf) -> dict[str, Any]:
+    """FROM S3 `unclassified` and `valid` → those not known or not sure → TO a page. No sinks.
+
+    Route `review-list`.
+    """
+    page = await desk.page(after, most)
+    images = [waiting.told(shelf.catalogue) for waiting in page.waiting]
+    return {"images": images, "next": str(page.last) if page.last else None}
+
+
+async def review_image(ref: Ref, desk: ReviewDesk, limits: ImageLimits, *, whole: bool) -> bytes:
+    """FROM S3 `unclassified` or `valid` → made small, or not → TO a page, as JPEG. No sinks.
+
+    Route `review-image`.
+    """
+    image = await desk.image(ref)
+    if not whole:
+        return await thumbnail(image, limits)
+    await limits.verify(image)
+    return await limits.as_jpeg(image)
+
+
+async def review_decide(
+    decisions: Sequence[Decision], who: str, *, desk: ReviewDesk, post: Post
+) -> dict[str, Any]:
+    """FROM what someone says of images → TO S3 `data`, or `rejected/` of `unclassified` → out of the list.
+
+    Route `review-decide`. Mandatory: each image where it belongs, with who said so, when, and what the
+    model had said; and out of the bucket that it waited in. Best effort: MQTT `monitor`.
+    """
+    outcomes = await desk.decide(decisions, who, now())
+    for decision, outcome in zip(decisions, outcomes, strict=True):
+        if outcome == "taught" and decision.product:
+            post(events.ingestion(decision.product, Sender("http", who)))
+    told = [{"image": str(d.ref), "outcome": outcome} for d, outcome in zip(decisions, outcomes, strict=True)]
+    return {"decisions": told}
 
 
 async def price(item: str, shelf: Shelf) -> dict[str, Any]:

@@ -29,13 +29,14 @@ export function say(text) {
 }
 
 /** Show a line for a moment, with at most one thing to do about it. */
-export function toast(text, action) {
+export function toast(text, action, ms = action ? 15000 : 5000) {
   const line = el("div", { class: "toast", role: "status" }, text);
   if (action) {
     line.append(el("button", { type: "button", onclick: () => { line.remove(); action.act(); } }, action.label));
   }
   $("toasts").append(line);
-  setTimeout(() => line.remove(), action ? 15000 : 5000);
+  setTimeout(() => line.remove(), ms);
+  return line;
 }
 
 /** A picture of a blob; its address is given back once it is loaded. */

@@ -9,7 +9,7 @@ import * as scan from "./scan.js";
 const READY_EVERY_MS = 15000;
 const NEWS_MS = 12000;
 const FACTS = "caravan-app";
-const TITLES = { scan: "What does it cost?", teach: "Teach", history: "History" };
+const TITLES = { scan: "What does it cost?", teach: "Teach", history: "History", review: "Review" };
 const views = { scan };
 
 let facts = {};
@@ -31,7 +31,7 @@ async function learnFacts() {
 // --- views ---------------------------------------------------------------------------------------
 
 async function route() {
-  const [, name, wanted] = location.hash.match(/^#(scan|teach|history)(?:=(.*))?$/) ?? [null, "scan"];
+  const [, name, wanted] = location.hash.match(/^#(scan|teach|history|review)(?:=(.*))?$/) ?? [null, "scan"];
   const before = view;
   view = name;
   $("main").dataset.view = name;

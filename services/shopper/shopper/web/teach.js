@@ -1,12 +1,12 @@
 // Teach: choose a product, take many photos of it, send them to training, and watch what becomes of it.
-import { Refused, call } from "./api.js";
+import { Refused } from "./api.js";
 import * as camera from "./camera.js";
 import { deliver, deliverAfter } from "./courier.js";
-import { $, el, icon, say, toast } from "./dom.js";
-import { latestNews, news } from "./news.js";
+import { $, el, say, toast } from "./dom.js";
 import * as outbox from "./outbox.js";
 import { scaled, thumbnail } from "./photo.js";
 import { picker } from "./picker.js";
+import { trainingCard } from "./training.js";
 
 const UNDO_MS = 8000;
 const BURST_EVERY_MS = 350;
@@ -19,22 +19,17 @@ let bursting = false;
 
 const choice = picker("Which product?", { counts: true, onchange: () => showTally() });
 const tally = el("div", { class: "tally", "aria-live": "polite" });
-const send = el("button", { id: "train", class: "button primary", type: "button", onclick: () => train() }, icon("send"), "Send to training");
-const outcome = el("p", { id: "sent", role: "status" });
-const bar = el("span");
-const meter = el("div", { class: "meter", role: "progressbar", "aria-label": "Training", "aria-valuemin": 0, "aria-valuemax": 100, hidden: true }, bar);
-const progress = el("p", { id: "progress", role: "status" });
+const training = trainingCard(tally, { before: bringAll, after: refresh });
 
 $("teach").append(
   el("h2", { id: "teach-title" }, "Teach the shop a product"),
   el("p", { class: "soft" }, "Choose it, then take 15 photos or more, from all sides."),
   choice.element,
-  el("div", { class: "card stack" }, tally, send, outcome, el("div", { class: "progress" }, meter, progress)),
+  training.element,
 );
 
 export async function enter(wanted) {
   here = true;
-  showNews(latestNews());
   await refresh();
   if (wanted) choice.choose(wanted);
 }
@@ -130,7 +125,7 @@ async function showTally() {
   const product = choice.value();
   const own = (await outbox.waiting()).filter((entry) => entry.kind === "teach");
   const mine = own.filter((entry) => entry.product === product?.name).length;
-  send.disabled = bursting;
+  training.allow(!bursting);
   if (!product) {
     tally.replaceChildren(el("p", {}, "No product chosen yet."));
     return;
@@ -148,44 +143,15 @@ async function refresh() {
   await showTally();
 }
 
-async function train() {
+/** Everything that is still in the browser goes to the shop first. */
+async function bringAll(tell) {
   stopBurst();
-  send.disabled = true;
-  outcome.className = "";
-  outcome.textContent = "Bringing the photos to the shop…";
+  tell("Bringing the photos to the shop…");
   taken.length = 0;
   showUndo();
-  try {
-    const { left, trouble } = await deliver({ all: true });
-    if (left) throw trouble ?? new Refused(0, `${left} photos are still here. Try again.`);
-    outcome.textContent = "Sending them to training…";
-    outcome.textContent = inWords(await call("zip", { method: "POST" }));
-  } catch (error) {
-    outcome.className = "error";
-    outcome.textContent = error.message;
-  } finally {
-    send.disabled = false;
-    await refresh();
-  }
+  const { left, trouble } = await deliver({ all: true });
+  if (left) throw trouble ?? new Refused(0, `${left} photos are still here. Try again.`);
 }
 
-function inWords({ status, files, stored, duplicates, rejected }) {
-  if (status === "empty") return "There is nothing to send yet: take some photos first.";
-  if (status === "queued") return "The way to the centre is interrupted. The photos are safe and follow by themselves.";
-  const refused = rejected.length ? `, ${rejected.length} refused: ${rejected[0].reason}` : "";
-  return `${files} ${files === 1 ? "photo" : "photos"} sent: ${stored} new, ${duplicates} known already${refused}.`;
-}
-
-function showNews(item) {
-  if (!item) return;
-  progress.textContent = item.done ? `${item.text} Scan it again: no need to reload.` : item.text;
-  progress.className = item.bad ? "error" : "";
-  meter.hidden = item.share === null;
-  if (item.share === null) return;
-  meter.setAttribute("aria-valuenow", Math.round(item.share * 100));
-  bar.style.transform = `scaleX(${item.share})`;
-}
-
-news.addEventListener("news", ({ detail }) => showNews(detail));
 new BroadcastChannel("caravan").addEventListener("message", () => here && showTally());
 setInterval(() => here && !document.hidden && !bursting && refresh(), COUNT_EVERY_MS);

@@ -1,0 +1,150 @@
+"""What people are asked to look at: images that the model did not know, or was unsure of. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Self
+from urllib.parse import unquote
+
+from caravan.contracts import UNCLASSIFIED, VALID
+from caravan.errors import BadInput
+from shopper.catalogue import Catalogue, Product
+from shopper.detection import header_safe
+
+BUCKETS = (UNCLASSIFIED, VALID)
+"""Where they are, in the order in which they are shown."""
+Why = Literal["unknown", "uncertain"]
+
+_KEY = re.compile(r"images/[^/\x00-\x1f]{1,200}/[^/\x00-\x1f]{1,200}\.(?:jpg|jpeg|png|webp)", re.IGNORECASE)
+_MODEL = ("label", "score", "model", "version")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One image that waits: `unclassified/images/other/2026-11-21_09-05-03-007.jpg`."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a reference.
+
+        Raises:
+            BadInput: 422 if it is none.
+
+        """
+        bucket, _, key = text.partition("/")
+        if bucket not in BUCKETS or not is_image(key) or "/../" in key or "/./" in key:
+            message = f"an image is named <bucket>/images/<item>/<file>, bucket {' or '.join(BUCKETS)}"
+            raise BadInput(message, 422, reason="no-such-image")
+        return cls(bucket, key)
+
+    @property
+    def file(self) -> str:
+        """The last part of its key."""
+        return self.key.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the model said of an image when it came in; what is not known is empty, the score then None."""
+
+    label: str = ""
+    score: float | None = None
+    model: str = ""
+    version: str = ""
+    camera: str = ""
+
+    @classmethod
+    def of(cls, facts: Mapping[str, str]) -> Self:
+        """Read it from the facts that are kept beside an image."""
+        plain = {name: unquote(facts.get(name, "")) for name in (*_MODEL, "camera")}
+        return cls(plain["label"], _score(plain["score"]), plain["model"], plain["version"], plain["camera"])
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An image that waits for someone to say what it shows."""
+
+    ref: Ref
+    at: datetime
+    why: Why
+    opinion: Opinion
+
+    def told(self, catalogue: Catalogue) -> dict[str, Any]:
+        """Return it as a page is told."""
+        opinion = self.opinion
+        return {
+            "image": str(self.ref),
+            "at": self.at.isoformat(),
+            "why": self.why,
+            "guess": opinion.label,
+            "guess_label": catalogue.product(opinion.label).label if opinion.label else "",
+            "score": opinion.score,
+            "model": opinion.model,
+            "version": opinion.version,
+            "camera": opinion.camera,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What someone says of an image: the product, or None where it shows none."""
+
+    ref: Ref
+    product: Product | None
+
+
+def is_image(key: str) -> bool:
+    """Tell whether a key is one of an image that can be learnt from."""
+    return _KEY.fullmatch(key) is not None
+
+
+def why(ref: Ref, opinion: Opinion, model: str, certain_score: float) -> Why | None:
+    """Tell why people should look at an image; None where they need not.
+
+    Args:
+        ref: the image.
+        opinion: what was said of it.
+        model: the one that training images are for; what was asked of another is no lesson for it.
+        certain_score: from which a known answer needs no second look, 0..1.
+
+    """
+    if opinion.model not in {"", model}:
+        return None
+    if ref.bucket == UNCLASSIFIED:
+        return "unknown"
+    return "uncertain" if opinion.score is not None and opinion.score < certain_score else None
+
+
+def facts(decision: Decision, before: Mapping[str, str], who: str, at: datetime) -> dict[str, str]:
+    """Return what is kept beside a decided image, header-safe: the decision, and the opinion before it."""
+    opinion = {
+        f"model-{name}" if name in {"label", "score"} else name: before.get(name, "") for name in _MODEL
+    }
+    pairs = {
+        "label": header_safe(decision.product.item) if decision.product else "",
+        "reason": "" if decision.product else "not a product",
+        "reviewed-by": header_safe(who),
+        "reviewed-at": at.isoformat(timespec="seconds"),
+        "source": header_safe(str(decision.ref)),
+        "origin": before.get("origin", ""),
+        "camera": before.get("camera", ""),
+        **opinion,
+    }
+    return {name: value for name, value in pairs.items() if value}
+
+
+def _score(text: str) -> float | None:
+    try:
+        score = float(text)
+    except ValueError:
+        return None
+    return score if 0 <= score <= 1 else None

@@ -18,6 +18,7 @@ from support import browser
 from support.platform import EDGE, Platform, eventually
 
 OpenPage = Callable[..., Awaitable[Page]]
+Faults = Callable[[Page], Awaitable[list[str]]]
 StartShopper = Callable[[Mapping[str, str]], Awaitable[str]]
 PATIENCE_MS = 20_000
 AXE = Path(__file__).parents[2] / "services/shopper/npm/node_modules/axe-core/axe.min.js"
@@ -85,10 +86,24 @@ def _watch(page: Page, base: str, complaints: list[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def axe() -> str:
+def faults() -> Faults:
+    """What axe-core finds serious or critical on a page as it is now: `await faults(page)` is empty."""
     if not AXE.is_file():
         pytest.skip("axe-core is not here: make web")
-    return AXE.read_text()
+    axe = AXE.read_text()
+
+    async def find(page: Page) -> list[str]:
+        # Through the protocol, not as a script of the page: its policy forbids those, as it should.
+        await page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
+        await page.evaluate(axe)
+        found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{rule['id']}: {[node['target'] for node in rule['nodes']]}"
+            for rule in found["violations"]
+            if rule["impact"] in {"serious", "critical"}
+        ]
+
+    return find
 
 
 @pytest_asyncio.fixture(loop_scope="session")

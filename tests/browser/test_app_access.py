@@ -1,6 +1,7 @@
 """The app behind tokens, and behind a proxy that shows it under a path of its own."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from support.browser import live
-from support.platform import EDGE, Platform
+from support.platform import Platform
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
@@ -66,17 +67,25 @@ async def test_tokens_are_enforced_and_signing_in_opens_the_app(
     await page.wait_for_url(f"{shopper}/login")
 
 
-async def test_the_app_works_under_a_path_of_a_proxy(platform: Platform, open_page: Any) -> None:
-    async with proxy(platform.stack.url(f"shopper-{EDGE}"), "/a/shop") as url:
-        page = await open_page("tea-lemon", url)
-        await page.evaluate("navigator.serviceWorker.ready.then(() => true)")
-        if not await page.locator("#video").is_visible():
-            await page.locator("#start").click()
-        await page.locator("#video").wait_for()
+async def test_the_app_works_under_a_path_of_a_proxy_behind_tokens_too(
+    open_page: Any, start_shopper: Any
+) -> None:
+    shopper = await start_shopper({"TOKENS": f"ann:{TOKEN}"})
+    async with proxy(shopper, "/a/shop") as url:
+        page = await open_page("tea-lemon", url, expect="#login")
+        assert page.url == f"{url}login"
+        await page.get_by_label("Token").fill(TOKEN)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(url)
+        (cookie,) = await page.context.cookies()
+        assert cookie["path"] == "/a/shop/"
+        await live(page)
         await page.locator("#shutter").click()
         await expect(page.locator("#price")).to_have_text("$4.99")
         await page.locator(".tabs a[href='#teach']").click()
         await page.get_by_role("radio", name="Lemon Tea").wait_for()
+        await page.locator(".tabs a[href='#review']").click()
+        await expect(page.locator("#review")).to_contain_text(re.compile("to look at|Nothing to review"))
         scope = await page.evaluate("navigator.serviceWorker.ready.then((one) => one.scope)")
         assert scope == url
         await page.context.close()

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from support.browser import DESKTOP, PHONE, live
 from support.platform import EDGE, Platform
@@ -14,49 +14,36 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(200
 FIRST_PAGE_BYTES = 100_000
 
 
-async def faults(page: Page, axe: str) -> list[str]:
-    """Return what axe-core finds serious or critical on the page as it is now."""
-    # Through the protocol, not as a script of the page: its policy forbids those, as it should.
-    await page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
-    await page.evaluate(axe)
-    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [
-        f"{rule['id']}: {[node['target'] for node in rule['nodes']]}"
-        for rule in found["violations"]
-        if rule["impact"] in {"serious", "critical"}
-    ]
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [PHONE, DESKTOP], ids=["phone", "desktop"])
 async def test_axe_finds_nothing_serious_on_any_page(
-    open_page: Any, axe: str, scheme: str, device: dict[str, Any]
+    open_page: Any, faults: Any, scheme: str, device: dict[str, Any]
 ) -> None:
     page = await open_page("tea-lemon", color_scheme=scheme, reduced_motion="reduce", **device)
-    found = {"start": await faults(page, axe)}
+    found = {"start": await faults(page)}
     await live(page)
     await page.locator("#shutter").click()
     await page.locator("#price").wait_for()
-    found["answer"] = await faults(page, axe)
+    found["answer"] = await faults(page)
     await page.locator("#not-this").click()
     await page.get_by_role("radio", name="Lemon Tea").check(force=True)
-    found["tell"] = await faults(page, axe)
+    found["tell"] = await faults(page)
     await page.keyboard.press("Escape")
     await page.locator(".tabs a[href='#teach']").click()
     await page.get_by_role("radio", name="Green Tea").check(force=True)
-    found["teach"] = await faults(page, axe)
+    found["teach"] = await faults(page)
     await page.locator(".tabs a[href='#history']").click()
     await page.locator(".entry").wait_for()
-    found["history"] = await faults(page, axe)
+    found["history"] = await faults(page)
     await page.locator(".entry").click()
     await page.get_by_role("dialog").wait_for()
-    found["entry"] = await faults(page, axe)
+    found["entry"] = await faults(page)
     await page.keyboard.press("Escape")
     await page.locator("#open-settings").click()
-    found["settings"] = await faults(page, axe)
+    found["settings"] = await faults(page)
     await page.goto(page.url.split("#")[0] + "login")
     await page.get_by_label("Token").wait_for()
-    found["login"] = await faults(page, axe)
+    found["login"] = await faults(page)
     assert {name: each for name, each in found.items() if each} == {}
 
 

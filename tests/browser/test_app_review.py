@@ -10,7 +10,7 @@ from caravan import s3
 from local_stack.photos import render
 from support.platform import EDGE, Platform, address, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120, func_only=True)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
 CERTAIN = 0.8
 ANSWERS = "unclassified", "valid"
@@ -88,12 +88,15 @@ async def test_photos_are_labelled_by_keyboard_many_at_once_and_undone(
 
 
 async def test_photos_are_chosen_by_touch_and_what_is_no_product_is_put_aside(
-    platform: Platform, open_page: Any
+    platform: Platform, open_page: Any, faults: Any
 ) -> None:
     count = await ask_about(platform, "tea-licorice", 4, 7_400_000)
     assert count
     page = await opened(open_page, count)
     await page.locator(".photo-choice").first.tap()
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert await faults(page) == []
     await page.get_by_role("button", name="No product").tap()
     await expect(page.locator(".photo-choice")).to_have_count(count - 1)
     # Leaving is as good as waiting.

@@ -18,12 +18,14 @@ import httpx
 from PIL import Image
 from playwright.async_api import Browser, Page
 
+from local_stack.photos import render
 from local_stack.stack import Stack
 from support.browser import DESKTOP, PHONE, chromium, executable, live, upright, write_film
 from support.platform import EDGE, Platform
 
 DEVICES: dict[str, dict[str, Any]] = {"phone": PHONE | {"device_scale_factor": 1}, "desktop": DESKTOP}
 SCHEMES = ("light", "dark")
+UNSURE = ("tea-green", "tea-licorice", "tea-earl-grey")
 WIDTHS = {"phone": 312, "desktop": 720}
 """Pixels: enough to read, few enough to keep in the repository."""
 COLOURS = 64
@@ -44,6 +46,7 @@ async def main(folder: Path) -> None:
                 for device in DEVICES:
                     for scheme in SCHEMES:
                         await _start(nobody, url, folder, device, scheme)
+                        await _review(nobody, url, folder, device, scheme)
                         await _known(known, url, folder, device, scheme)
                         await _unknown(unknown, url, folder, device, scheme)
 
@@ -54,6 +57,8 @@ async def _platform(scratch: Path) -> AsyncIterator[Platform]:
         platform = Platform(stack, client, scratch)
         await platform.upload_until_taken(platform.archive(1, other=80, tea_lemon=40, tea_earl_grey=40))
         await platform.wait_serving(1)
+        for number in range(24):
+            await platform.detect(render(UNSURE[number % len(UNSURE)], 7_500_000 + number))
         yield platform
 
 
@@ -64,6 +69,14 @@ async def _start(browser: Browser, url: str, folder: Path, device: str, scheme: 
         await page.goto(f"{url}/login")
         await page.get_by_label("Token").wait_for()
         await shoot("login")
+
+
+async def _review(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:
+    async with _page(browser, url, folder, device, scheme) as (page, shoot):
+        await page.locator(".tabs a[href='#review']").click()
+        for number in (0, 1, 4):
+            await page.locator(".photo-choice").nth(number).click()
+        await shoot("review")
 
 
 async def _known(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:

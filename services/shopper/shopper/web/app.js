@@ -140,6 +140,7 @@ for (const type of ["online", "offline"]) window.addEventListener(type, lookRead
 route();
 lookReady();
 setInterval(() => document.hidden || lookReady(), READY_EVERY_MS);
+performance.mark("interactive"); // what follows waits for the network
 await learnFacts();
 scan.begin(facts);
 if (!facts.access?.needed || facts.access.holder) {

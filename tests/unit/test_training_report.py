@@ -218,6 +218,7 @@ def test_names_are_text_wherever_they_stand(album: Album) -> None:
 def test_the_page_needs_nothing_else_and_runs_nothing(album: Album) -> None:
     html = page(album.material(answers_of_a_small_case(album)))
     assert html.startswith("<!doctype html>")
+    assert html.rstrip().endswith("</html>")
     assert not {"script", "link", "iframe", "form", "a"} & set(Reader(html).tags)
     assert "@import" not in html
     assert "url(" not in html

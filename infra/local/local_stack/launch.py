@@ -20,7 +20,7 @@ from local_stack.settings import StackSettings
 from local_stack.state import PartState, Phase, StackState, read_state
 from local_stack.supervisor import sweep
 
-POLL = 0.1
+POLL = 0.25
 PATIENCE = 3
 """How often a part may end while the stack starts, before the start is given up."""
 STOP_SECONDS = 60.0

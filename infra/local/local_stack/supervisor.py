@@ -24,7 +24,7 @@ from local_stack.state import PartState, Phase, StackState, read_state, sole_sup
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between a part's end and its next start; doubled each time, until it stays up for LONG_UP."""
 LONG_UP = 30.0
-WATCH, ASK_AGAIN = 5.0, 0.1
+WATCH, ASK_AGAIN, ASK_SELDOM = 5.0, 0.1, 0.5
 """Seconds between questions to a part that is ready, and to one that is not."""
 LOG_CHECK, DISPLAY = 10.0, 1.0
 
@@ -190,7 +190,9 @@ class _Supervisor:
                 misses = 0
                 self._set(state, Phase.READY, detail="")
                 self._was_ready[part.name].set()
-            await asyncio.sleep(WATCH if state.phase is Phase.READY else ASK_AGAIN)
+            # Twenty parts that are asked all the time start later for it.
+            again = min(ASK_AGAIN * 1.1**misses, ASK_SELDOM)
+            await asyncio.sleep(WATCH if state.phase is Phase.READY else again)
 
     def _set(self, state: PartState, phase: Phase, **facts: Any) -> None:
         if state.phase is phase and all(getattr(state, name) == value for name, value in facts.items()):

@@ -10,7 +10,7 @@ import pytest
 from caravan.manifest import Manifest
 from support.platform import EDGE, Platform, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MODEL = "models/tea_model_b64/"
 

@@ -8,7 +8,7 @@ import pytest
 
 from support.platform import EDGE, Platform, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CAMERAS = ("aisle-1", "aisle-2", "aisle-3")
 

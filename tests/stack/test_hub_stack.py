@@ -15,7 +15,7 @@ from PIL import Image
 from local_stack.photos import render
 from support.platform import EDGE, Platform, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 KNOWN = [render("tea-lemon", 7_000_000 + n) for n in range(3)]
 UNKNOWN = render("tea-licorice", 7_000_000)

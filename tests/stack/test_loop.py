@@ -13,7 +13,7 @@ from caravan.contracts import DEFAULT_MODEL
 from local_stack.photos import render
 from support.platform import EDGE, Platform, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LEMON = [render("tea-lemon", 5_000_000 + n) for n in range(5)]
 GREEN = [render("tea-green", 5_000_000 + n) for n in range(5)]

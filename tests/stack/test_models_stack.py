@@ -15,7 +15,7 @@ from caravan import s3
 from caravan.settings import S3Address
 from local_stack.stack import Stack
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(280)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EDGE = "edge2"
 CLASSES = [f"class {n}" for n in range(10)]

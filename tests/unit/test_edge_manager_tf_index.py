@@ -48,7 +48,7 @@ with tf.Graph().as_default(), tf.compat.v1.Session() as session:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("saved_models")
-    subprocess.run([sys.executable, "-c", EXPORT, str(root)], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", EXPORT, str(root)], check=True, capture_output=True, timeout=600)
     return root
 
 

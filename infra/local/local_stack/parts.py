@@ -50,7 +50,7 @@ class Part:
     inherits: bool = True
     tls: bool = False
     grace: float = 10.0
-    deadline: float = 60.0
+    deadline: float = 120.0
 
 
 # SeaweedFS. `peers=none` spares a lone master the wait for an election: ready in 2 s, also after a SIGKILL.
@@ -154,7 +154,7 @@ PARTS = (
     ),
     Part(
         "training", "{python} -m training listen", READY, {"http": Port("TRAINING_PORT", 8085)},
-        after=("s3-central", "kafka"), env=SERVICE_ENV | TRAINING_DIRS, deadline=120,
+        after=("s3-central", "kafka"), env=SERVICE_ENV | TRAINING_DIRS, deadline=300,
     ),
     Part(
         "delivery", "{python} -m delivery", READY, {"http": Port("DELIVERY_PORT", 8082)},
@@ -192,7 +192,7 @@ PARTS = (
         " --model_config_file=s3://production/models/models.config --model_config_file_poll_wait_seconds=1",
         "tfserving://127.0.0.1:{rest}?s3=127.0.0.1:{s3.s3}&model=tea_model_b64&bucket=production",
         {"rest": Port("TFSERVING_REST_PORT", 8501), "grpc": Port("TFSERVING_GRPC_PORT", 8500)},
-        each_edge=True, beside=("s3",), env=MODEL_SERVER_ENV, deadline=120,
+        each_edge=True, beside=("s3",), env=MODEL_SERVER_ENV, deadline=300,
     ),
     Part(
         "edge-manager", "{python} -m edge_manager", READY, {"http": Port("EDGE_MANAGER_PORT", 8083)},

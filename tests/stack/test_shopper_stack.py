@@ -122,7 +122,7 @@ async def publish_shades(stack: Stack, models: Path) -> None:
     await store.write(target, f"{version_prefix('shades', 4)}{MANIFEST}", manifest.to_json())
     await publish(stack, models / "shades", "shades", 4)
     entries = [
-        f'config {{ name: "{name}", base_path: "s3://production/models/{name}" }}'
+        f'config {{ name: "{name}" base_path: "s3://production/models/{name}" model_platform: "tensorflow" }}'
         for name in (MODEL, "shades")
     ]
     await store.write(target, MODELS_CONFIG, f"model_config_list {{ {' '.join(entries)} }}".encode())

@@ -1,48 +1,62 @@
 """Models that people send, from the feeder's door to the model server's, beside the one that is trained."""
 
 import asyncio
+import gzip
 import io
 import os
+import re
+import struct
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from pydantic import SecretStr
 
 from caravan import s3
 from caravan.settings import S3Address
+from local_stack.samples import apparel
 from local_stack.stack import Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EDGE = "edge2"
-CLASSES = [f"class {n}" for n in range(10)]
+CLASSES = list(apparel.CLASSES)
+ASKED = 200
 
 
 @pytest.fixture(scope="module")
-def convnet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A plain convnet over pictures of 28 x 28, exported and zipped with a top folder and its class names."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf  # noqa: PLC0415 - seconds
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in the files of Fashion-MNIST: each class has its own two bright rows."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(1)
+    for part, count in (("train", 1280), ("t10k", ASKED)):
+        labels = np.arange(count, dtype=np.uint8) % len(CLASSES)
+        images = rng.integers(0, 100, (count, 28, 28), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[4 + 2 * label : 6 + 2 * label] = 220
+        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+            head = struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+            path = folder / f"{part}-{name}-ubyte.gz"
+            path.write_bytes(gzip.compress(head + values.tobytes(), 1))
+    return folder
 
-    class Net(tf.Module):  # type: ignore[misc] # TensorFlow has no types
-        def __init__(self) -> None:
-            super().__init__()
-            self.filters = tf.Variable(tf.random.stateless_normal([3, 3, 1, 4], (1, 2)))
-            self.weights = tf.Variable(tf.random.stateless_normal([13 * 13 * 4, 10], (3, 4)))
 
-        def __call__(self, images: Any) -> Any:
-            seen = tf.nn.relu(tf.nn.conv2d(images, self.filters, 2, "VALID"))
-            return {"scores": tf.nn.softmax(tf.reshape(seen, [-1, 13 * 13 * 4]) @ self.weights)}
-
-    net = Net()
-    spec = tf.TensorSpec([None, 28, 28, 1], tf.float32, name="images")
-    path = tmp_path_factory.mktemp("convnet")
-    tf.saved_model.save(net, str(path), signatures=tf.function(net.__call__, input_signature=[spec]))
-    files = {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    return zipped({f"fashion/{name}": content for name, content in files.items()}, CLASSES)
+async def samples(*words: str | Path, home: Path | None = None) -> tuple[int, str]:
+    """Run the command; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "local_stack", "samples", *words),
+        env={**os.environ, **({"CARAVAN_HOME": str(home)} if home else {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 150)
+    return process.returncode or 0, output.decode()
 
 
 def zipped(files: dict[str, bytes], classes: list[str]) -> bytes:
@@ -85,11 +99,14 @@ class Doors:
 
 
 async def test_models_that_are_sent_serve_side_by_side(
-    stack: Stack, http: httpx.AsyncClient, eventually: Any, convnet: bytes
+    stack: Stack, http: httpx.AsyncClient, eventually: Any, pictures: Path, tmp_path: Path
 ) -> None:
     doors = Doors(stack, http)
+    convnet = tmp_path / "fashion.zip"
+    code, said = await samples("apparel", "--data", pictures, "--out", convnet, "--epochs", "3")
+    assert code == 0, said
     sent, as_onnx, broken = await asyncio.gather(
-        doors.send("fashion_classifier", convnet),
+        doors.send("fashion_classifier", convnet.read_bytes()),
         doors.send("flat", zipped({"model.onnx": onnx_model()}, CLASSES)),
         doors.send("broken", zipped({"m/saved_model.pb": b"no graph at all"}, [])),
     )
@@ -104,6 +121,14 @@ async def test_models_that_are_sent_serve_side_by_side(
     answer = await http.post(f"{doors.server}/flat:predict", json={"instances": [[[0.0] * 5] * 2]})
     assert answer.json()["predictions"] == [pytest.approx([0.1] * 10)]
 
+    # The same net answers a camera: pixels over MQTT, classes by the names it came with.
+    code, said = await samples("apparel-score", "--data", pictures, "--edge", EDGE, home=stack.settings.home)
+    assert code == 0, said
+    found = re.search(r"accuracy ([0-9.]+): [0-9]+ right of ([0-9]+), ([0-9]+) answered", said)
+    assert found is not None, said
+    assert [int(count) for count in found.groups()[1:]] == [ASKED, ASKED]
+    assert float(found[1]) > 0.9
+
     # What does not load is said to its sender, and goes nowhere.
     assert broken.status_code == 422
     assert "does not load" in broken.json()["detail"]
@@ -111,7 +136,7 @@ async def test_models_that_are_sent_serve_side_by_side(
     assert [entry["path"] async for entry in s3.listing(store, "models/broken/")] == []
 
     # Sent again it is the same version.
-    again = await doors.send("fashion_classifier", convnet)
+    again = await doors.send("fashion_classifier", convnet.read_bytes())
     assert (again.status_code, again.json()["version"]) == (200, 1)
     await eventually(doors.manager_knows, 30)
 

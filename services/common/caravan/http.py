@@ -70,7 +70,7 @@ def decode_json(model: type[M], raw: bytes) -> M:
     except ValidationError as exc:
         faults = exc.errors(include_url=False, include_input=False, include_context=False)
         if any(fault["type"] == "json_invalid" for fault in faults):
-            raise BadInput("the body is not JSON") from exc
+            raise BadInput("the body is not JSON", reason="not-json") from exc
         where = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}" for fault in faults
         )

@@ -52,7 +52,7 @@ def decode_image(text: str) -> bytes:
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise BadInput("the image is a data: URL without ;base64")
+            raise BadInput("the image is a data: URL without ;base64", reason="not-base64")
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
@@ -61,4 +61,4 @@ def decode_image(text: str) -> bytes:
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise BadInput("the image is not base64") from exc
+        raise BadInput("the image is not base64", reason="not-base64") from exc

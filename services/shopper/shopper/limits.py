@@ -56,7 +56,7 @@ class ImageLimits:
             async with self.decoding(image):
                 return await asyncio.to_thread(images.as_jpeg, image)
         except (OSError, SyntaxError, ValueError) as exc:
-            raise BadInput(f"the {info.format} image is damaged", status=422) from exc
+            raise BadInput(f"the {info.format} image is damaged", status=422, reason="damaged-image") from exc
 
     async def verify(self, image: bytes) -> None:
         """Read the image to its end.
@@ -82,7 +82,7 @@ class ImageLimits:
             height, width, _ = image.values.shape
             if height * width > self._max_pixels:
                 message = f"the image is {width} x {height} pixels; {self._max_pixels} are allowed"
-                raise BadInput(message, status=413)
+                raise BadInput(message, status=413, reason="too-large")
             return self._decoding.hold(image.values.size * BYTES_PER_VALUE)
         info = self._inspect(image)
         return self._decoding.hold(info.width * info.height * BYTES_PER_PIXEL)

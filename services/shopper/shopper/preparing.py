@@ -47,7 +47,7 @@ class Preparing:
             try:
                 return await asyncio.to_thread(self._made, image, form)
             except (OSError, SyntaxError, ValueError) as exc:
-                raise BadInput("the image is damaged", status=422) from exc
+                raise BadInput("the image is damaged", status=422, reason="damaged-image") from exc
 
     def _made(self, image: Picture, form: Form) -> Any:
         if isinstance(form, TensorInput):

@@ -239,7 +239,7 @@ class TfServing:
             return Unavailable("the model server has too much to do: try again")
         if code is grpc.StatusCode.INVALID_ARGUMENT and not _is_wrong_signature(exc):
             log.info("image refused by the model", model=self._model, error=(exc.details() or "")[:300])
-            return BadInput("the model cannot read this image", status=422)
+            return BadInput("the model cannot read this image", status=422, reason="unreadable-image")
         return Permanent(f"model {self._model}: {code.name}: {(exc.details() or '')[:300]}")
 
 

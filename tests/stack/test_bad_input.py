@@ -152,7 +152,9 @@ async def answered(doors: Doors, topic: str, payload: bytes, reply_to: str) -> b
         (tensor(model="nobody"), 404, "unknown-model"),
     ],
 )
-async def test_a_bad_tensor(doors: Doors, payload: bytes, status: int, reason: str) -> None:
+async def test_a_bad_tensor_gets_its_reply_is_counted_and_the_next_one_is_answered(
+    doors: Doors, payload: bytes, status: int, reason: str
+) -> None:
     before = await doors.refused("detect-tensor", reason)
     reply = msgpack.unpackb(await answered(doors, "apparel_images", payload, "apparel-predict"))
     assert (reply["status"], reply["reason"]) == (status, reason)
@@ -161,7 +163,7 @@ async def test_a_bad_tensor(doors: Doors, payload: bytes, status: int, reason: s
     assert (good["prediction"], good["id"]) == ("Bag", 7)
 
 
-async def test_a_bad_message(doors: Doors) -> None:
+async def test_a_bad_message_gets_its_reply_and_is_counted(doors: Doors) -> None:
     for payload, status, reason in (
         (b"no JSON", 400, "not-json"),
         (b'{"image":"no base64!"}', 400, "not-base64"),
@@ -227,7 +229,9 @@ async def ask_grpc(doors: Doors, headers: Shown) -> str:
         (ask_grpc, "grpc", "UNAUTHENTICATED", "OK"),
     ],
 )
-async def test_a_wrong_token(doors: Doors, ask: Asked, door: str, no: str, yes: str) -> None:
+async def test_a_wrong_token_or_none_is_refused_and_a_right_one_is_let_in(
+    doors: Doors, ask: Asked, door: str, no: str, yes: str
+) -> None:
     for headers, reason in ((WRONG, "wrong-token"), ({}, "no-token")):
         before = await doors.refused(door, reason)
         assert await ask(doors, headers) == no
@@ -248,7 +252,9 @@ async def test_a_wrong_token(doors: Doors, ask: Asked, door: str, no: str, yes: 
         (request(model="nobody"), "NOT_FOUND"),
     ],
 )
-async def test_a_bad_request_over_grpc(doors: Doors, eventually: Any, asked: Any, code: str) -> None:
+async def test_a_bad_request_over_grpc_gets_its_code_and_the_door_stays_open(
+    doors: Doors, eventually: Any, asked: Any, code: str
+) -> None:
     before = await doors.failed(code)
     assert await predict(doors, KNOWN, asked) == code
 
@@ -279,7 +285,9 @@ async def test_a_bad_request_over_grpc(doors: Doors, eventually: Any, asked: Any
         ),
     ],
 )
-async def test_a_bad_request_over_rest(doors: Doors, path: str, body: bytes, status: int, code: str) -> None:
+async def test_a_bad_request_over_rest_gets_its_code_and_the_door_stays_open(
+    doors: Doors, path: str, body: bytes, status: int, code: str
+) -> None:
     before = await doors.failed(code)
     answer = await doors.http.post(f"{doors.model_server}{path}", content=body, headers=KNOWN)
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
@@ -298,7 +306,9 @@ async def test_a_bad_request_over_rest(doors: Doors, path: str, body: bytes, sta
         ("", PHOTO[:-500], 422, "damaged-image"),
     ],
 )
-async def test_a_bad_image_over_http(doors: Doors, query: str, body: bytes, status: int, reason: str) -> None:
+async def test_a_bad_image_over_http_gets_its_problem_and_the_door_stays_open(
+    doors: Doors, query: str, body: bytes, status: int, reason: str
+) -> None:
     before = await doors.refused("POST /binary", reason)
     answer = await doors.http.post(f"{doors.shopper}/binary{query}", content=body, headers=KNOWN)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
@@ -306,7 +316,9 @@ async def test_a_bad_image_over_http(doors: Doors, query: str, body: bytes, stat
     assert (await _ask(doors, KNOWN)).status_code == httpx.codes.OK
 
 
-async def test_an_image_on_kafka_without_a_class(doors: Doors) -> None:
+async def test_an_image_on_kafka_without_a_class_is_dead_lettered_and_the_next_is_stored(
+    doors: Doors,
+) -> None:
     before = await doors.refused("kafka-intake", "no-class")
 
     def send_and_read() -> tuple[Any, Any]:

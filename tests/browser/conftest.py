@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, Page, expect
 
 from support import browser
 from support.platform import EDGE, Platform, eventually
 
+BrowserWith = Callable[[str], Awaitable[Browser]]
 OpenPage = Callable[..., Awaitable[Page]]
 Faults = Callable[[Page], Awaitable[list[str]]]
-StartShopper = Callable[[Mapping[str, str]], Awaitable[str]]
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
+"""For what never comes; a busy machine is no reason to fail."""
 AXE = Path(__file__).parents[2] / "services/shopper/npm/node_modules/axe-core/axe.min.js"
 
 
@@ -28,6 +29,7 @@ AXE = Path(__file__).parents[2] / "services/shopper/npm/node_modules/axe-core/ax
 def _chromium_is_here() -> None:
     if browser.executable() is None:
         pytest.skip("no chromium here: apt-get install chromium")
+    expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +46,24 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return film
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser_with(films: Callable[[str], Path]) -> AsyncIterator[BrowserWith]:
+    """A browser for each film that a camera sees, none for none; started once."""
+    async with AsyncExitStack() as exits:
+        browsers: dict[str, Browser] = {}
+
+        async def started(film: str) -> Browser:
+            if film not in browsers:
+                chromium = browser.chromium(films(film) if film else None)
+                browsers[film] = await exits.enter_async_context(chromium)
+            return browsers[film]
+
+        yield started
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def open_page(platform: Platform, films: Callable[[str], Path]) -> AsyncIterator[OpenPage]:
-    """Open the app: `page = await open_page("tea-lemon")` has a camera that sees it.
+async def open_page(platform: Platform, browser_with: BrowserWith) -> AsyncIterator[OpenPage]:
+    """Open the app as someone new: `page = await open_page("tea-lemon")` has a camera that sees it.
 
     At the end no page may have met an error, broken the content security policy, or asked another host.
     """
@@ -54,16 +71,16 @@ async def open_page(platform: Platform, films: Callable[[str], Path]) -> AsyncIt
         complaints: list[str] = []
 
         async def open_(
-            film: str = "", url: str = "", *, path: str = "", expect: str = "html[data-ready]", **options: Any
+            film: str = "", url: str = "", *, path: str = "", until: str = "html[data-ready]", **options: Any
         ) -> Page:
             base = url or platform.stack.url(f"shopper-{EDGE}") + "/"
-            chrome: Browser = await exits.enter_async_context(browser.chromium(films(film) if film else None))
-            context: BrowserContext = await chrome.new_context(**(browser.PHONE | options))
+            chrome = await browser_with(film)
+            context = await exits.enter_async_context(await chrome.new_context(**(browser.PHONE | options)))
             context.set_default_timeout(PATIENCE_MS)
             page = await context.new_page()
             _watch(page, base, complaints)
             await page.goto(base + path)
-            await page.wait_for_selector(expect, state="attached")
+            await page.wait_for_selector(until, state="attached")
             return page
 
         yield open_
@@ -106,31 +123,31 @@ def faults() -> Faults:
     return find
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def start_shopper(platform: Platform, tmp_path: Path) -> AsyncIterator[StartShopper]:
-    """Start one more shopper at the platform's edge, with settings of its own; returns its address."""
-    started: list[asyncio.subprocess.Process] = []
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def guarded_shopper(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The address of one more shopper at the platform's edge: its door opens for Ann's token alone."""
+    port = _free_port()
+    own = {
+        "PORT": str(port),
+        "SPOOL_DIR": str(tmp_path_factory.mktemp("guarded")),
+        "TOKENS": f"ann:{browser.TOKEN}",
+    }
+    environment = os.environ | platform.stack.env_for(f"shopper-{EDGE}") | own
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "shopper", env=environment)
+    url = f"http://127.0.0.1:{port}"
 
-    async def start(settings: Mapping[str, str]) -> str:
-        port = _free_port()
-        own = {"PORT": str(port), "SPOOL_DIR": str(tmp_path / "spool"), **settings}
-        environment = os.environ | platform.stack.env_for(f"shopper-{EDGE}") | own
-        started.append(await asyncio.create_subprocess_exec(sys.executable, "-m", "shopper", env=environment))
-        url = f"http://127.0.0.1:{port}"
+    async def ready() -> bool:
+        try:
+            return (await platform.client.get(f"{url}/readyz")).is_success
+        except httpx.TransportError:
+            return False
 
-        async def ready() -> bool:
-            try:
-                return (await platform.client.get(f"{url}/readyz")).is_success
-            except httpx.TransportError:
-                return False
-
-        await eventually(ready, 30)
-        return url
-
-    yield start
-    for process in started:
+    try:
+        await eventually(ready, 60)
+        yield url
+    finally:
         process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await process.wait() == 0
 
 

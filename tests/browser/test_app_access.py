@@ -1,6 +1,7 @@
 """The app behind tokens, and behind a proxy that shows it under a path of its own."""
 
 import asyncio
+import io
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,30 +10,30 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from PIL import Image
 from playwright.async_api import expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from support.browser import live
+from local_stack.photos import render
+from support.browser import LAN_HOST, TOKEN, live
 from support.platform import Platform
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
-TOKEN = "only-for-the-phone-of-ann"
-
 
 async def test_tokens_are_enforced_and_signing_in_opens_the_app(
-    platform: Platform, open_page: Any, start_shopper: Any, photo: bytes
+    platform: Platform, open_page: Any, guarded_shopper: str, photo: bytes
 ) -> None:
-    shopper = await start_shopper({"TOKENS": f"ann:{TOKEN}"})
-    for path in ("binary", "zip", "events", "ingestion/counts"):
+    shopper = guarded_shopper
+    for path in ("binary", "zip", "events", "ingestion/counts", "review"):
         method = "POST" if path in {"binary", "zip"} else "GET"
         answer = await platform.client.request(method, f"{shopper}/{path}", content=photo)
         assert (path, answer.status_code) == (path, 401)
 
-    page = await open_page("tea-lemon", f"{shopper}/", expect="#login")
+    page = await open_page("tea-lemon", f"{shopper}/", until="#login")
     assert page.url == f"{shopper}/login"
     await page.get_by_label("Token").fill("not-the-right-token")
     await page.keyboard.press("Enter")
@@ -68,11 +69,10 @@ async def test_tokens_are_enforced_and_signing_in_opens_the_app(
 
 
 async def test_the_app_works_under_a_path_of_a_proxy_behind_tokens_too(
-    open_page: Any, start_shopper: Any
+    open_page: Any, guarded_shopper: str
 ) -> None:
-    shopper = await start_shopper({"TOKENS": f"ann:{TOKEN}"})
-    async with proxy(shopper, "/a/shop") as url:
-        page = await open_page("tea-lemon", url, expect="#login")
+    async with proxy(guarded_shopper, "/a/shop") as url:
+        page = await open_page("tea-lemon", url, until="#login")
         assert page.url == f"{url}login"
         await page.get_by_label("Token").fill(TOKEN)
         await page.keyboard.press("Enter")
@@ -89,6 +89,26 @@ async def test_the_app_works_under_a_path_of_a_proxy_behind_tokens_too(
         scope = await page.evaluate("navigator.serviceWorker.ready.then((one) => one.scope)")
         assert scope == url
         await page.context.close()
+
+
+async def test_a_phone_in_the_shops_network_needs_no_https_but_for_a_live_camera(
+    open_page: Any, guarded_shopper: str, picture_file: Any
+) -> None:
+    url = guarded_shopper.replace("127.0.0.1", LAN_HOST) + "/"
+    page = await open_page("", url, until="#login")
+    assert not await page.evaluate("isSecureContext")
+    await page.get_by_label("Token").fill(TOKEN)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(url)
+    await page.locator("#start").click()
+    await expect(page.get_by_role("alert")).to_contain_text("A live camera needs https")
+    photo = Image.open(io.BytesIO(render("tea-lemon", 7_100_002)))
+    await page.set_input_files("#file", picture_file("lemon.jpg", photo))
+    await expect(page.locator("#price")).to_be_visible()
+    await page.locator(".tabs a[href='#history']").click()
+    await expect(page.locator(".entry")).to_have_count(1)
+    await page.locator(".tabs a[href='#review']").click()
+    await expect(page.locator("#review")).to_contain_text(re.compile("to look at|Nothing to review"))
 
 
 @asynccontextmanager

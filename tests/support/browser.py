@@ -22,6 +22,10 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
+LAN_HOST = "shop.example"
+LAN = f"--host-resolver-rules=MAP {LAN_HOST} 127.0.0.1"
+"""A name for this machine that browsers do not trust as they trust localhost."""
+TOKEN = "only-for-the-phone-of-ann"
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 
 
@@ -40,7 +44,7 @@ async def chromium(film: Path | None = None) -> AsyncIterator[Browser]:
     ]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=executable(), args=["--no-sandbox", *(camera if film else [])]
+            executable_path=executable(), args=["--no-sandbox", LAN, *(camera if film else [])]
         )
         try:
             yield browser

@@ -4,7 +4,7 @@ import { ask } from "./ask.js";
 import { deliver } from "./courier.js";
 import { $, dialog, el, icon, picture, toast } from "./dom.js";
 import * as outbox from "./outbox.js";
-import { HISTORY, clear, get, oldestFirst, remove } from "./store.js";
+import { HISTORY, clear, get, newKey, oldestFirst, remove } from "./store.js";
 import { openTell } from "./tell.js";
 
 let here = false;
@@ -71,7 +71,7 @@ async function open(key) {
 async function repeat(button, entry, box) {
   button.disabled = true;
   try {
-    const answer = await ask(entry.photo, { mqtt: facts.mqtt, key: crypto.randomUUID() });
+    const answer = await ask(entry.photo, { mqtt: facts.mqtt, key: newKey() });
     await outbox.remember({ ...entry, answer, error: "" });
     box.close();
     await open(entry.key);

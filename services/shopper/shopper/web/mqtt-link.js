@@ -2,9 +2,10 @@
 import mqtt from "./vendor/mqtt.js";
 import { Away, Refused } from "./api.js";
 import { dataUrl } from "./photo.js";
+import { newKey } from "./store.js";
 
 const PATIENCE_MS = 15000;
-const me = `web-${crypto.randomUUID().slice(0, 8)}`;
+const me = `web-${newKey().slice(0, 8)}`;
 const asked = new Map(); // number of a question → what to do with its answer
 let number = 0;
 let link;

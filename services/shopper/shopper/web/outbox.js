@@ -2,7 +2,7 @@
 // service worker; a lock sees to it that one of them sends, and a key of its own that a repeat does no harm.
 import { Away, Refused, call, postJson } from "./api.js";
 import { dataUrl } from "./photo.js";
-import { HISTORY, OUTBOX, get, keysOldestFirst, oldestFirst, put, remove, transact } from "./store.js";
+import { HISTORY, OUTBOX, get, keysOldestFirst, newKey, oldestFirst, put, remove, transact } from "./store.js";
 
 export const MAX_WAITING = 300;
 const MAX_HISTORY = 60;
@@ -16,7 +16,7 @@ export async function add(entry, hold = 0) {
     throw new Full(`${MAX_WAITING} photos wait already. Find a network first, then go on.`);
   }
   const at = Date.now();
-  const kept = { key: crypto.randomUUID(), at, due: at + hold, ...entry };
+  const kept = { key: newKey(), at, due: at + hold, ...entry };
   await put(OUTBOX, kept);
   changed();
   return kept;

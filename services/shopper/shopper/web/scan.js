@@ -7,6 +7,7 @@ import { $, el, icon, say, toast } from "./dom.js";
 import { news } from "./news.js";
 import * as outbox from "./outbox.js";
 import { scaled, thumbnail } from "./photo.js";
+import { newKey } from "./store.js";
 
 let latest = 0; // only the answer to the newest photo is shown
 let shown = null; // {key, photo, thumb, answer} of the card
@@ -39,7 +40,7 @@ async function look(take) {
   try {
     const photo = await take();
     const thumb = await thumbnail(photo);
-    const entry = { key: crypto.randomUUID(), at: Date.now(), kind: "scan", photo, thumb };
+    const entry = { key: newKey(), at: Date.now(), kind: "scan", photo, thumb };
     const answer = await answered(entry);
     if (number === latest) showAnswer({ ...entry, answer });
     await outbox.remember({ ...entry, answer });
@@ -99,7 +100,7 @@ news.addEventListener("news", async ({ detail }) => {
   if (!detail.done || !shown || isKnown(shown.answer)) return;
   const entry = shown;
   try {
-    const answer = await ask(entry.photo, { mqtt: facts.mqtt, key: crypto.randomUUID() });
+    const answer = await ask(entry.photo, { mqtt: facts.mqtt, key: newKey() });
     if (shown !== entry) return;
     showAnswer({ ...entry, answer }, isKnown(answer) ? `Learnt: version ${answer.version} knows it.` : null);
     await outbox.remember({ ...entry, answer });

@@ -17,6 +17,9 @@ export class Refused extends Error {
   }
 }
 
+/** A name that nothing else has: a repeat with it is no second request. (`crypto.randomUUID` needs https or localhost.) */
+export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
 export async function call(path, options = {}) {
   let response;
   try {

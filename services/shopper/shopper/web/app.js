@@ -1,9 +1,7 @@
 // The start: who asks, which view, what the controls of the stage do in it.
 import { call } from "./api.js";
 import * as camera from "./camera.js";
-import * as courier from "./courier.js";
 import { $, toast } from "./dom.js";
-import { listen, news } from "./news.js";
 import * as scan from "./scan.js";
 
 const READY_EVERY_MS = 15000;
@@ -104,11 +102,13 @@ async function lookReady() {
   }
 }
 
-news.addEventListener("news", ({ detail }) => {
+function hear({ detail }) {
   newsUntil = Date.now() + NEWS_MS;
   state(detail.bad ? "no" : detail.done ? "yes" : "busy", detail.text);
-  if (detail.done) toast(detail.text);
-});
+  if (!detail.done) return;
+  toast(detail.text);
+  scan.lookAgain();
+}
 
 // --- the installed app ---------------------------------------------------------------------------
 
@@ -144,7 +144,9 @@ performance.mark("interactive"); // what follows waits for the network
 await learnFacts();
 scan.begin(facts);
 if (!facts.access?.needed || facts.access.holder) {
+  const [courier, { listen, news }] = await Promise.all([import("./courier.js"), import("./news.js")]);
   courier.begin();
+  news.addEventListener("news", hear);
   listen();
   camera.resume();
   installWorker().catch(() => {}); // without it the app works, but not offline

@@ -1,10 +1,11 @@
 // History: the last answers of this browser, to look at, ask again, correct or clear.
 import { card, isKnown, labelOf, priceText } from "./answer.js";
+import { newKey } from "./api.js";
 import { ask } from "./ask.js";
 import { deliver } from "./courier.js";
 import { $, dialog, el, icon, picture, toast } from "./dom.js";
 import * as outbox from "./outbox.js";
-import { HISTORY, clear, get, newKey, oldestFirst, remove } from "./store.js";
+import { HISTORY, clear, get, oldestFirst, remove } from "./store.js";
 import { openTell } from "./tell.js";
 
 let here = false;

@@ -1,8 +1,7 @@
 // The edge's broker, spoken to from the browser: detection/<client> out, response/detection/<client> in.
 import mqtt from "./vendor/mqtt.js";
-import { Away, Refused } from "./api.js";
+import { Away, Refused, newKey } from "./api.js";
 import { dataUrl } from "./photo.js";
-import { newKey } from "./store.js";
 
 const PATIENCE_MS = 15000;
 const me = `web-${newKey().slice(0, 8)}`;

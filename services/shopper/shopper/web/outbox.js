@@ -1,8 +1,8 @@
 // Photos on their way: kept in the browser until the shop has them, sent once each. Runs in pages and in the
 // service worker; a lock sees to it that one of them sends, and a key of its own that a repeat does no harm.
-import { Away, Refused, call, postJson } from "./api.js";
+import { Away, Refused, call, newKey, postJson } from "./api.js";
 import { dataUrl } from "./photo.js";
-import { HISTORY, OUTBOX, get, keysOldestFirst, newKey, oldestFirst, put, remove, transact } from "./store.js";
+import { HISTORY, OUTBOX, get, keysOldestFirst, oldestFirst, put, remove, transact } from "./store.js";
 
 export const MAX_WAITING = 300;
 const MAX_HISTORY = 60;

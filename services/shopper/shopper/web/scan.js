@@ -1,13 +1,13 @@
 // Scan: a photo in, its price out. The newest photo wins; without a network it waits in the outbox.
-import { Away } from "./api.js";
+import { Away, newKey } from "./api.js";
 import { ask } from "./ask.js";
 import { card, isKnown, spoken } from "./answer.js";
 import * as camera from "./camera.js";
 import { $, el, icon, say, toast } from "./dom.js";
-import { news } from "./news.js";
-import * as outbox from "./outbox.js";
 import { scaled, thumbnail } from "./photo.js";
-import { newKey } from "./store.js";
+
+// Not needed before the first photo; the page brings it here at its start, right after what can be seen.
+const outbox = () => import("./outbox.js");
 
 let latest = 0; // only the answer to the newest photo is shown
 let shown = null; // {key, photo, thumb, answer} of the card
@@ -43,7 +43,7 @@ async function look(take) {
     const entry = { key: newKey(), at: Date.now(), kind: "scan", photo, thumb };
     const answer = await answered(entry);
     if (number === latest) showAnswer({ ...entry, answer });
-    await outbox.remember({ ...entry, answer });
+    await (await outbox()).remember({ ...entry, answer });
   } catch (error) {
     if (number === latest && !(error instanceof Kept)) showTrouble(error, take);
     if (number === latest && error instanceof Kept) showKept();
@@ -59,8 +59,9 @@ async function answered(entry) {
     return await ask(entry.photo, { mqtt: facts.mqtt, key: entry.key });
   } catch (error) {
     if (!(error instanceof Away)) throw error;
-    await outbox.add(entry);
-    await outbox.wakeLater();
+    const { add, wakeLater } = await outbox();
+    await add(entry);
+    await wakeLater();
     throw new Kept();
   }
 }
@@ -95,16 +96,16 @@ function put(content) {
   $("result").replaceChildren(content);
 }
 
-// What was not known may be known to the new version: look again at the photo that is on the screen.
-news.addEventListener("news", async ({ detail }) => {
-  if (!detail.done || !shown || isKnown(shown.answer)) return;
+/** What was not known may be known to a new version: look again at the photo that is on the screen. */
+export async function lookAgain() {
+  if (!shown || isKnown(shown.answer)) return;
   const entry = shown;
   try {
     const answer = await ask(entry.photo, { mqtt: facts.mqtt, key: newKey() });
     if (shown !== entry) return;
     showAnswer({ ...entry, answer }, isKnown(answer) ? `Learnt: version ${answer.version} knows it.` : null);
-    await outbox.remember({ ...entry, answer });
+    await (await outbox()).remember({ ...entry, answer });
   } catch {
     toast("A new version serves. Scan it again.");
   }
-});
+}

@@ -3,9 +3,6 @@ const NAME = "caravan";
 export const OUTBOX = "outbox";
 export const HISTORY = "history";
 
-/** A name that nothing else has. (`crypto.randomUUID` is there on https and localhost alone.) */
-export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-
 let opened;
 
 function database() {

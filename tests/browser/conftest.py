@@ -22,6 +22,10 @@ OpenPage = Callable[..., Awaitable[Page]]
 Faults = Callable[[Page], Awaitable[list[str]]]
 PATIENCE_MS = 60_000
 """For what never comes; a busy machine is no reason to fail."""
+BROWSERS_OWN = (
+    "Failed to load resource",  # whether it may fail is the test's business
+    "Cross-Origin-Opener-Policy header has been ignored",  # as it has to be over plain http
+)
 AXE = Path(__file__).parents[2] / "services/shopper/npm/node_modules/axe-core/axe.min.js"
 
 
@@ -89,8 +93,7 @@ async def open_page(platform: Platform, browser_with: BrowserWith) -> AsyncItera
 
 def _watch(page: Page, base: str, complaints: list[str]) -> None:
     def heard(message: Any) -> None:
-        # A request that fails is the browser's own line; whether it may fail is the test's business.
-        if message.type == "error" and "Failed to load resource" not in message.text:
+        if message.type == "error" and not any(line in message.text for line in BROWSERS_OWN):
             complaints.append(message.text)
 
     def asked(request: Any) -> None:

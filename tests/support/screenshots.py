@@ -6,7 +6,6 @@ cd tests && python -m support.screenshots FOLDER
 from __future__ import annotations
 
 import asyncio
-import io
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,21 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from PIL import Image
 from playwright.async_api import Browser, Page
 
 from local_stack.photos import render
 from local_stack.stack import Stack
 from support.browser import DESKTOP, PHONE, chromium, executable, live, upright, write_film
+from support.pictures import SCHEMES, small
 from support.platform import EDGE, Platform
 
 DEVICES: dict[str, dict[str, Any]] = {"phone": PHONE | {"device_scale_factor": 1}, "desktop": DESKTOP}
-SCHEMES = ("light", "dark")
 UNSURE = ("tea-green", "tea-licorice", "tea-earl-grey")
 WIDTHS = {"phone": 312, "desktop": 720}
 """Pixels: enough to read, few enough to keep in the repository."""
-COLOURS = 64
-FLAT_COLOURS = 14
 
 Shoot = Callable[[str], Awaitable[None]]
 
@@ -141,26 +137,11 @@ async def _page(
 
     async def shoot(name: str) -> None:
         await page.wait_for_timeout(250)  # pictures have to be decoded
-        small = _small(await page.screenshot(), WIDTHS[device])
-        (folder / f"{name}-{device}-{scheme}.png").write_bytes(small)
+        picture = small(await page.screenshot(), WIDTHS[device])
+        (folder / f"{name}-{device}-{scheme}.png").write_bytes(picture)
 
     yield page, shoot
     await context.close()
-
-
-def _small(picture: bytes, width: int) -> bytes:
-    """Return a PNG with a palette: the flat colours of the page as they are, and the rest for its photos."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    counted = image.getcolors(image.width * image.height) or []
-    most = sorted(counted, reverse=True, key=lambda one: one[0])[:FLAT_COLOURS]
-    flat = [part for _, colour in most if isinstance(colour, tuple) for part in colour]
-    image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-    others = image.quantize(COLOURS - FLAT_COLOURS, dither=Image.Dither.NONE).getpalette() or []
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([*flat, *others][: 3 * COLOURS])
-    target = io.BytesIO()
-    image.quantize(palette=palette, dither=Image.Dither.NONE).save(target, "PNG", optimize=True)
-    return target.getvalue()
 
 
 if __name__ == "__main__":

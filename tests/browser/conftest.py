@@ -26,14 +26,16 @@ BROWSERS_OWN = (
     "Failed to load resource",  # whether it may fail is the test's business
     "Cross-Origin-Opener-Policy header has been ignored",  # as it has to be over plain http
 )
-AXE = Path(__file__).parents[2] / "services/shopper/npm/node_modules/axe-core/axe.min.js"
+NPM = Path(__file__).parents[2] / "services/shopper/npm/node_modules"
+PACKAGES = ("axe-core", "mqtt")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _chromium_is_here() -> None:
-    if browser.executable() is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    expect.set_options(timeout=PATIENCE_MS)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what cannot be had here; of one place in the code, pytest says so in one line for all tests."""
+    chromium = ["chromium: apt-get install chromium"] if browser.executable() is None else []
+    packages = [] if all((NPM / name).is_dir() for name in PACKAGES) else ["npm's packages: make web"]
+    if chromium or (packages and "npm" in getattr(item, "fixturenames", ())):
+        pytest.skip(f"not here: {'; '.join(chromium + packages)}")
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +55,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser_with(films: Callable[[str], Path]) -> AsyncIterator[BrowserWith]:
     """A browser for each film that a camera sees, none for none; started once."""
+    expect.set_options(timeout=PATIENCE_MS)
     async with AsyncExitStack() as exits:
         browsers: dict[str, Browser] = {}
 
@@ -106,11 +109,15 @@ def _watch(page: Page, base: str, complaints: list[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def faults() -> Faults:
+def npm() -> Path:
+    """The folder of npm's packages; tests that ask for it are skipped where it is not."""
+    return NPM
+
+
+@pytest.fixture(scope="session")
+def faults(npm: Path) -> Faults:
     """What axe-core finds serious or critical on a page as it is now: `await faults(page)` is empty."""
-    if not AXE.is_file():
-        pytest.skip("axe-core is not here: make web")
-    axe = AXE.read_text()
+    axe = (npm / "axe-core" / "axe.min.js").read_text()
 
     async def find(page: Page) -> list[str]:
         # Through the protocol, not as a script of the page: its policy forbids those, as it should.

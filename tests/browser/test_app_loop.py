@@ -172,10 +172,8 @@ async def test_an_unknown_tea_is_taught_trained_and_recognised_without_a_reload(
     assert await platform.edge("data", "images/") == {}
 
 
-async def test_mqtt_from_the_browser_is_a_switch(platform: Platform, open_page: Any) -> None:
-    facts = (await platform.client.get(f"{platform.stack.url(f'shopper-{EDGE}')}/app.json")).json()
-    if not facts["mqtt"]["module"]:
-        pytest.skip("the npm package mqtt is not here: make web")
+@pytest.mark.usefixtures("npm")
+async def test_mqtt_from_the_browser_is_a_switch(open_page: Any) -> None:
     page = await open_page("tea-lemon")
     over_http: list[str] = []
     page.on("request", lambda request: over_http.append(request.url) if "binary" in request.url else None)

@@ -9,8 +9,14 @@ form.addEventListener("submit", async (event) => {
   fault.textContent = await trouble(form.token.value);
   button.disabled = false;
   if (fault.textContent) form.token.select();
-  else location.replace("./");
+  else location.replace(next());
 });
+
+/** The page of this app that sent us here; any other address is not followed. */
+function next() {
+  const wanted = new URLSearchParams(location.search).get("next") ?? "";
+  return /^[a-z]+(\?.*)?$/.test(wanted) ? wanted : "./";
+}
 
 /** Try to sign in; tells what went wrong, or nothing. */
 async function trouble(token) {

@@ -30,12 +30,18 @@ export async function call(path, options = {}) {
   if (response.status === 502 || response.status === 504) throw new Away("The way to the shop is interrupted.");
   const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
-  if (response.status === 401 && globalThis.document) location.assign("login");
+  if (response.status === 401 && globalThis.document) location.assign(signIn());
   throw new Refused(response.status, words(response.status, body.detail));
 }
 
 export const postJson = (path, value, headers = {}) =>
   call(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(value) });
+
+/** Where to sign in, and be led back from to this page. */
+function signIn() {
+  const here = location.pathname.split("/").at(-1) + location.search;
+  return here ? `login?next=${encodeURIComponent(here)}` : "login";
+}
 
 function words(status, detail) {
   if (status === 401) return "Sign in first.";

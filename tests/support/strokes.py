@@ -61,7 +61,7 @@ HANDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("82,10 44,0 14,20 24,46 58,44 82,12 | 82,12 76,60 60,100",),
     ),
 }
-"""Of each digit several shapes: strokes of points in hundredths, smooth between one corner (`|`) and the next."""
+"""Of each digit several shapes: strokes of points in hundredths, smooth from one corner (`|`) to the next."""
 
 
 def drawn(digit: str, hand: int, seed: int) -> list[Points]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
@@ -56,6 +57,20 @@ async def live(page: Page) -> None:
     """Start the camera, unless it starts by itself."""
     await page.locator("#start").dispatch_event("click")
     await page.locator("#video").wait_for()
+
+
+async def draw(page: Page, strokes: Sequence[NDArray[np.float64]]) -> None:
+    """Draw strokes with the mouse, in shares of the paper, and wait for the model's opinion of them."""
+    paper = await page.locator("#paper").bounding_box()
+    assert paper is not None
+    for stroke in strokes:
+        points = [(paper["x"] + x * paper["width"], paper["y"] + y * paper["height"]) for x, y in stroke]
+        await page.mouse.move(*points[0])
+        await page.mouse.down()
+        for point in points[1:]:
+            await page.mouse.move(*point)
+        await page.mouse.up()
+    await page.locator("#answer[aria-busy=false]").wait_for()
 
 
 def upright(product: str, count: int, seed: int) -> list[bytes]:

@@ -25,17 +25,25 @@ const sheet = paper($("paper"), (strokes) => {
 
 const counted = (count) => (count === 0 ? "Empty" : `${count} ${count === 1 ? "stroke" : "strokes"}`);
 
-const want = latest(async (strokes) => {
+const busy = (yes) => $("answer").setAttribute("aria-busy", yes);
+
+const ask = latest(async (strokes) => {
   const pixels = picture(blocks(strokes));
   const query = new URLSearchParams({ top: CLASSES, ...(model && { model }) });
   showSeen(pixels);
   return postJson(`detection?${query}`, { image: base64(png(pixels)) }, { camera: "draw" });
 }, (answer, error) => {
+  busy(false);
   const trouble = error ? troubleOf(error) : unfit(answer);
   $("trouble").replaceChildren(trouble ?? "");
   if (trouble) showNothing("No answer");
   else show(answer);
 }, PAUSE_MS);
+
+function want(strokes) {
+  busy(strokes !== null);
+  ask(strokes);
+}
 
 const base64 = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 

@@ -17,10 +17,12 @@ import httpx
 from playwright.async_api import Browser, Page
 
 from local_stack.photos import render
+from local_stack.samples.digits import digits, write_zip
 from local_stack.stack import Stack
-from support.browser import DESKTOP, PHONE, chromium, executable, live, upright, write_film
+from support.browser import DESKTOP, PHONE, chromium, draw, executable, live, upright, write_film
 from support.pictures import SCHEMES, small
 from support.platform import EDGE, Platform
+from support.strokes import drawn
 
 DEVICES: dict[str, dict[str, Any]] = {"phone": PHONE | {"device_scale_factor": 1}, "desktop": DESKTOP}
 UNSURE = ("tea-green", "tea-licorice", "tea-earl-grey")
@@ -45,6 +47,10 @@ async def main(folder: Path) -> None:
                         await _review(nobody, url, folder, device, scheme)
                         await _known(known, url, folder, device, scheme)
                         await _unknown(unknown, url, folder, device, scheme)
+                await _teach_digits(platform)
+                for device in DEVICES:
+                    for scheme in SCHEMES:
+                        await _draw(nobody, url, folder, device, scheme)
 
 
 @asynccontextmanager
@@ -58,6 +64,13 @@ async def _platform(scratch: Path) -> AsyncIterator[Platform]:
         yield platform
 
 
+async def _teach_digits(platform: Platform) -> None:
+    archive = platform.folder / "digits.zip"
+    write_zip(archive, await asyncio.to_thread(digits))
+    await platform.upload_until_taken(archive)
+    await platform.wait_serving(2)
+
+
 async def _start(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:
     async with _page(browser, url, folder, device, scheme) as (page, shoot):
         await page.get_by_text("ready").wait_for()
@@ -65,6 +78,14 @@ async def _start(browser: Browser, url: str, folder: Path, device: str, scheme: 
         await page.goto(f"{url}/login")
         await page.get_by_label("Token").wait_for()
         await shoot("login")
+
+
+async def _draw(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:
+    async with _page(browser, url, folder, device, scheme) as (page, shoot):
+        await page.goto(f"{url}/draw")
+        await page.wait_for_selector("html[data-ready]", state="attached")
+        await draw(page, drawn("3", 0, 1))
+        await shoot("draw")
 
 
 async def _review(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from caravan import http
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
-from shopper import page_api
-from shopper.counts import TrainingCounts
-from shopper.relay import EventRelay
+from shopper.doors import page as page_api
+from shopper.doors.relay import EventRelay
 from shopper.shelf import Shelf
+from shopper.storage.counts import TrainingCounts
 from shopper.web import Page
 from support.browser import PHONE, chromium, executable
 

@@ -23,7 +23,7 @@ from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
 from caravan.settings import S3Address
 from local_stack.photos import render
 from local_stack.stack import Stack
-from shopper.stubs import DT_FLOAT, DT_UINT8, PredictionServiceStub, PredictRequest, TensorProto
+from shopper.model.stubs import DT_FLOAT, DT_UINT8, PredictionServiceStub, PredictRequest, TensorProto
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

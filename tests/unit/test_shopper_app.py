@@ -17,12 +17,12 @@ from caravan import http
 from caravan.errors import Transient, Unavailable
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
-from shopper import page_api
 from shopper.catalogue import slug
-from shopper.counts import TrainingCounts
-from shopper.once import Once
-from shopper.relay import EventRelay
+from shopper.doors import page as page_api
+from shopper.doors.once import Once
+from shopper.doors.relay import EventRelay
 from shopper.shelf import Shelf
+from shopper.storage.counts import TrainingCounts
 from shopper.web import Page
 
 TOKENS = Tokens({"ann": "a-token-of-ann"})

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from caravan.errors import Unavailable
-from shopper.budget import MemoryBudget
+from shopper.images.budget import MemoryBudget
 
 
 async def test_who_does_not_fit_waits_until_others_are_done() -> None:

@@ -8,8 +8,8 @@ import structlog
 
 from caravan.errors import Transient
 from caravan.manifest import Lineage, Manifest
-from shopper import class_names
-from shopper.class_names import ClassNames
+from shopper.model import class_names
+from shopper.model.class_names import ClassNames
 
 CLASSES = ("shirt", "bag", "boot")
 

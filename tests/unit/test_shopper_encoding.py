@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from caravan.errors import BadInput
-from shopper.encoding import decode_image, json_limit
+from shopper.doors.encoding import decode_image, json_limit
 
 BYTES = bytes(range(256)) + b"?>"
 STANDARD = base64.b64encode(BYTES).decode()

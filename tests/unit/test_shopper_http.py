@@ -19,9 +19,9 @@ from caravan.errors import BadInput, Permanent, Refused, Transient, Unavailable
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
 from shopper import routes
-from shopper.api import make_app
-from shopper.budget import MemoryBudget
-from shopper.limits import ImageLimits
+from shopper.doors.http import make_app
+from shopper.images.budget import MemoryBudget
+from shopper.images.limits import ImageLimits
 from shopper.ports import Capture, Picture, Pixels, Prediction, Sender
 from shopper.shelf import Shelf
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shopper.inputs import Scale, StringInput, TensorInput, form_of, prepare
+from shopper.model.inputs import Scale, StringInput, TensorInput, form_of, prepare
+from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_INT64, DT_STRING, DT_UINT8, SignatureDef
+from shopper.model.tensors import array, number_tensor
 from shopper.ports import Pixels
-from shopper.stubs import DT_DOUBLE, DT_FLOAT, DT_INT64, DT_STRING, DT_UINT8, SignatureDef
-from shopper.tensors import array, number_tensor
 
 GREY = TensorInput("float32", 28, 28, 1, (1, 28, 28, 1))
 RGB = TensorInput("float32", 4, 6, 3, (1, 4, 6, 3))

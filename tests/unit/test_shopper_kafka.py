@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
 from caravan.kafka import Batch
 from shopper.detection import Answer, answer
-from shopper.kafka_door import KafkaDoor
+from shopper.doors.kafka import KafkaDoor
 from shopper.ports import Picture, Sender
 
 PARTITION = TopicPartition("edge1-images", 0)

@@ -13,9 +13,9 @@ import pytest
 from obstore.store import MemoryStore
 
 from caravan.errors import Transient, Unavailable
-from shopper.keeping import ImageKeeper, key
 from shopper.ports import Capture
-from shopper.spool import Spool
+from shopper.storage.keeping import ImageKeeper, key
+from shopper.storage.spool import Spool
 
 AT = datetime(2026, 11, 21, 9, 5, 3, 7_999, tzinfo=UTC)
 KEY = "images/tea-green/2026-11-21_09-05-03-007.jpg"

@@ -11,7 +11,7 @@ from caravan import http, s3, sessions
 from caravan.manifest import Lineage, Manifest
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
-from shopper import models_api
+from shopper.doors import models as models_api
 
 PAGE = "models/tea/3/report"
 

@@ -16,12 +16,12 @@ from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
 from shopper import detection
-from shopper.budget import MemoryBudget
-from shopper.codecs import Json, Tensor
-from shopper.mqtt_door import Exchange, MqttDoor
+from shopper.doors.codecs import Json, Tensor
+from shopper.doors.mqtt import Exchange, MqttDoor
+from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
+from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Pixels, Prediction, Sender
 from shopper.shelf import Shelf
-from shopper.topics import DETECTION, DETECTION_REPLIES, Topics
 
 IMAGE = b"an image"
 TENSORS = Tensor(2000, 10_000)

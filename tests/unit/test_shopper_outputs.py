@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shopper.outputs import normalised, read
-from shopper.stubs import DT_STRING, TensorProto
-from shopper.tensors import number_tensor
+from shopper.model.outputs import normalised, read
+from shopper.model.stubs import DT_STRING, TensorProto
+from shopper.model.tensors import number_tensor
 
 
 def floats(*rows: float, shape: tuple[int, ...] | None = None) -> Any:

@@ -16,8 +16,8 @@ import pytest
 from obstore.store import MemoryStore
 
 from caravan.errors import Permanent, Refused, Transient
-from shopper.feeder import FeederClient, Rejected, Report
-from shopper.push import WISH, TrainingPush
+from shopper.storage.feeder import FeederClient, Rejected, Report
+from shopper.storage.push import WISH, TrainingPush
 
 
 class Central:

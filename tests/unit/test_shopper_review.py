@@ -17,12 +17,13 @@ from caravan.contracts import Event
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
-from shopper import review_api, review_desk
-from shopper.budget import MemoryBudget
-from shopper.cors import Cors
-from shopper.limits import ImageLimits
-from shopper.review import Opinion, Ref, why
-from shopper.review_desk import ReviewDesk
+from shopper.doors import review as review_api
+from shopper.doors.cors import Cors
+from shopper.images.budget import MemoryBudget
+from shopper.images.limits import ImageLimits
+from shopper.review import desk as review_desk
+from shopper.review.decisions import Opinion, Ref, why
+from shopper.review.desk import ReviewDesk
 from shopper.shelf import Shelf
 
 MODEL = "tea_model_b64"

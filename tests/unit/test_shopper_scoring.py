@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from shopper.ports import Prediction
-from shopper.scoring import (
+from shopper.scoring.values import (
     Count,
     Message,
     Scored,

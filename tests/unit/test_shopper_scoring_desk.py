@@ -17,8 +17,8 @@ from prometheus_client import REGISTRY
 from caravan.errors import Permanent, Transient
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
-from shopper.scoring_desk import ScoringDesk
-from shopper.scoring_journal import FILE, Journal
+from shopper.scoring.desk import ScoringDesk
+from shopper.scoring.journal import FILE, Journal
 from shopper.shelf import Shelf
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)

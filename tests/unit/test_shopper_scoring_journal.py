@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shopper.ports import Prediction
-from shopper.scoring import Message, Scored
-from shopper.scoring_journal import FILE, Journal
+from shopper.scoring.journal import FILE, Journal
+from shopper.scoring.values import Message, Scored
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CLASSES = ("tea-green", "tea-lemon")
@@ -94,8 +94,8 @@ import itertools, sys
 from pathlib import Path
 from datetime import UTC, datetime
 from shopper.ports import Prediction
-from shopper.scoring import Scored
-from shopper.scoring_journal import Journal
+from shopper.scoring.values import Scored
+from shopper.scoring.journal import Journal
 
 journal = Journal(Path(sys.argv[1]), "edge1", 10, 0.8, 10**9)
 sent = open(sys.argv[2], "a", buffering=1)

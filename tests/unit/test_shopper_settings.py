@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from shopper.doors.topics import Topics, parse_topics
 from shopper.settings import ShopperSettings
-from shopper.topics import Topics, parse_topics
 
 
 @pytest.fixture

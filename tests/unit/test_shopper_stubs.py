@@ -6,8 +6,8 @@ import sys
 
 PROBE = """
 import json, psutil, sys
-import shopper.tfserving
-from shopper.stubs import PredictRequest
+import shopper.model.tfserving
+from shopper.model.stubs import PredictRequest
 print(json.dumps({
     "tensorflow": [name for name in sys.modules if name in {"tensorflow", "tensorflow.python"}],
     "megabytes": psutil.Process().memory_info().rss / 2**20,
@@ -25,6 +25,6 @@ def test_the_stubs_come_without_tensorflow_and_cost_little_memory() -> None:
 
 
 def test_a_process_that_has_the_stubs_can_still_find_the_real_tensorflow() -> None:
-    code = "import shopper.stubs, importlib.util; print(importlib.util.find_spec('tensorflow').origin)"
+    code = "import shopper.model.stubs, importlib.util; print(importlib.util.find_spec('tensorflow').origin)"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60).stdout
     assert output.decode().strip().endswith("tensorflow/__init__.py")

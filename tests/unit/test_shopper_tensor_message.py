@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from caravan.errors import BadInput
-from shopper import tensor_message
+from shopper.doors import tensor_message
 from shopper.ports import Pixels
 
 WHOLE = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6)

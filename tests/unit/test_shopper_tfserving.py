@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
-from shopper.budget import MemoryBudget
-from shopper.limits import ImageLimits
-from shopper.models import Models
-from shopper.ports import Pixels
-from shopper.preparing import Preparing
-from shopper.stubs import (
+from shopper.images.budget import MemoryBudget
+from shopper.images.limits import ImageLimits
+from shopper.model.models import Models
+from shopper.model.preparing import Preparing
+from shopper.model.stubs import (
     DT_FLOAT,
     DT_STRING,
     GetModelMetadataResponse,
@@ -35,8 +34,9 @@ from shopper.stubs import (
     add_ModelServiceServicer_to_server,
     add_PredictionServiceServicer_to_server,
 )
-from shopper.tensors import array, numbers, texts
-from shopper.tfserving import TfServing, open_channel
+from shopper.model.tensors import array, numbers, texts
+from shopper.model.tfserving import TfServing, open_channel
+from shopper.ports import Pixels
 
 CLASSES = ["tea-green", "tea-lemon", "other"]
 

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
 from functools import partial
 
 import aiomqtt
@@ -28,31 +27,33 @@ from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
-from shopper import api, models_api, page_api, review_api, routes
-from shopper.budget import MemoryBudget
-from shopper.class_names import ClassNames
-from shopper.codecs import Json, Tensor
-from shopper.counts import TrainingCounts
-from shopper.detection import Verdict
-from shopper.encoding import json_limit
-from shopper.feeder import FeederClient
-from shopper.kafka_door import KafkaDoor
-from shopper.keeping import ImageKeeper
-from shopper.limits import ImageLimits
-from shopper.models import Models
-from shopper.mqtt_door import Exchange, MqttDoor
-from shopper.ports import Sender
-from shopper.preparing import Preparing
-from shopper.push import TrainingPush
-from shopper.relay import EventRelay
-from shopper.review_desk import ReviewDesk
-from shopper.scoring_desk import ScoringDesk
-from shopper.scoring_journal import Journal
+from shopper import routes
+from shopper.doors import http as api
+from shopper.doors import models as models_api
+from shopper.doors import page as page_api
+from shopper.doors import review as review_api
+from shopper.doors.codecs import Json, Tensor
+from shopper.doors.encoding import json_limit
+from shopper.doors.kafka import KafkaDoor
+from shopper.doors.mqtt import Exchange, MqttDoor
+from shopper.doors.relay import EventRelay
+from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
+from shopper.images.budget import MemoryBudget
+from shopper.images.limits import ImageLimits
+from shopper.model.class_names import ClassNames
+from shopper.model.models import Models
+from shopper.model.preparing import Preparing
+from shopper.model.tfserving import TfServing, open_channel
+from shopper.review.desk import ReviewDesk
+from shopper.scoring.desk import ScoringDesk
+from shopper.scoring.journal import Journal
 from shopper.settings import ShopperSettings
 from shopper.shelf import Shelf
-from shopper.spool import Spool
-from shopper.tfserving import TfServing, open_channel
-from shopper.topics import DETECTION, DETECTION_REPLIES, Topics
+from shopper.storage.counts import TrainingCounts
+from shopper.storage.feeder import FeederClient
+from shopper.storage.keeping import ImageKeeper
+from shopper.storage.push import TrainingPush
+from shopper.storage.spool import Spool
 
 BUCKETS = (DATA, VALID, UNCLASSIFIED)
 READ_AHEAD = 4
@@ -217,7 +218,3 @@ def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringDesk
         window_seconds=settings.window_seconds,
         max_message_bytes=settings.kafka_max_message_bytes,
     )
-
-
-async def unrecorded(verdict: Verdict, sender: Sender, image: bytes, at: datetime) -> None:
-    """Take no note of a verdict."""

@@ -9,13 +9,13 @@ from caravan.contracts import DATA, OTHER
 from caravan.reports import ListModels, ReadReport, Report
 from shopper import detection, events, metrics
 from shopper.detection import Answer, Record, header_safe
-from shopper.limits import ImageLimits
+from shopper.doors.relay import EventRelay
+from shopper.images.limits import ImageLimits
+from shopper.images.thumbnails import thumbnail
 from shopper.ports import Capture, Classifier, Count, Keeper, Picture, Post, Push, Sender, now
-from shopper.relay import EventRelay
-from shopper.review import Decision, Ref
-from shopper.review_desk import ReviewDesk
+from shopper.review.decisions import Decision, Ref
+from shopper.review.desk import ReviewDesk
 from shopper.shelf import Shelf
-from shopper.thumbnails import thumbnail
 
 DETECT_HTTP = "detect-http"
 DETECT_BINARY = "detect-binary"

@@ -23,9 +23,9 @@ from caravan.settings import (
 from caravan.tokens import TokenSettings
 from shopper import shelf, web
 from shopper.catalogue import CatalogueFault
-from shopper.inputs import Scale
-from shopper.models import ModelOptions, parse_options
-from shopper.topics import Topics, parse_topics
+from shopper.doors.topics import Topics, parse_topics
+from shopper.model.inputs import Scale
+from shopper.model.models import ModelOptions, parse_options
 
 MIB = 2**20
 

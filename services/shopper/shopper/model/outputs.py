@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shopper.tensors import array, is_of_floats, is_of_strings, numbers, texts
+from shopper.model.tensors import array, is_of_floats, is_of_strings, numbers, texts
 
 PREFERRED = ("probabilities", "probability", "softmax", "predictions", "scores", "logits", "output_0")
 """Which output to believe where several have floats."""

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 from caravan.errors import BadInput
-from shopper import inputs
-from shopper.inputs import Form, Scale, Size, StringInput, TensorInput
-from shopper.limits import ImageLimits, jpeg_of
+from shopper.images.limits import ImageLimits, jpeg_of
+from shopper.model import inputs
+from shopper.model.inputs import Form, Scale, Size, StringInput, TensorInput
+from shopper.model.tensors import number_tensor, string_tensor
 from shopper.ports import Picture, Pixels
-from shopper.tensors import number_tensor, string_tensor
 
 AT_ONCE = 2**14
 """Numbers of an image; up to here, and with no resizing, preparing it is not worth a thread."""

@@ -24,7 +24,7 @@ from pathlib import Path
 import structlog
 
 from shopper import metrics
-from shopper.scoring import Count, Message, Scored, Window, uncertain_body, window_body, window_bounds
+from shopper.scoring.values import Count, Message, Scored, Window, uncertain_body, window_body, window_bounds
 
 log = structlog.get_logger()
 

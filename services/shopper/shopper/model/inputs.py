@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from caravan.images import FORMATS
+from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_INT32, DT_INT64, DT_STRING, DT_UINT8
 from shopper.ports import Picture, Pixels
-from shopper.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_INT32, DT_INT64, DT_STRING, DT_UINT8
 
 Scale = Literal["0..1", "-1..1", "0..255"]
 """What black and white are in a tensor of floats; in one of integers they are always 0 and 255."""

@@ -21,11 +21,11 @@ from caravan.sessions import Sessions
 from caravan.tokens import ANYONE
 from shopper import detection as detections
 from shopper import routes
-from shopper.budget import MemoryBudget
-from shopper.cors import Cors
 from shopper.detection import Answer
-from shopper.encoding import ImageMessage, LabelledImage, ProductName, decode_image, json_limit
-from shopper.once import Once
+from shopper.doors.cors import Cors
+from shopper.doors.encoding import ImageMessage, LabelledImage, ProductName, decode_image, json_limit
+from shopper.doors.once import Once
+from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Push, Sender
 from shopper.shelf import Shelf
 

@@ -18,17 +18,17 @@ import structlog
 from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
 from caravan.retry import retried
 from shopper import metrics
-from shopper.outputs import Opinion
-from shopper.ports import NotServed, Picture, Prediction
-from shopper.preparing import Preparing
-from shopper.signatures import Plan, decide
-from shopper.stubs import (
+from shopper.model.outputs import Opinion
+from shopper.model.preparing import Preparing
+from shopper.model.signatures import Plan, decide
+from shopper.model.stubs import (
     GetModelMetadataRequest,
     GetModelStatusRequest,
     ModelServiceStub,
     PredictionServiceStub,
     SignatureDefMap,
 )
+from shopper.ports import NotServed, Picture, Prediction
 
 log = structlog.get_logger()
 

@@ -21,8 +21,8 @@ from caravan.errors import CaravanError, Permanent, Transient
 from caravan.retry import pause
 from shopper import events, metrics
 from shopper.detection import header_safe
-from shopper.feeder import Report
 from shopper.ports import Post
+from shopper.storage.feeder import Report
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""For an image's build, copy what the stubs load of TensorFlow: `python -m shopper.stub_files DIRECTORY`."""
+"""Copy what the stubs load of TensorFlow, for an image: `python -m shopper.model.stub_files DIRECTORY`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from shopper import stubs
+from shopper.model import stubs
 
 PREFIX = "tensorflow."
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caravan.errors import Permanent
-from shopper.inputs import DTYPES
-from shopper.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_STRING, TensorProto
+from shopper.model.inputs import DTYPES
+from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_STRING, TensorProto
 
 _FLOATS = {DT_FLOAT: "<f4", DT_DOUBLE: "<f8", DT_HALF: "<f2"}
 _CODES = {name: code for code, name in DTYPES.items()}

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from caravan import images
 from caravan.errors import BadInput
-from shopper.limits import ImageLimits
+from shopper.images.limits import ImageLimits
 
 SIDE = 320
 QUALITY = 80

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput, Unavailable
-from shopper.inputs import Scale
+from shopper.model.inputs import Scale
 from shopper.ports import NotServed, Picture, Prediction
 
 MOST = 64

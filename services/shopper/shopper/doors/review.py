@@ -12,10 +12,10 @@ from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
 from shopper import routes
-from shopper.limits import ImageLimits
+from shopper.images.limits import ImageLimits
 from shopper.ports import Post
-from shopper.review import Decision, Ref
-from shopper.review_desk import ReviewDesk
+from shopper.review.decisions import Decision, Ref
+from shopper.review.desk import ReviewDesk
 from shopper.shelf import Shelf
 
 MOST = 200

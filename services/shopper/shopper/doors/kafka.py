@@ -18,7 +18,7 @@ from caravan.errors import BadInput, CaravanError, Permanent, Transient
 from caravan.kafka import Batch, PutAside, RawHeaders, header
 from caravan.problems import Problem, problem_of, unexpected
 from caravan.retry import retried
-from shopper.api import Detect
+from shopper.doors.http import Detect
 from shopper.ports import Sender
 from shopper.routes import DETECT_KAFKA
 

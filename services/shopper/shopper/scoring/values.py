@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from caravan.contracts import to_json
 from shopper.ports import Prediction
-from shopper.scoring_image import fitting
+from shopper.scoring.image import fitting
 
 UNKNOWN = "unknown"
 """The camera of a detection whose sender gave no name."""

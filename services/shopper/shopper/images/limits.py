@@ -12,7 +12,7 @@ from PIL import Image
 from caravan import images
 from caravan.errors import BadInput
 from caravan.images import ImageInfo
-from shopper.budget import MemoryBudget
+from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Pixels
 
 BYTES_PER_PIXEL = 7

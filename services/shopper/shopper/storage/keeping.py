@@ -19,7 +19,7 @@ from caravan.errors import Permanent, Transient
 from caravan.retry import forever
 from shopper import metrics
 from shopper.ports import Capture
-from shopper.spool import Spool
+from shopper.storage.spool import Spool
 
 log = structlog.get_logger()
 

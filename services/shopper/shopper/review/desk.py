@@ -18,7 +18,7 @@ from caravan import s3
 from caravan.contracts import DATA, IMAGES, REJECTED, UNCLASSIFIED, image_key
 from caravan.errors import Unavailable
 from shopper import metrics
-from shopper.review import BUCKETS, Decision, Opinion, Ref, Waiting, facts, is_image, why
+from shopper.review.decisions import BUCKETS, Decision, Opinion, Ref, Waiting, facts, is_image, why
 
 log = structlog.get_logger()
 

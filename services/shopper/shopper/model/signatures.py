@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from caravan.errors import Permanent
-from shopper import outputs
-from shopper.inputs import Form, Size, StringInput, form_of
-from shopper.outputs import Opinion
-from shopper.stubs import PredictRequest
+from shopper.model import outputs
+from shopper.model.inputs import Form, Size, StringInput, form_of
+from shopper.model.outputs import Opinion
+from shopper.model.stubs import PredictRequest
 
 CLASSIFY = "classify"
 DEFAULT = "serving_default"

@@ -18,11 +18,12 @@ from caravan import telemetry
 from caravan.contracts import EDGE_METRICS
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
-from shopper import metrics, routes, scoring
+from shopper import metrics, routes
 from shopper.detection import Verdict
 from shopper.ports import Sender
-from shopper.scoring import Message, Scored
-from shopper.scoring_journal import Journal, is_damage
+from shopper.scoring import values as scoring
+from shopper.scoring.journal import Journal, is_damage
+from shopper.scoring.values import Message, Scored
 
 log = structlog.get_logger()
 P = ParamSpec("P")

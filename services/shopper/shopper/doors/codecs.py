@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from caravan import http
 from caravan.contracts import to_json
-from shopper import detection, tensor_message
+from shopper import detection
 from shopper.catalogue import Catalogue
 from shopper.detection import Verdict
-from shopper.encoding import ImageMessage, decode_image
+from shopper.doors import tensor_message
+from shopper.doors.encoding import ImageMessage, decode_image
+from shopper.doors.tensor_message import BYTES_PER_NUMBER, MAX_NUMBERS
 from shopper.ports import Picture
 from shopper.routes import DETECT_MQTT, DETECT_TENSOR
-from shopper.tensor_message import BYTES_PER_NUMBER, MAX_NUMBERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from caravan import telemetry
 from caravan.contracts import to_json
 from caravan.sessions import Sessions
 from shopper import routes, web
+from shopper.doors.relay import EventRelay
 from shopper.ports import Count
-from shopper.relay import EventRelay
 
 
 def install(app: FastAPI, *, page: web.Page, sessions: Sessions, relay: EventRelay, count: Count) -> None:

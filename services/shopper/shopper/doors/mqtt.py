@@ -13,12 +13,12 @@ import structlog
 from caravan import telemetry
 from caravan.errors import BadInput, CaravanError
 from caravan.problems import Problem, problem, problem_of, unexpected
-from shopper.api import SMALL_BODY, Detect
-from shopper.budget import MemoryBudget
-from shopper.codecs import Codec
+from shopper.doors.codecs import Codec
+from shopper.doors.http import SMALL_BODY, Detect
+from shopper.doors.topics import Topics
+from shopper.images.budget import MemoryBudget
 from shopper.metrics import OVERLOAD
 from shopper.ports import Sender
-from shopper.topics import Topics
 
 log = structlog.get_logger()
 T = TypeVar("T")

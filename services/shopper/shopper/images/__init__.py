@@ -1,0 +1,1 @@
+"""What images are taken, and what looking at them may cost."""

@@ -1,0 +1,1 @@
+"""What people are asked to look at, and what becomes of it."""

@@ -1,0 +1,1 @@
+"""Edge scoring: what is told to the hub of each detection."""

@@ -11,7 +11,7 @@ from caravan import http, s3, sessions
 from caravan.manifest import Lineage, Manifest
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
-from shopper.doors import models as models_api
+from shopper.doors import reports
 
 PAGE = "models/tea/3/report"
 
@@ -24,7 +24,7 @@ async def door(store: MemoryStore, **tokens: str) -> httpx.AsyncClient:
     app, opened = FastAPI(), Sessions(Tokens(tokens))
     http.install(app, {})
     sessions.install(app, opened)
-    models_api.install(app, store, opened)
+    reports.install(app, store, opened)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="https://shopper/")
 

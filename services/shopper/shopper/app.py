@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import aiomqtt
+import grpc
 import httpx
+from obstore.store import ObjectStore
 
 from caravan import kafka, s3
 from caravan.contracts import (
@@ -28,10 +30,7 @@ from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
 from shopper import routes
-from shopper.doors import http as api
-from shopper.doors import models as models_api
-from shopper.doors import page as page_api
-from shopper.doors import review as review_api
+from shopper.doors import http, page, reports, review
 from shopper.doors.codecs import Json, Tensor
 from shopper.doors.encoding import json_limit
 from shopper.doors.kafka import KafkaDoor
@@ -65,36 +64,24 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
     """Make the clients, the doors and the loops; close the clients at the end."""
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(kafka.Producer(settings))
-        desk = await stack.enter_async_context(_scoring(settings, producer))
+        scoring = await stack.enter_async_context(_scoring(settings, producer))
         channel = await stack.enter_async_context(
             open_channel(settings.tfserving_grpc, settings.tfserving_ca)
         )
         tokens, token = await asyncio.to_thread(lambda: (settings.door, settings.token_to_show))
         verify = await asyncio.to_thread(ssl.create_default_context, cafile=settings.feeder_ca)
         client = await stack.enter_async_context(httpx.AsyncClient(verify=verify))
-        feeder = FeederClient(client, settings.feeder_url, settings.edge, settings.push_seconds)
 
         shelf = await asyncio.to_thread(Shelf, settings.catalogue)
         stores = {name: s3.open_bucket(settings.edge_s3, name) for name in BUCKETS}
-        spool = await Spool.opened(settings.spool, settings.max_spool_bytes)
+        production = s3.open_bucket(settings.edge_s3, PRODUCTION)
         make_buckets = partial(s3.ensure_buckets, settings.edge_s3, BUCKETS)
+        spool = await Spool.opened(settings.spool, settings.max_spool_bytes)
         keeper = ImageKeeper(stores, make_buckets, spool, settings.keep_seconds)
-
         bodies = MemoryBudget(settings.max_memory_bytes)
         decoding = MemoryBudget(settings.max_memory_bytes)
         limits = ImageLimits(settings.max_image_bytes, settings.max_pixels, decoding)
-
-        production = s3.open_bucket(settings.edge_s3, PRODUCTION)
-        configured = {model: options.classes for model, options in settings.models.items()}
-        names = ClassNames(partial(s3.read, production), configured)
-
-        def served(model: str) -> TfServing:
-            options = settings.options_of(model)
-            preparing = Preparing(limits, options.scale or settings.tensor_scale, options.size)
-            within = settings.predict_seconds
-            return TfServing(channel, model, preparing, names.of, within=within, token=token)
-
-        models = Models(served, settings.model_name)
+        models = _models(settings, channel, limits, production, token)
 
         relay = EventRelay()
 
@@ -102,14 +89,9 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             if message.topic.value == MONITOR and isinstance(message.payload, bytes):
                 relay.receive(message.payload)
             else:
-                await door.receive(message)
+                await mqtt_door.receive(message)
 
-        max_message_bytes = json_limit(settings.max_image_bytes)
-        tensors = Tensor(max_message_bytes, settings.max_pixels)
-        exchanges = [
-            Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
-            *(Exchange(topics, tensors) for topics in settings.tensor_topics),
-        ]
+        exchanges = _exchanges(settings)
         mqtt = Mqtt(settings, [*(exchange.topics.requests for exchange in exchanges), MONITOR], receive)
         detect = partial(
             routes.detect,
@@ -118,25 +100,24 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             shelf=shelf,
             score_accuracy=settings.accuracy_of,
             keeper=keeper,
-            record=desk.record,
+            record=scoring.record,
             post=mqtt.post,
         )
-        ingest = partial(routes.ingest, limits=limits, shelf=shelf, keeper=keeper, post=mqtt.post)
         push = TrainingPush(
             stores[DATA],
-            feeder,
+            FeederClient(client, settings.feeder_url, settings.edge, settings.push_seconds),
             mqtt.post,
             scratch=settings.spool,
             max_bytes=settings.max_zip_bytes,
             max_images=settings.max_zip_images,
         )
-        door = MqttDoor(
+        mqtt_door = MqttDoor(
             exchanges,
             detect,
             mqtt.publish,
             bodies,
             decoding,
-            max_payload=max_message_bytes,
+            max_payload=json_limit(settings.max_image_bytes),
             concurrency=settings.mqtt_concurrency,
             waiting=settings.mqtt_waiting,
         )
@@ -148,10 +129,11 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             concurrency=settings.kafka_concurrency,
             within=settings.kafka_retry_seconds,
         )
+
         sessions = Sessions(tokens)
-        app = api.make_app(
+        app = http.make_app(
             detect=detect,
-            ingest=ingest,
+            ingest=partial(routes.ingest, limits=limits, shelf=shelf, keeper=keeper, post=mqtt.post),
             push=push,
             shelf=shelf,
             bodies=bodies,
@@ -163,34 +145,54 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             },
             sessions=sessions,
         )
-        page_api.install(
-            app,
-            page=settings.page,
-            sessions=sessions,
-            relay=relay,
-            count=TrainingCounts(stores[DATA], shelf),
-        )
-        models_api.install(app, production, sessions)
-        desk_of_review = ReviewDesk(stores, settings.model_name, settings.certain_score)
-        review_api.install(
-            app, sessions=sessions, desk=desk_of_review, shelf=shelf, limits=limits, post=mqtt.post
-        )
+        count = TrainingCounts(stores[DATA], shelf)
+        page.install(app, page=settings.page, sessions=sessions, relay=relay, count=count)
+        reports.install(app, production, sessions)
+        desk = ReviewDesk(stores, settings.model_name, settings.certain_score)
+        review.install(app, sessions=sessions, desk=desk, shelf=shelf, limits=limits, post=mqtt.post)
+
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "events": partial(mqtt.drain, MONITOR),
-            routes.DETECT_MQTT: door.serve,
+            routes.DETECT_MQTT: mqtt_door.serve,
             "catalogue": shelf.watch,
             "spool": keeper.drain,
             "push": push.run,
-            "scoring": desk.write,
-            "windows": desk.close_windows,
-            routes.EDGE_METRICS: partial(routes.edge_metrics, desk.send),
+            "scoring": scoring.write,
+            "windows": scoring.close_windows,
+            routes.EDGE_METRICS: partial(routes.edge_metrics, scoring.send),
         }
         if settings.kafka_detection:
             loops[routes.DETECT_KAFKA] = partial(
                 forever, routes.DETECT_KAFKA, partial(_consume, settings, kafka_door)
             )
         yield Service(app, loops, on_stop=relay.close)
+
+
+def _models(
+    settings: ShopperSettings,
+    channel: grpc.aio.Channel,
+    limits: ImageLimits,
+    production: ObjectStore,
+    token: str,
+) -> Models:
+    configured = {model: options.classes for model, options in settings.models.items()}
+    names = ClassNames(partial(s3.read, production), configured)
+
+    def served(model: str) -> TfServing:
+        options = settings.options_of(model)
+        preparing = Preparing(limits, options.scale or settings.tensor_scale, options.size)
+        return TfServing(channel, model, preparing, names.of, within=settings.predict_seconds, token=token)
+
+    return Models(served, settings.model_name)
+
+
+def _exchanges(settings: ShopperSettings) -> list[Exchange]:
+    tensors = Tensor(json_limit(settings.max_image_bytes), settings.max_pixels)
+    return [
+        Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
+        *(Exchange(topics, tensors) for topics in settings.tensor_topics),
+    ]
 
 
 async def _consume(settings: ShopperSettings, door: KafkaDoor) -> None:

@@ -90,7 +90,7 @@ class Bench:
     def __init__(self, limits: HubLimits | None = None) -> None:
         self.now = NOW
         self.feed = WatchedFeed()
-        self.hub = Hub(limits or HubLimits(), self.feed, NOW)
+        self.hub = Hub(limits or HubLimits(), self.feed.tell, NOW)
         self.history = History(self.feed.start_over, clock=lambda: self.now)
         self.offset = 0
         app = FastAPI()

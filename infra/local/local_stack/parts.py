@@ -163,7 +163,7 @@ PARTS = (
     ),
     Part(
         "hub", "{python} -m monitor", READY, {"http": Port("HUB_PORT", 8086)},
-        after=("kafka",), env=SERVICE_ENV | {"ROUTES": "hub"},
+        after=("s3-central", "kafka"), env=SERVICE_ENV | {"ROUTES": "hub,dashboard"},
     ),
     # --- each edge: a shopper is of use without a model too, for it takes the images that one is made of
     Part(

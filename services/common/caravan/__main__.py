@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caravan import s3
+from caravan.books import read_account
 from caravan.contracts import (
     DATA,
     DEFAULT_MODEL,
@@ -24,7 +25,6 @@ from caravan.contracts import (
     models_bucket,
 )
 from caravan.errors import CaravanError
-from caravan.receipts import UPLOADS, Account, Receipt, account
 from caravan.replay import replay
 from caravan.reports import LATEST, read_report
 from caravan.settings import CentralS3Settings, EdgeId, EdgeS3Settings, KafkaSettings, S3Address, load
@@ -36,9 +36,6 @@ commands = typer.Typer(
     help="Look after a running Caravan. Addresses and credentials come from the same environment variables "
     "as the services'.",
 )
-
-LOOKS = 3
-"""An upload that goes on between listing receipts and images blurs one look, hardly three."""
 
 
 class EdgeAtCentral(CentralS3Settings):
@@ -65,7 +62,7 @@ def print_account() -> None:
     """
     settings = load(AccountSettings)
     with _plainly():
-        books = asyncio.run(_central(settings.central, settings.edge))
+        books = asyncio.run(read_account(s3.open_bucket(settings.central, data_bucket(settings.edge))))
     console = Console()
     table = Table("at central", "images", title=f"{settings.edge}: every image of every upload")
     for name in ("captured", "stored", "duplicates", "rejected", "pending"):
@@ -114,19 +111,6 @@ def _plainly() -> Iterator[None]:
     except (CaravanError, FileNotFoundError) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
-
-
-async def _central(address: S3Address, edge: str) -> Account:
-    store = s3.open_bucket(address, data_bucket(edge))
-    for _ in range(LOOKS):
-        receipts = [
-            Receipt.from_json(await s3.read(store, e["path"])) async for e in s3.listing(store, UPLOADS)
-        ]
-        keys = [entry["path"] async for entry in s3.listing(store, IMAGES)]
-        books = account(receipts, keys)
-        if books.adds_up:
-            break
-    return books
 
 
 def _edge_table(settings: AccountSettings) -> Table:

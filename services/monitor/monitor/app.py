@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
-from caravan import http, kafka, s3
+from caravan import http, kafka, pages, s3, sessions
 from caravan.contracts import EDGE_METRICS, dead_letter, events_topic, models_bucket
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
-from monitor import hub_api, reports_api
+from caravan.sessions import Sessions
+from monitor import access, hub_api, reports_api
+from monitor.dashboard import wiring as dashboard
 from monitor.hub_feed import Feed
 from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
-from monitor.routes import BRIDGE, HUB, bridge, hub
+from monitor.routes import BRIDGE, DASHBOARD, HUB, bridge, hub
 from monitor.settings import MonitorSettings
+from monitor.wiring import Wiring
 
 TICK_SECONDS = 1.0
 BATCH = 100
 
-
-@dataclass
-class Wiring:
-    """What the routes add: the checks of `/readyz`, the loops, and what the end of the process is told."""
-
-    app: FastAPI
-    checks: dict[str, http.Check] = field(default_factory=dict)
-    loops: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
-    on_stop: Callable[[], None] = lambda: None
+Tell = Callable[[str, dict[str, Any]], None]
 
 
 @asynccontextmanager
@@ -43,14 +37,23 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
     """Make the clients, the web app and the loops; close the clients at the end."""
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(kafka.Producer(settings))
-        wiring = Wiring(FastAPI(title="Caravan monitor", docs_url=None, redoc_url=None))
+        files = pages.files("monitor.dashboard") if DASHBOARD in settings.routes else {}
+        door = Sessions(settings.door)
+        admit = access.guard(door, frozenset(f"/{path}" for path in files))
+        app = FastAPI(title="Caravan monitor", docs_url=None, redoc_url=None, dependencies=[Depends(admit)])
+        wiring = Wiring(app)
         wiring.checks["kafka"] = producer.ping
         if BRIDGE in settings.routes:
             _wire_bridge(settings, producer, wiring)
-        if HUB in settings.routes:
+        if DASHBOARD in settings.routes:
+            sessions.install(app, door)
+            board = dashboard.wire(settings, wiring, files, door)
+            state = _wire_hub(settings, wiring, board.tell, board.hub_is_read)
+            board.shows(state)
+        elif HUB in settings.routes:
             _wire_hub(settings, wiring)
-        http.install(wiring.app, wiring.checks)
-        yield Service(wiring.app, wiring.loops, wiring.on_stop)
+        http.install(app, wiring.checks)
+        yield Service(app, wiring.loops, wiring.stop)
 
 
 def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wiring) -> None:
@@ -73,17 +76,31 @@ def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wi
     wiring.loops |= {"mqtt": mqtt.run, BRIDGE: partial(forever, BRIDGE, consume)}
 
 
-def _wire_hub(settings: MonitorSettings, wiring: Wiring) -> None:
+def _wire_hub(
+    settings: MonitorSettings,
+    wiring: Wiring,
+    also_tell: Tell = lambda *_: None,
+    on_read: Callable[[], None] = lambda: None,
+) -> Hub:
     limits = settings.hub_limits
     feed = Feed()
-    state = Hub(limits, feed, time.time())
-    # What is read at the start is told by one snapshot.
-    history = History(feed.start_over)
+
+    def tell(name: str, facts: dict[str, Any]) -> None:
+        feed.tell(name, facts)
+        also_tell(name, facts)
+
+    def on_news() -> None:
+        # What is read at the start is told by one snapshot.
+        feed.start_over()
+        on_read()
+
+    state = Hub(limits, tell, time.time())
+    history = History(on_news)
 
     async def consume() -> None:
         await kafka.ensure_topics(settings, [EDGE_METRICS])
         since = limits.horizon(time.time())
-        async with reader(settings, EDGE_METRICS, since, settings.hub_history_messages, history) as source:
+        async with reader(settings, [EDGE_METRICS], since, settings.hub_history_messages, history) as source:
             await hub(kafka.batches(source, most=BATCH), history, state)
 
     async def tick() -> NoReturn:
@@ -99,4 +116,5 @@ def _wire_hub(settings: MonitorSettings, wiring: Wiring) -> None:
     wiring.checks["history"] = history.ping
     wiring.checks["s3"] = partial(s3.ping, settings.central, buckets[settings.edges[0]])
     wiring.loops |= {HUB: partial(forever, HUB, consume), "clock": tick}
-    wiring.on_stop = feed.close
+    wiring.on_stop.append(feed.close)
+    return state

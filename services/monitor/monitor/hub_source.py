@@ -1,10 +1,10 @@
-"""Kafka without a consumer group: each hub reads the topic for itself, and commits nothing."""
+"""Kafka without a consumer group: each hub, each dashboard reads for itself, and commits nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -16,7 +16,7 @@ from caravan.settings import KafkaSettings
 
 
 class History:
-    """Where the hub is on the topic, and how much of it is from before its start.
+    """Where a reader is on its topics, and how much of them is from before its start.
 
     Args:
         on_news: called once all is read that was there at the start.
@@ -79,13 +79,13 @@ class History:
 
 @asynccontextmanager
 async def reader(
-    settings: KafkaSettings, topic: str, since: float, most: int, history: History
+    settings: KafkaSettings, topics: Collection[str], since: float, most: int, history: History
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """Read a topic from a time on, but at most so many messages of each partition that are there already.
+    """Read topics from a time on, but at most so many messages of each partition that are there already.
 
     Args:
         settings: how to reach Kafka.
-        topic: which.
+        topics: which.
         since: seconds since 1970.
         most: messages.
         history: where an earlier reader of this process was; it goes on from there.
@@ -95,7 +95,7 @@ async def reader(
 
     """
     client = AIOKafkaConsumer(
-        topic,
+        *topics,
         **kafka.connection(settings),
         group_id=None,
         enable_auto_commit=False,
@@ -121,7 +121,7 @@ async def reader(
             client.seek(partition, history.next(partition))
         yield client
     except (KafkaError, TimeoutError, OSError) as exc:
-        message = f"Kafka consumer of {topic}: {exc!r}"
+        message = f"Kafka consumer of {', '.join(topics)}: {exc!r}"
         raise Transient(message) from exc
     finally:
         await client.stop()

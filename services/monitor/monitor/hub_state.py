@@ -12,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from monitor import metrics
-from monitor.hub_feed import Feed
 from monitor.hub_messages import Uncertain, Window
 
 STEPS = 96
@@ -29,6 +28,7 @@ LAST_UNCERTAIN = 200
 State = Literal["live", "silent"]
 Name = tuple[str, str]
 """Edge and camera."""
+Tell = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,11 @@ class Camera:
             "images": certain.total() + uncertain.total(),
         }
 
+    @property
+    def images(self) -> int:
+        """How many images were counted."""
+        return self.certain.total.total() + self.uncertain.total.total()
+
     def rate(self) -> float:
         """Return the images per second in the newest window, of all models."""
         if not self.windows or not self.window_seconds:
@@ -122,18 +127,18 @@ class Camera:
 
 
 class Hub:
-    """The state, and what changed in it as events of a feed.
+    """The state, and what changed in it.
 
     Args:
         limits: how much is kept.
-        feed: where changes are told.
+        tell: called with the name and the facts of each change.
         now: seconds since 1970.
 
     """
 
-    def __init__(self, limits: HubLimits, feed: Feed, now: float) -> None:
+    def __init__(self, limits: HubLimits, tell: Tell, now: float) -> None:
         self._limits = limits
-        self._feed = feed
+        self._tell = tell
         self._now = now
         self._since = limits.horizon(now)
         self._oldest = 0
@@ -178,7 +183,7 @@ class Hub:
             elif camera.state == "live" and quiet > self._patience(camera):
                 camera.state = "silent"
                 event = {"edge": camera.edge, "camera": camera.camera, "last_seen": iso(camera.heard)}
-                self._feed.tell("silent", event)
+                self._tell("silent", event)
         self._oldest = oldest
         metrics.HUB_CAMERAS.labels("live").set(sum(c.state == "live" for c in self._cameras.values()))
         metrics.HUB_CAMERAS.labels("silent").set(sum(c.state == "silent" for c in self._cameras.values()))
@@ -198,7 +203,7 @@ class Hub:
         camera.windows.append(window)
         metrics.HUB_IMAGES.labels("certain").inc(sum(window.certain.values()))
         metrics.HUB_IMAGES.labels("uncertain").inc(sum(window.uncertain.values()))
-        self._feed.tell(
+        self._tell(
             "window",
             {
                 "edge": camera.edge,
@@ -221,7 +226,7 @@ class Hub:
             if old.image is not None:
                 self._image_bytes -= len(old.image)
                 self._uncertain[index] = without_image(old)
-        self._feed.tell("uncertain", uncertain_json(self._uncertain[-1]))
+        self._tell("uncertain", uncertain_json(self._uncertain[-1]))
 
     def _is_new(self, name: str) -> bool:
         key = hashlib.blake2b(name.encode(), digest_size=12).digest()
@@ -259,6 +264,24 @@ class Hub:
             "edges": list(edges.values()),
             "cameras": shown,
         }
+
+    def sums(self) -> dict[str, Any]:
+        """Return what all cameras come to, by edge, and how many there are."""
+        edges: dict[str, dict[str, Any]] = {}
+        for camera in self._cameras.values():
+            edge = edges.setdefault(camera.edge, {"cameras": 0, "live": 0, "images_per_second": 0.0})
+            edge["cameras"] += 1
+            if camera.state == "live":
+                edge["live"] += 1
+                edge["images_per_second"] += camera.rate()
+        for edge in edges.values():
+            edge["images_per_second"] = round(edge["images_per_second"], 2)
+        return {"since": iso(self._since), "cameras": len(self._cameras), "edges": edges}
+
+    def cameras(self, most: int) -> list[dict[str, Any]]:
+        """Return some cameras as `overview` shows them: those that count most images, in order of name."""
+        busiest = sorted(self._cameras.values(), key=lambda one: (-one.images, one.edge, one.camera))[:most]
+        return [one.as_json() for one in sorted(busiest, key=lambda one: (one.edge, one.camera))]
 
     def camera(self, edge: str, camera: str) -> dict[str, Any] | None:
         """Return one camera as `overview` shows it, or None if it is not known."""

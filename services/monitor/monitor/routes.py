@@ -17,7 +17,9 @@ from caravan.kafka import Batch, PutAside
 from caravan.mqtt import WINDOW
 from caravan.reports import ListModels, ReadReport, Report
 from caravan.retry import retried
-from monitor import hub_messages
+from monitor import hub_messages, metrics
+from monitor.dashboard import source
+from monitor.dashboard.state import Dashboard
 from monitor.hub_messages import Uncertain, Window
 from monitor.hub_source import History
 from monitor.hub_state import Hub
@@ -28,6 +30,7 @@ BRIDGE = "bridge"
 HUB = "hub"
 REPORTS = "reports"
 REPORT = "report"
+DASHBOARD = "dashboard"
 MQTT_AWAY_SECONDS = 240.0
 """How long a batch is kept while MQTT is away; then it is read again from its committed offset."""
 
@@ -90,6 +93,22 @@ async def reports(list_models: ListModels, edge: str) -> dict[str, Any]:
 async def report(read_report: ReadReport, model: str, version: str) -> Report:
     """FROM a model and its version, or `latest` → S3 `E-models` → TO the page. Route `report`; no sinks."""
     return await read_report(model, version)
+
+
+async def dashboard(batches: AsyncIterable[Batch], history: History, state: Dashboard) -> None:
+    """FROM Kafka `E` of all edges, and `edge-status` → read → TO memory, and those who look.
+
+    Route `dashboard`. No mandatory sink, as the hub has none: the topics are the store, nothing is committed.
+    What cannot be read is counted and logged.
+    """
+    async for batch in batches:
+        for partition, records in batch.items():
+            with telemetry.exchange(DASHBOARD):
+                for record in records:
+                    _, at = history.times(record)
+                    source.take(state, record, DASHBOARD, at)
+            metrics.DASHBOARD_EVENTS.labels(partition.topic).inc(len(records))
+            history.read_up_to(partition, records[-1].offset + 1)
 
 
 def _read(records: Sequence[ConsumerRecord]) -> list[list[Window] | Uncertain | BadInput]:

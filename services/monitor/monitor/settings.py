@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from caravan.settings import (
@@ -16,6 +16,7 @@ from caravan.settings import (
     Port,
     ServiceSettings,
 )
+from caravan.tokens import TokenSettings
 from monitor.hub_state import HubLimits
 
 MIB = 2**20
@@ -25,12 +26,15 @@ def _words(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
-class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings):
+class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings, TokenSettings):
     """Which routes run, and what they need to know."""
 
     port: Port = 8084
     routes: Annotated[
-        tuple[Literal["bridge", "hub"], ...], NoDecode, BeforeValidator(_words), Field(min_length=1)
+        tuple[Literal["bridge", "hub", "dashboard"], ...],
+        NoDecode,
+        BeforeValidator(_words),
+        Field(min_length=1),
     ] = ("bridge",)
 
     edge: EdgeId = "edge1"
@@ -46,6 +50,16 @@ class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Set
     hub_max_cameras: int = Field(default=1000, gt=0)
     hub_max_ids: int = Field(default=200_000, gt=0)
     hub_max_image_bytes: int = Field(default=64 * MIB, ge=0)
+
+    edges: EdgeIds = ("edge1",)
+    dashboard_history_messages: int = Field(default=20_000, gt=0)
+
+    @model_validator(mode="after")
+    def _dashboard_shows_the_hub(self) -> Self:
+        if "dashboard" in self.routes and "hub" not in self.routes:
+            message = "ROUTES: the dashboard shows the hub's cameras, so it runs beside it: hub,dashboard"
+            raise ValueError(message)
+        return self
 
     @property
     def group(self) -> str:

@@ -1,0 +1,1 @@
+"""The dashboard at central: what flows, what is learned, what serves, what went wrong; live."""

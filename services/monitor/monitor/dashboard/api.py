@@ -1,0 +1,49 @@
+"""The dashboard's HTTP doors: all that the page shows, as JSON; and sending dead letters again."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from caravan.contracts import parse_edge, to_json
+from caravan.errors import BadInput
+from monitor.dashboard.accounts import Accounts
+from monitor.dashboard.letters import Letters
+from monitor.dashboard.postbox import Postbox
+from monitor.dashboard.state import Dashboard
+
+
+def install(app: FastAPI, state: Dashboard, letters: Letters, postbox: Postbox, accounts: Accounts) -> None:
+    """Give an app the dashboard's doors."""
+
+    @app.get("/dashboard/state", tags=["dashboard"])
+    async def overview() -> Response:
+        """Show everything: edges, versions, cameras, uncertain images, the last lines, dead letters."""
+        return _json(state.snapshot())
+
+    @app.get("/dashboard/account/{edge}", tags=["dashboard"])
+    async def account(edge: str) -> Response:
+        """Account for every image of an edge."""
+        return _json(await accounts.of(parse_edge(edge, state.edges)))
+
+    @app.get("/dashboard/dead-letters", tags=["dashboard"])
+    async def dead_letters() -> Response:
+        """Show the dead letters that wait, by topic."""
+        return _json({"topics": letters.as_json()})
+
+    @app.post("/dashboard/dead-letters/{topic}/replay", tags=["dashboard"])
+    async def replay(request: Request, topic: str) -> Response:
+        """Send a topic's dead letters again: 202, and `GET /dashboard/dead-letters` tells how it ended."""
+        # A form of another site can send no such body, and a script of another site may not.
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            raise BadInput("send Content-Type: application/json", 415)
+        postbox.ask(topic)
+        return _json({"topic": topic, "replaying": True}, HTTPStatus.ACCEPTED)
+
+
+def _json(content: dict[str, Any], status: int = HTTPStatus.OK) -> Response:
+    return Response(
+        to_json(content), status, media_type="application/json", headers={"Cache-Control": "no-store"}
+    )

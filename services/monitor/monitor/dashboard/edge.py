@@ -1,0 +1,224 @@
+"""What is known of one edge: its uploads, its training, its versions; made of its messages alone.
+
+Two dashboards, one started now and one long ago, show the same: times are those of Kafka's records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.dashboard import versions
+from monitor.dashboard.journal import SAME_SECONDS, Journal, Line
+from monitor.dashboard.messages import Event, Status
+from monitor.hub_state import iso
+
+SILENT_SECONDS = 150.0
+"""An edge says how it is every minute; after two that did not come it is silent."""
+ENDED = ("done", "skipped", "failed")
+STAGES = {
+    "judge": "judging a model",
+    "acquire": "reading images",
+    "train": "learning",
+    "evaluate": "examining",
+    "publish": "publishing",
+}
+
+
+@dataclass(slots=True)
+class Upload:
+    """Images that came in: `files` is known once all of them are stored."""
+
+    images: int = 0
+    files: int = 0
+    began: float = 0.0
+    at: float = 0.0
+    line: Line | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is shown of it."""
+        return {
+            "state": "done" if self.files else "storing",
+            "images": self.images,
+            "files": self.files or None,
+            "began": iso(self.began),
+            "at": iso(self.at),
+        }
+
+
+@dataclass(slots=True)
+class Training:
+    """A run: `progress` is in 0..1."""
+
+    stage: str
+    progress: float
+    began: float
+    at: float
+    reason: str = ""
+    outcome: str = ""
+    version: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is shown of it."""
+        return {
+            "stage": self.stage,
+            "doing": STAGES.get(self.stage, self.stage),
+            "running": self.stage not in ENDED,
+            "progress": round(self.progress, 3),
+            "began": iso(self.began),
+            "at": iso(self.at),
+            "outcome": self.outcome,
+            "version": self.version or None,
+            "reason": self.reason,
+        }
+
+
+@dataclass(slots=True)
+class Rejected:
+    """A version, or what should have become one, that went no further at central."""
+
+    model: str
+    version: int
+    reason: str
+    at: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is shown of it."""
+        return {
+            "model": self.model,
+            "version": self.version or None,
+            "reason": self.reason,
+            "at": iso(self.at),
+        }
+
+
+class Edge:
+    """One edge; `flow` counts what went along the arrows since it was last taken away."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.journal = Journal(name)
+        self.flow: Counter[str] = Counter()
+        self.ready: versions.Ready = {}
+        self.ready_fault = ""
+        self.looks = 0
+        """Grows with each version that is ready: central's store is worth a look."""
+        self._upload: Upload | None = None
+        self._training: Training | None = None
+        self._rejected: Rejected | None = None
+        self._status: Status | None = None
+        self._heard = 0.0
+
+    # --- taking in --------------------------------------------------------------------------------
+
+    def take(self, event: Event, at: float, name: str) -> None:
+        """Take an event in.
+
+        Args:
+            event: what happened.
+            at: when, seconds since 1970.
+            name: of its message, the same at each start.
+
+        """
+        match event.name:
+            case "zipfile":
+                self._one_stored(at, name)
+            case "pipeline":
+                self._all_stored(event, at, name)
+            case "model-upload":
+                self.flow.update(upload=1, trigger=1)
+                self.journal.add(name, at, "upload", f"model {event.model} was sent")
+            case "training":
+                self._trains(event, at, name)
+            case "model-ready":
+                self.flow.update(ready=1)
+                self.looks += 1
+                self._rejected = None
+                text = f"version {event.version} of {event.model} passed the gate and is ready"
+                self.journal.add(name, at, "ready", text, "good")
+            case "model-rejected":
+                self.flow.update(rejected=1)
+                self._rejected = Rejected(event.model, event.version, event.reason, at)
+                what = f"version {event.version} of {event.model}" if event.version else "no new version"
+                self.journal.add(name, at, "rejected", f"{what}: {event.reason}", "bad")
+        self.flow.update(events=1)
+
+    def hear(self, status: Status, at: float, name: str) -> None:
+        """Take in what the edge says of itself."""
+        self.flow.update(status=1)
+        before = {} if self._status is None else self._status.models
+        for model, now in status.models.items():
+            was = before.get(model)
+            if now.serving and now.serving != (was.serving if was else 0):
+                self.flow.update(serve=1)
+                # The first word of an edge says what has long been so.
+                if self._status is not None:
+                    text = f"serves version {now.serving} of {model}"
+                    self.journal.add(f"{name}-{model}", at, "serving", text, "good")
+            for version in sorted(now.refused.keys() - (was.refused.keys() if was else set())):
+                if self._status is not None:
+                    text = f"refused version {version} of {model}: {now.refused[version].reason}"
+                    self.journal.add(f"{name}-{model}-{version}", at, "refused", text, "bad")
+        self._status, self._heard = status, max(self._heard, at)
+
+    def _one_stored(self, at: float, name: str) -> None:
+        self.flow.update(upload=1)
+        upload = self._upload
+        if upload is None or upload.files or at - upload.at > SAME_SECONDS:
+            upload = self._upload = Upload(began=at)
+            upload.line = self.journal.add(name, at, "upload", "")
+        upload.images += 1
+        upload.at = at
+        if upload.line is not None:
+            self.journal.change(upload.line, at, _images(upload.images, "stored"))
+
+    def _all_stored(self, event: Event, at: float, name: str) -> None:
+        self.flow.update(trigger=1)
+        upload = self._upload
+        if upload is None or upload.files:
+            upload = self._upload = Upload(began=at)
+        upload.files, upload.at = event.files, at
+        self.journal.add(name, at, "trigger", f"{_images(event.files, 'came in')}; training is asked for")
+
+    def _trains(self, event: Event, at: float, name: str) -> None:
+        self.flow.update(training=1)
+        before = self._training
+        goes_on = before is not None and before.stage not in ENDED
+        began = before.began if before is not None and goes_on else at
+        self._training = Training(
+            event.stage, event.progress, began, at, event.reason, event.outcome, event.version
+        )
+        if event.stage == "failed":
+            self.journal.add(name, at, "training", f"training failed: {event.reason}", "bad")
+        elif event.stage in ENDED:
+            text = "nothing new to learn" if event.stage == "skipped" else "training is done"
+            self.journal.add(name, at, "training", text)
+        elif not goes_on:
+            self.journal.add(name, at, "training", "training began")
+
+    # --- showing ----------------------------------------------------------------------------------
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Return what is shown of the edge; it changes with time alone when the edge falls silent."""
+        quiet = now - self._heard
+        silent = quiet if self._status is not None and quiet > SILENT_SECONDS else None
+        status = self._status
+        return {
+            "edge": self.name,
+            "upload": self._upload.as_json() if self._upload else None,
+            "training": self._training.as_json() if self._training else None,
+            "rejected": self._rejected.as_json() if self._rejected else None,
+            "models": versions.beside(self.ready, status, silent),
+            "ready_fault": self.ready_fault,
+            "link": {
+                "state": "unknown" if status is None else "down" if silent is not None else "up",
+                "heard": None if status is None else iso(self._heard) if silent is not None else None,
+                "central": status.central_fault if status else "",
+                "model_server": status.server_fault if status else "",
+            },
+        }
+
+
+def _images(count: int, what: str) -> str:
+    return f"{count:,} {'image' if count == 1 else 'images'} {what}"

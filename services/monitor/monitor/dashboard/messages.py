@@ -1,0 +1,174 @@
+"""The events of Kafka `E` and the words of `edge-status`, read. Pure; what is not known is passed over."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from caravan.contracts import is_model_name
+from caravan.errors import BadInput
+
+LONGEST = 300
+"""Characters of a text that are kept."""
+MOST_MODELS = 50
+MOST_REFUSED = 20
+NAMES = frozenset({"zipfile", "pipeline", "model-upload", "training", "model-ready", "model-rejected"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened for an edge at central.
+
+    Args:
+        name: one of `NAMES`.
+        files: images of a `pipeline`.
+        stage: of a `training`.
+        progress: of the same, 0..1 of the whole run.
+        model: whose; empty where the event does not say.
+        version: of the model; 0 where there is none.
+        reason: why not; empty where there is none.
+        outcome: how a training ended; empty where it has not.
+
+    """
+
+    name: str
+    files: int = 0
+    stage: str = ""
+    progress: float = 0.0
+    model: str = ""
+    version: int = 0
+    reason: str = ""
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A version that the edge refused; `at` is ISO 8601."""
+
+    version: int
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What an edge says of one model; 0 is no version."""
+
+    serving: int
+    since: str
+    fault: str
+    waiting: Mapping[int, str]
+    refused: Mapping[int, Refusal]
+    at_edge: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What an edge says of itself; faults are empty where all is well."""
+
+    central_fault: str
+    server_fault: str
+    models: Mapping[str, ModelStatus]
+
+
+def read_event(value: bytes | None) -> Event | None:
+    """Read an event; None for one of a name that is not shown.
+
+    Raises:
+        BadInput: if it is none; `reason` is `not-json` or `bad-message`.
+
+    """
+    body = _object(value)
+    name = body.get("name")
+    if name not in NAMES:
+        return None
+    try:
+        return Event(
+            name=name,
+            files=_count(body.get("files")),
+            stage=_text(body.get("stage")),
+            progress=_share(body.get("progress")),
+            model=_text(body.get("model")),
+            version=_count(body.get("version")),
+            reason=_text(body.get("reason")),
+            outcome=_text(body.get("outcome")),
+        )
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise _bad(exc) from exc
+
+
+def read_status(value: bytes | None) -> Status:
+    """Read what an edge says of itself.
+
+    Raises:
+        BadInput: if it is none; `reason` is `not-json` or `bad-message`.
+
+    """
+    body = _object(value)
+    try:
+        models = list(body["models"].items())[:MOST_MODELS]
+        return Status(
+            central_fault=_fault(body.get("central")),
+            server_fault=_fault(body.get("model_server")),
+            models={name: _model(model) for name, model in models if is_model_name(name)},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise _bad(exc) from exc
+
+
+def _model(body: dict[str, Any]) -> ModelStatus:
+    waiting = {_count(one["version"]): _text(one["reason"]) for one in body["waiting"][-MOST_REFUSED:]}
+    refused = [
+        Refusal(_count(one["version"]), _text(one["reason"]), _text(one.get("at")))
+        for one in body["refused"][-MOST_REFUSED:]
+    ]
+    return ModelStatus(
+        serving=_count(body["serving"]),
+        since=_text(body.get("serving_since")),
+        fault=_text(body.get("fault")),
+        waiting=waiting,
+        refused={one.version: one for one in refused},
+        at_edge=tuple(_count(version) for version in body["at_edge"][-MOST_REFUSED:]),
+    )
+
+
+def _object(value: bytes | None) -> dict[str, Any]:
+    try:
+        body = json.loads(value or b"")
+    except (ValueError, RecursionError) as exc:
+        raise BadInput("the message is not JSON", reason="not-json") from exc
+    if not isinstance(body, dict):
+        raise BadInput("the message is not a JSON object", reason="bad-message")
+    return body
+
+
+def _bad(exc: Exception) -> BadInput:
+    return BadInput(f"the message lacks something, or it is of another type: {exc!r}", reason="bad-message")
+
+
+def _text(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text.encode(errors="replace").decode()[:LONGEST]
+
+
+def _fault(value: Any) -> str:
+    return "" if value == "ok" else _text(value)
+
+
+def _count(value: Any) -> int:
+    number = int(value or 0)
+    if not 0 <= number < 2**53:
+        message = f"{value!r} is no count"
+        raise ValueError(message)
+    return number
+
+
+def _share(value: Any) -> float:
+    number = float(value or 0)
+    if not math.isfinite(number):
+        message = f"{value!r} is no share"
+        raise ValueError(message)
+    return min(max(number, 0.0), 1.0)

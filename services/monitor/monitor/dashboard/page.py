@@ -1,0 +1,33 @@
+"""The dashboard's page, and who looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request, Response
+
+from caravan import pages
+from caravan.contracts import to_json
+from caravan.errors import BadInput
+from caravan.sessions import Sessions
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+
+
+def install(app: FastAPI, files: Mapping[str, bytes], sessions: Sessions) -> None:
+    """Give an app the page and its files, and `GET /dashboard/access`."""
+    for path, content in files.items():
+        pages.serve(app, path, content, POLICY)
+
+    @app.get("/dashboard/access", tags=["dashboard"])
+    async def access(request: Request) -> Response:
+        """Tell a page whether this door asks for a token, and who asks."""
+        try:
+            holder = sessions.holder(request)
+        except BadInput:
+            holder = None
+        facts = {"needed": sessions.needed, "holder": holder}
+        return Response(to_json(facts), headers={"Cache-Control": "no-store"}, media_type="application/json")

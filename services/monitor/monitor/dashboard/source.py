@@ -1,0 +1,39 @@
+"""The dashboard's part of Kafka, read into its state."""
+
+from __future__ import annotations
+
+import structlog
+from aiokafka import ConsumerRecord
+
+from caravan import telemetry
+from caravan.contracts import EDGE_STATUS
+from caravan.errors import BadInput
+from monitor.dashboard.messages import read_event, read_status
+from monitor.dashboard.state import Dashboard
+
+log = structlog.get_logger()
+
+
+def take(state: Dashboard, record: ConsumerRecord, route: str, at: float) -> None:
+    """Take one message in; what cannot be read is counted and logged, and stays on its topic as it came.
+
+    Args:
+        state: what is shown.
+        record: of a topic `E`, or of `edge-status`.
+        route: for counting.
+        at: when it came to Kafka, seconds since 1970.
+
+    """
+    name = f"{record.topic}-{record.partition}-{record.offset}"
+    try:
+        if record.topic == EDGE_STATUS:
+            edge = state.edges.get((record.key or b"").decode(errors="replace"))
+            if edge is not None:
+                edge.hear(read_status(record.value), at, name)
+        else:
+            event = read_event(record.value)
+            if event is not None:
+                state.edges[record.topic].take(event, at, name)
+    except BadInput as exc:
+        telemetry.REFUSALS.labels(route, exc.reason).inc()
+        log.warning("message ignored", topic=record.topic, offset=record.offset, reason=exc.detail)

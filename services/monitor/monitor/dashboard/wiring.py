@@ -1,0 +1,98 @@
+"""Where the dashboard is wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NoReturn
+
+from caravan import kafka, s3
+from caravan.contracts import EDGE_STATUS, data_bucket, events_topic, ready_bucket
+from caravan.retry import forever
+from caravan.sessions import Sessions
+from monitor import events_door
+from monitor.dashboard import api, page, ready
+from monitor.dashboard.accounts import Accounts
+from monitor.dashboard.letters import Letters
+from monitor.dashboard.postbox import Postbox
+from monitor.dashboard.state import FRAME_SECONDS, Dashboard
+from monitor.hub_feed import Feed
+from monitor.hub_source import History, reader
+from monitor.hub_state import Hub
+from monitor.routes import DASHBOARD, dashboard
+from monitor.settings import MonitorSettings
+from monitor.wiring import Wiring
+
+KEPT_FRAMES = 240
+"""A minute of frames when everything happens at once; who was away for longer starts over."""
+BATCH = 2000
+
+
+class Board:
+    """The dashboard as the hub beside it knows it: it begins once both have read what was there."""
+
+    def __init__(self, state: Dashboard) -> None:
+        self.state = state
+        self.history = History(self._begin)
+        self._hub_is_read = False
+
+    def tell(self, name: str, facts: dict[str, Any]) -> None:
+        """Hear a change of the hub."""
+        if self._hub_is_read:
+            self.state.tell(name, facts)
+
+    def shows(self, hub: Hub) -> None:
+        """Take the hub whose cameras are shown."""
+        self.state.shows(hub)
+
+    def hub_is_read(self) -> None:
+        """Hear that the hub has read what was there at its start."""
+        self._hub_is_read = True
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._hub_is_read and self.history.is_read:
+            self.state.start_over()
+
+
+def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], door: Sessions) -> Board:
+    """Add the dashboard's doors, checks and loops; returns what the hub needs of it."""
+    feed = Feed(KEPT_FRAMES)
+    letters = Letters()
+    state = Dashboard(settings.edges, feed, letters.as_json, time.time())
+    board = Board(state)
+    postbox = Postbox(settings, letters)
+    accounts = Accounts(
+        {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
+    )
+    stores = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
+    topics = [*map(events_topic, settings.edges), EDGE_STATUS]
+
+    async def consume() -> None:
+        await kafka.ensure_topics(settings, topics)
+        since = settings.hub_limits.horizon(time.time())
+        most = settings.dashboard_history_messages
+        async with reader(settings, topics, since, most, board.history) as source:
+            await dashboard(kafka.batches(source, most=BATCH), board.history, state)
+
+    async def frames() -> NoReturn:
+        while True:
+            state.tick(time.time())
+            await asyncio.sleep(FRAME_SECONDS)
+
+    page.install(wiring.app, files, door)
+    api.install(wiring.app, state, letters, postbox, accounts)
+    events_door.install(wiring.app, "/dashboard/events", feed, state.snapshot)
+    wiring.checks["events"] = board.history.ping
+    # Central's store is needed for a part of what is shown alone: without it the rest is still of use.
+    wiring.loops |= {
+        DASHBOARD: partial(forever, DASHBOARD, consume),
+        "frames": frames,
+        "ready": partial(ready.watch, state.edges, stores),
+        "letters": partial(forever, "letters", postbox.follow),
+        "replay": postbox.send,
+    }
+    wiring.on_stop.append(feed.close)
+    return board

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -47,7 +46,7 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
     sent = 0
     await ensure_topics(settings, [topic, dead_letter(topic)])
     async with Producer(settings) as producer, consumer(settings, dead_letter(topic), group=GROUP) as letters:
-        ends = await _ends(letters)
+        ends: dict[TopicPartition, int] = {}
         while batch := await _before(ends, letters):
             for letter in (letter for letters_ in batch.values() for letter in letters_):
                 record = await _whole(settings, topic, letter)
@@ -60,20 +59,18 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
     return sent
 
 
-async def _ends(letters: AIOKafkaConsumer) -> Mapping[TopicPartition, int]:
-    try:
-        ends: Mapping[TopicPartition, int] = await letters.end_offsets(list(letters.assignment()))
-    except KafkaError as exc:
-        raise Transient(f"Kafka does not tell how many letters there are: {exc!r}") from exc
-    return ends
+async def _before(ends: dict[TopicPartition, int], letters: AIOKafkaConsumer) -> Batch:
+    """Return the next letters before the ends; nothing once all are read, or nothing comes.
 
-
-async def _before(ends: Mapping[TopicPartition, int], letters: AIOKafkaConsumer) -> Batch:
-    """Return the next letters before these ends; nothing once all are read, or nothing comes."""
-    unread = [partition for partition, end in ends.items() if await letters.position(partition) < end]
+    Where a partition ends is what the broker says with its first letters: asked for by itself, the embedded
+    one leaves out the last batch.
+    """
+    unread = [p for p in letters.assignment() if p not in ends or await letters.position(p) < ends[p]]
     if not unread:
         return {}
     found = await letters.getmany(*unread, timeout_ms=int(QUIET_SECONDS * 1000), max_records=100)
+    for partition in found:
+        ends.setdefault(partition, letters.highwater(partition))
     before = {p: [record for record in records if record.offset < ends[p]] for p, records in found.items()}
     return {partition: records for partition, records in before.items() if records}
 

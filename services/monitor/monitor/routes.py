@@ -105,8 +105,7 @@ async def dashboard(batches: AsyncIterable[Batch], history: History, state: Dash
         for partition, records in batch.items():
             with telemetry.exchange(DASHBOARD):
                 for record in records:
-                    _, at = history.times(record)
-                    source.take(state, record, DASHBOARD, at)
+                    source.take(state, record, DASHBOARD, history)
             metrics.DASHBOARD_EVENTS.labels(partition.topic).inc(len(records))
             history.read_up_to(partition, records[-1].offset + 1)
 

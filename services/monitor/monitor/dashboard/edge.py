@@ -51,6 +51,7 @@ class Upload:
 class Training:
     """A run: `progress` is in 0..1."""
 
+    run: str
     stage: str
     progress: float
     began: float
@@ -184,10 +185,13 @@ class Edge:
     def _trains(self, event: Event, at: float, name: str) -> None:
         self.flow.update(training=1)
         before = self._training
+        if before is not None and event.run and before.run == event.run and before.stage in ENDED[:2]:
+            # A word that was overtaken by the last one.
+            return
         goes_on = before is not None and before.stage not in ENDED
         began = before.began if before is not None and goes_on else at
         self._training = Training(
-            event.stage, event.progress, began, at, event.reason, event.outcome, event.version
+            event.run, event.stage, event.progress, began, at, event.reason, event.outcome, event.version
         )
         if event.stage == "failed":
             self.journal.add(name, at, "training", f"training failed: {event.reason}", "bad")

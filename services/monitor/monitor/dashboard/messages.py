@@ -25,7 +25,8 @@ class Event:
     Args:
         name: one of `NAMES`.
         files: images of a `pipeline`.
-        stage: of a `training`.
+        run: of a `training`, which one; empty where the event does not say.
+        stage: of the same.
         progress: of the same, 0..1 of the whole run.
         model: whose; empty where the event does not say.
         version: of the model; 0 where there is none.
@@ -36,6 +37,7 @@ class Event:
 
     name: str
     files: int = 0
+    run: str = ""
     stage: str = ""
     progress: float = 0.0
     model: str = ""
@@ -89,6 +91,7 @@ def read_event(value: bytes | None) -> Event | None:
         return Event(
             name=name,
             files=_count(body.get("files")),
+            run=_text(body.get("run")),
             stage=_text(body.get("stage")),
             progress=_share(body.get("progress")),
             model=_text(body.get("model")),

@@ -10,18 +10,19 @@ from caravan.contracts import EDGE_STATUS
 from caravan.errors import BadInput
 from monitor.dashboard.messages import read_event, read_status
 from monitor.dashboard.state import Dashboard
+from monitor.hub_source import History
 
 log = structlog.get_logger()
 
 
-def take(state: Dashboard, record: ConsumerRecord, route: str, at: float) -> None:
+def take(state: Dashboard, record: ConsumerRecord, route: str, history: History) -> None:
     """Take one message in; what cannot be read is counted and logged, and stays on its topic as it came.
 
     Args:
         state: what is shown.
         record: of a topic `E`, or of `edge-status`.
         route: for counting.
-        at: when it came to Kafka, seconds since 1970.
+        history: tells when an edge was heard of, whose clock may be wrong; the clocks at central are trusted.
 
     """
     name = f"{record.topic}-{record.partition}-{record.offset}"
@@ -29,11 +30,11 @@ def take(state: Dashboard, record: ConsumerRecord, route: str, at: float) -> Non
         if record.topic == EDGE_STATUS:
             edge = state.edges.get((record.key or b"").decode(errors="replace"))
             if edge is not None:
-                edge.hear(read_status(record.value), at, name)
+                edge.hear(read_status(record.value), history.times(record)[1], name)
         else:
             event = read_event(record.value)
             if event is not None:
-                state.edges[record.topic].take(event, at, name)
+                state.edges[record.topic].take(event, record.timestamp / 1000, name)
     except BadInput as exc:
         telemetry.REFUSALS.labels(route, exc.reason).inc()
         log.warning("message ignored", topic=record.topic, offset=record.offset, reason=exc.detail)

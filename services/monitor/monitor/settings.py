@@ -51,7 +51,6 @@ class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Set
     hub_max_ids: int = Field(default=200_000, gt=0)
     hub_max_image_bytes: int = Field(default=64 * MIB, ge=0)
 
-    edges: EdgeIds = ("edge1",)
     dashboard_history_messages: int = Field(default=20_000, gt=0)
 
     @model_validator(mode="after")

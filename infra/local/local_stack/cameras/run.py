@@ -90,7 +90,8 @@ async def shoot(
         StackError: if a door is closed, or no model serves.
 
     """
-    async with httpx.AsyncClient(trust_env=False) as http:  # loopback needs no proxy
+    headers = {"authorization": f"Bearer {doors.token}"} if doors.token else {}
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as http:  # loopback needs no proxy
         await check(http, doors, plan.serves)
         filmed = Filmed({name: Tally(plan.threshold) for name in names(plan.cameras)})
         await _film(plan, doors, pictures, filmed, screen)

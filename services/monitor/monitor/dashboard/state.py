@@ -75,7 +75,7 @@ class Dashboard:
         cameras = self._cameras_json()
         uncertain = self._hub.uncertain()[:MOST_UNCERTAIN] if self._hub else []
         lines = [line for edge in self.edges.values() for line in edge.journal.lines]
-        lines.sort(key=lambda line: (line.at, line.id))
+        lines.sort(key=lambda line: (line.at, line.edge))
         return {
             "at": iso(self._now),
             "edges": [edge.as_json(self._now) for edge in self.edges.values()],
@@ -138,7 +138,7 @@ class Dashboard:
 
     def _take_lines(self) -> list[Json]:
         lines = [line for edge in self.edges.values() for line in edge.journal.changes()]
-        lines.sort(key=lambda line: (line.at, line.id))
+        lines.sort(key=lambda line: (line.at, line.edge))
         return [line.as_json() for line in lines[-FRAME_LINES:]]
 
     def _take_cameras(self) -> list[Json]:

@@ -1,0 +1,367 @@
+"""monitor: what the dashboard makes of events, statuses and dead letters, and how little it tells of many."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+from pydantic import ValidationError
+
+from caravan import contracts
+from caravan.contracts import to_json
+from caravan.errors import BadInput
+from monitor.dashboard import versions
+from monitor.dashboard.edge import SILENT_SECONDS
+from monitor.dashboard.letters import KEPT, Letters
+from monitor.dashboard.messages import ModelStatus, Refusal, Status, read_event, read_status
+from monitor.dashboard.source import take
+from monitor.dashboard.state import Dashboard
+from monitor.hub_feed import Feed
+from monitor.hub_source import History
+from monitor.hub_state import Hub, HubLimits
+from monitor.settings import MonitorSettings
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
+WEB = Path(__file__).parents[2] / "services/monitor/monitor/dashboard/web"
+
+
+def record(topic: str, offset: int, value: bytes, at: float = NOW, **more: Any) -> ConsumerRecord:
+    facts = {
+        "topic": topic,
+        "partition": 0,
+        "offset": offset,
+        "timestamp": int(at * 1000),
+        "timestamp_type": 0,
+        "key": None,
+        "value": value,
+        "checksum": None,
+        "serialized_key_size": 0,
+        "serialized_value_size": len(value),
+        "headers": (),
+    }
+    return ConsumerRecord(**(facts | more))
+
+
+class Bench:
+    """A dashboard with topics before it, and a clock in hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.feed = Feed()
+        self.letters = Letters()
+        self.state = Dashboard(("edge1", "edge2"), self.feed, self.letters.as_json, NOW)
+        self.hub = Hub(HubLimits(), self.state.tell, NOW)
+        self.state.shows(self.hub)
+        self.history = History(lambda: None, clock=lambda: self.now)
+        self.offsets: dict[str, int] = {}
+        self.records: list[ConsumerRecord] = []
+        self.state.start_over()
+        self.state.tick(NOW)
+        self.told = self.feed.last
+
+    def event(self, event: dict[str, Any], edge: str = "edge1", at: float | None = None) -> None:
+        self._take(edge, to_json(event), at)
+
+    def status(self, edge: str = "edge1", at: float | None = None, **models: Any) -> None:
+        body = {"schema": 1, "edge": edge, "central": "ok", "model_server": "ok", "models": models}
+        self._take(contracts.EDGE_STATUS, to_json(body), at, key=edge.encode())
+
+    def _take(self, topic: str, value: bytes, at: float | None, **more: Any) -> None:
+        offset = self.offsets[topic] = self.offsets.get(topic, -1) + 1
+        self.records.append(record(topic, offset, value, self.now if at is None else at, **more))
+        take(self.state, self.records[-1], "dashboard", self.history)
+
+    def edge(self, name: str = "edge1") -> dict[str, Any]:
+        shown: dict[str, Any] = next(e for e in self.state.snapshot()["edges"] if e["edge"] == name)
+        return shown
+
+    def frames(self) -> list[dict[str, Any]]:
+        self.state.tick(self.now)
+        changes = self.feed.after(self.told) or []
+        self.told = self.feed.last
+        return [json.loads(change.data) for change in changes]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def model(serving: int, **more: Any) -> dict[str, Any]:
+    known = {"serving": serving, "serving_since": "2026-11-21T11:00:00+00:00", "at_edge": [serving]}
+    return {**known, "fault": None, "waiting": [], "refused": [], **more}
+
+
+# --- an upload, a training, a version -----------------------------------------------------------
+
+
+def test_an_upload_counts_up_and_is_done_once_training_is_asked_for(bench: Bench) -> None:
+    for _ in range(3):
+        bench.event(contracts.zipfile_event())
+    assert (bench.edge()["upload"]["state"], bench.edge()["upload"]["images"]) == ("storing", 3)
+    bench.event(contracts.pipeline_event(3))
+    assert (bench.edge()["upload"]["state"], bench.edge()["upload"]["files"]) == ("done", 3)
+    bench.event(contracts.zipfile_event())
+    assert (bench.edge()["upload"]["state"], bench.edge()["upload"]["images"]) == ("storing", 1)
+    assert bench.edge("edge2")["upload"] is None
+
+
+def test_a_training_shows_its_stage_and_how_it_ended(bench: Bench) -> None:
+    bench.event(contracts.training_event("train", 0.4, run="a"))
+    training = bench.edge()["training"]
+    assert (training["doing"], training["progress"], training["running"]) == ("learning", 0.4, True)
+    bench.event(contracts.model_rejected_event("tea", 2, "it is worse"))
+    bench.event(contracts.training_event("done", 1, run="a", version=2, outcome="rejected"))
+    assert bench.edge()["training"]["running"] is False
+    assert bench.edge()["rejected"] == {
+        "model": "tea",
+        "version": 2,
+        "reason": "it is worse",
+        "at": "2026-11-21T12:00:00.000+00:00",
+    }
+    bench.event(contracts.model_ready_event("tea", 3))
+    assert bench.edge()["rejected"] is None
+
+
+def test_a_word_that_was_overtaken_by_the_last_one_starts_no_new_run(bench: Bench) -> None:
+    bench.event(contracts.training_event("done", 1, run="a"))
+    bench.event(contracts.training_event("publish", 1, run="a"))
+    assert bench.edge()["training"]["running"] is False
+    bench.event(contracts.training_event("acquire", 0.1, run="b"))
+    assert bench.edge()["training"]["running"] is True
+
+
+def test_what_an_edge_serves_is_told_when_it_changes_and_not_at_its_first_word(bench: Bench) -> None:
+    bench.status(tea=model(1))
+    assert bench.state.snapshot()["log"] == []
+    bench.status(tea=model(2, refused=[{"version": 3, "cause": "load", "reason": "it broke", "at": "x"}]))
+    texts = [line["text"] for line in bench.state.snapshot()["log"]]
+    assert texts == ["serves version 2 of tea", "refused version 3 of tea: it broke"]
+    assert bench.edge()["models"][0]["since"] == "2026-11-21T11:00:00+00:00"
+
+
+def test_an_edge_that_says_nothing_for_long_counts_as_down(bench: Bench) -> None:
+    bench.status(tea=model(1))
+    bench.state.edges["edge1"].ready = {"tea": 1}
+    assert bench.edge()["link"]["state"] == "up"
+    bench.now += SILENT_SECONDS + 30
+    bench.state.tick(bench.now)
+    assert bench.edge()["link"]["state"] == "down"
+    assert bench.edge()["models"][0]["reason"] == "the edge was last heard of 3 min ago: is its link down?"
+    bench.status(tea=model(1))
+    assert bench.edge()["link"]["state"] == "up"
+
+
+REFUSED = Refusal(3, "a byte is wrong", "")
+
+
+def known(serving: int = 2, **more: Any) -> ModelStatus:
+    facts = {"since": "", "fault": "", "waiting": {}, "refused": {}, "at_edge": (serving,)}
+    return ModelStatus(serving=serving, **(facts | more))
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "words"),
+    [
+        (None, "differs", "has not been heard of"),
+        (Status("", "", {"tea": known(3)}), "same", ""),
+        (Status("", "", {}), "coming", "version 3 is on its way"),
+        (Status("", "", {"tea": known()}), "coming", "version 3 is on its way"),
+        (Status("", "", {"tea": known(at_edge=(2, 3))}), "coming", "its model server loads it"),
+        (Status("", "", {"tea": known(waiting={3: "a file is missing"})}), "coming", "a file is missing"),
+        (
+            Status("", "", {"tea": known(refused={3: REFUSED})}),
+            "differs",
+            "refused version 3: a byte is wrong",
+        ),
+        (Status("", "", {"tea": known(fault="who?")}), "differs", "who?"),
+        (Status("", "refused", {"tea": known(0)}), "differs", "the model server is away"),
+        (Status("cut", "", {"tea": known()}), "differs", "does not reach central's store: cut"),
+        (Status("", "", {"tea": known(4)}), "differs", "no longer offers version 4"),
+    ],
+)
+def test_where_serving_and_ready_differ_the_reason_is_said(
+    status: Status | None, state: str, words: str
+) -> None:
+    (row,) = versions.beside({"tea": 3}, status, None)
+    assert (row["ready"], row["state"]) == (3, state)
+    assert words in row["reason"]
+
+
+def test_a_version_is_ready_once_its_entry_file_is_there() -> None:
+    keys = ["models/tea/1/saved_model.pb", "models/tea/2/manifest.json", "models/tea/x/saved_model.pb", "a"]
+    assert versions.newest(keys) == {"tea": 1}
+    assert versions.newest([*keys, "models/tea/2/model.onnx"]) == {"tea": 2}
+
+
+# --- many events, few frames --------------------------------------------------------------------
+
+
+def test_thousands_of_events_are_one_frame_with_counts(bench: Bench) -> None:
+    for _ in range(5000):
+        bench.event(contracts.zipfile_event())
+    (frame,) = bench.frames()
+    assert frame["flow"] == {"edge1": {"upload": 5000, "events": 5000}}
+    assert [line["text"] for line in frame["log"]] == ["5,000 images stored"]
+    assert [edge["edge"] for edge in frame["edges"]] == ["edge1"]
+    assert len(json.dumps(frame)) < 2000
+
+
+def test_nothing_is_told_when_nothing_happens(bench: Bench) -> None:
+    bench.status(tea=model(1))
+    assert len(bench.frames()) == 1
+    for _ in range(20):
+        bench.now += 0.25
+        bench.state.tick(bench.now)
+    assert bench.frames() == []
+
+
+def test_a_line_that_counts_up_keeps_its_id_and_is_told_anew(bench: Bench) -> None:
+    bench.event(contracts.zipfile_event())
+    (first,) = bench.frames()
+    bench.event(contracts.zipfile_event())
+    (second,) = bench.frames()
+    assert first["log"][0]["id"] == second["log"][0]["id"]
+    assert second["log"][0]["text"] == "2 images stored"
+
+
+def test_a_restart_shows_the_same(bench: Bench) -> None:
+    for edge in ("edge1", "edge2"):
+        for _ in range(3):
+            bench.event(contracts.zipfile_event(), edge)
+            bench.now += 1
+        bench.event(contracts.pipeline_event(3), edge)
+        bench.event(contracts.training_event("train", 0.3, run="a"), edge)
+        bench.event(contracts.model_rejected_event("tea", 1, "it is worse"), edge)
+        bench.status(edge, tea=model(1))
+        bench.now += 1
+        bench.status(edge, tea=model(2))
+    again = Bench()
+    again.now = bench.now
+    ends = {TopicPartition(topic, 0): last + 1 for topic, last in bench.offsets.items()}
+    again.history.starts(dict.fromkeys(ends, 0), ends)
+    # Kafka keeps the order of a partition, not that of several.
+    for one in sorted(bench.records, key=lambda one: one.topic, reverse=True):
+        take(again.state, one, "dashboard", again.history)
+    bench.state.tick(bench.now)
+    again.state.tick(bench.now)
+    assert again.state.snapshot() == bench.state.snapshot()
+
+
+def test_what_is_kept_is_bounded_however_long_it_goes_on(bench: Bench) -> None:
+    for number in range(3000):
+        bench.event(contracts.model_rejected_event("tea", number, "no" * 5000))
+        bench.event(contracts.training_event("failed", 1, run=str(number), reason="x" * 5000))
+    assert len(json.dumps(bench.state.snapshot())) < 60_000
+    (frame,) = bench.frames()
+    assert len(frame["log"]) == 20
+
+
+@pytest.mark.parametrize("value", [b"no json", b"[]", b'{"name":"training","progress":"x"}', None])
+def test_what_is_no_event_is_passed_over(value: bytes | None) -> None:
+    with pytest.raises(BadInput):
+        read_event(value)
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b'{"models":[]}', b'{"models":{"tea":{}}}', b"\xff"])
+def test_what_is_no_status_is_passed_over(value: bytes) -> None:
+    with pytest.raises(BadInput):
+        read_status(value)
+
+
+def test_events_of_other_names_are_nobodys_business(bench: Bench) -> None:
+    bench.event({"name": "sold-out"})
+    bench.event({"name": ["zipfile"]} | {"name": "ingestion"})
+    assert bench.frames() == []
+
+
+# --- dead letters -------------------------------------------------------------------------------
+
+TRIGGER = TopicPartition("trigger-dead-letter", 0)
+HEADERS = (
+    ("dead-letter-route", b"trigger-pipeline"),
+    ("dead-letter-reason", b"no such edge"),
+    ("dead-letter-code", b"refused"),
+    ("batch", b"b1"),
+)
+
+
+def letter(offset: int, value: bytes = b"edge9", **more: Any) -> ConsumerRecord:
+    return record(TRIGGER.topic, offset, value, headers=HEADERS, key=b"k", **more)
+
+
+def test_a_letter_is_shown_with_its_reason_and_a_look_at_it(bench: Bench) -> None:
+    bench.letters.sent_again({TRIGGER: 0})
+    bench.letters.take(TRIGGER, letter(0))
+    (topic,) = bench.frames()[-1]["letters"]
+    (one,) = topic["letters"]
+    assert (topic["topic"], topic["count"]) == ("trigger", 1)
+    assert (one["reason"], one["route"], one["key"], one["headers"]) == (
+        "no such edge",
+        "trigger-pipeline",
+        "k",
+        {"batch": "b1"},
+    )
+    assert (one["kind"], one["look"], one["size"], one["whole"]) == ("text", "edge9", 5, True)
+
+
+def test_a_letter_that_was_sent_again_disappears(bench: Bench) -> None:
+    bench.letters.sent_again({TRIGGER: 0})
+    for offset in range(3):
+        bench.letters.take(TRIGGER, letter(offset))
+    bench.letters.sent_again({TRIGGER: 2})
+    (topic,) = bench.letters.as_json()
+    assert (topic["count"], [one["offset"] for one in topic["letters"]]) == (1, [2])
+    bench.letters.sent_again({TRIGGER: 3})
+    assert bench.letters.as_json() == []
+
+
+def test_of_many_letters_the_newest_are_shown_and_all_are_counted(bench: Bench) -> None:
+    bench.letters.sent_again({TRIGGER: 0})
+    for offset in range(1000):
+        bench.letters.take(TRIGGER, letter(offset, b"x" * 10_000))
+    (topic,) = bench.letters.as_json()
+    assert topic["count"] == 1000
+    assert [one["offset"] for one in topic["letters"]] == list(range(999, 999 - KEPT, -1))
+    assert len(json.dumps(topic)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "look"),
+    [
+        (b"\xff\xd8\xff\xe0" + bytes(400), "JPEG image", ""),
+        (bytes(range(256)) * 2, "bytes", bytes(range(32)).hex(" ")),
+        ("Grün".encode(), "text", "Grün"),
+        (("ü" * 5000).encode(), "text", "ü" * 299 + "…"),
+        (b"", "text", ""),
+    ],
+)
+def test_the_look_at_a_value_is_short_and_safe(value: bytes, kind: str, look: str) -> None:
+    letters = Letters()
+    letters.sent_again({TRIGGER: 0})
+    letters.take(TRIGGER, letter(0, value))
+    (one,) = letters.as_json()[0]["letters"]
+    assert (one["kind"], one["look"]) == (kind, look)
+
+
+# --- settings and files -------------------------------------------------------------------------
+
+
+def test_the_dashboard_runs_beside_the_hub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTES", "dashboard")
+    with pytest.raises(ValidationError, match="hub,dashboard"):
+        MonitorSettings()
+    monkeypatch.setenv("ROUTES", "hub,dashboard")
+    assert MonitorSettings().routes == ("hub", "dashboard")
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"https?://(?!www\.w3\.org/2000/svg)", r"\sstyle=", r"\son[a-z]+=\"", r"=\"/"]
+)
+def test_the_pages_have_nothing_inline_absolute_or_from_elsewhere(pattern: str) -> None:
+    files = [path for path in WEB.iterdir() if path.suffix in {".html", ".css", ".js"}]
+    assert len(files) > 10
+    assert [path.name for path in files if re.search(pattern, path.read_text())] == []

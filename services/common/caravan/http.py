@@ -40,6 +40,11 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
     return Response(to_json(problem), problem["status"], {**more, **(headers or {})}, media_type)
 
 
+def fresh_json(content: object, status: int = HTTPStatus.OK) -> Response:
+    """Answer with JSON that no cache keeps."""
+    return Response(to_json(content), status, {"Cache-Control": "no-store"}, "application/json")
+
+
 async def bounded_body(request: Request, limit: int) -> bytes:
     """Read a request's body into memory, up to `limit` bytes.
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
@@ -66,6 +66,14 @@ class Sessions:
             return self._of_cookie(request)
         return self._tokens.holder(authorization)
 
+    def access(self, request: Request) -> dict[str, Any]:
+        """Return what a page is told: whether the door asks for a token, and who asks, if known."""
+        try:
+            holder = self.holder(request)
+        except BadInput:
+            holder = None
+        return {"needed": self.needed, "holder": holder}
+
     def open(self, token: str) -> str:
         """Return the cookie for a token.
 
@@ -114,6 +122,11 @@ def is_own_page(method: str, headers: Headers) -> bool:
     origin = headers.get("origin") or (headers.get("referer", "") if method in SAFE else "")
     hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")} - {""}
     return urlsplit(origin).netloc in hosts
+
+
+def is_foreign(method: str, headers: Headers) -> bool:
+    """Tell whether a page of another site asks; what is no browser does not say."""
+    return ("origin" in headers or "sec-fetch-site" in headers) and not is_own_page(method, headers)
 
 
 def forwarded_prefix(headers: Headers) -> str:

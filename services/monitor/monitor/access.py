@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from fastapi import Request
-from starlette.datastructures import Headers
 
 from caravan.errors import BadInput
-from caravan.sessions import SAFE, Sessions
+from caravan.sessions import SAFE, Sessions, is_foreign
 
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/login", "/logout", "/dashboard/access"})
 
@@ -30,22 +28,12 @@ def guard(sessions: Sessions, files: frozenset[str]) -> Callable[[Request], Awai
             BadInput: 401 for who is not known, 403 for pages of other sites that would change something.
 
         """
-        if request.method not in SAFE and is_foreign(request.headers):
+        if request.method not in SAFE and is_foreign(request.method, request.headers):
             raise BadInput("pages of other sites may not do this", 403, reason="foreign-page")
         if _path(request) not in OPEN | files:
             sessions.holder(request)
 
     return admit
-
-
-def is_foreign(headers: Headers) -> bool:
-    """Tell whether a browser says that a page of another site asks; what is no browser says nothing."""
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site not in {"same-origin", "none"}
-    origin = headers.get("origin")
-    hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")} - {""}
-    return origin is not None and urlsplit(origin).netloc not in hosts
 
 
 def _path(request: Request) -> str:

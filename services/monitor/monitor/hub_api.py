@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
 
-from caravan.contracts import to_json
+from caravan import http
 from caravan.errors import BadInput
 from monitor import events_door
 from monitor.hub_feed import Feed
@@ -31,7 +29,7 @@ def _install_state(app: FastAPI, hub: Hub) -> None:
     @app.get("/hub", tags=["hub"])
     async def overview() -> Response:
         """Show edges and cameras, with their totals and last windows."""
-        return _json(hub.overview())
+        return http.fresh_json(hub.overview())
 
     @app.get("/hub/cameras/{edge}/{camera:path}", tags=["hub"])
     async def camera(edge: str, camera: str) -> Response:
@@ -40,12 +38,12 @@ def _install_state(app: FastAPI, hub: Hub) -> None:
         if found is None:
             message = f"no camera {camera!r} of edge {edge!r} has been heard of"
             raise BadInput(message, status=404)
-        return _json(found)
+        return http.fresh_json(found)
 
     @app.get("/hub/uncertain", tags=["hub"])
     async def uncertain() -> Response:
         """List the last uncertain images, newest first."""
-        return _json({"uncertain": hub.uncertain()})
+        return http.fresh_json({"uncertain": hub.uncertain()})
 
     @app.get("/hub/uncertain/{name}.jpg", tags=["hub"])
     async def image(name: str) -> Response:
@@ -55,7 +53,3 @@ def _install_state(app: FastAPI, hub: Hub) -> None:
             raise BadInput("there is no such image, or no more", status=404)
         content, media_type = found
         return Response(content, media_type=media_type, headers=IMAGE_HEADERS)
-
-
-def _json(content: dict[str, Any]) -> Response:
-    return Response(to_json(content), media_type="application/json", headers={"Cache-Control": "no-store"})

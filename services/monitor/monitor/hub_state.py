@@ -121,6 +121,7 @@ class Camera:
             "camera": self.camera,
             "state": self.state,
             "last_seen": iso(self.heard),
+            "window_seconds": self.window_seconds,
             "totals": self.totals(),
             "windows": [window_json(window) for window in self.windows],
         }

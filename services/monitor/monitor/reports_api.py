@@ -8,8 +8,8 @@ from functools import partial
 from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
 
-from caravan import reports, telemetry
-from caravan.contracts import parse_edge, to_json
+from caravan import http, reports, telemetry
+from caravan.contracts import parse_edge
 from monitor import routes
 
 
@@ -28,7 +28,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
         store = stores[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORTS):
             answer = await routes.reports(partial(reports.list_models, store, partial(_address, edge)), edge)
-        return Response(to_json(answer), headers={"Cache-Control": "no-store"}, media_type="application/json")
+        return http.fresh_json(answer)
 
     @app.get("/reports/{edge}/{model}/{version}", tags=["reports"])
     async def report(edge: str, model: str, version: str) -> Response:

@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 
-from caravan import pages
-from caravan.contracts import to_json
-from caravan.errors import BadInput
+from caravan import http, pages
 from caravan.sessions import Sessions
 
 WORKER = "sw.js"
@@ -65,15 +63,8 @@ def install(app: FastAPI, page: Page, sessions: Sessions) -> None:
         """Tell a page who asks, and what this edge has."""
         facts = {
             "version": version,
-            "access": {"needed": sessions.needed, "holder": _holder(sessions, request)},
+            "access": sessions.access(request),
             "mqtt": {"url": page.mqtt_url, "module": has_mqtt},
             "draw": "draw" in files,
         }
-        return Response(to_json(facts), headers={"Cache-Control": "no-store"}, media_type="application/json")
-
-
-def _holder(sessions: Sessions, request: Request) -> str | None:
-    try:
-        return sessions.holder(request)
-    except BadInput:
-        return None
+        return http.fresh_json(facts)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from caravan.contracts import parse_edge, to_json
+from caravan import http
+from caravan.contracts import parse_edge
 from caravan.errors import BadInput
 from monitor.dashboard.accounts import Accounts
 from monitor.dashboard.letters import Letters
@@ -21,17 +21,17 @@ def install(app: FastAPI, state: Dashboard, letters: Letters, postbox: Postbox, 
     @app.get("/dashboard/state", tags=["dashboard"])
     async def overview() -> Response:
         """Show everything: edges, versions, cameras, uncertain images, the last lines, dead letters."""
-        return _json(state.snapshot())
+        return http.fresh_json(state.snapshot())
 
     @app.get("/dashboard/account/{edge}", tags=["dashboard"])
     async def account(edge: str) -> Response:
         """Account for every image of an edge."""
-        return _json(await accounts.of(parse_edge(edge, state.edges)))
+        return http.fresh_json(await accounts.of(parse_edge(edge, state.edges)))
 
     @app.get("/dashboard/dead-letters", tags=["dashboard"])
     async def dead_letters() -> Response:
         """Show the dead letters that wait, by topic."""
-        return _json({"topics": letters.as_json()})
+        return http.fresh_json({"topics": letters.as_json()})
 
     @app.post("/dashboard/dead-letters/{topic}/replay", tags=["dashboard"])
     async def replay(request: Request, topic: str) -> Response:
@@ -40,10 +40,4 @@ def install(app: FastAPI, state: Dashboard, letters: Letters, postbox: Postbox, 
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise BadInput("send Content-Type: application/json", 415)
         postbox.ask(topic)
-        return _json({"topic": topic, "replaying": True}, HTTPStatus.ACCEPTED)
-
-
-def _json(content: dict[str, Any], status: int = HTTPStatus.OK) -> Response:
-    return Response(
-        to_json(content), status, media_type="application/json", headers={"Cache-Control": "no-store"}
-    )
+        return http.fresh_json({"topic": topic, "replaying": True}, HTTPStatus.ACCEPTED)

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI, Request, Response
 
-from caravan import pages
-from caravan.contracts import to_json
-from caravan.errors import BadInput
+from caravan import http, pages
 from caravan.sessions import Sessions
 
 POLICY = (
@@ -25,9 +23,4 @@ def install(app: FastAPI, files: Mapping[str, bytes], sessions: Sessions) -> Non
     @app.get("/dashboard/access", tags=["dashboard"])
     async def access(request: Request) -> Response:
         """Tell a page whether this door asks for a token, and who asks."""
-        try:
-            holder = sessions.holder(request)
-        except BadInput:
-            holder = None
-        facts = {"needed": sessions.needed, "holder": holder}
-        return Response(to_json(facts), headers={"Cache-Control": "no-store"}, media_type="application/json")
+        return http.fresh_json(sessions.access(request))

@@ -164,6 +164,7 @@ def compact(camera: Json) -> Json:
         "camera": camera["camera"],
         "state": camera["state"],
         "last_seen": camera["last_seen"],
+        "window_seconds": camera["window_seconds"],
         "totals": camera["totals"],
         "model": camera["windows"][-1]["model"] if camera["windows"] else "",
         "version": camera["windows"][-1]["version"] if camera["windows"] else 0,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caravan.http import answer
 from caravan.problems import problem
+from caravan.sessions import is_foreign
 
 PUSH = "/zip"
 REVIEW = "/review"
@@ -37,7 +36,7 @@ class Cors:
             await _preflight(scope["path"], headers)(scope, receive, send)
         elif is_open(scope["method"], scope["path"]):
             await self._app(scope, receive, _marked(send))
-        elif is_foreign(headers):
+        elif is_foreign(scope["method"], headers):
             await answer(problem(403, "only the shopper's own page may do this"))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -48,14 +47,6 @@ def is_open(method: str, path: str) -> bool:
     if method in READS:
         return path != PUSH and not (path == REVIEW or path.startswith(f"{REVIEW}/"))
     return method == "POST" and path in OPEN_POSTS
-
-
-def is_foreign(headers: Headers) -> bool:
-    """Tell whether a request comes from a page of another origin."""
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site not in {"same-origin", "none"}
-    return urlsplit(headers["origin"]).netloc != headers.get("host", "")
 
 
 def _preflight(path: str, headers: Headers) -> ASGIApp:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
+from caravan import http, telemetry
 from caravan import sessions as logins
-from caravan import telemetry
-from caravan.contracts import to_json
 from caravan.sessions import Sessions
 from shopper import routes, web
 from shopper.doors.relay import EventRelay
@@ -35,4 +34,4 @@ def install(app: FastAPI, *, page: web.Page, sessions: Sessions, relay: EventRel
         sessions.holder(request)
         with telemetry.exchange(routes.INGEST_COUNTS):
             answer = await routes.ingest_counts(count)
-        return Response(to_json(answer), headers={"Cache-Control": "no-store"}, media_type="application/json")
+        return http.fresh_json(answer)

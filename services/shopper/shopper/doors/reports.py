@@ -7,8 +7,7 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 from obstore.store import ObjectStore
 
-from caravan import reports, telemetry
-from caravan.contracts import to_json
+from caravan import http, reports, telemetry
 from caravan.sessions import Sessions
 from shopper import routes
 
@@ -27,7 +26,7 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
         sessions.holder(request)
         with telemetry.exchange(routes.MODELS):
             answer = await routes.models(list_models)
-        return Response(to_json(answer), headers={"Cache-Control": "no-store"}, media_type="application/json")
+        return http.fresh_json(answer)
 
     @app.get("/models/{model}/{version}/report", tags=["models"])
     async def report(request: Request, model: str, version: str) -> Response:

@@ -4,7 +4,7 @@ import { exact, time } from "./words.js";
 
 const AGAIN_MS = 60_000;
 const shown = new Map();
-const PARTS = [["captured", "captured"], ["stored", "stored"], ["duplicates", "duplicates"], ["rejected", "rejected"], ["pending", "pending"]];
+const PARTS = ["captured", "stored", "duplicates", "rejected", "pending"];
 
 export function showAccounts(edges) {
   for (const name of edges.keys()) {
@@ -38,10 +38,10 @@ async function count(name) {
 
 function books(facts) {
   const verdict = facts.adds_up ? ["good", "adds up"] : ["bad", "does not add up"];
-  const sum = PARTS.map(([part, words]) => el("span", {}, el("b", {}, exact(facts[part])), ` ${words}`));
+  const sum = PARTS.map((part) => el("div", {}, el("dt", {}, part), el("dd", {}, exact(facts[part]))));
   const wrong = [["missing", facts.missing], ["in no receipt", facts.unaccounted]].filter(([, { count: many }]) => many).map(([words, { count: many, keys }]) =>
     el("details", {}, el("summary", { class: "bad" }, `${exact(many)} ${words}`), el("ul", {}, ...keys.map((key) => el("li", {}, key)))));
   return [
     el("h3", {}, facts.edge, el("span", { class: `pill ${verdict[0]}` }, verdict[1]), el("span", { class: "soft small" }, time(facts.at))),
-    el("div", { class: "sum" }, ...sum), ...wrong];
+    el("dl", { class: "sum" }, ...sum), ...wrong];
 }

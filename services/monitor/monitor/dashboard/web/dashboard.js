@@ -4,7 +4,7 @@ import { showCameras } from "./cameras.js";
 import { showClasses } from "./classes.js";
 import { $ } from "./dom.js";
 import { showEdges } from "./edges.js";
-import { connect, state } from "./feed.js";
+import { connect, now, state } from "./feed.js";
 import { drawFlow } from "./flow.js";
 import { showLatency } from "./latency.js";
 import { showLetters } from "./letters.js";
@@ -14,14 +14,15 @@ import { showUncertain } from "./uncertain.js";
 import { number } from "./words.js";
 
 const flow = drawFlow($("flow"));
+const AGAIN_MS = 5000;
 
 // Which parts of the state each view shows: it is drawn again when one of them changes.
 const VIEWS = [
   [["edges", "hub"], () => flow.show(state)],
   [["edges"], () => showEdges(state.edges)],
   [["log"], () => showLog(state.log)],
-  [["cameras", "hub"], () => showSpeed(state)],
-  [["cameras"], () => showLatency(state)],
+  [["cameras", "time"], () => showSpeed(state, now())],
+  [["cameras", "time"], () => showLatency(state, now())],
   [["cameras"], () => showClasses(state)],
   [["cameras", "hub"], () => showCameras(state)],
   [["uncertain"], () => showUncertain(state.uncertain)],
@@ -32,11 +33,17 @@ const VIEWS = [
 
 const stale = new Set();
 
+function onChange(parts) {
+  parts.forEach((part) => stale.add(part));
+  requestAnimationFrame(draw);
+}
+
+// Lines move on with the time, and fit their place, also where nothing comes.
+setInterval(() => onChange(["time"]), AGAIN_MS);
+addEventListener("resize", () => onChange(["time"]));
+
 connect({
-  onChange(parts) {
-    parts.forEach((part) => stale.add(part));
-    requestAnimationFrame(draw);
-  },
+  onChange,
   onFlow: (counts) => flow.count(counts),
   onState(text, kind) {
     $("state").textContent = text;

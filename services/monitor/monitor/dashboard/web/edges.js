@@ -1,5 +1,6 @@
 // Each edge: what is being stored and learned for it, and what it serves beside what is ready.
 import { $, el } from "./dom.js";
+import { allReports, report } from "./reports.js";
 import { number, time } from "./words.js";
 
 const cards = new Map();
@@ -27,7 +28,7 @@ function title({ edge, link }) {
   return el("h3", {}, edge, el("span", { class: `pill ${link.state === "up" ? "good" : "bad"}`, title: link.heard ? `last heard of ${time(link.heard)}` : null }, words));
 }
 
-function work({ upload, training, rejected }) {
+function work({ edge, upload, training, rejected }) {
   const lines = [];
   if (upload?.state === "storing") lines.push(line(`Storing: ${number(upload.images)} images so far`, "", null));
   else if (upload && Date.now() - new Date(upload.at) < FRESH_MS) lines.push(line(`Stored: ${number(upload.files)} images`, time(upload.at)));
@@ -35,9 +36,14 @@ function work({ upload, training, rejected }) {
   else if (training?.stage === "failed") lines.push(el("p", { class: "bad small" }, `Training failed ${time(training.at)}: ${training.reason}`));
   else if (training?.stage === "skipped") lines.push(line("Training: nothing new to learn", time(training.at)));
   else if (training) lines.push(line("Training: done", time(training.at)));
-  if (rejected) lines.push(el("p", { class: "bad small" }, `${rejected.version ? `Version ${rejected.version} was held back` : "No new version"} (${time(rejected.at)}): ${rejected.reason}`));
+  if (rejected) lines.push(heldBack(edge, rejected));
   if (!lines.length) lines.push(el("p", { class: "none" }, "Nothing is being uploaded or learned."));
   return lines;
+}
+
+function heldBack(edge, { model, version, reason, at }) {
+  const words = `${version ? `Version ${version} was held back` : "No new version"} (${time(at)}): ${reason}`;
+  return el("p", { class: "bad small" }, words, version ? " · " : "", version ? report(edge, model, version) : "");
 }
 
 function line(words, aside, share) {
@@ -51,19 +57,19 @@ function line(words, aside, share) {
   return el("div", { class: "work" }, text, meter);
 }
 
-function versions({ edge, models, ready_fault: fault }) {
+function versions({ edge, models, rejected, ready_fault: fault }) {
   const rows = models.map((model) => version(edge, model));
   if (fault) rows.push(el("p", { class: "bad small" }, `What is ready cannot be listed: ${fault}`));
-  else if (!rows.length) rows.push(el("p", { class: "none" }, "No model yet."));
+  if (!models.length && !fault) rows.push(el("p", { class: "none" }, "No model yet."));
+  if (models.length) rows.push(allReports(edge, JSON.stringify([models.map(({ ready }) => ready), rejected])));
   return rows;
 }
 
 function version(edge, { model, ready, serving, since, state, reason }) {
-  const report = ready ? el("a", { href: `reports/${edge}/${model}/${ready}` }, `report of ${ready}`) : null;
   const pair = el("span", { class: "pair" }, el("b", { class: state === "differs" ? "bad" : null }, serving ? `v${serving}` : "none"),
-    state === "same" ? null : el("span", { class: "next" }, ready ? `ready: v${ready}` : "none ready"));
+    state === "same" ? null : el("span", { class: "next" }, ready ? report(edge, model, ready, `ready: v${ready}`) : "none ready"));
   return el("div", { class: "version" },
     el("span", { class: "model" }, model), pair,
     reason ? el("p", { class: `why ${state === "differs" ? "bad" : "soft"}` }, reason) : null,
-    el("p", { class: "since" }, serving && since ? `serves since ${time(since)}` : "", report && serving && since ? " · " : "", report));
+    serving ? el("p", { class: "since" }, since ? `serves since ${time(since)} · ` : "", report(edge, model, serving)) : null);
 }

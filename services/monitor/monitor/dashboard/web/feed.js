@@ -4,13 +4,20 @@ const AGAIN_MS = 3000;
 
 export const state = { edges: new Map(), hub: {}, cameras: new Map(), uncertain: [], log: new Map(), letters: [] };
 
+let ahead = 0;
+
+/** The time at the server, in ms since 1970: this machine's clock may be wrong. */
+export const now = () => Date.now() + ahead;
+
 /** Follow the events for as long as the page is open. */
 export async function connect({ onChange, onFlow, onState, onHolder }) {
   if (!(await admitted(onHolder))) return;
   const source = new EventSource("dashboard/events");
   source.addEventListener("open", () => onState("Live", "yes"));
   source.addEventListener("snapshot", ({ data }) => {
-    start(JSON.parse(data));
+    const snapshot = JSON.parse(data);
+    ahead = new Date(snapshot.at) - Date.now();
+    start(snapshot);
     onChange(Object.keys(state));
   });
   source.addEventListener("frame", ({ data }) => {

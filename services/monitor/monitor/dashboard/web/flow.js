@@ -97,7 +97,7 @@ function build(edges, narrow) {
     svg("rect", { x: x - width / 2, y: top, width, height: bottom - top, rx: 14 }),
     svg("text", { transform: `translate(${x} ${(top + bottom) / 2}) rotate(-90)` }, "Kafka"));
   const tip = svg("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, markerUnits: "userSpaceOnUse", orient: "auto" }, svg("path", { d: "M0 0L8 4L0 8z" }));
-  const picture = svg("svg", { viewBox: `0 0 ${plan.width} ${plan.height}`, class: narrow ? "flow narrow" : "flow", role: "img", "aria-label": CAPTION }, svg("defs", {}, tip), sides, lines, spine, boxes, labels);
+  const picture = svg("svg", { viewBox: `0 0 ${plan.width} ${plan.height}`, class: narrow ? "flow narrow" : "flow", role: "img", "aria-label": CAPTION }, svg("defs", {}, tip), sides, spine, lines, boxes, labels);
   return { picture, arrows, nodes, lanes: plan.lanes, dots: makeDots(plan.width, plan.height), steady: new Map() };
 }
 
@@ -150,7 +150,7 @@ function put(drawn, id, text, tone = "", share = 0) {
 
 function paint(arrow) {
   const width = (1.6 + Math.min(6, Math.log2(1 + arrow.rate) * 0.75)).toFixed(1);
-  const text = arrow.rate >= NUMBERS_FROM ? `${number(arrow.rate)}/s` : "";
+  const text = arrow.roomy && arrow.rate >= NUMBERS_FROM ? `${number(arrow.rate)}/s` : "";
   const shown = `${width} ${text}`;
   if (arrow.shown === shown) return;
   arrow.shown = shown;

@@ -2,9 +2,11 @@
 //
 // Kafka is the spine. Central lies to its left; the edges lie to its right where there is room for that, and
 // below central, mirrored, where there is not.
-const WIDE = { node: [128, 46], columns: [84, 252, 420], spine: 566, lane: [744, 924, 1100], width: 1184, trunk: 628, row: 98, top: 64, turned: false };
-const NARROW = { node: [88, 42], columns: [52, 149, 246], spine: 339, lane: [246, 149, 52], width: 360, trunk: 300, row: 72, top: 56, turned: true };
-const LANE = 200;
+const WIDE = { node: [140, 52], columns: [84, 252, 420], spine: 566, lane: [744, 924, 1100], width: 1184, trunk: 628, row: 98, top: 64, turned: false };
+const NARROW = { node: [84, 42], columns: [52, 149, 246], spine: 339, lane: [246, 149, 52], width: 360, trunk: 300, row: 72, top: 56, turned: true };
+const LANE = 208;
+/** A shorter arrow has no room for a number. */
+const SHORTEST = 44;
 const LANE_GAP = 14;
 
 /** Lay out: `{width, height, spine, nodes, arrows, lanes}`; nodes by id, arrows with what goes along them. */
@@ -63,7 +65,7 @@ export function layout(edges, narrow) {
     along("events", ["events"], [[fromSpine, b], [near - way * half, b]]);
     along("ask", ["ask"], [[far - way * half, b], [middle + way * half, b]]);
     along("classify", ["ask"], [[middle, b - tall], [middle, a + tall]]);
-    along("metrics", ["metrics", "uncertain"], [[middle, b + tall], [middle, b + tall + 14], [fromSpine, b + tall + 14]]);
+    along("metrics", ["metrics", "uncertain"], [[middle, b + tall], [middle, b + tall + 22], [fromSpine, b + tall + 22]]);
     const sides = shape.turned ? [4, nearSpine - 22] : [shape.trunk + 26, shape.width - 6];
     return { edge, x: sides[0], y: top, w: sides[1] - sides[0], h: LANE };
   });
@@ -87,7 +89,8 @@ function bend(points) {
   }
   d += `L${points.at(-1).join(" ")}`;
   const label = [0, 1].map((axis) => (longest.from[axis] + longest.to[axis]) / 2);
-  return { d, label, upright: longest.from[0] === longest.to[0] };
+  const upright = longest.from[0] === longest.to[0];
+  return { d, label, upright, roomy: upright || longest.length >= SHORTEST };
 }
 
 const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);

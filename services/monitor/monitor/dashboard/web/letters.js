@@ -24,7 +24,7 @@ function item(topic, { partition, offset, at, route, code, reason, key, headers,
   const id = `${topic} ${partition} ${offset}`;
   const facts = [["route", route], ["kind of fault", code], ["key", key], ...Object.entries(headers), ["value", whole ? `${bytes(size)}, ${kind}` : `${bytes(size)}, too large to be kept: it is read from its own topic`]];
   const details = el("details", { class: "letter", open: open.has(id) },
-    el("summary", {}, el("time", { datetime: at }, time(at)), el("span", {}, reason || "no reason given")),
+    el("summary", {}, el("time", { datetime: at }, time(at)), el("span", { class: "why" }, reason || "no reason given")),
     el("dl", {}, ...facts.filter(([, text]) => text).flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])),
     look ? el("pre", {}, look) : "");
   // The list is drawn anew when it changes; what is open stays open.

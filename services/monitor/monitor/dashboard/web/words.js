@@ -14,6 +14,9 @@ export function time(iso) {
   return (Date.now() - when < 20 * 3600 * 1000 ? clock : day).format(when);
 }
 
+/** The same without seconds: 14:03. */
+export const minute = (iso) => time(iso).replace(/:\d\d$/, "");
+
 /** Seconds as they read best: 0.0042 is 4.2 ms. */
 export function span(seconds) {
   if (seconds >= 1) return `${number(seconds)} s`;

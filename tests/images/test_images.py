@@ -5,6 +5,7 @@ one, and where the tests run as root, the steps and the command run as an unpriv
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -43,7 +44,7 @@ class Sandbox:
 
     def here(self, text: str) -> str:
         """Put the real places into a text that names those of the image."""
-        return text.replace("/caravan", f"{self.root}/caravan").replace("=/data", f"={self.root}/data")
+        return re.sub(r"(?<![\w/])/(caravan|data)\b", rf"{self.root}/\1", text)
 
     def run(self, line: str) -> None:
         """Run a line as Docker would, in a shell in the work directory."""

@@ -102,6 +102,11 @@ def _invalid(image: str, env: Mapping[str, str]) -> list[str]:
     return []
 
 
+def is_path(name: str) -> bool:
+    """Tell whether a setting names a file or a directory that somebody mounts."""
+    return _is_file(name) or name.endswith(("_DIR", "_DIRECTORY"))
+
+
 def _is_file(name: str) -> bool:
     tls = name.endswith(("_CA", "_CERT", "_KEY")) and not name.endswith(("ACCESS_KEY", "SECRET_KEY"))
     return tls or name in FILES

@@ -11,23 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from caravan.settings import ServiceSettings
-from delivery.settings import DeliverySettings
-from edge_manager.settings import EdgeManagerSettings
-from feeder.settings import FeederSettings
-from monitor.settings import MonitorSettings
-from shopper.settings import ShopperSettings
+from support.containers import SETTINGS
 from support.dockerfiles import IMAGES, ROOT, Stage, parse
-from training.settings import TrainingSettings
 
-SETTINGS: dict[str, type[ServiceSettings]] = {
-    "delivery": DeliverySettings,
-    "edge-manager": EdgeManagerSettings,
-    "feeder": FeederSettings,
-    "monitor": MonitorSettings,
-    "shopper": ShopperSettings,
-    "training": TrainingSettings,
-}
 EVERY = pytest.mark.parametrize("image", IMAGES)
 
 

@@ -48,7 +48,7 @@ def faults(whole: Mapping[str, Any]) -> list[str]:
         env = {key: str(value) for key, value in service.get("environment", {}).items()}
         found += _image(name, service, image)
         if image in IMAGES:
-            found += containers.faults(name, image, env)
+            found += containers.faults(name, image, env, service.get("command", ()))
             found += _addresses(name, env, services)
         found += [
             f"{name}: publishes port {port}, on which {service['image']} does not listen"

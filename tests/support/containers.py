@@ -2,11 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+import model_server.settings
 from caravan.settings import ServiceSettings
 from delivery.settings import DeliverySettings
 from edge_manager.settings import EdgeManagerSettings
@@ -24,25 +27,24 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "shopper": ShopperSettings,
     "training": TrainingSettings,
 }
-"""The settings of each image of ours; the model server has none of this kind."""
+"""The settings of each image of ours; the model server has flags as well, and reads both by itself."""
 
-MODEL_SERVER = {
-    *(
-        "MODEL_NAME",
-        "MODEL_BASE_PATH",
-        "S3_ENDPOINT",
-        "S3_USE_HTTPS",
-        "S3_VERIFY_SSL",
-        "TOKENS",
-        "TOKENS_FILE",
-    ),
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "HOST", "LOG_LEVEL", "LOG_FORMAT"),
+PATHS = {
+    name.upper()
+    for settings in SETTINGS.values()
+    for name, field in settings.model_fields.items()
+    if Path in (field.annotation, *get_args(field.annotation))
 }
-SYSTEM = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "HOME"}
-FILES = {"TOKENS_FILE", "CATALOGUE", "PUBLIC_KEY", "SIGNING_KEY", "FEEDER_CA", "TFSERVING_CA"}
-"""Settings that name a file, beside those that end with the name of a TLS file."""
+"""Settings that name a file or a folder."""
 
-_NEEDED_BY_BRIDGE = {"MQTT_HOST", "EDGE"}
+FILES = {name for name in PATHS if not name.endswith(("_DIR", "_DIRECTORY"))}
+"""Of these, the files: they are there only in the container, and settings look whether they are."""
+
+NEEDED_BY_ROUTE = {
+    "bridge": {"EDGE", "MQTT_HOST"},
+    "hub": {"EDGES", "S3_CENTRAL_ENDPOINT", "S3_CENTRAL_ACCESS_KEY", "S3_CENTRAL_SECRET_KEY"},
+}
+"""What the monitor service needs for one of its routes alone."""
 
 
 def image_name(reference: str) -> str | None:
@@ -56,42 +58,70 @@ def image_env(image: str) -> dict[str, str]:
     return parse(IMAGES[image].read_text())[-1].env
 
 
-def faults(where: str, image: str, env: Mapping[str, str]) -> list[str]:
+def faults(where: str, image: str, env: Mapping[str, str], args: Sequence[str] = ()) -> list[str]:
     """Judge a container's environment.
 
     Args:
         where: what the messages call the container.
         image: which of our images it runs.
         env: what it is told, the image's own variables left out.
+        args: its command's arguments, which are the model server's flags.
 
     """
+    told = {name: value for name, value in env.items() if name not in FILES}
     if image == "model-server":
-        return [f"{where}: {name} is no setting of {image}" for name in sorted(set(env) - MODEL_SERVER)]
-    fields = {name.upper() for name in SETTINGS[image].model_fields}
-    found = [f"{where}: {name} is no setting of {image}" for name in sorted(set(env) - fields)]
-    found += [f"{where}: {name} is not set" for name in sorted(_needed(image, env) - set(env))]
-    return found + [f"{where}: {fault}" for fault in _invalid(image, env)]
+        known, invalid = _model_server(told, args)
+        missing = set()
+    else:
+        known = {name.upper() for name in SETTINGS[image].model_fields}
+        invalid = _invalid(image, told)
+        missing = _needed(image, env) - set(env)
+    found = [f"{name} is no setting of {image}" for name in sorted(set(env) - known)]
+    found += [f"{name} is not set" for name in sorted(missing)]
+    return [f"{where}: {fault}" for fault in found + invalid]
+
+
+def _model_server(env: Mapping[str, str], args: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Return the variables that the model server reads, and what it says to these."""
+    asked: set[str] = set()
+
+    class Environment(dict[str, str]):
+        def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
+            asked.add(key)
+            return super().get(key, default)
+
+    try:
+        model_server.settings.read(args, Environment(env))
+    except model_server.settings.SettingsError as exc:
+        return asked, [str(exc)]
+    except SystemExit:
+        return asked, [f"{' '.join(args)}: refused"]
+    return asked, []
 
 
 def _needed(image: str, env: Mapping[str, str]) -> set[str]:
     """Return what has no default, or one that means this machine and so nothing in a container."""
-    needed = set()
-    for name, field in SETTINGS[image].model_fields.items():
-        default = field.default
-        if field.is_required() or (isinstance(default, str) and "127.0.0.1" in default):
-            needed.add(name.upper())
-        if name in {"edge", "edges"}:
-            needed.add(name.upper())
-    needed -= {"HOST"}  # the image says it
-    if image == "monitor" and env.get("ROUTES") == "hub":
-        needed -= _NEEDED_BY_BRIDGE
+    needed = {
+        name.upper()
+        for name, field in SETTINGS[image].model_fields.items()
+        if field.is_required() or name in {"edge", "edges"} or _means_this_machine(field.default)
+    }
+    needed -= image_env(image).keys()
+    if image == "monitor":
+        running = env.get("ROUTES", "bridge").split(",")
+        needed -= set().union(*(names for route, names in NEEDED_BY_ROUTE.items() if route not in running))
     return needed
 
 
+def _means_this_machine(default: object) -> bool:
+    if isinstance(default, SecretStr):
+        return default.get_secret_value() != ""  # a key of the embedded stack's stores
+    return isinstance(default, str) and "127.0.0.1" in default
+
+
 def _invalid(image: str, env: Mapping[str, str]) -> list[str]:
-    # Files are there only in the container.
-    told = {name: value for name, value in (image_env(image) | dict(env)).items() if not _is_file(name)}
-    with _environment(told):
+    own = {name: value for name, value in image_env(image).items() if name not in FILES}
+    with _environment(own | dict(env)):
         try:
             SETTINGS[image]()
         except ValidationError as exc:
@@ -100,16 +130,6 @@ def _invalid(image: str, env: Mapping[str, str]) -> list[str]:
                 for fault in exc.errors(include_url=False, include_input=False)
             ]
     return []
-
-
-def is_path(name: str) -> bool:
-    """Tell whether a setting names a file or a directory that somebody mounts."""
-    return _is_file(name) or name.endswith(("_DIR", "_DIRECTORY"))
-
-
-def _is_file(name: str) -> bool:
-    tls = name.endswith(("_CA", "_CERT", "_KEY")) and not name.endswith(("ACCESS_KEY", "SECRET_KEY"))
-    return tls or name in FILES
 
 
 @contextmanager

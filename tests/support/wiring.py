@@ -71,7 +71,8 @@ def _version(image: str) -> str:
 
 def environment(cluster: Cluster, container: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """Return what a container is told, secrets as a word, and the ConfigMaps that are missing."""
-    env, missing = {}, []
+    env: dict[str, str] = {}
+    missing = []
     for source in container.get("envFrom", ()):
         name = source["configMapRef"]["name"]
         found = cluster.named("ConfigMap", name)
@@ -94,10 +95,10 @@ def _environments(cluster: Cluster) -> Iterator[str]:
             f"{where}: {name} is set twice" for name in sorted({n for n in names if names.count(n) > 1})
         )
         if image in IMAGES and (container.get("command") or ["python"])[0] == "python":
-            yield from containers.faults(where, image, env)
+            yield from containers.faults(where, image, env, container.get("args", ()))
         mounts = [mount["mountPath"] for mount in container.get("volumeMounts", ())]
         for name, value in env.items():
-            if value.startswith("/") and containers.is_path(name) and not _mounted(value, mounts):
+            if value.startswith("/") and name in containers.PATHS and not _mounted(value, mounts):
                 yield f"{where}: {name} is {value}, and nothing is mounted there"
         volumes = {volume["name"] for volume in pod["spec"].get("volumes", ())}
         yield from (

@@ -1,10 +1,7 @@
 """The Kubernetes manifests, rendered: each object is valid, and what one names another has."""
 
-import copy
 import json
 import re
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +10,11 @@ import pytest
 
 from caravan import contracts
 from delivery.listener import EventListener
+from support import link
 from support.dockerfiles import ROOT
-from support.manifests import FOLDER, OVERLAYS, Object, invalid, kustomize, render
-from support.wiring import Cluster, link_faults, secrets
-
-NAMES = [str(path.relative_to(FOLDER / "overlays")) for path in OVERLAYS]
-EVERY = pytest.mark.parametrize("overlay", NAMES)
-
-
-@cache
-def rendered(overlay: str) -> Cluster:
-    command = kustomize()
-    if command is None:
-        pytest.skip("no kustomize and no kubectl for this machine")
-    return Cluster(render(command, FOLDER / "overlays" / overlay))
-
-
-def changed(overlay: str) -> Cluster:
-    """Return a copy, to plant a fault in."""
-    return copy.deepcopy(rendered(overlay))
+from support.manifests import FOLDER, OVERLAYS, invalid
+from support.overlays import EVERY, NAMES, folders, rendered
+from support.wiring import secrets
 
 
 @EVERY
@@ -54,72 +37,17 @@ def test_everything_is_in_the_overlays_namespace(overlay: str) -> None:
 @pytest.mark.parametrize("edge", ["edge1", "edge2", "full/edge", "scaled/edge"])
 @pytest.mark.parametrize("central", ["central", "full/central", "scaled/central"])
 def test_every_routing_key_of_the_link_has_both_ends(central: str, edge: str) -> None:
-    assert link_faults(rendered(central), rendered(edge)) == []
+    assert link.faults(rendered(central), rendered(edge)) == []
 
 
 def test_every_component_is_in_an_overlay() -> None:
-    used = {
-        (folder / line.split("- ")[1] if "- " in line else folder).resolve()
-        for folder in (path.parent for path in (FOLDER / "overlays").rglob("kustomization.yaml"))
-        for line in re.findall(r"\S*- \.\./\S+", (folder / "kustomization.yaml").read_text())
-    } | {
-        (folder / name).resolve()
-        for folder in (path.parent for path in (FOLDER / "overlays").rglob("kustomization.yaml"))
-        for names in re.findall(r"components: \[([^]]+)\]", (folder / "kustomization.yaml").read_text())
-        for name in names.split(", ")
-    }
-    assert {path.parent.resolve() for path in (FOLDER / "components").rglob("kustomization.yaml")} <= used
+    components = {path.parent for path in (FOLDER / "components").rglob("kustomization.yaml")}
+    assert components - set().union(*map(folders, OVERLAYS)) == set()
 
 
 def test_an_overlay_of_an_edge_is_ten_lines_at_most() -> None:
     for overlay in ("edge1", "edge2"):
         assert len((FOLDER / "overlays" / overlay / "kustomization.yaml").read_text().splitlines()) <= 10
-
-
-@pytest.mark.parametrize("overlay", ["central", "full/central"])
-def test_the_topics_are_those_of_the_contracts(overlay: str) -> None:
-    cluster = rendered(overlay)
-    users = {user["metadata"]["name"] for user in cluster.of("KafkaUser")}
-    edges = [edge for edge in ("edge1", "edge2") if edge in users]
-    expected = {contracts.EDGE_METRICS, contracts.EDGE_STATUS}
-    for topic in (contracts.TRIGGER, contracts.TRAINING_IMAGES):
-        expected |= {topic, contracts.dead_letter(topic)}
-    for edge in edges:
-        expected.add(contracts.detections_topic(edge))
-        for topic in (contracts.events_topic(edge), contracts.images_topic(edge)):
-            expected |= {topic, contracts.dead_letter(topic)}
-    assert edges
-    assert {topic["metadata"]["name"] for topic in cluster.of("KafkaTopic")} == expected
-
-
-@pytest.mark.parametrize("overlay", ["central", "full/central"])
-def test_users_are_allowed_topics_that_there_are_and_each_topic_is_somebodys(overlay: str) -> None:
-    cluster = rendered(overlay)
-    topics = {topic["metadata"]["name"] for topic in cluster.of("KafkaTopic")}
-    reached: set[str] = set()
-    for user in cluster.of("KafkaUser"):
-        for acl in user["spec"]["authorization"]["acls"]:
-            resource = acl["resource"]
-            if resource["type"] == "topic":
-                prefix = resource.get("patternType") == "prefix"
-                name = resource["name"]
-                fits = {topic for topic in topics if (topic.startswith(name) if prefix else topic == name)}
-                assert fits, f"{user['metadata']['name']} is allowed {name}, which is no topic"
-                reached |= fits
-    assert reached == topics
-
-
-def test_an_edges_groups_are_those_that_its_services_use() -> None:
-    from monitor.settings import MonitorSettings  # noqa: PLC0415 - read with this environment
-    from shopper.settings import ShopperSettings  # noqa: PLC0415
-
-    (user,) = [user for user in rendered("central").of("KafkaUser") if user["metadata"]["name"] == "edge2"]
-    groups = {
-        acl["resource"]["name"]
-        for acl in user["spec"]["authorization"]["acls"]
-        if acl["resource"]["type"] == "group"
-    }
-    assert groups == {MonitorSettings(edge="edge2").group, ShopperSettings(edge="edge2").group}
 
 
 def test_the_model_server_reads_the_bucket_that_the_edge_manager_writes() -> None:
@@ -212,145 +140,6 @@ def test_the_dashboard_shows_metrics_that_there_are() -> None:
             assert metrics
             for metric in metrics:
                 assert f'"{re.sub("_bucket$", "", metric)}"' in sources, f"{panel['title']}: {metric}"
-
-
-# --- planted faults: each is caught, and named ---------------------------------------------------
-
-
-def container(cluster: Cluster, kind: str, name: str) -> Any:
-    obj = cluster.named(kind, name)
-    assert obj is not None
-    return obj["spec"]["template"]["spec"]["containers"][0]
-
-
-def _wrong_target(cluster: Cluster) -> None:
-    service = cluster.named("Service", "feeder")
-    assert service is not None
-    service["spec"]["ports"][0]["targetPort"] = 8080
-
-
-def _wrong_selector(cluster: Cluster) -> None:
-    service = cluster.named("Service", "hub")
-    assert service is not None
-    service["spec"]["selector"] = {"app": "hubb"}
-
-
-def _missing_variable(cluster: Cluster) -> None:
-    env = container(cluster, "Deployment", "feeder")["env"]
-    env[:] = [entry for entry in env if entry["name"] != "S3_CENTRAL_ACCESS_KEY"]
-
-
-def _unknown_variable(cluster: Cluster) -> None:
-    container(cluster, "Deployment", "delivery")["env"].append({"name": "COALESCE_SECOND", "value": "1"})
-
-
-def _bad_value(cluster: Cluster) -> None:
-    container(cluster, "Deployment", "delivery")["env"].append({"name": "COALESCE_SECONDS", "value": "soon"})
-
-
-def _wrong_probe(cluster: Cluster) -> None:
-    container(cluster, "Deployment", "hub")["livenessProbe"]["httpGet"]["path"] = "/health"
-
-
-def _wrong_port(cluster: Cluster) -> None:
-    container(cluster, "Deployment", "hub")["ports"][0]["containerPort"] = 8086
-
-
-def _wrong_image(cluster: Cluster) -> None:
-    container(cluster, "Deployment", "hub")["image"] = "caravan/hub:0.1.0"
-
-
-def _wrong_address(cluster: Cluster) -> None:
-    for entry in container(cluster, "Deployment", "delivery")["env"]:
-        if entry["name"] == "EVENTLISTENER_URL":
-            entry["value"] = "http://el-caravan:8080/"
-
-
-def _missing_parameter(cluster: Cluster) -> None:
-    pipeline = cluster.named("Pipeline", "training")
-    assert pipeline is not None
-    del pipeline["spec"]["tasks"][0]["params"][0]
-
-
-@pytest.mark.parametrize(
-    ("plant", "message"),
-    [
-        (_wrong_target, "Service/feeder: targetPort 8080 is no port of its pods"),
-        (_wrong_selector, "Service/hub: its selector fits 0 workloads, not one"),
-        (_missing_variable, "Deployment/feeder feeder: S3_CENTRAL_ACCESS_KEY is not set"),
-        (_unknown_variable, "Deployment/delivery delivery: COALESCE_SECOND is no setting of delivery"),
-        (_bad_value, "Deployment/delivery delivery: COALESCE_SECONDS: Input should be a valid number"),
-        (_wrong_probe, "Deployment/hub hub: livenessProbe asks /health, which monitor does not answer"),
-        (_wrong_port, "Deployment/hub hub: the image does not listen on 8086"),
-        (_wrong_image, "Deployment/hub hub: caravan/hub:0.1.0 is not built here"),
-        (_wrong_address, "EVENTLISTENER_URL names el-caravan, which nothing here offers"),
-        (_missing_parameter, "Pipeline/training judge: gives ['edge', 'run'], and the Task takes"),
-    ],
-)
-def test_a_planted_fault_is_named(plant: Callable[[Cluster], None], message: str) -> None:
-    cluster = changed("central")
-    plant(cluster)
-    assert any(message in fault for fault in cluster.faults()), cluster.faults()
-
-
-@pytest.mark.parametrize(
-    ("kind", "path", "value", "message"),
-    [
-        ("Deployment", "spec.replicsa", 2, "replicsa"),
-        (
-            "Deployment",
-            "spec.template.spec.containers.0.ports.0.containerPort",
-            "http",
-            "'http' is not of type",
-        ),
-        ("Kafka", "spec.kafka.listeners.0.tsl", True, "tsl"),
-        ("KafkaNodePool", "spec.roles", ["brokr"], "'brokr' is not one of"),
-        ("KafkaUser", "spec.authorization.acls.0.operation", "Read", "operation"),
-        ("Pipeline", "spec.tasks.0.runsAfter", ["x"], "runsAfter"),
-        ("Task", "spec.steps.0.resources", {}, "resources"),
-        ("Task", "spec.steps.0.envFrom.0.configMap", {}, "configMap"),
-        ("EventListener", "spec.triggers.0.binding", [], "binding"),
-        ("TriggerTemplate", "spec.resourcetemplates.0.spec.workspace", [], "workspace"),
-        ("Connector", "spec.host", "s3", "valid under each of"),
-        ("AccessGrant", "spec.redemptions", 1, "redemptions"),
-    ],
-)
-def test_a_planted_field_is_named(kind: str, path: str, value: object, message: str) -> None:
-    obj: Object = next(obj for obj in changed("central").of(kind) if "cleanup" not in obj["metadata"]["name"])
-    *steps, last = path.split(".")
-    node: Any = obj
-    for step in steps:
-        node = node[int(step) if step.isdigit() else step]
-    assert invalid(obj) == []
-    node[last] = value
-    assert any(message in fault for fault in invalid(obj)), invalid(obj)
-
-
-@pytest.mark.parametrize(
-    ("api_version", "kind"),
-    [("apps/v1", "Deployement"), ("kafka.strimzi.io/v1beta2", "Kafka"), ("skupper.io/v2alpha1", "Link2")],
-)
-def test_an_unknown_kind_is_a_fault_and_no_warning(api_version: str, kind: str) -> None:
-    obj = {"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}, "spec": {}}
-    assert invalid(obj) == [f"{kind}/x: there is no kind {kind} in {api_version} that is known here"]
-
-
-def test_a_routing_key_with_one_end_is_named() -> None:
-    central, edge = changed("central"), changed("edge1")
-    for connector in central.of("Connector"):
-        if connector["spec"]["routingKey"] == "feeder":
-            connector["spec"]["routingKey"] = "feeders"
-    assert link_faults(central, edge) == [
-        "Connector feeders: no edge listens for it",
-        "Listener feeder: central has no connector for it",
-    ]
-
-
-def test_a_broker_that_no_edge_reaches_is_named() -> None:
-    edge = changed("edge1")
-    edge.objects = [obj for obj in edge.objects if obj["metadata"]["name"] != "kafka-2"]
-    found = link_faults(rendered("full/central"), edge)
-    assert "kafka-2: an edge cannot reach this broker" in found
 
 
 def test_the_schemas_say_where_they_come_from() -> None:

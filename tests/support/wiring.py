@@ -1,4 +1,4 @@
-"""What no schema sees: whether what a rendered cluster names is there, on both sides of the link."""
+"""What no schema sees: whether what a rendered cluster names is there."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -156,13 +156,14 @@ def ports(pod: Mapping[str, Any]) -> dict[str | int, int]:
     return found
 
 
-def _selected(cluster: Cluster, selector: Mapping[str, str]) -> list[Object]:
+def selected(cluster: Cluster, selector: Mapping[str, str]) -> list[Object]:
+    """Return the pods whose labels fit."""
     return [pod for _, pod in cluster.pods() if selector.items() <= pod["metadata"].get("labels", {}).items()]
 
 
 def _services(cluster: Cluster) -> Iterator[str]:
     for service in cluster.of("Service"):
-        pods = _selected(cluster, service["spec"]["selector"])
+        pods = selected(cluster, service["spec"]["selector"])
         if len(pods) != 1:
             yield f"{name_of(service)}: its selector fits {len(pods)} workloads, not one"
             continue
@@ -233,7 +234,7 @@ def _rights(cluster: Cluster) -> Iterator[str]:
 def _policies(cluster: Cluster) -> Iterator[str]:
     for policy in cluster.of("NetworkPolicy"):
         if policy["spec"]["podSelector"].get("matchLabels", {}).keys() == {"app"}:
-            pods = _selected(cluster, policy["spec"]["podSelector"]["matchLabels"])
+            pods = selected(cluster, policy["spec"]["podSelector"]["matchLabels"])
             yield from (f"{name_of(policy)}: fits no workload" for _ in range(not pods))
             for rule in policy["spec"].get("ingress", ()):
                 for port in rule.get("ports", ()):
@@ -323,47 +324,3 @@ def _monitors(cluster: Cluster) -> Iterator[str]:
         names = {port["name"] for port in service["spec"]["ports"]} if service else set()
         if route["spec"]["port"]["targetPort"] not in names:
             yield f"{name_of(route)}: leads to no port of a Service"
-
-
-def link_faults(central: Cluster, edge: Cluster) -> list[str]:
-    """Say what of the link has one end alone, or leads nowhere."""
-    found = []
-    ends = {c["spec"]["routingKey"]: c for c in central.of("Connector")}
-    starts = {listener["spec"]["routingKey"]: listener for listener in edge.of("Listener")}
-    found += [f"Connector {key}: no edge listens for it" for key in sorted(ends.keys() - starts.keys())]
-    found += [
-        f"Listener {key}: central has no connector for it" for key in sorted(starts.keys() - ends.keys())
-    ]
-    for key, connector in ends.items():
-        spec = connector["spec"]
-        selector = dict(pair.split("=") for pair in spec["selector"].split(","))
-        if selector.keys() <= {"app"}:
-            pods = _selected(central, selector)
-            if not pods:
-                found.append(f"Connector {key}: its selector fits no workload")
-            elif spec["port"] not in ports(pods[0]):
-                found.append(f"Connector {key}: its pods have no port {spec['port']}")
-        elif spec["port"] not in _link_ports(central):
-            found.append(f"Connector {key}: Kafka has no listener on {spec['port']}")
-    brokers = {
-        f"kafka-{number}"
-        for pool in central.of("KafkaNodePool")
-        for number in range(pool["spec"]["replicas"])
-    }
-    hosts = {(listener["spec"]["host"], listener["spec"]["port"]) for listener in starts.values()}
-    for host in sorted(brokers):
-        found += [
-            f"{host}: an edge cannot reach this broker"
-            for port in _link_ports(central)
-            if (host, port) not in hosts
-        ]
-    return found
-
-
-def _link_ports(central: Cluster) -> set[int]:
-    return {
-        listener["port"]
-        for kafka in central.of("Kafka")
-        for listener in kafka["spec"]["kafka"]["listeners"]
-        if listener.get("configuration", {}).get("advertisedHostTemplate") == "kafka-{nodeId}"
-    }

@@ -10,7 +10,7 @@ import pytest
 
 from caravan import contracts
 from delivery.listener import EventListener
-from support import link
+from support import link, policies
 from support.dockerfiles import ROOT
 from support.manifests import FOLDER, OVERLAYS, invalid
 from support.overlays import EVERY, NAMES, folders, rendered
@@ -25,6 +25,11 @@ def test_every_object_is_valid_by_its_kinds_own_schema(overlay: str) -> None:
 @EVERY
 def test_what_one_object_names_another_has(overlay: str) -> None:
     assert rendered(overlay).faults() == []
+
+
+@EVERY
+def test_network_policies_let_in_who_is_told_to_come(overlay: str) -> None:
+    assert list(policies.faults(rendered(overlay))) == []
 
 
 @EVERY

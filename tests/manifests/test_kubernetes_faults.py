@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support import link
+from support import link, policies
 from support.manifests import Object, invalid
 from support.overlays import changed, rendered
 from support.wiring import Cluster
@@ -137,6 +137,20 @@ def test_a_routing_key_with_one_end_is_named() -> None:
     assert link.faults(central, edge) == [
         "Connector feeders: no edge listens for it",
         "Listener feeder: central has no connector for it",
+    ]
+
+
+def test_a_door_that_a_network_policy_forgets_is_named() -> None:
+    cluster = changed("full/central")
+    policy = cluster.named("NetworkPolicy", "s3")
+    assert policy is not None
+    policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchExpressions"][0]["values"] = ["feeder"]
+    del policy["spec"]["ingress"][1]
+    assert list(policies.faults(cluster)) == [
+        "NetworkPolicy: s3 does not let Deployment/hub hub in on 9000",
+        "NetworkPolicy: s3 does not let Task/training-rollback rollback in on 9000",
+        "NetworkPolicy: s3 does not let Task/training-step step in on 9000",
+        "NetworkPolicy: s3 does not let the link in on 9000",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Kafka as Strimzi makes it: the topics that there are, and whether each login may do what is done with it."""
+"""Kafka as Strimzi makes it: the topics that there are, and whether each login may do what it has to."""
 
 import re
 from collections.abc import Iterable

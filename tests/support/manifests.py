@@ -55,6 +55,12 @@ def name_of(obj: Object) -> str:
 
 def invalid(obj: Object) -> list[str]:
     """Judge an object by the schema of its kind; one without a schema is a fault."""
+    return _invalid(json.dumps(obj))
+
+
+@cache  # many an object is in several overlays
+def _invalid(text: str) -> list[str]:
+    obj = json.loads(text)
     group, _, version = obj["apiVersion"].rpartition("/")
     schema = _custom(group, version, obj["kind"])
     if schema is not None:

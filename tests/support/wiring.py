@@ -2,17 +2,36 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from caravan import http
+from model_server.settings import PROMETHEUS_PATH
 from support import containers
-from support.dockerfiles import IMAGES, parse
+from support.dockerfiles import IMAGES, ROOT, parse
 from support.manifests import Object, name_of, pod_of
 
 WORKLOADS = ("Deployment", "StatefulSet")
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
-PATHS = {"model-server": {"/v2/health/live", "/v2/health/ready"}}
-OUR_PATHS = {"/healthz", "/readyz"}
-METRICS = {"model-server": "/monitoring/prometheus/metrics"}
+
+
+SOURCES = ROOT / "infra" / "model-server" / "model_server"
+
+
+def _paths() -> set[str]:
+    """Return what every service answers."""
+    app = FastAPI()
+    http.install(app, {})
+    return {route.path for route in app.routes if isinstance(route, APIRoute)}
+
+
+OUR_PATHS = _paths()
+# Read, not imported: that would load TensorFlow.
+PATHS = {"model-server": set(re.findall(r'"(/v2/health/\w+)"', Path(SOURCES, "v2.py").read_text()))}
+METRICS = {"model-server": PROMETHEUS_PATH}
 
 
 class Cluster:
@@ -45,7 +64,7 @@ class Cluster:
     def faults(self) -> list[str]:
         """Say everything that is wrong."""
         workloads = (_images, _environments, _secrets, _services, _listening, _scaled, _probes, _rights)
-        checks = (*workloads, _policies, _addresses, _pipelines, _triggers, _monitors)
+        checks = (*workloads, _addresses, _pipelines, _triggers, _monitors)
         return [fault for check in checks for fault in check(self)]
 
 
@@ -231,17 +250,6 @@ def _rights(cluster: Cluster) -> Iterator[str]:
                 yield f"{name_of(obj)} {container['name']}: has no limit of memory"
 
 
-def _policies(cluster: Cluster) -> Iterator[str]:
-    for policy in cluster.of("NetworkPolicy"):
-        if policy["spec"]["podSelector"].get("matchLabels", {}).keys() == {"app"}:
-            pods = selected(cluster, policy["spec"]["podSelector"]["matchLabels"])
-            yield from (f"{name_of(policy)}: fits no workload" for _ in range(not pods))
-            for rule in policy["spec"].get("ingress", ()):
-                for port in rule.get("ports", ()):
-                    if isinstance(port["port"], str) and pods and port["port"] not in ports(pods[0]):
-                        yield f"{name_of(policy)}: {port['port']} is no port of its pods"
-
-
 def offered(cluster: Cluster) -> dict[str, set[int]]:
     """Return what answers in the namespace: host → ports; operators' own Services among them."""
     found = {
@@ -262,7 +270,7 @@ def _addresses(cluster: Cluster) -> Iterator[str]:
     there = offered(cluster)
     for where, container, pod in cluster.containers():
         env, _ = environment(cluster, container)
-        for name, host, port in _named(env):
+        for name, host, port in addresses(env):
             if host == "127.0.0.1":
                 if port not in ports(pod).values():
                     yield f"{where}: {name} names port {port} of its own pod, which has none"
@@ -272,7 +280,7 @@ def _addresses(cluster: Cluster) -> Iterator[str]:
                 yield f"{where}: {name} names {host}:{port}, and {host} has {sorted(there[host])}"
 
 
-def _named(env: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
+def addresses(env: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
     """Yield the addresses in an environment: variable, host, port."""
     for name, value in env.items():
         for host, port in re.findall(r"(?:^|//|,)([a-z][a-z0-9-]*|127\.0\.0\.1):(\d+)", value):

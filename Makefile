@@ -180,4 +180,4 @@ test-images: setup ## Do the steps of each Dockerfile in a clean virtual environ
 
 .PHONY: bench
 bench: setup ## Measure, by hand; nothing is asserted
-	@for b in tests/bench/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+	@for b in tests/bench/bench_*.py; do echo "== $$b"; PYTHONPATH=tests $(BIN)/python $$b || exit 1; done

@@ -4,8 +4,8 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +136,27 @@ def faults(npm: Path) -> Faults:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def guarded_shopper(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The address of one more shopper at the platform's edge: its door opens for Ann's token alone."""
+    spool = {"SPOOL_DIR": str(tmp_path_factory.mktemp("guarded"))}
+    async with _guarded(platform, "shopper", f"shopper-{EDGE}", spool) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def guarded_hub(platform: Platform) -> AsyncIterator[str]:
+    """The address of one more hub with its dashboard: its door opens for Ann's token alone."""
+    async with _guarded(platform, "monitor", "hub", {}) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _guarded(
+    platform: Platform, module: str, part: str, settings: Mapping[str, str]
+) -> AsyncIterator[str]:
+    """Run one more of a part of the platform, behind a token."""
     port = _free_port()
-    own = {
-        "PORT": str(port),
-        "SPOOL_DIR": str(tmp_path_factory.mktemp("guarded")),
-        "TOKENS": f"ann:{browser.TOKEN}",
-    }
-    environment = os.environ | platform.stack.env_for(f"shopper-{EDGE}") | own
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "shopper", env=environment)
+    own = {"PORT": str(port), "TOKENS": f"ann:{browser.TOKEN}", **settings}
+    environment = os.environ | platform.stack.env_for(part) | own
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment)
     url = f"http://127.0.0.1:{port}"
 
     async def ready() -> bool:

@@ -1,25 +1,17 @@
 """The app behind tokens, and behind a proxy that shows it under a path of its own."""
 
-import asyncio
 import io
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
 from PIL import Image
 from playwright.async_api import expect
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from local_stack.photos import render
 from support.browser import LAN_HOST, TOKEN, live
 from support.platform import Platform
+from support.proxy import proxy
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
@@ -109,35 +101,3 @@ async def test_a_phone_in_the_shops_network_needs_no_https_but_for_a_live_camera
     await expect(page.locator(".entry")).to_have_count(1)
     await page.locator(".tabs a[href='#review']").click()
     await expect(page.locator("#review")).to_contain_text(re.compile("to look at|Nothing to review"))
-
-
-@asynccontextmanager
-async def proxy(target: str, prefix: str) -> AsyncIterator[str]:
-    """Show a server under a path, as an ingress does."""
-    client = httpx.AsyncClient(base_url=target, timeout=60)
-
-    async def forward(request: Request) -> Response:
-        headers = {**request.headers, "x-forwarded-prefix": prefix}
-        asked = client.build_request(
-            request.method,
-            request.path_params["path"],
-            params=request.query_params,
-            headers=headers,
-            content=await request.body(),
-        )
-        answer = await client.send(asked, stream=True)
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, headers=dict(answer.headers))
-
-    app = Starlette(routes=[Route(f"{prefix}/{{path:path}}", forward, methods=["GET", "POST"])])
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
-    )
-    server.config.load()
-    socket = server.config.bind_socket()
-    serving = asyncio.create_task(server.serve([socket]))
-    try:
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}{prefix}/"
-    finally:
-        server.should_exit = True
-        await serving
-        await client.aclose()

@@ -25,5 +25,4 @@ export function showLog(lines) {
     item.remove();
     shown.delete(id);
   }
-  list.classList.toggle("empty", !shown.size);
 }

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -103,8 +104,14 @@ def _watch(page: Page, base: str, complaints: list[str]) -> None:
         if not request.url.startswith((base, "blob:", "data:")):
             complaints.append(f"asked {request.url}")
 
+    def linked(websocket: Any) -> None:
+        # The edge's broker, at a port of its own.
+        if urlsplit(websocket.url).hostname != urlsplit(base).hostname:
+            complaints.append(f"linked to {websocket.url}")
+
     page.on("console", heard)
     page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("websocket", linked)
     page.context.on("request", asked)
 
 

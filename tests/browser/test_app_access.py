@@ -20,10 +20,14 @@ async def test_tokens_are_enforced_and_signing_in_opens_the_app(
     platform: Platform, open_page: Any, guarded_shopper: str, photo: bytes
 ) -> None:
     shopper = guarded_shopper
-    for path in ("binary", "zip", "events", "ingestion/counts", "review"):
-        method = "POST" if path in {"binary", "zip"} else "GET"
-        answer = await platform.client.request(method, f"{shopper}/{path}", content=photo)
-        assert (path, answer.status_code) == (path, 401)
+    reads = ("events", "ingestion/counts", "review", "models", "models/tea_model_b64/latest/report")
+    for method, paths in {
+        "POST": ("binary", "detection", "ingestion", "zip", "review"),
+        "GET": reads,
+    }.items():
+        for path in paths:
+            answer = await platform.client.request(method, f"{shopper}/{path}", content=photo)
+            assert (path, answer.status_code) == (path, 401)
 
     page = await open_page("tea-lemon", f"{shopper}/", until="#login")
     assert page.url == f"{shopper}/login"
@@ -74,6 +78,14 @@ async def test_the_app_works_under_a_path_of_a_proxy_behind_tokens_too(
         await live(page)
         await page.locator("#shutter").click()
         await expect(page.locator("#price")).to_have_text("$4.99")
+        await page.get_by_role("button", name="tea_model_b64, version").click()
+        async with page.context.expect_page() as opened:
+            await page.get_by_role("link", name="Report of version").first.click()
+        report = await opened.value
+        assert report.url.startswith(f"{url}models/tea_model_b64/")
+        await report.get_by_role("heading", name="tea_model_b64").wait_for()
+        await report.close()
+        await page.keyboard.press("Escape")
         await page.locator(".tabs a[href='#teach']").click()
         await page.get_by_role("radio", name="Lemon Tea").wait_for()
         await page.locator(".tabs a[href='#review']").click()

@@ -107,6 +107,26 @@ async def test_what_is_no_photo_is_refused_in_words(open_page: Any, tmp_path: Pa
     await expect(page.locator("#trouble")).to_contain_text("Try a JPEG, PNG or WebP")
 
 
+async def test_an_answer_leads_to_the_report_of_the_version_that_gave_it(
+    platform: Platform, open_page: Any
+) -> None:
+    page = await open_page("tea-lemon")
+    await scan(page)
+    version = await platform.serving()
+    await page.get_by_role("button", name=f"tea_model_b64, version {version}").click()
+    row = (
+        page.get_by_role("dialog")
+        .get_by_role("listitem")
+        .filter(has_text=re.compile(rf"Version {version}\b"))
+    )
+    await expect(row).to_contain_text(re.compile(r"gave this answer · .+ · \d+ % of \d+ test photos right"))
+    async with page.context.expect_page() as opened:
+        await row.get_by_role("link", name=f"Report of version {version}").click()
+    report = await opened.value
+    assert report.url.endswith(f"/models/tea_model_b64/{version}/report")
+    await expect(report.get_by_role("heading", level=1)).to_contain_text("tea_model_b64")
+
+
 async def test_a_wrong_answer_becomes_a_training_image_of_a_new_product(
     platform: Platform, open_page: Any
 ) -> None:

@@ -8,6 +8,7 @@ from playwright.async_api import Page, expect
 
 from caravan import s3
 from local_stack.photos import render
+from support.browser import DESKTOP, PHONE
 from support.platform import EDGE, Platform, address, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -24,21 +25,28 @@ async def ask_about(platform: Platform, product: str, count: int, seed: int) -> 
     return sum(reply["known"] == "false" or reply["score"] < CERTAIN for reply in replies)
 
 
-async def opened(open_page: Any, count: int) -> Page:
+async def opened(open_page: Any, count: int, device: dict[str, Any]) -> Page:
     """Open the review with so many photos in it, each of them seen."""
-    page: Page = await open_page(path="#review")
+    page: Page = await open_page(path="#review", **device)
     await expect(page.locator(".photo-choice")).to_have_count(count)
     shown = "[...document.querySelectorAll('.photo-choice img')].every((one) => one.naturalWidth)"
     await page.wait_for_function(shown)
     return page
 
 
+async def look(page: Page, faults: Any) -> None:
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert await faults(page) == []
+
+
 async def test_photos_are_labelled_by_keyboard_many_at_once_and_undone(
-    platform: Platform, open_page: Any
+    platform: Platform, open_page: Any, faults: Any
 ) -> None:
     count = await ask_about(platform, "tea-licorice", 6, 7_300_000)
     assert count > 1
-    page = await opened(open_page, count)
+    page = await opened(open_page, count, DESKTOP)
+    await look(page, faults)
     tile = page.locator(".photo-choice").first
     await page.locator("#review .tools .button").focus()
     await page.keyboard.press("Tab")
@@ -92,11 +100,9 @@ async def test_photos_are_chosen_by_touch_and_what_is_no_product_is_put_aside(
 ) -> None:
     count = await ask_about(platform, "tea-licorice", 4, 7_400_000)
     assert count
-    page = await opened(open_page, count)
+    page = await opened(open_page, count, PHONE)
     await page.locator(".photo-choice").first.tap()
-    for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        assert await faults(page) == []
+    await look(page, faults)
     await page.get_by_role("button", name="No product").tap()
     await expect(page.locator(".photo-choice")).to_have_count(count - 1)
     # Leaving is as good as waiting.

@@ -27,7 +27,12 @@ LAN_HOST = "shop.example"
 LAN = f"--host-resolver-rules=MAP {LAN_HOST} 127.0.0.1"
 """A name for this machine that browsers do not trust as they trust localhost."""
 TOKEN = "only-for-the-phone-of-ann"
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+DESKTOP: dict[str, Any] = {
+    "viewport": {"width": 1280, "height": 800},
+    "device_scale_factor": 1,
+    "is_mobile": False,
+    "has_touch": False,
+}
 
 
 def executable() -> str | None:

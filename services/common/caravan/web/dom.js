@@ -61,6 +61,14 @@ export function dialog(title, ...content) {
 
 export const percent = (share) => `${Math.round(share * 100)} %`;
 
+/** A time, as people say it: Today, 14:05; or 3 Nov, 14:05. */
+export function when(at) {
+  const date = new Date(at);
+  const time = date.toLocaleTimeString(undefined, { timeStyle: "short" });
+  if (date.toDateString() === new Date().toDateString()) return `Today, ${time}`;
+  return `${date.toLocaleDateString(undefined, { day: "numeric", month: "short" })}, ${time}`;
+}
+
 /** A class without an entry in the catalogue is its own label: bali-tea reads better as Bali tea. */
 export function pretty(label, item) {
   if (label !== item || !/^[\p{Ll}\d]+(-[\p{Ll}\d]+)*$/u.test(label)) return label;

@@ -18,7 +18,7 @@ export function spoken(answer) {
   return `${labelOf(answer)} ${cost}. ${sureness(answer.score)}, ${percent(answer.score)}.`;
 }
 
-export function sureness(score) {
+function sureness(score) {
   if (score >= 0.9) return "Sure";
   return score >= 0.75 ? "Fairly sure" : "Not quite sure";
 }
@@ -38,8 +38,14 @@ export function card(answer, thumb, ...more) {
   const text = el("div", {}, el("p", { class: "label", id: "label" }, known ? labelOf(answer) : "This product is"), price);
   const details = el("div", { class: "more" }, known ? confidence(answer.score) : el("p", { class: "soft" },
     guess(answer), " Tell us what it is: after a few photos the shop knows it."), ...more,
-  el("p", { class: "soft small" }, `${answer.model}, version ${answer.version}`));
+  el("button", { class: "link small", type: "button", "aria-haspopup": "dialog", onclick: () => tellOfModel(answer) },
+    `${answer.model}, version ${answer.version}`));
   return el("article", { class: `card answer${known ? "" : " unknown"}` }, picture(thumb, { alt: "Your photo" }), text, details);
+}
+
+async function tellOfModel(answer) {
+  const { openModels } = await import("./models.js");
+  openModels(answer);
 }
 
 function confidence(score) {

@@ -34,7 +34,7 @@ async function open() {
   return true;
 }
 
-export function stop() {
+function stop() {
   for (const track of stream?.getTracks() ?? []) track.stop();
   stream = null;
   video.srcObject = null;
@@ -66,8 +66,14 @@ export async function snap() {
   return scaled(video);
 }
 
-/** Show a photo in the camera's place. */
-export function show(photo) {
+/** A file as a scaled JPEG, shown in the camera's place. */
+export async function load(file) {
+  const photo = await scaled(file);
+  show(photo);
+  return photo;
+}
+
+function show(photo) {
   const image = picture(photo, { id: "shown", class: "shown", alt: "The photo that was chosen" });
   $("shown").replaceWith(image);
   video.hidden = true;

@@ -35,7 +35,7 @@ async function showWaiting() {
 export function begin() {
   window.addEventListener("online", () => deliver());
   document.addEventListener("visibilitychange", () => document.hidden || deliver());
-  new BroadcastChannel("caravan").addEventListener("message", showWaiting);
+  outbox.onChange(showWaiting);
   showWaiting();
   deliver();
 }

@@ -3,7 +3,7 @@ import { card, isKnown, labelOf, priceText } from "./answer.js";
 import { newKey } from "./api.js";
 import { ask } from "./ask.js";
 import { deliver } from "./courier.js";
-import { $, dialog, el, icon, picture, toast } from "./dom.js";
+import { $, dialog, el, icon, picture, toast, when } from "./dom.js";
 import * as outbox from "./outbox.js";
 import { HISTORY, clear, get, oldestFirst, remove } from "./store.js";
 import { openTell } from "./tell.js";
@@ -88,11 +88,4 @@ function askToClear() {
   const box = dialog("Clear the history?", el("p", {}, "All answers and their photos go from this device. What the shop has learnt stays."), el("div", { class: "row" }, yes, no));
 }
 
-function when(at) {
-  const date = new Date(at);
-  const time = date.toLocaleTimeString(undefined, { timeStyle: "short" });
-  if (date.toDateString() === new Date().toDateString()) return `Today, ${time}`;
-  return `${date.toLocaleDateString(undefined, { day: "numeric", month: "short" })}, ${time}`;
-}
-
-new BroadcastChannel("caravan").addEventListener("message", () => here && show());
+outbox.onChange(() => here && show());

@@ -4,16 +4,18 @@ import { Away, Refused, call, newKey, postJson } from "./api.js";
 import { dataUrl } from "./photo.js";
 import { HISTORY, OUTBOX, get, keysOldestFirst, oldestFirst, put, remove, transact } from "./store.js";
 
-export const MAX_WAITING = 300;
+const MAX_WAITING = 300;
 const MAX_HISTORY = 60;
-const channel = new BroadcastChannel("caravan");
+const CHANNEL = "caravan";
+const channel = new BroadcastChannel(CHANNEL);
 
-export class Full extends Error {}
+/** Call `hear` when photos come or go, whichever page or worker did it. */
+export const onChange = (hear) => new BroadcastChannel(CHANNEL).addEventListener("message", hear);
 
 /** Put a photo in: {kind: "scan" | "teach", photo, thumb, product, isNew}; it leaves after `hold` ms at the earliest. */
 export async function add(entry, hold = 0) {
   if ((await keysOldestFirst(OUTBOX)).length >= MAX_WAITING) {
-    throw new Full(`${MAX_WAITING} photos wait already. Find a network first, then go on.`);
+    throw new Error(`${MAX_WAITING} photos wait already. Find a network first, then go on.`);
   }
   const at = Date.now();
   const kept = { key: newKey(), at, due: at + hold, ...entry };
@@ -88,11 +90,10 @@ async function settle(entry, answer, error = "") {
     if (kind === "scan" || error) history.put({ key, at, kind, photo, thumb, answer, error, product });
     outbox.delete(key);
   });
-  channel.postMessage({ sent: key, kind, product, error });
   changed();
 }
 
-const changed = () => channel.postMessage({ outbox: true });
+const changed = () => channel.postMessage("changed");
 
 let last = Promise.resolve();
 

@@ -3,7 +3,7 @@ const MAX_SIDE = 1024;
 const THUMB_SIDE = 240;
 const QUALITY = 0.9;
 
-export class NoPhoto extends Error {}
+class NoPhoto extends Error {}
 
 /** Scale a file, blob or video; decoding and encoding happen beside the main thread where the browser can. */
 export async function scaled(source, side = MAX_SIDE) {

@@ -4,7 +4,7 @@ import { ask } from "./ask.js";
 import { card, isKnown, spoken } from "./answer.js";
 import * as camera from "./camera.js";
 import { $, el, icon, say, toast } from "./dom.js";
-import { scaled, thumbnail } from "./photo.js";
+import { thumbnail } from "./photo.js";
 
 // Not needed before the first photo; the page brings it here at its start, right after what can be seen.
 const outbox = () => import("./outbox.js");
@@ -25,36 +25,30 @@ export async function shoot() {
 }
 
 /** A file that was chosen, dropped or pasted. */
-export function takeFiles([file]) {
-  return look(async () => {
-    const photo = await scaled(file);
-    camera.show(photo);
-    return photo;
-  });
-}
+export const takeFiles = ([file]) => look(() => camera.load(file));
 
 async function look(take) {
   const number = ++latest;
-  const stage = $("camera");
-  stage.classList.add("busy");
+  const newest = () => number === latest;
+  $("camera").classList.add("busy");
   try {
     const photo = await take();
-    const thumb = await thumbnail(photo);
-    const entry = { key: newKey(), at: Date.now(), kind: "scan", photo, thumb };
-    const answer = await answered(entry);
-    if (number === latest) showAnswer({ ...entry, answer });
-    await (await outbox()).remember({ ...entry, answer });
+    const entry = { key: newKey(), at: Date.now(), kind: "scan", photo, thumb: await thumbnail(photo) };
+    const answer = await answerOrKeep(entry);
+    if (newest()) {
+      if (answer) showAnswer({ ...entry, answer });
+      else showKept();
+    }
+    if (answer) await (await outbox()).remember({ ...entry, answer });
   } catch (error) {
-    if (number === latest && !(error instanceof Kept)) showTrouble(error, take);
-    if (number === latest && error instanceof Kept) showKept();
+    if (newest()) showTrouble(error, take);
   } finally {
-    if (number === latest) stage.classList.remove("busy");
+    if (newest()) $("camera").classList.remove("busy");
   }
 }
 
-class Kept extends Error {}
-
-async function answered(entry) {
+/** The answer; null where nobody gives one now, and the photo waits in the outbox. */
+async function answerOrKeep(entry) {
   try {
     return await ask(entry.photo, { mqtt: facts.mqtt, key: entry.key });
   } catch (error) {
@@ -62,15 +56,14 @@ async function answered(entry) {
     const { add, wakeLater } = await outbox();
     await add(entry);
     await wakeLater();
-    throw new Kept();
+    return null;
   }
 }
 
 function showAnswer(entry, note) {
-  shown = entry;
   const tell = el("button", { id: "not-this", class: isKnown(entry.answer) ? "button" : "button primary", type: "button", onclick: () => correct(entry) },
     isKnown(entry.answer) ? "Not this? Tell us" : "Tell us what it is");
-  put(card(entry.answer, entry.thumb, note ? el("p", {}, note) : null, el("div", { class: "row" }, tell)));
+  put(card(entry.answer, entry.thumb, note ? el("p", {}, note) : null, el("div", { class: "row" }, tell)), entry);
   say(spoken(entry.answer));
 }
 
@@ -91,7 +84,8 @@ function showTrouble(error, take) {
     el("div", { class: "row" }, again)));
 }
 
-function put(content) {
+function put(content, entry = null) {
+  shown = entry;
   $("how").hidden = true;
   $("result").replaceChildren(content);
 }

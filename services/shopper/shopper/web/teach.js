@@ -4,7 +4,7 @@ import * as camera from "./camera.js";
 import { deliver, deliverAfter } from "./courier.js";
 import { $, el, say, toast } from "./dom.js";
 import * as outbox from "./outbox.js";
-import { scaled, thumbnail } from "./photo.js";
+import { thumbnail } from "./photo.js";
 import { picker } from "./picker.js";
 import { trainingCard } from "./training.js";
 
@@ -48,12 +48,7 @@ export async function shoot() {
 
 export async function takeFiles(files) {
   for (const file of files) {
-    const done = await takeOne(async () => {
-      const photo = await scaled(file);
-      camera.show(photo);
-      return photo;
-    });
-    if (!done) break;
+    if (!(await takeOne(() => camera.load(file)))) break;
   }
 }
 
@@ -153,5 +148,5 @@ async function bringAll(tell) {
   if (left) throw trouble ?? new Refused(0, `${left} photos are still here. Try again.`);
 }
 
-new BroadcastChannel("caravan").addEventListener("message", () => here && showTally());
+outbox.onChange(() => here && showTally());
 setInterval(() => here && !document.hidden && !bursting && refresh(), COUNT_EVERY_MS);

@@ -1,6 +1,7 @@
 // "Send to training", and what becomes of it: one card in each view that teaches.
 import { call } from "./api.js";
 import { el, icon } from "./dom.js";
+import { openModels } from "./models.js";
 import { latestNews, news } from "./news.js";
 
 /** Make a card below `head`; `before(tell)` brings here what is still on its way, `after()` hears of the end. */
@@ -33,7 +34,9 @@ export function trainingCard(head, { before = async () => {}, after = async () =
 
   function show(item) {
     if (!item) return;
-    told.textContent = item.done ? `${item.text} Scan it again: no need to reload.` : item.text;
+    told.replaceChildren(item.text);
+    if (item.done) told.append(" Scan it again: no need to reload. ",
+      el("button", { class: "link", type: "button", onclick: () => openModels() }, "How well has it learnt?"));
     told.classList.toggle("error", Boolean(item.bad));
     meter.hidden = item.share === null;
     if (item.share === null) return;

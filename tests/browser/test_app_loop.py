@@ -127,6 +127,32 @@ async def test_an_answer_leads_to_the_report_of_the_version_that_gave_it(
     await expect(report.get_by_role("heading", level=1)).to_contain_text("tea_model_b64")
 
 
+async def test_the_history_asks_again_corrects_and_forgets(platform: Platform, open_page: Any) -> None:
+    page = await open_page("tea-lemon")
+    await scan(page)
+    await page.locator("#price").wait_for()
+    await page.locator(".tabs a[href='#history']").click()
+    entry = page.locator(".entry")
+    await expect(entry).to_contain_text("Lemon Tea")
+    await entry.click()
+    async with page.expect_response("**/binary") as answered:
+        await page.get_by_role("button", name="Ask again").click()
+    assert (await answered.value).ok
+    await page.get_by_role("button", name="Not this? Tell us").click()
+    await page.get_by_role("radio", name="Earl Grey Tea").check(force=True)
+    await page.get_by_role("button", name="Save as training photo").click()
+    await expect(entry).to_contain_text("Taught: Earl Grey Tea")
+
+    async def taught() -> bool:
+        return len(await platform.edge("data", "images/tea-earl-grey/")) == 1
+
+    await eventually(taught, 20)
+    await platform.forget("data", "images/tea-earl-grey/")
+    await entry.click()
+    await page.get_by_role("button", name="Remove").click()
+    await expect(page.locator("#history")).to_contain_text("Nothing scanned yet")
+
+
 async def test_a_wrong_answer_becomes_a_training_image_of_a_new_product(
     platform: Platform, open_page: Any
 ) -> None:
@@ -203,3 +229,22 @@ async def test_mqtt_from_the_browser_is_a_switch(open_page: Any) -> None:
     await scan(page)
     await expect(page.locator("#price")).to_have_text("$4.99")
     assert over_http == []
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "help_"),
+    [
+        ({"url": "ws://127.0.0.1:9001", "module": False}, "make web"),
+        ({"url": "", "module": True}, "MQTT_WS_URL"),
+    ],
+)
+async def test_without_mqtt_its_switch_says_how_to_get_it(
+    open_page: Any, mqtt: dict[str, Any], help_: str
+) -> None:
+    page = await open_page(service_workers="block")
+    await page.route("**/app.json", lambda route: route.fulfill(json={"mqtt": mqtt, "access": {}}))
+    await page.reload()
+    await page.wait_for_selector("html[data-ready]", state="attached")
+    await page.locator("#open-settings").click()
+    await expect(page.get_by_role("dialog")).to_contain_text(help_)
+    await expect(page.get_by_role("switch", name="Ask over MQTT")).to_be_disabled()

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from playwright.async_api import Browser, Page
 
+from caravan.contracts import DEFAULT_MODEL
 from local_stack.photos import render
 from local_stack.samples.digits import digits, write_zip
 from local_stack.stack import Stack
@@ -78,6 +79,8 @@ async def _start(browser: Browser, url: str, folder: Path, device: str, scheme: 
         await page.goto(f"{url}/login")
         await page.get_by_label("Token").wait_for()
         await shoot("login")
+        await page.goto(f"{url}/models/{DEFAULT_MODEL}/latest/report")
+        await shoot("report")
 
 
 async def _draw(browser: Browser, url: str, folder: Path, device: str, scheme: str) -> None:
@@ -104,6 +107,10 @@ async def _known(browser: Browser, url: str, folder: Path, device: str, scheme: 
             await page.locator(".entry, #price").first.wait_for()
             await page.wait_for_timeout(600 + number)  # the next photo of the film
         await shoot("scan")
+        await page.get_by_role("button", name="tea_model_b64, version").click()
+        await page.get_by_role("link", name="Report of version").first.wait_for()
+        await shoot("models")
+        await page.keyboard.press("Escape")
         await page.locator("#not-this").click()
         await page.get_by_role("radio", name="Lemon Tea").check(force=True)
         await shoot("tell")

@@ -65,6 +65,5 @@ def install(app: FastAPI, page: Page, sessions: Sessions) -> None:
             "version": version,
             "access": sessions.access(request),
             "mqtt": {"url": page.mqtt_url, "module": has_mqtt},
-            "draw": "draw" in files,
         }
         return http.fresh_json(facts)

@@ -4,10 +4,10 @@ import { overMqtt, setOverMqtt } from "./ask.js";
 import { dialog, el, icon, toast } from "./dom.js";
 import { openModels } from "./models.js";
 
-export function openSettings({ mqtt, access, draw, version }, install) {
+export function openSettings({ mqtt, access, version }, install) {
   const box = dialog("Settings", mqttSwitch(mqtt),
     el("button", { class: "button", type: "button", onclick: () => { box.close(); openModels(); } }, icon("tag"), "What the shop has learnt"),
-    draw ? el("a", { class: "button", href: "draw" }, icon("draw"), "Draw a digit") : "",
+    el("a", { class: "button", href: "draw" }, icon("draw"), "Draw a digit"),
     install ? el("button", { class: "button primary", type: "button", onclick: () => { box.close(); install.prompt(); } }, "Install this app") : "",
     access?.needed ? account(access.holder) : "",
     el("p", { class: "soft small" }, version ? `App ${version}. ` : "", "Photos in the history stay on this device."));

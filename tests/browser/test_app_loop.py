@@ -114,11 +114,8 @@ async def test_an_answer_leads_to_the_report_of_the_version_that_gave_it(
     await scan(page)
     version = await platform.serving()
     await page.get_by_role("button", name=f"tea_model_b64, version {version}").click()
-    row = (
-        page.get_by_role("dialog")
-        .get_by_role("listitem")
-        .filter(has_text=re.compile(rf"Version {version}\b"))
-    )
+    named = page.get_by_text(f"Version {version}", exact=True)
+    row = page.get_by_role("dialog").get_by_role("listitem").filter(has=named)
     await expect(row).to_contain_text(re.compile(r"gave this answer · .+ · \d+ % of \d+ test photos right"))
     async with page.context.expect_page() as opened:
         await row.get_by_role("link", name=f"Report of version {version}").click()
@@ -138,6 +135,7 @@ async def test_the_history_asks_again_corrects_and_forgets(platform: Platform, o
     async with page.expect_response("**/binary") as answered:
         await page.get_by_role("button", name="Ask again").click()
     assert (await answered.value).ok
+    await expect(page.get_by_role("button", name="Ask again")).to_be_enabled()  # of the new answer
     await page.get_by_role("button", name="Not this? Tell us").click()
     await page.get_by_role("radio", name="Earl Grey Tea").check(force=True)
     await page.get_by_role("button", name="Save as training photo").click()

@@ -127,8 +127,8 @@ def faults(npm: Path) -> Faults:
     axe = (npm / "axe-core" / "axe.min.js").read_text()
 
     async def find(page: Page) -> list[str]:
+        await browser.until(page, "document.getAnimations().every((one) => one.playState !== 'running')")
         # Through the protocol, not as a script of the page: its policy forbids those, as it should.
-        await page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
         await page.evaluate(axe)
         found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [

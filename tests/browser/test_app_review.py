@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from caravan import s3
 from local_stack.photos import render
-from support.browser import DESKTOP, PHONE
+from support.browser import DESKTOP, PHONE, until
 from support.platform import EDGE, Platform, address, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -30,7 +30,7 @@ async def opened(open_page: Any, count: int, device: dict[str, Any]) -> Page:
     page: Page = await open_page(path="#review", **device)
     await expect(page.locator(".photo-choice")).to_have_count(count)
     shown = "[...document.querySelectorAll('.photo-choice img')].every((one) => one.naturalWidth)"
-    await page.wait_for_function(shown)
+    await until(page, shown)
     return page
 
 

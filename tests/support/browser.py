@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
 from local_stack.photos import render
+from support.platform import eventually
 
 WIDTH, HEIGHT = 480, 640
 PHONE: dict[str, Any] = {
@@ -62,6 +63,18 @@ async def live(page: Page) -> None:
     """Start the camera, unless it starts by itself."""
     await page.locator("#start").dispatch_event("click")
     await page.locator("#video").wait_for()
+
+
+async def until(page: Page, expression: str) -> None:
+    """Wait until an expression holds in a page.
+
+    Asked anew each time: waiting within the page needs `eval`, which its policy forbids.
+    """
+
+    async def holds() -> bool:
+        return bool(await page.evaluate(expression))
+
+    await eventually(holds, 60)
 
 
 async def draw(page: Page, strokes: Sequence[NDArray[np.float64]]) -> None:

@@ -54,6 +54,12 @@ export async function resume() {
   }
 }
 
+/** What the shutter does: take a photo where the camera is live, else bring it back or start it. */
+export function shutter(take) {
+  if (isLive()) return take();
+  return stream ? showLive() : start();
+}
+
 /** The frame now seen, as a scaled JPEG. */
 export async function snap() {
   if (video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) {
@@ -81,14 +87,12 @@ function show(photo) {
   tellShutter();
 }
 
-export function showLive() {
+function showLive() {
   $("shown").hidden = true;
   $("blank").hidden = true;
   video.hidden = false;
   tellShutter();
 }
-
-export const hasCamera = () => stream !== null;
 
 function tellShutter() {
   const label = isLive() ? "Take a photo" : stream ? "Back to the camera" : "Start the camera";

@@ -17,12 +17,7 @@ export function begin(appFacts) {
   facts = appFacts;
 }
 
-/** A frame of the live camera, or the camera started first. */
-export async function shoot() {
-  if (camera.isLive()) return look(() => camera.snap());
-  if (camera.hasCamera()) return camera.showLive();
-  return camera.start();
-}
+export const shoot = () => camera.shutter(() => look(camera.snap));
 
 /** A file that was chosen, dropped or pasted. */
 export const takeFiles = ([file]) => look(() => camera.load(file));

@@ -41,9 +41,7 @@ export function leave() {
 
 export async function shoot() {
   if (bursting) return stopBurst();
-  if (camera.isLive()) return takeOne(() => camera.snap());
-  if (camera.hasCamera()) return camera.showLive();
-  return camera.start();
+  return camera.shutter(() => takeOne(camera.snap));
 }
 
 export async function takeFiles(files) {
@@ -61,7 +59,7 @@ export async function burst() {
   $("burst").setAttribute("aria-pressed", "true");
   for (let count = 0; bursting && count < BURST_MAX; count++) {
     const next = performance.now() + BURST_EVERY_MS;
-    if (!(await takeOne(() => camera.snap()))) break;
+    if (!(await takeOne(camera.snap))) break;
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())));
   }
   stopBurst();

@@ -4,22 +4,27 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
-from support import containers
+from support import containers, mosquitto
 from support.dockerfiles import IMAGES, ROOT, parse
 
 FOLDER = ROOT / "infra" / "compose"
 Services = dict[str, dict[str, Any]]
 
-PORTS = {
-    "apache/kafka": {9092, 19092},
-    "chrislusf/seaweedfs": {9000},
-    "library/eclipse-mosquitto": {1883, 8883, 9001},
-    "tensorflow/serving": {8500, 8501},
-}
-"""On what the engines listen, as these files configure them."""
+PORTS = {"apache/kafka": {9092, 19092}, "chrislusf/seaweedfs": {9000}, "tensorflow/serving": {8500, 8501}}
+"""On what the engines listen, as these files configure them; Mosquitto has a file for it."""
+MOSQUITTO_CONF = "/mosquitto/config/mosquitto.conf"
+
+
+class _Override(list[Any]):
+    """A list that takes the place of the one below, instead of being added to it."""
+
+
+_LOADER: Any = type("Loader", (yaml.SafeLoader,), {})
+_LOADER.add_constructor("!override", lambda loader, node: _Override(loader.construct_sequence(node)))
 
 
 def load(*names: str) -> dict[str, Any]:
@@ -27,11 +32,13 @@ def load(*names: str) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for name in names:
         text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (FOLDER / name).read_text())
-        whole = _merged(whole, yaml.safe_load(text))
+        whole = _merged(whole, yaml.load(text, _LOADER))
     return whole
 
 
 def _merged(below: Any, above: Any) -> Any:
+    if isinstance(above, _Override):
+        return above
     if isinstance(below, dict) and isinstance(above, dict):
         return below | {key: _merged(below.get(key), value) for key, value in above.items()}
     if isinstance(below, list) and isinstance(above, list):
@@ -49,10 +56,10 @@ def faults(whole: Mapping[str, Any]) -> list[str]:
         found += _image(name, service, image)
         if image in IMAGES:
             found += containers.faults(name, image, env, service.get("command", ()))
-            found += _addresses(name, env, services)
+            found += _addresses(name, env, whole)
         found += [
             f"{name}: publishes port {port}, on which {service['image']} does not listen"
-            for port in _published(service) - listens(service)
+            for port in _published(service) - listens(service, whole)
         ]
         found += [
             f"{name}: waits for {other}, which is not there"
@@ -74,8 +81,11 @@ def _image(name: str, service: Mapping[str, Any], image: str | None) -> list[str
     return [] if file == IMAGES[image] else [f"{name}: {service['image']} is built from {file}"]
 
 
-def listens(service: Mapping[str, Any]) -> set[int]:
+def listens(service: Mapping[str, Any], whole: Mapping[str, Any]) -> set[int]:
     """Return the ports on which a service's containers listen."""
+    files = [c["source"] for c in service.get("configs", ()) if c["target"] == MOSQUITTO_CONF]
+    if files:  # of several for one place, the last one counts
+        return mosquitto.listens((FOLDER / whole["configs"][files[-1]]["file"]).read_text())
     image = containers.image_name(service["image"])
     if image in IMAGES:
         return {
@@ -88,12 +98,13 @@ def _published(service: Mapping[str, Any]) -> set[int]:
     return {int(str(port).rsplit(":", 1)[-1]) for port in service.get("ports", ())}
 
 
-def _addresses(name: str, env: Mapping[str, str], services: Services) -> list[str]:
+def _addresses(name: str, env: Mapping[str, str], whole: Mapping[str, Any]) -> list[str]:
+    services: Services = whole["services"]
     found = []
     named = [
         (variable, host, int(port))
         for variable, value in env.items()
-        if variable != "MQTT_WS_URL"  # for browsers, outside
+        if variable != "MQTT_WS_URL"
         for host, port in re.findall(r"(?:^|[/,])([a-z][a-z0-9-]*):(\d+)", value)
     ]
     if "MQTT_HOST" in env:
@@ -101,8 +112,12 @@ def _addresses(name: str, env: Mapping[str, str], services: Services) -> list[st
     for variable, host, port in named:
         if host not in services:
             found.append(f"{name}: {variable} names {host}, which is no service")
-        elif port not in listens(services[host]):
+        elif port not in listens(services[host], whole):
             found.append(f"{name}: {variable} names {host}:{port}, on which {host} does not listen")
+    outside = urlsplit(env.get("MQTT_WS_URL", "")).port  # for browsers
+    broker = services.get(env.get("MQTT_HOST", ""), {})
+    if outside and f"127.0.0.1:{outside}:{mosquitto.WEBSOCKET}" not in broker.get("ports", ()):
+        found.append(f"{name}: MQTT_WS_URL names port {outside}, which the broker does not publish")
     return found
 
 

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from caravan import http
 from model_server.settings import PROMETHEUS_PATH
-from support import containers
+from support import containers, mosquitto
 from support.dockerfiles import IMAGES, ROOT, parse
 from support.manifests import Object, name_of, pod_of
 
@@ -63,7 +63,17 @@ class Cluster:
 
     def faults(self) -> list[str]:
         """Say everything that is wrong."""
-        workloads = (_images, _environments, _secrets, _services, _listening, _scaled, _probes, _rights)
+        workloads = (
+            _images,
+            _environments,
+            _secrets,
+            _services,
+            _listening,
+            _brokers,
+            _scaled,
+            _probes,
+            _rights,
+        )
         checks = (*workloads, _addresses, _pipelines, _triggers, _monitors)
         return [fault for check in checks for fault in check(self)]
 
@@ -202,6 +212,14 @@ def _listening(cluster: Cluster) -> Iterator[str]:
             for port in container.get("ports", ()):
                 if port["containerPort"] not in exposed:
                     yield f"{where}: the image does not listen on {port['containerPort']}"
+
+
+def _brokers(cluster: Cluster) -> Iterator[str]:
+    broker, config = cluster.named("StatefulSet", "mqtt"), cluster.named("ConfigMap", "mosquitto")
+    if broker is not None and config is not None:
+        listening = mosquitto.listens(config["data"]["mosquitto.conf"])
+        if listening != set(ports(broker["spec"]["template"]).values()):
+            yield f"{name_of(broker)}: mosquitto.conf has listeners on {sorted(listening)}"
 
 
 def _scaled(cluster: Cluster) -> Iterator[str]:

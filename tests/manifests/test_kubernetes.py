@@ -11,10 +11,8 @@ import pytest
 from caravan import contracts
 from delivery.listener import EventListener
 from support import link, policies
-from support.dockerfiles import ROOT
 from support.manifests import FOLDER, OVERLAYS, invalid
-from support.overlays import EVERY, NAMES, folders, rendered
-from support.wiring import secrets
+from support.overlays import EVERY, folders, rendered
 
 
 @EVERY
@@ -119,32 +117,6 @@ def test_the_pipelines_steps_are_commands_of_the_training_in_their_order() -> No
     assert steps == ["judge", "acquire", "train", "evaluate", "publish"]
     assert set(steps) <= known
     assert [task.get("runAfter") for task in pipeline["spec"]["tasks"]] == [None, *([s] for s in steps[:-1])]
-
-
-def test_the_secrets_that_somebody_has_to_make_are_in_the_walk_through() -> None:
-    text = (ROOT / "docs" / "deploy.md").read_text()
-    needed = set().union(*(secrets(rendered(overlay)) for overlay in NAMES))
-    assert {name for name in needed if not re.search(rf"secret generic {name}\b", text)} == set()
-
-
-def test_the_walk_through_names_files_and_components_that_are_there() -> None:
-    text = (ROOT / "docs" / "deploy.md").read_text()
-    paths = re.findall(r"infra/kubernetes/[\w./-]*[\w-]", text)
-    assert paths
-    assert [path for path in paths if not (ROOT / path).exists() and "edge3" not in path] == []
-
-
-def test_the_dashboard_shows_metrics_that_there_are() -> None:
-    board = json.loads((FOLDER / "components/service-monitors/central/caravan.json").read_text())
-    sources = "".join(
-        path.read_text() for folder in ("services", "infra") for path in (ROOT / folder).glob("*/*/**/*.py")
-    )
-    for panel in board["panels"]:
-        for target in panel["targets"]:
-            metrics = re.findall(r"\b((?:caravan|shopper|monitor)_\w+)", target["expr"])
-            assert metrics
-            for metric in metrics:
-                assert f'"{re.sub("_bucket$", "", metric)}"' in sources, f"{panel['title']}: {metric}"
 
 
 def test_the_schemas_say_where_they_come_from() -> None:

@@ -150,20 +150,22 @@ def _claims(cluster: Cluster, pod: Mapping[str, Any]) -> set[str]:
     }
 
 
-def secrets(cluster: Cluster) -> set[str]:
-    """Return the secrets that pods need and that no object here brings about."""
-    needed = set()
+def secrets(cluster: Cluster) -> dict[str, set[str]]:
+    """Return the secrets that pods need and that no object here brings about: name → keys."""
+    needed: dict[str, set[str]] = {}
     for _, pod in cluster.pods():
         for volume in pod["spec"].get("volumes", ()):
             if "secret" in volume:
-                needed.add(volume["secret"]["secretName"])
+                items = {item["key"] for item in volume["secret"].get("items", ())}
+                needed.setdefault(volume["secret"]["secretName"], set()).update(items)
         for container in pod["spec"]["containers"]:
             for entry in container.get("env", ()):
                 if "valueFrom" in entry:
-                    needed.add(entry["valueFrom"]["secretKeyRef"]["name"])
+                    source = entry["valueFrom"]["secretKeyRef"]
+                    needed.setdefault(source["name"], set()).add(source["key"])
     made = {user["metadata"]["name"] for user in cluster.of("KafkaUser")}
     made |= {f"{kafka['metadata']['name']}-cluster-ca-cert" for kafka in cluster.of("Kafka")}
-    return needed - made
+    return {name: keys for name, keys in needed.items() if name not in made}
 
 
 def _secrets(cluster: Cluster) -> Iterator[str]:

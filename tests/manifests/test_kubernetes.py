@@ -48,6 +48,14 @@ def test_every_component_is_in_an_overlay() -> None:
     assert components - set().union(*map(folders, OVERLAYS)) == set()
 
 
+@pytest.mark.parametrize("edge", ["edge1", "edge2"])
+def test_an_edge_is_called_the_same_everywhere(edge: str) -> None:
+    cluster = rendered(edge)
+    (site,) = cluster.of("Site")
+    told = {config["data"]["EDGE"] for config in cluster.of("ConfigMap") if "EDGE" in config["data"]}
+    assert told == {site["metadata"]["name"]} == {edge}
+
+
 def test_an_overlay_of_an_edge_is_ten_lines_at_most() -> None:
     for overlay in ("edge1", "edge2"):
         assert len((FOLDER / "overlays" / overlay / "kustomization.yaml").read_text().splitlines()) <= 10

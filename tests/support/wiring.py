@@ -232,9 +232,11 @@ def _scaled(cluster: Cluster) -> Iterator[str]:
     there = offered(cluster)
     for scaled in cluster.of("ScaledObject"):
         for trigger in scaled["spec"]["triggers"]:
-            host, _, port = trigger["metadata"]["bootstrapServers"].partition(":")
-            if int(port) not in there.get(host, set()):
-                yield f"{name_of(scaled)}: {host}:{port} is not there"
+            server = trigger["metadata"]["bootstrapServers"]
+            # Asked from another namespace, so in full.
+            full = re.fullmatch(rf"([\w-]+)\.{scaled['metadata']['namespace']}\.svc:(\d+)", server)
+            if full is None or int(full[2]) not in there.get(full[1], set()):
+                yield f"{name_of(scaled)}: {server} is not there"
 
 
 def _probes(cluster: Cluster) -> Iterator[str]:

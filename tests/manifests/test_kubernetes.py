@@ -7,10 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from caravan import contracts
 from delivery.listener import EventListener
-from support import link, policies
+from support import link, policies, wiring
 from support.manifests import FOLDER, OVERLAYS, invalid
 from support.overlays import EVERY, folders, rendered
 
@@ -22,7 +24,7 @@ def test_every_object_is_valid_by_its_kinds_own_schema(overlay: str) -> None:
 
 @EVERY
 def test_what_one_object_names_another_has(overlay: str) -> None:
-    assert rendered(overlay).faults() == []
+    assert wiring.faults(rendered(overlay)) == []
 
 
 @EVERY
@@ -113,18 +115,37 @@ async def test_the_event_listener_makes_a_run_of_what_delivery_sends() -> None:
         assert (re.fullmatch(rule, edge) is not None) == contracts.is_edge_id(edge)
 
 
-def test_the_pipelines_steps_are_commands_of_the_training_in_their_order() -> None:
+def test_the_pipeline_runs_the_steps_of_the_training_in_their_order_with_options_that_they_have() -> None:
     from training.__main__ import commands  # noqa: PLC0415 - what it imports is large
 
-    known = {
-        command.name or getattr(command.callback, "__name__", "") for command in commands.registered_commands
-    }
-    pipeline = rendered("central").named("Pipeline", "training")
+    group = typer.main.get_command(commands)
+    assert isinstance(group, TyperGroup)
+    cluster = rendered("central")
+    pipeline = cluster.named("Pipeline", "training")
+    task = cluster.named("Task", "training-step")
+    back = cluster.named("Task", "training-rollback")
     assert pipeline is not None
-    steps = [task["name"] for task in pipeline["spec"]["tasks"]]
+    assert task is not None
+    assert back is not None
+    steps = [use["name"] for use in pipeline["spec"]["tasks"]]
     assert steps == ["judge", "acquire", "train", "evaluate", "publish"]
-    assert set(steps) <= known
-    assert [task.get("runAfter") for task in pipeline["spec"]["tasks"]] == [None, *([s] for s in steps[:-1])]
+    assert [use.get("runAfter") for use in pipeline["spec"]["tasks"]] == [None, *([s] for s in steps[:-1])]
+    for use in pipeline["spec"]["tasks"]:
+        given = {param["name"]: param["value"] for param in use["params"]}
+        assert given["step"] == use["name"]
+        # All steps of a run share one directory of the workspace.
+        words = _parsed(task["spec"]["steps"][0], given | {"edge": "edge1", "run": "run-1"})
+        context = group.commands[words[0]].make_context(words[0], words[1:])
+        assert context.params["edge"] == "edge1"
+        assert str(context.params["work"]) == "/data/work/run-1"
+    words = _parsed(back["spec"]["steps"][0], {"edge": "edge1", "to": "1"})
+    context = group.commands[words[0]].make_context(words[0], words[1:])
+    assert (context.params["edge"], context.params["to"]) == ("edge1", 1)
+
+
+def _parsed(step: Any, params: dict[str, str]) -> list[str]:
+    assert step["command"] == ["python", "-m", "training"]
+    return [re.sub(r"\$\(params\.(\w+)\)", lambda found: params[found[1]], word) for word in step["args"]]
 
 
 def test_the_schemas_say_where_they_come_from() -> None:

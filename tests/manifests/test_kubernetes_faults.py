@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from support import link, policies
+from support import link, policies, wiring
+from support.cluster import Cluster
 from support.manifests import Object, invalid
 from support.overlays import changed, rendered
-from support.wiring import Cluster
 
 
 def container(cluster: Cluster, kind: str, name: str) -> Any:
@@ -84,7 +84,7 @@ def _missing_parameter(cluster: Cluster) -> None:
 def test_a_planted_fault_is_named(plant: Callable[[Cluster], None], message: str) -> None:
     cluster = changed("central")
     plant(cluster)
-    assert any(message in fault for fault in cluster.faults()), cluster.faults()
+    assert any(message in fault for fault in wiring.faults(cluster)), wiring.faults(cluster)
 
 
 @pytest.mark.parametrize(

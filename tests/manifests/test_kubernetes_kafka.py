@@ -11,9 +11,9 @@ from delivery.settings import DeliverySettings
 from feeder.settings import FeederSettings
 from monitor.settings import MonitorSettings
 from shopper.settings import ShopperSettings
+from support.cluster import Cluster
 from support.dockerfiles import ROOT
 from support.overlays import rendered
-from support.wiring import Cluster
 
 CENTRAL = pytest.mark.parametrize("overlay", ["central", "full/central", "scaled/central"])
 OF_TOPICS = {

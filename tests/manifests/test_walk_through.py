@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from support import compose
+from support.cluster import Cluster, secrets
 from support.dockerfiles import IMAGES, ROOT
 from support.manifests import invalid
 from support.overlays import NAMES, rendered
-from support.wiring import Cluster, secrets
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 COMPOSE = (ROOT / "infra" / "compose" / "README.md").read_text()

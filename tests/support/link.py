@@ -1,6 +1,6 @@
 """The link between two rendered clusters: whether each routing key has both ends, and leads somewhere."""
 
-from support.wiring import Cluster, ports, selected
+from support.cluster import Cluster, ports, selected
 
 
 def faults(central: Cluster, edge: Cluster) -> list[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.cluster import Cluster
 from support.manifests import FOLDER, OVERLAYS, kustomize, render
-from support.wiring import Cluster
 
 NAMES = [str(path.relative_to(FOLDER / "overlays")) for path in OVERLAYS]
 EVERY = pytest.mark.parametrize("overlay", NAMES)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from support.cluster import Cluster, addresses, environment, ports, selected
 from support.manifests import Object, name_of
-from support.wiring import Cluster, addresses, environment, ports, selected
 
 OUTSIDE = "outside"
 MONITORING = "monitoring"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,71 +11,31 @@ from fastapi.routing import APIRoute
 from caravan import http
 from model_server.settings import PROMETHEUS_PATH
 from support import containers, mosquitto
+from support.cluster import Cluster, addresses, environment, offered, ports, selected
 from support.dockerfiles import IMAGES, ROOT, parse
-from support.manifests import Object, name_of, pod_of
+from support.manifests import name_of
 
-WORKLOADS = ("Deployment", "StatefulSet")
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+METRICS = {"model-server": PROMETHEUS_PATH}
 
 
-SOURCES = ROOT / "infra" / "model-server" / "model_server"
-
-
-def _paths() -> set[str]:
-    """Return what every service answers."""
+@cache
+def paths(image: str) -> set[str]:
+    """Return what an image answers to those who watch over it."""
+    if image == "model-server":  # read, not imported: that would load TensorFlow
+        return set(
+            re.findall(r'"(/v2/health/\w+)"', (ROOT / "infra/model-server/model_server/v2.py").read_text())
+        )
     app = FastAPI()
     http.install(app, {})
     return {route.path for route in app.routes if isinstance(route, APIRoute)}
 
 
-OUR_PATHS = _paths()
-# Read, not imported: that would load TensorFlow.
-PATHS = {"model-server": set(re.findall(r'"(/v2/health/\w+)"', Path(SOURCES, "v2.py").read_text()))}
-METRICS = {"model-server": PROMETHEUS_PATH}
-
-
-class Cluster:
-    """The objects of one rendered overlay, by kind and name."""
-
-    def __init__(self, objects: Iterable[Object]) -> None:
-        self.objects = list(objects)
-
-    def of(self, *kinds: str) -> list[Object]:
-        """Return the objects of some kinds."""
-        return [obj for obj in self.objects if obj["kind"] in kinds]
-
-    def named(self, kind: str, name: str) -> Object | None:
-        """Return one object."""
-        return next((obj for obj in self.of(kind) if obj["metadata"]["name"] == name), None)
-
-    def pods(self) -> Iterator[tuple[Object, Object]]:
-        """Yield each workload with its pod's template; a Task with the pod that it comes to."""
-        for obj in self.of(*WORKLOADS):
-            yield obj, obj["spec"]["template"]
-        for obj in self.of("Task"):
-            yield obj, pod_of(obj)
-
-    def containers(self) -> Iterator[tuple[str, Object, Object]]:
-        """Yield each container with its name in messages and its pod."""
-        for obj, pod in self.pods():
-            for container in pod["spec"]["containers"]:
-                yield f"{name_of(obj)} {container['name']}", container, pod
-
-    def faults(self) -> list[str]:
-        """Say everything that is wrong."""
-        workloads = (
-            _images,
-            _environments,
-            _secrets,
-            _services,
-            _listening,
-            _brokers,
-            _scaled,
-            _probes,
-            _rights,
-        )
-        checks = (*workloads, _addresses, _pipelines, _triggers, _monitors)
-        return [fault for check in checks for fault in check(self)]
+def faults(cluster: Cluster) -> list[str]:
+    """Say everything that is wrong."""
+    pods = (_images, _environments, _secrets, _listening, _brokers, _probes, _rights)
+    checks = (*pods, _services, _scaled, _budgets, _addresses, _pipelines, _triggers, _monitors)
+    return [fault for check in checks for fault in check(cluster)]
 
 
 def _images(cluster: Cluster) -> Iterator[str]:
@@ -96,22 +56,6 @@ def _version(image: str) -> str:
         for pair in step.arguments
     )
     return labels["org.opencontainers.image.version"]
-
-
-def environment(cluster: Cluster, container: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Return what a container is told, secrets as a word, and the ConfigMaps that are missing."""
-    env: dict[str, str] = {}
-    missing = []
-    for source in container.get("envFrom", ()):
-        name = source["configMapRef"]["name"]
-        found = cluster.named("ConfigMap", name)
-        if found is None:
-            missing.append(name)
-        else:
-            env |= found["data"]
-    for entry in container.get("env", ()):
-        env[entry["name"]] = entry.get("value", "secret")
-    return env, missing
 
 
 def _environments(cluster: Cluster) -> Iterator[str]:
@@ -150,24 +94,6 @@ def _claims(cluster: Cluster, pod: Mapping[str, Any]) -> set[str]:
     }
 
 
-def secrets(cluster: Cluster) -> dict[str, set[str]]:
-    """Return the secrets that pods need and that no object here brings about: name → keys."""
-    needed: dict[str, set[str]] = {}
-    for _, pod in cluster.pods():
-        for volume in pod["spec"].get("volumes", ()):
-            if "secret" in volume:
-                items = {item["key"] for item in volume["secret"].get("items", ())}
-                needed.setdefault(volume["secret"]["secretName"], set()).update(items)
-        for container in pod["spec"]["containers"]:
-            for entry in container.get("env", ()):
-                if "valueFrom" in entry:
-                    source = entry["valueFrom"]["secretKeyRef"]
-                    needed.setdefault(source["name"], set()).add(source["key"])
-    made = {user["metadata"]["name"] for user in cluster.of("KafkaUser")}
-    made |= {f"{kafka['metadata']['name']}-cluster-ca-cert" for kafka in cluster.of("Kafka")}
-    return {name: keys for name, keys in needed.items() if name not in made}
-
-
 def _secrets(cluster: Cluster) -> Iterator[str]:
     users = {user["metadata"]["name"] for user in cluster.of("KafkaUser")}
     for where, container, _ in cluster.containers():
@@ -175,21 +101,6 @@ def _secrets(cluster: Cluster) -> Iterator[str]:
         user = env.get("KAFKA_SASL_USERNAME", "secret")
         if user != "secret" and user not in users:
             yield f"{where}: KAFKA_SASL_USERNAME is {user}, and there is no KafkaUser {user}"
-
-
-def ports(pod: Mapping[str, Any]) -> dict[str | int, int]:
-    """Return a pod's ports, by name and by number."""
-    found: dict[str | int, int] = {}
-    for container in pod["spec"]["containers"]:
-        for port in container.get("ports", ()):
-            found |= {port.get("name", port["containerPort"]): port["containerPort"]}
-            found |= {port["containerPort"]: port["containerPort"]}
-    return found
-
-
-def selected(cluster: Cluster, selector: Mapping[str, str]) -> list[Object]:
-    """Return the pods whose labels fit."""
-    return [pod for _, pod in cluster.pods() if selector.items() <= pod["metadata"].get("labels", {}).items()]
 
 
 def _services(cluster: Cluster) -> Iterator[str]:
@@ -239,6 +150,12 @@ def _scaled(cluster: Cluster) -> Iterator[str]:
                 yield f"{name_of(scaled)}: {server} is not there"
 
 
+def _budgets(cluster: Cluster) -> Iterator[str]:
+    for budget in cluster.of("PodDisruptionBudget"):
+        if not selected(cluster, budget["spec"]["selector"]["matchLabels"]):
+            yield f"{name_of(budget)}: its selector fits no workload"
+
+
 def _probes(cluster: Cluster) -> Iterator[str]:
     for where, container, pod in cluster.containers():
         for kind in PROBES:
@@ -248,7 +165,7 @@ def _probes(cluster: Cluster) -> Iterator[str]:
                     yield f"{where}: {kind} asks port {probe[how]['port']}, which it does not have"
             image = containers.image_name(container["image"])
             path = probe.get("httpGet", {}).get("path")
-            if path is not None and image in IMAGES and path not in PATHS.get(image, OUR_PATHS):
+            if path is not None and image in IMAGES and path not in paths(image):
                 yield f"{where}: {kind} asks {path}, which {image} does not answer"
 
 
@@ -272,22 +189,6 @@ def _rights(cluster: Cluster) -> Iterator[str]:
                 yield f"{name_of(obj)} {container['name']}: has no limit of memory"
 
 
-def offered(cluster: Cluster) -> dict[str, set[int]]:
-    """Return what answers in the namespace: host → ports; operators' own Services among them."""
-    found = {
-        service["metadata"]["name"]: {port["port"] for port in service["spec"]["ports"]}
-        for service in cluster.of("Service")
-    }
-    for kafka in cluster.of("Kafka"):
-        listeners = kafka["spec"]["kafka"]["listeners"]
-        found[f"{kafka['metadata']['name']}-kafka-bootstrap"] = {listener["port"] for listener in listeners}
-    for listener in cluster.of("EventListener"):
-        found[f"el-{listener['metadata']['name']}"] = {8080}
-    for listener in cluster.of("Listener"):
-        found.setdefault(listener["spec"]["host"], set()).add(listener["spec"]["port"])
-    return found
-
-
 def _addresses(cluster: Cluster) -> Iterator[str]:
     there = offered(cluster)
     for where, container, pod in cluster.containers():
@@ -300,15 +201,6 @@ def _addresses(cluster: Cluster) -> Iterator[str]:
                 yield f"{where}: {name} names {host}, which nothing here offers"
             elif port not in there[host]:
                 yield f"{where}: {name} names {host}:{port}, and {host} has {sorted(there[host])}"
-
-
-def addresses(env: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
-    """Yield the addresses in an environment: variable, host, port."""
-    for name, value in env.items():
-        for host, port in re.findall(r"(?:^|//|,)([a-z][a-z0-9-]*|127\.0\.0\.1):(\d+)", value):
-            yield name, host, int(port)
-    if "MQTT_HOST" in env:
-        yield "MQTT_HOST", env["MQTT_HOST"], int(env.get("MQTT_PORT", "1883"))
 
 
 def _pipelines(cluster: Cluster) -> Iterator[str]:

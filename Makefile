@@ -64,6 +64,22 @@ clean: ## Stop the stack and remove all that it stored
 demo: setup ## Watch it learn a product that it did not know (your photos: DATA=first.zip NEW=new.zip)
 	@$(STACK) demo $(if $(DATA),--data '$(DATA)') $(if $(NEW),--new '$(NEW)')
 
+# --- other people's brokers and stores --------------------------------------------------------------
+
+ENGINES := infra/local/engines
+
+.PHONY: engines
+engines: $(ENGINES)/kafka/jars $(ENGINES)/versitygw/versitygw ## Fetch Apache Kafka (Maven), build versitygw (Go), for KAFKA=apache S3=versitygw
+
+$(ENGINES)/kafka/jars: $(ENGINES)/kafka/pom.xml
+	@command -v mvn >/dev/null || { echo "KAFKA=apache is fetched with Maven (Debian: apt-get install maven)"; exit 1; }
+	@mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=jars.new
+	@cd $(@D) && rm -rf jars && mv jars.new jars && touch jars
+
+$(ENGINES)/versitygw/versitygw: $(ENGINES)/versitygw/go.mod
+	@command -v go >/dev/null || { echo "S3=versitygw is built with Go 1.25 or later"; exit 1; }
+	@cd $(@D) && go build -o $(@F) github.com/versity/versitygw/cmd/versitygw
+
 # --- TLS and cameras ------------------------------------------------------------------------------
 
 .PHONY: certs
@@ -136,7 +152,7 @@ test-unit: setup ## Run the tests that need no other process
 	@$(BIN)/pytest tests/unit
 
 .PHONY: test-stack
-test-stack: setup ## Run the tests against the embedded stack
+test-stack: setup ## Run the tests against the stack (KAFKA=apache MQTT=mosquitto S3=versitygw)
 	@$(BIN)/pytest tests/stack
 
 .PHONY: test-faults

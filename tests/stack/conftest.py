@@ -19,6 +19,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from botocore.config import Config
 
+from local_stack.engines.engine import PASSWORD, USER
 from local_stack.stack import Stack
 
 
@@ -103,8 +104,8 @@ async def s3() -> AsyncIterator[Callable[[str], Awaitable[Any]]]:
                 "s3",
                 endpoint_url=endpoint,
                 region_name="us-east-1",
-                aws_access_key_id="test",
-                aws_secret_access_key="test-secret",
+                aws_access_key_id=USER,
+                aws_secret_access_key=PASSWORD,
                 config=Config(s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=30),
             )
             return await exits.enter_async_context(client)

@@ -16,11 +16,9 @@ import pytest_asyncio
 from kafka import KafkaConsumer, KafkaProducer
 from onnx import TensorProto as OnnxProto
 from onnx import helper
-from pydantic import SecretStr
 
 from caravan import s3
 from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
-from caravan.settings import S3Address
 from local_stack.photos import render
 from local_stack.stack import Stack
 from shopper.model.stubs import DT_FLOAT, DT_UINT8, PredictionServiceStub, PredictRequest, TensorProto
@@ -102,8 +100,7 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
         Stack(home, parts=("shopper",), environment=settings) as stack,
         httpx.AsyncClient(timeout=SECONDS, trust_env=False) as http,
     ):
-        key = SecretStr("any")
-        bucket = s3.open_bucket(S3Address(stack.url("s3-edge1"), key, key, "us-east-1", None), "production")
+        bucket = s3.open_bucket(stack.s3("s3-edge1"), "production")
         await s3.write(bucket, f"{version_prefix(MODEL, 1)}{ONNX_MODEL}", by_brightness())
         await s3.write(bucket, MODELS_CONFIG, f"model_config_list {{ {CONFIG} }}".encode())
         found = Doors(stack, http)

@@ -15,11 +15,9 @@ import httpx
 import obstore
 import pytest
 from obstore.store import ObjectStore
-from pydantic import SecretStr
 
 from caravan import s3 as store
 from caravan.manifest import File, Manifest
-from caravan.settings import S3Address
 from local_stack.stack import Stack
 
 MODEL = "tea_model_b64"
@@ -62,9 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Files]:
 
 
 def bucket(stack: Stack, part: str, name: str) -> ObjectStore:
-    return store.open_bucket(
-        S3Address(stack.url(part), SecretStr("test"), SecretStr("test"), "us-east-1", None), name
-    )
+    return store.open_bucket(stack.s3(part), name)
 
 
 def ready(stack: Stack) -> ObjectStore:

@@ -14,11 +14,9 @@ import httpx
 import pytest
 from obstore.store import ObjectStore
 from PIL import Image
-from pydantic import SecretStr
 
 from caravan import s3 as store
 from caravan.receipts import Account, Receipt, account, receipt_key
-from caravan.settings import S3Address
 from local_stack.stack import Stack
 
 
@@ -33,8 +31,7 @@ def photos(number: int, item: str = "tea") -> bytes:
 
 
 def bucket(stack: Stack, edge: str) -> ObjectStore:
-    address = S3Address(stack.url("s3-central"), SecretStr("test"), SecretStr("test"), "us-east-1", None)
-    return store.open_bucket(address, f"{edge}-data")
+    return store.open_bucket(stack.s3("s3-central"), f"{edge}-data")
 
 
 async def keys(stack: Stack, edge: str, prefix: str = "") -> list[str]:

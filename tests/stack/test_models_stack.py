@@ -16,10 +16,8 @@ import httpx
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from pydantic import SecretStr
 
 from caravan import s3
-from caravan.settings import S3Address
 from local_stack.samples import apparel
 from local_stack.stack import Stack
 
@@ -132,14 +130,10 @@ async def test_models_that_are_sent_serve_side_by_side(
     # What does not load is said to its sender, and goes nowhere.
     assert broken.status_code == 422
     assert "does not load" in broken.json()["detail"]
-    store = s3.open_bucket(_central(stack), f"{EDGE}-ready")
+    store = s3.open_bucket(stack.s3("s3-central"), f"{EDGE}-ready")
     assert [entry["path"] async for entry in s3.listing(store, "models/broken/")] == []
 
     # Sent again it is the same version.
     again = await doors.send("fashion_classifier", convnet.read_bytes())
     assert (again.status_code, again.json()["version"]) == (200, 1)
     await eventually(doors.manager_knows, 30)
-
-
-def _central(stack: Stack) -> S3Address:
-    return S3Address(stack.url("s3-central"), SecretStr("any"), SecretStr("any"), "us-east-1", None)

@@ -26,11 +26,9 @@ import requests
 from onnx import TensorProto, helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
-from pydantic import SecretStr
 
 from caravan import s3 as store
 from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
-from caravan.settings import S3Address
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
 from local_stack.stack import Stack
@@ -94,10 +92,7 @@ async def shop(certs: Path) -> AsyncIterator[Stack]:
     settings = {"MODELS": json.dumps(MODELS), "WINDOW_SECONDS": "1"}
     parts = ("shopper", "mqtt-tls", "hub")
     async with Stack(certs.parent, parts=parts, tls="on", environment=settings) as stack:
-        key = SecretStr("any")
-        bucket = store.open_bucket(
-            S3Address(stack.url("s3-edge1"), key, key, "us-east-1", None), "production"
-        )
+        bucket = store.open_bucket(stack.s3("s3-edge1"), "production")
         made = {
             "tea_model_b64": model(48, 64, [[-10, 0], [10, 0], [-10, 0]], [0, 0]),
             "fashion_classifier": model(28, 28, [[40, 0]], [-20, 0]),

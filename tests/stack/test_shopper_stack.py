@@ -17,12 +17,10 @@ import obstore
 import pytest
 from obstore.store import ObjectStore
 from PIL import Image
-from pydantic import SecretStr
 
 from caravan import s3 as store
 from caravan.contracts import MANIFEST, MODELS_CONFIG, version_prefix
 from caravan.manifest import Lineage, Manifest
-from caravan.settings import S3Address
 from local_stack.stack import Stack
 
 MODEL = "tea_model_b64"
@@ -90,8 +88,7 @@ GREEN, RED, BLUE, GREY = photo(0, 255, 0), photo(255, 0, 0), photo(0, 0, 255), p
 
 
 def bucket(stack: Stack, name: str, server: str = "s3-edge1") -> ObjectStore:
-    address = S3Address(stack.url(server), SecretStr("test"), SecretStr("test"), "us-east-1", None)
-    return store.open_bucket(address, name)
+    return store.open_bucket(stack.s3(server), name)
 
 
 async def keys(stack: Stack, name: str, server: str = "s3-edge1", prefix: str = "images/") -> list[str]:

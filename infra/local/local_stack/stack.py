@@ -11,6 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import SecretStr
+
+from caravan.settings import S3Address
+from local_stack.engines import choice
+from local_stack.engines.engine import PASSWORD, USER
 from local_stack.errors import StackError
 from local_stack.launch import failed, launch
 from local_stack.launch import stop as stop_home
@@ -26,9 +31,9 @@ _NOTICE_SECONDS = 10.0
 class Stack:
     """A whole stack in processes of its own: `async with Stack(home, edges=("edge1",)) as stack:`.
 
-    All ports are free ones. It ends with this process, in whatever way that ends. Parts have the names that
-    `python -m local_stack status` shows: `feeder`, `kafka`, `shopper-edge1`. It may be used from several
-    event loops, as it holds nothing of one.
+    All ports are free ones, the engines those that KAFKA, MQTT and S3 choose. It ends with this process, in
+    whatever way that ends. Parts have the names that `python -m local_stack status` shows: `feeder`, `kafka`,
+    `shopper-edge1`. It may be used from several event loops, as it holds nothing of one.
 
     Args:
         home: where it keeps data, logs and state; these outlive it.
@@ -51,7 +56,12 @@ class Stack:
         on_change: Callable[[StackState], None] | None = None,
     ) -> None:
         self.settings = StackSettings(
-            home.absolute(), tuple(edges), free_ports=True, only=tuple(parts), tls=tls
+            home.absolute(),
+            tuple(edges),
+            free_ports=True,
+            only=tuple(parts),
+            tls=tls,
+            engines=choice.read(os.environ)[0],
         )
         self._environment = {**os.environ, **(environment or {})}
         self._on_change = on_change
@@ -115,6 +125,10 @@ class Stack:
     def url(self, part: str, which: str | None = None) -> str:
         """The address of an HTTP door: `http://127.0.0.1:<port>`, without a slash at its end."""
         return f"http://127.0.0.1:{self.port(part, which)}"
+
+    def s3(self, part: str) -> S3Address:
+        """How to reach an S3 server: `s3-central`, `s3-edge1`."""
+        return S3Address(self.url(part), SecretStr(USER), SecretStr(PASSWORD), "us-east-1", None)
 
     @property
     def kafka(self) -> str:

@@ -69,6 +69,7 @@ class StackState(BaseModel):
     only: tuple[str, ...] = ()
     tls: Tls = "off"
     certs_dir: Path | None = None
+    engines: dict[str, str] = {}
     failure: str = ""
     parts: list[PartState] = []
 
@@ -85,7 +86,14 @@ class StackState(BaseModel):
     @property
     def settings(self) -> StackSettings:
         """What it was started with, but for the choice of ports."""
-        return StackSettings(self.home, self.edges, only=self.only, tls=self.tls, certs_dir=self.certs_dir)
+        return StackSettings(
+            self.home,
+            self.edges,
+            only=self.only,
+            tls=self.tls,
+            certs_dir=self.certs_dir,
+            engines=self.engines,
+        )
 
     @property
     def ports(self) -> Ports:

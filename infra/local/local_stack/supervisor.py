@@ -55,6 +55,7 @@ async def supervise(
             only=settings.only,
             tls=settings.tls,
             certs_dir=settings.certs_dir,
+            engines=dict(settings.engines),
         )
         try:
             plan = await _plan(settings)

@@ -32,7 +32,11 @@ allow_anonymous false
 password_file {data}/passwords
 acl_file {data}/rights
 """
-TOPICS = ("monitor", "detection/#", "response/detection/#", "apparel_images", "apparel-predict")
+TOPICS = (
+    *("monitor", "detection/#", "response/detection/#", "apparel_images", "apparel-predict"),
+    *("pictures/#", "shades/#"),
+)
+"""What the services may use; any other topic of TENSOR_TOPICS has to be added, as it would elsewhere."""
 RIGHTS = f"user {USER}\n" + "".join(f"topic readwrite {topic}\n" for topic in TOPICS)
 SALT, ITERATIONS = b"a fixed salt", 101
 

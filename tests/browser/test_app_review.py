@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 from caravan import s3
 from local_stack.photos import render
 from support.browser import DESKTOP, PHONE, until
-from support.platform import EDGE, Platform, address, eventually
+from support.platform import EDGE, Platform, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
@@ -78,7 +78,7 @@ async def test_photos_are_labelled_by_keyboard_many_at_once_and_undone(
     await expect(page.locator("#review .tally")).to_contain_text(f"{count}", timeout=15_000)
     learnt = await platform.edge("data", "images/tea-licorice/")
     assert len(learnt) == count
-    data = s3.open_bucket(address(platform.stack, f"s3-{EDGE}"), "data")
+    data = s3.open_bucket(platform.stack.s3(f"s3-{EDGE}"), "data")
     for name in learnt:
         facts = await s3.facts(data, name)
         assert (facts["label"], facts["reviewed-by"], facts["model"]) == (

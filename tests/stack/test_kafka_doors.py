@@ -16,7 +16,7 @@ from caravan.s3 import listing, open_bucket, read
 from caravan.settings import KafkaSettings
 from local_stack.photos import render
 from local_stack.stack import Stack
-from support.platform import EDGE, Platform, address
+from support.platform import EDGE, Platform
 
 LARGEST = 20 * 2**20
 
@@ -119,7 +119,7 @@ async def test_labelled_images_become_training_data_and_one_trigger(private_stac
     letters = await receive(stack, "training-images-dead-letter", 2)
     assert [dict(letter.headers)["dead-letter-code"] for letter in letters] == [b"no-class", b"unknown-edge"]
 
-    store = open_bucket(address(stack, "s3-central"), "edge2-data")
+    store = open_bucket(stack.s3("s3-central"), "edge2-data")
 
     async def books() -> Account:
         keys = [entry["path"] async for entry in listing(store)]

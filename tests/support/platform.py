@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import SecretStr
 
 from caravan import s3
-from caravan.settings import S3Address
 from local_stack.photos import render_zip
 from local_stack.stack import Stack
 
@@ -121,15 +119,15 @@ class Platform:
 
     async def read(self, part: str, bucket: str, key: str) -> bytes:
         """Return an object's content; `part` is `s3-central` or `s3-<edge>`."""
-        return await s3.read(s3.open_bucket(address(self.stack, part), bucket), key)
+        return await s3.read(s3.open_bucket(self.stack.s3(part), bucket), key)
 
     async def forget(self, bucket: str, prefix: str) -> None:
         """Take objects out of a bucket at the edge."""
-        store = s3.open_bucket(address(self.stack, f"s3-{EDGE}"), bucket)
+        store = s3.open_bucket(self.stack.s3(f"s3-{EDGE}"), bucket)
         await s3.delete(store, list(await self.edge(bucket, prefix)))
 
     async def _list(self, part: str, bucket: str, prefix: str) -> dict[str, int]:
-        store = s3.open_bucket(address(self.stack, part), bucket)
+        store = s3.open_bucket(self.stack.s3(part), bucket)
         return {entry["path"]: entry["size"] async for entry in s3.listing(store, prefix)}
 
     # --- photos ---------------------------------------------------------------------------------
@@ -140,12 +138,6 @@ class Platform:
         if not path.exists():
             render_zip(path, {name.replace("_", "-"): count for name, count in classes.items()}, seed)
         return path
-
-
-def address(stack: Stack, part: str) -> S3Address:
-    """Return where an S3 server of the stack is."""
-    key = SecretStr("any")
-    return S3Address(stack.url(part), key, key, "us-east-1", None)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float) -> None:

@@ -169,7 +169,7 @@ test-browser: setup ## Drive the app with Chromium, before the real embedded sta
 	@$(BIN)/pytest tests/browser
 
 .PHONY: screenshots
-screenshots: setup ## Take pictures of every page of the app into docs/screenshots
+screenshots: setup ## Take pictures of every page into docs/screenshots
 	@cd tests && ../$(BIN)/python -m support.screenshots ../docs/screenshots
 
 # --- images and manifests -----------------------------------------------------------------------

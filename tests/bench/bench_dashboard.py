@@ -11,7 +11,6 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -38,7 +37,7 @@ COUNT_FRAMES = """() => {
 
 async def main() -> None:
     """Look at the page when nothing happens, when much does, and afterwards."""
-    table = Table("when", "events/s", "frames/s", "longest frame", "page's heap", "process")
+    table = Table("when", "events/s", "read/s", "frames/s", "longest frame", "page's heap", "process")
     with tempfile.TemporaryDirectory() as folder:
         async with (
             Stack(Path(folder), edges=EDGES, parts=("hub",)) as stack,
@@ -50,11 +49,22 @@ async def main() -> None:
             await page.wait_for_selector("html[data-live]", state="attached")
             cdp = await page.context.new_cdp_session(page)
             await page.evaluate(COUNT_FRAMES)
+            read = 0.0
             for when, events_per_second in (("before", 0), ("during", EVENTS_PER_SECOND), ("after", 0)):
                 await page.evaluate("frames_.length = 0")
                 sent = await _send(stack, events_per_second)
-                row = [f"{sent / SECONDS:,.0f}", *await _frames(page), *await _memory(cdp, http, stack)]
-                table.add_row(when, *row)
+                frames, longest = await _frames(page)
+                metrics = (await http.get(f"{stack.url('hub')}/metrics")).text
+                read_before, read = read, _metric(metrics, "monitor_dashboard_events_total")
+                table.add_row(
+                    when,
+                    f"{sent / SECONDS:,.0f}",
+                    f"{(read - read_before) / SECONDS:,.0f}",
+                    f"{frames:.0f}",
+                    f"{longest:.0f} ms",
+                    f"{await _heap(cdp) / MIB:.1f} MiB",
+                    f"{_metric(metrics, 'process_resident_memory_bytes') / MIB:.0f} MiB",
+                )
     Console().print(table)
 
 
@@ -62,30 +72,36 @@ async def _send(stack: Stack, events_per_second: int) -> int:
     """Write events for some seconds; returns how many."""
     settings = KafkaSettings(kafka_bootstrap_servers=stack.kafka)
     events = [json.dumps({"name": name}).encode() for name in ("zipfile", "zipfile", "pipeline")]
-    each = round(events_per_second * TICK_SECONDS)
     sent = 0
     began = time.monotonic()
     async with kafka.Producer(settings) as producer:
         while (now := time.monotonic()) < began + SECONDS:
-            sends = [producer.send(EDGES[number % 2], events[number % 3]) for number in range(each)]
+            due = round((now - began) * events_per_second)
+            sends = [producer.send(EDGES[number % 2], events[number % 3]) for number in range(sent, due)]
             await asyncio.gather(*sends)
-            sent += each
+            sent = due
             await asyncio.sleep(max(0.0, now + TICK_SECONDS - time.monotonic()))
     return sent
 
 
-async def _frames(page: Page) -> Sequence[str]:
+async def _frames(page: Page) -> tuple[float, float]:
+    """Return frames a second, and the longest time between two, in milliseconds."""
     times: list[float] = await page.evaluate("frames_")
     between = [later - earlier for earlier, later in itertools.pairwise(times)]
-    return f"{1000 * len(between) / sum(between):.0f}", f"{max(between):.0f} ms"
+    return 1000 * len(between) / sum(between), max(between)
 
 
-async def _memory(cdp: CDPSession, http: httpx.AsyncClient, stack: Stack) -> Sequence[str]:
+async def _heap(cdp: CDPSession) -> float:
     await cdp.send("HeapProfiler.collectGarbage")
-    heap = (await cdp.send("Runtime.getHeapUsage"))["usedSize"]
-    metrics = (await http.get(f"{stack.url('hub')}/metrics")).text
-    (resident,) = [line for line in metrics.splitlines() if line.startswith("process_resident_memory_bytes")]
-    return f"{heap / MIB:.1f} MiB", f"{float(resident.split()[1]) / MIB:.0f} MiB"
+    used: float = (await cdp.send("Runtime.getHeapUsage"))["usedSize"]
+    return used
+
+
+def _metric(metrics: str, name: str) -> float:
+    """Return a metric, summed up over its labels."""
+    return sum(
+        float(line.split()[-1]) for line in metrics.splitlines() if line.startswith((f"{name} ", f"{name}{{"))
+    )
 
 
 if __name__ == "__main__":

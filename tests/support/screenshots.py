@@ -1,4 +1,4 @@
-"""Pictures of every page of the app, on a phone and a desktop, light and dark, from a real stack.
+"""Pictures of every page, the app's and the dashboard, light and dark, from a real stack.
 
 cd tests && python -m support.screenshots FOLDER
 """
@@ -20,6 +20,7 @@ from caravan.contracts import DEFAULT_MODEL
 from local_stack.photos import render
 from local_stack.samples.digits import digits, write_zip
 from local_stack.stack import Stack
+from support import dashboard_screenshots
 from support.browser import DESKTOP, PHONE, chromium, draw, executable, live, upright, write_film
 from support.pictures import SCHEMES, small
 from support.platform import EDGE, Platform
@@ -52,11 +53,15 @@ async def main(folder: Path) -> None:
                 for device in DEVICES:
                     for scheme in SCHEMES:
                         await _draw(nobody, url, folder, device, scheme)
+                await dashboard_screenshots.take(nobody, platform, folder)
 
 
 @asynccontextmanager
 async def _platform(scratch: Path) -> AsyncIterator[Platform]:
-    async with Stack(scratch / "home", edges=(EDGE,)) as stack, httpx.AsyncClient(timeout=60) as client:
+    async with (
+        Stack(scratch / "home", edges=(EDGE, dashboard_screenshots.OTHER)) as stack,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
         platform = Platform(stack, client, scratch)
         await platform.upload_until_taken(platform.archive(1, other=80, tea_lemon=40, tea_earl_grey=40))
         await platform.wait_serving(1)

@@ -103,6 +103,14 @@ async def test_the_page_may_load_nothing_from_elsewhere_and_runs_nothing_inline(
             assert (address, (await client.get(address)).status_code) == (address, 200)
 
 
+async def test_the_first_page_asks_for_all_its_modules_at_once() -> None:
+    folder = Path(api.__file__).parent / "web"
+    modules = {path.name for path in folder.glob("*.js")} | {"dom.js"}
+    async with service() as client:
+        preloaded = set(re.findall(r'rel="modulepreload" href="([^"]+)"', (await client.get("")).text))
+    assert preloaded == modules - {"dashboard.js"}
+
+
 async def test_every_module_that_a_page_imports_is_there() -> None:
     folder = Path(api.__file__).parent / "web"
     async with service() as client:

@@ -10,8 +10,8 @@ let ahead = 0;
 export const now = () => Date.now() + ahead;
 
 /** Follow the events for as long as the page is open. */
-export async function connect({ onChange, onFlow, onState, onHolder }) {
-  if (!(await admitted(onHolder))) return;
+export function connect({ onChange, onFlow, onState, onHolder }) {
+  signIn(onHolder);
   const source = new EventSource("dashboard/events");
   source.addEventListener("open", () => onState("Live", "yes"));
   source.addEventListener("snapshot", ({ data }) => {
@@ -27,25 +27,23 @@ export async function connect({ onChange, onFlow, onState, onHolder }) {
   });
   source.addEventListener("error", () => {
     onState("Connection lost; trying again", "no");
-    // A browser comes back by itself, unless it was refused: then whether it is still signed in is asked first.
+    // A browser comes back by itself, unless it was refused.
     if (source.readyState === EventSource.CLOSED) {
       setTimeout(() => connect({ onChange, onFlow, onState, onHolder }), AGAIN_MS);
     }
   });
 }
 
-async function admitted(onHolder) {
+/** Lead who is not known to the login, while the events are asked for. */
+async function signIn(onHolder) {
   try {
     const { needed, holder } = await (await fetch("dashboard/access")).json();
-    if (needed && !holder) {
-      location.replace("login");
-      return false;
-    }
-    if (needed) onHolder(holder);
+    if (!needed) return;
+    if (holder) onHolder(holder);
+    else location.replace("login");
   } catch {
     // The events will tell when the server is back.
   }
-  return true;
 }
 
 function start(snapshot) {

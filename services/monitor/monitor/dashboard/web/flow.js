@@ -108,7 +108,7 @@ function side({ x, y, w, h }, title, kind = "") {
 function box(layer, { x, y, w, h, title }) {
   const sub = svg("text", { class: "sub", x, y: y + 10 });
   const name = svg("text", { class: "name", x, y });
-  const bar = svg("rect", { class: "bar-fill", x: x - w / 2 + 8, y: y + h / 2 - 7, width: 0, height: 3, rx: 1.5 });
+  const bar = svg("rect", { class: "bar-fill", x: x - w / 2 + 8, y: y + h / 2 - 5, width: 0, height: 3, rx: 1.5 });
   const node = svg("g", { class: "node" }, svg("rect", { x: x - w / 2, y: y - h / 2, width: w, height: h, rx: 11 }), name, sub, bar);
   name.textContent = title;
   layer.append(node);

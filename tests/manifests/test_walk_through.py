@@ -22,6 +22,12 @@ def side(letter: str) -> Cluster:
     return rendered(SIDES[letter])
 
 
+@pytest.mark.parametrize("step", re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:], ids=lambda s: str(s[:1]))
+def test_each_step_says_how_to_check_it_and_how_to_take_it_away(step: str) -> None:
+    assert re.search(r"\bcheck\b", step, re.IGNORECASE)
+    assert "Take away" in step
+
+
 def test_the_two_variables_are_the_namespaces_of_the_two_overlays() -> None:
     for letter, overlay in SIDES.items():
         assert f'{letter}="kubectl --context {overlay.rstrip("1")} -n {overlay}"' in PAGE

@@ -116,7 +116,7 @@ async def test_an_answer_leads_to_the_report_of_the_version_that_gave_it(
     await page.get_by_role("button", name=f"tea_model_b64, version {version}").click()
     named = page.get_by_text(f"Version {version}", exact=True)
     row = page.get_by_role("dialog").get_by_role("listitem").filter(has=named)
-    await expect(row).to_contain_text(re.compile(r"gave this answer · .+ · \d+ % of \d+ test photos right"))
+    await expect(row).to_contain_text(re.compile(r"gave this answer · .+ · \d+\s% of \d+ test photos right"))
     async with page.context.expect_page() as opened:
         await row.get_by_role("link", name=f"Report of version {version}").click()
     report = await opened.value
@@ -200,7 +200,7 @@ async def test_an_unknown_tea_is_taught_trained_and_recognised_without_a_reload(
         re.compile(r"\d+ photos sent: \d+ new"), timeout=60_000
     )
     await expect(page.locator("#teach .told")).to_contain_text(
-        re.compile(r"Training… \d+ %"), timeout=LEARN_MS
+        re.compile(r"Training… \d+\s%"), timeout=LEARN_MS
     )
     await expect(page.locator("#teach .told")).to_contain_text(
         re.compile(rf"Version {version + 1} serves now"), timeout=LEARN_MS

@@ -17,6 +17,13 @@ from training.settings import TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = [
+    path
+    for pattern in ("*.md", "docs/*.md", "services/*/README.md", "infra/*/README.md")
+    for path in ROOT.glob(pattern)
+]
+MOST_BYTES_OF_A_PICTURE = 60_000
+BROWSER = ROOT / "tests/browser"
 SHARED = (ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings, EdgeS3Settings, TokenSettings)
 SERVICES: dict[str, type[BaseSettings]] = {
     "services/delivery": DeliverySettings,
@@ -56,9 +63,28 @@ def test_every_make_target_is_in_the_readme_and_the_other_way_round() -> None:
     assert targets - {"help"} == named
 
 
-def test_every_link_in_the_readme_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)", README)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_every_link_leads_somewhere() -> None:
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text())]
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    shown = "".join(page.read_text() for page in PAGES)
+    pictures = list((ROOT / "docs/screenshots").iterdir())
+    assert [picture.name for picture in pictures if f"screenshots/{picture.name}" not in shown] == []
+    assert [picture.name for picture in pictures if picture.stat().st_size > MOST_BYTES_OF_A_PICTURE] == []
+
+
+def test_the_browser_tests_that_the_documentation_names_are_there() -> None:
+    tests = "".join(path.read_text() for path in BROWSER.glob("test_*.py"))
+    named = re.findall(r"`(…[a-z_]+|test_[a-z_]+)…?`", (ROOT / "docs/app.md").read_text())
+    missing = [
+        name
+        for name in named
+        if name.strip("…_") not in tests and not BROWSER.joinpath(f"{name}.py").exists()
+    ]
+    assert named
+    assert missing == []
 
 
 @pytest.mark.parametrize("folder", SERVICES)

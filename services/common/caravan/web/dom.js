@@ -59,7 +59,7 @@ export function dialog(title, ...content) {
   return box;
 }
 
-export const percent = (share) => `${Math.round(share * 100)} %`;
+export const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
 
 /** A time, as people say it: Today, 14:05; or 3 Nov, 14:05. */
 export function when(at) {

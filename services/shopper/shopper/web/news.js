@@ -1,4 +1,6 @@
 // What happens at the edge, as the shopper tells it: training, new versions. One stream for the whole page.
+import { percent } from "./dom.js";
+
 const NAMES = ["pipeline", "training", "model-ready", "model-rejected", "pushmodel"];
 
 export const news = new EventTarget();
@@ -23,7 +25,7 @@ function inWords({ name, stage, progress, version, reason, files }) {
     case "pipeline": return { text: `${files} photos arrived. Training starts…`, share: 0.02 };
     case "training":
       if (stage === "failed") return { text: `Training failed: ${reason}`, share: null, bad: true };
-      return { text: `Training… ${Math.round(progress * 100)} %`, share: progress };
+      return { text: `Training… ${percent(progress)}`, share: progress };
     case "model-ready": return { text: `Version ${version} is trained and on its way to this shop…`, share: 1 };
     case "model-rejected": return { text: `No new version: ${reason}`, share: null, bad: true };
     default: return { text: `Version ${version} serves now.`, share: 1, done: true };

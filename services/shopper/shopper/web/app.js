@@ -2,13 +2,11 @@
 import { call } from "./api.js";
 import * as camera from "./camera.js";
 import { $, toast } from "./dom.js";
-import * as scan from "./scan.js";
 
 const READY_EVERY_MS = 15000;
 const NEWS_MS = 12000;
 const FACTS = "caravan-app";
 const TITLES = { scan: "What does it cost?", teach: "Teach", history: "History", review: "Review" };
-const views = { scan };
 
 let facts = {};
 let view = "scan";
@@ -28,6 +26,9 @@ async function learnFacts() {
 
 // --- views ---------------------------------------------------------------------------------------
 
+/** The module of a view, fetched when it is first asked for. */
+const moduleOf = (name) => import(`./${name}.js`);
+
 async function route() {
   const [, name, wanted] = location.hash.match(/^#(scan|teach|history|review)(?:=(.*))?$/) ?? [null, "scan"];
   const before = view;
@@ -39,16 +40,16 @@ async function route() {
   }
   document.title = `Caravan · ${TITLES[name]}`;
   if (before !== name) {
-    views[before]?.leave?.();
     scrollTo(0, 0);
+    (await moduleOf(before)).leave?.();
   }
-  if (name !== "scan") views[name] ??= await import(`./${name}.js`);
-  if (view === name) await views[name].enter?.(wanted && decodeURIComponent(wanted), facts);
+  const { enter } = await moduleOf(name);
+  if (view === name) await enter?.(wanted && decodeURIComponent(wanted), facts);
 }
 
 // --- the stage -----------------------------------------------------------------------------------
 
-const act = (what, ...values) => views[view]?.[what]?.(...values);
+const act = async (what, ...values) => (await moduleOf(view))[what]?.(...values);
 
 $("start").addEventListener("click", async () => {
   if (await camera.start()) $("shutter").focus({ preventScroll: true });
@@ -102,12 +103,12 @@ async function lookReady() {
   }
 }
 
-function hear({ detail }) {
+async function hear({ detail }) {
   newsUntil = Date.now() + NEWS_MS;
   state(detail.bad ? "no" : detail.done ? "yes" : "busy", detail.text);
   if (!detail.done) return;
   toast(detail.text);
-  scan.lookAgain();
+  (await moduleOf("scan")).lookAgain();
 }
 
 // --- the installed app ---------------------------------------------------------------------------
@@ -142,7 +143,7 @@ lookReady();
 setInterval(() => document.hidden || lookReady(), READY_EVERY_MS);
 performance.mark("interactive"); // what follows waits for the network
 await learnFacts();
-scan.begin(facts);
+(await moduleOf("scan")).begin(facts);
 if (!facts.access?.needed || facts.access.holder) {
   const [courier, { listen, news }] = await Promise.all([import("./courier.js"), import("./news.js")]);
   courier.begin();

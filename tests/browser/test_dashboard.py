@@ -25,6 +25,8 @@ WALL: dict[str, Any] = {
     "has_touch": False,
 }
 LEARN_MS = 180_000
+UPLOADED = 45
+"""Images; as many as no other test sends at once, so that the log names them apart."""
 FIRST_PAGE_BYTES = 100_000
 CAMERA = {"camera": "till-9"}
 
@@ -61,22 +63,23 @@ async def sign_in(page: Page) -> None:
 async def test_the_upload_the_training_and_the_new_version_are_seen_as_they_happen(
     platform: Platform, open_page: Any
 ) -> None:
+    await platform.settled()  # what other tests sent to training has been learnt
     page = await open_page(url=hub(platform), until=LIVE, **WALL)
     await page.evaluate("window.sameAsEver = true")
     version = await platform.serving()
     edge = page.get_by_role("article", name=EDGE)
     await expect(edge.locator(".pair")).to_have_text(f"v{version}")
-    await platform.upload_until_taken(platform.archive(7, tea_licorice=24))
+    await platform.upload_until_taken(platform.archive(7, tea_licorice=UPLOADED))
 
-    await expect(edge).to_contain_text("Stored: 24 images")
+    await expect(edge).to_contain_text(f"Stored: {UPLOADED} images")
     training = edge.get_by_role("progressbar", name=re.compile("^Training"))
     await expect(training).to_have_attribute("aria-valuenow", re.compile(r"^[1-9]\d?$"), timeout=LEARN_MS)
     await expect(edge.locator(".pair b")).to_have_text(f"v{version + 1}", timeout=LEARN_MS)
     await expect(edge).to_contain_text("Training: done")
     happened = page.get_by_role("log").get_by_role("listitem")
     for words in (
-        "24 images stored",
-        "24 images came in; training is asked for",
+        f"{UPLOADED} images stored",
+        f"{UPLOADED} images came in; training is asked for",
         f"version {version + 1} of tea_model_b64 passed the gate and is ready",
         f"serves version {version + 1} of tea_model_b64",
     ):

@@ -13,7 +13,7 @@ from support.browser import LAN_HOST, TOKEN, live
 from support.platform import Platform
 from support.proxy import proxy
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
 async def test_tokens_are_enforced_and_signing_in_opens_the_app(

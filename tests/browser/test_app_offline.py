@@ -8,7 +8,7 @@ from playwright.async_api import expect
 from support.browser import live
 from support.platform import EDGE, Platform, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
 async def test_photos_taken_offline_are_sent_once_when_the_network_is_back(

@@ -9,7 +9,7 @@ from playwright.async_api import expect
 from support.browser import DESKTOP, PHONE, live
 from support.platform import EDGE, Platform
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 FIRST_PAGE_BYTES = 100_000
 

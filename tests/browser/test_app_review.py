@@ -11,7 +11,7 @@ from local_stack.photos import render
 from support.browser import DESKTOP, PHONE, until
 from support.platform import EDGE, Platform, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 CERTAIN = 0.8
 ANSWERS = "unclassified", "valid"

@@ -13,7 +13,7 @@ from support.platform import EDGE, Platform, eventually
 from support.strokes import HANDS, drawn
 
 pytest.importorskip("sklearn")
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300, func_only=True)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 LEARNED = 500
 """Of 1,797: enough to know what people draw."""

@@ -24,7 +24,7 @@ def smooth(picture: bytes, width: int) -> bytes:
 
 
 def small(picture: bytes, width: int) -> bytes:
-    """Return a screenshot as a PNG with a palette, `width` pixels wide: as many colours as fit into its size."""
+    """Return a screenshot as a PNG, `width` pixels wide, with as many colours as fit into `MOST_BYTES`."""
     image = _opened(picture)
     counted = image.getcolors(image.width * image.height) or []
     common = sorted(counted, reverse=True, key=lambda one: one[0])[:FLAT_COLOURS]

@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.async_api import expect
 
 from local_stack.photos import render
-from support.browser import LAN_HOST, TOKEN, live
+from support.browser import LAN_HOST, SIGN_IN, TOKEN, live
 from support.platform import Platform
 from support.proxy import proxy
 
@@ -29,7 +29,7 @@ async def test_tokens_are_enforced_and_signing_in_opens_the_app(
             answer = await platform.client.request(method, f"{shopper}/{path}", content=photo)
             assert (path, answer.status_code) == (path, 401)
 
-    page = await open_page("tea-lemon", f"{shopper}/", until="#login")
+    page = await open_page("tea-lemon", f"{shopper}/", until=SIGN_IN)
     assert page.url == f"{shopper}/login"
     await page.get_by_label("Token").fill("not-the-right-token")
     await page.keyboard.press("Enter")
@@ -64,11 +64,28 @@ async def test_tokens_are_enforced_and_signing_in_opens_the_app(
     await page.wait_for_url(f"{shopper}/login")
 
 
+async def test_a_token_that_is_sent_before_the_page_is_ready_stays_out_of_every_address(
+    open_page: Any, guarded_shopper: str
+) -> None:
+    page = await open_page("", f"{guarded_shopper}/", until=SIGN_IN, service_workers="block")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await page.route("**/login.js", lambda route: route.abort())
+    await page.reload()
+    await page.get_by_label("Token").fill(TOKEN)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Sign in")).to_be_disabled()
+    async with page.expect_navigation():
+        await page.evaluate("document.getElementById('login').submit()")
+    assert page.url == f"{guarded_shopper}/login"
+    assert not [url for url in asked if TOKEN in url]
+
+
 async def test_the_app_works_under_a_path_of_a_proxy_behind_tokens_too(
     open_page: Any, guarded_shopper: str
 ) -> None:
     async with proxy(guarded_shopper, "/a/shop") as url:
-        page = await open_page("tea-lemon", url, until="#login")
+        page = await open_page("tea-lemon", url, until=SIGN_IN)
         assert page.url == f"{url}login"
         await page.get_by_label("Token").fill(TOKEN)
         await page.keyboard.press("Enter")
@@ -99,7 +116,7 @@ async def test_a_phone_in_the_shops_network_needs_no_https_but_for_a_live_camera
     open_page: Any, guarded_shopper: str, picture_file: Any
 ) -> None:
     url = guarded_shopper.replace("127.0.0.1", LAN_HOST) + "/"
-    page = await open_page("", url, until="#login")
+    page = await open_page("", url, until=SIGN_IN)
     assert not await page.evaluate("isSecureContext")
     await page.get_by_label("Token").fill(TOKEN)
     await page.keyboard.press("Enter")

@@ -11,7 +11,7 @@ from caravan import kafka
 from caravan.contracts import dead_letter
 from caravan.settings import KafkaSettings
 from local_stack.photos import render
-from support.browser import PHONE, TOKEN
+from support.browser import PHONE, SIGN_IN, TOKEN
 from support.platform import EDGE, Platform
 from support.proxy import Network, proxy
 
@@ -143,7 +143,7 @@ async def test_tokens_are_asked_for_and_a_proxy_may_show_it_under_a_path(
     for path in ("dashboard/state", "dashboard/events", "hub", "hub/events", f"reports/{EDGE}"):
         assert (path, (await platform.client.get(f"{guarded_hub}/{path}")).status_code) == (path, 401)
     async with proxy(guarded_hub, "/a/wall") as url:
-        page = await open_page(url=url, until="#login", **WALL)
+        page = await open_page(url=url, until=SIGN_IN, **WALL)
         assert page.url == f"{url}login"
         await sign_in(page)
         await page.wait_for_url(url)

@@ -28,6 +28,8 @@ LAN_HOST = "shop.example"
 LAN = f"--host-resolver-rules=MAP {LAN_HOST} 127.0.0.1"
 """A name for this machine that browsers do not trust as they trust localhost."""
 TOKEN = "only-for-the-phone-of-ann"
+SIGN_IN = "#login button:enabled"
+"""What is there once the page of the sign-in can be used."""
 DESKTOP: dict[str, Any] = {
     "viewport": {"width": 1280, "height": 800},
     "device_scale_factor": 1,

@@ -21,7 +21,7 @@ from local_stack.photos import render
 from local_stack.samples.digits import digits, write_zip
 from local_stack.stack import Stack
 from support import dashboard_screenshots
-from support.browser import DESKTOP, PHONE, chromium, draw, executable, live, upright, write_film
+from support.browser import DESKTOP, PHONE, SIGN_IN, chromium, draw, executable, live, upright, write_film
 from support.pictures import SCHEMES, small
 from support.platform import EDGE, Platform
 from support.strokes import drawn
@@ -82,7 +82,7 @@ async def _start(browser: Browser, url: str, folder: Path, device: str, scheme: 
         await page.get_by_text("ready").wait_for()
         await shoot("start")
         await page.goto(f"{url}/login")
-        await page.get_by_label("Token").wait_for()
+        await page.wait_for_selector(SIGN_IN)
         await shoot("login")
         await page.goto(f"{url}/models/{DEFAULT_MODEL}/latest/report")
         await shoot("report")

@@ -1,16 +1,17 @@
 // Signing in: the token goes once, a cookie that scripts cannot read comes back.
 const form = document.getElementById("login");
+const button = form.querySelector("button");
 const fault = document.getElementById("fault");
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const button = form.querySelector("button");
   button.disabled = true;
   fault.textContent = await trouble(form.token.value);
   button.disabled = false;
   if (fault.textContent) form.token.select();
   else location.replace(next());
 });
+button.disabled = false; // before, the browser itself would send the form
 
 /** The page of this app that sent us here; any other address is not followed. */
 function next() {

@@ -96,7 +96,6 @@ function trouble(error) {
 async function showTally() {
   try {
     const { images } = await call("ingestion/counts");
-    training.element.classList.toggle("idle", images === 0);
     tally.replaceChildren(el("span", { class: "big" }, String(images)), el("span", {}, images === 1 ? "photo waits for training" : "photos wait for training"));
   } catch {
     tally.textContent = "How many photos wait for training is not known just now.";

@@ -68,15 +68,20 @@ demo: setup ## Watch it learn a product that it did not know (your photos: DATA=
 
 ENGINES := infra/local/engines
 
-.PHONY: engines
-engines: $(ENGINES)/kafka/jars $(ENGINES)/versitygw/versitygw ## Fetch Apache Kafka (Maven), build versitygw (Go), for KAFKA=apache S3=versitygw
+KAFKA_JARS := $(ENGINES)/kafka/jars
+VERSITYGW := $(ENGINES)/versitygw/versitygw
+CHOSEN := $(if $(KAFKA),$(KAFKA_JARS)) $(if $(S3),$(VERSITYGW))
+FETCHED := $(if $(or $(KAFKA),$(MQTT),$(S3)),$(CHOSEN),$(KAFKA_JARS) $(VERSITYGW))
 
-$(ENGINES)/kafka/jars: $(ENGINES)/kafka/pom.xml
+.PHONY: engines
+engines: $(FETCHED) ## Fetch Apache Kafka and build versitygw, or only those chosen (KAFKA=apache S3=versitygw)
+
+$(KAFKA_JARS): $(ENGINES)/kafka/pom.xml
 	@command -v mvn >/dev/null || { echo "KAFKA=apache is fetched with Maven (Debian: apt-get install maven)"; exit 1; }
 	@mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=jars.new
 	@cd $(@D) && rm -rf jars && mv jars.new jars && touch jars
 
-$(ENGINES)/versitygw/versitygw: $(ENGINES)/versitygw/go.mod
+$(VERSITYGW): $(ENGINES)/versitygw/go.mod
 	@command -v go >/dev/null || { echo "S3=versitygw is built with Go 1.25 or later"; exit 1; }
 	@cd $(@D) && go build -o $(@F) github.com/versity/versitygw/cmd/versitygw
 

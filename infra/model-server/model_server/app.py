@@ -176,6 +176,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # From now on callers wait for an answer, and are not turned away while the doors are made.
+        listener.listen()
     except OSError as exc:
         listener.close()
         raise OSError(f"REST port {port} on {host} is taken: choose another --rest_api_port") from exc

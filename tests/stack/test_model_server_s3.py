@@ -19,6 +19,8 @@ import pytest
 from obstore.store import S3Store
 from onnx import TensorProto, helper
 
+from local_stack.engines.engine import PASSWORD, USER
+
 BUCKET = "production"
 WEED = Path(sys.executable).with_name("weed")
 MAKE_MODELS = """
@@ -148,8 +150,8 @@ def bucket(endpoint: str) -> S3Store:
     return S3Store(
         BUCKET,
         endpoint=f"http://{endpoint}",
-        access_key_id="any",
-        secret_access_key="any",
+        access_key_id=USER,
+        secret_access_key=PASSWORD,
         region="us-east-1",
         client_options={"allow_http": True},
     )

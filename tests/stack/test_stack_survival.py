@@ -17,7 +17,7 @@ READ = 30
 async def test_messages_offsets_and_objects_survive(
     way: str, private_stack: Any, producer: Any, consumer: Any, s3: Any
 ) -> None:
-    stack = await private_stack("kafka", edges=("edge1",))
+    stack = await private_stack("kafka", "s3-central", edges=("edge1",))
     await fill(stack, producer, consumer, s3)
 
     if way == "kill":

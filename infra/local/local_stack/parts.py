@@ -1,8 +1,9 @@
 """The parts of the stack: what runs, with which command, and how to tell that it is ready.
 
 In a command, a value, a probe or a bucket's name, `{edge}` is the edge's name, `{edges}` all of them,
-`{data}` the part's own folder, `{certs}` that of the certificates, `{broker.…}` how the services reach MQTT,
-`{port}` a port of its own and `{part.port}` that of another part (where every edge has one: the same edge's).
+`{data}` the part's own folder, `{certs}` that of the certificates (`{engine_certs}`: of the engines' own),
+`{broker.…}` how the services reach MQTT, `{port}` a port of its own and `{part.port}` that of another part
+(where every edge has one: the same edge's).
 A port is `Port(setting, default)`, moved by 10 for each further edge, or FREE: any free one.
 """
 

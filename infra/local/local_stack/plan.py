@@ -134,6 +134,7 @@ class Plan:
             "edge_names": self.settings.edges,
             "home": home,
             "certs": self.settings.certs,
+            "engine_certs": self.settings.engine_certs,
             "certs_in_url": quote(str(self.settings.certs)),
             "broker": self._broker(neighbours),
             "data": data,

@@ -100,6 +100,11 @@ class StackSettings:
         """Folder of the certificates, whether there are any or not."""
         return self.certs_dir or self.home / "certs"
 
+    @property
+    def engine_certs(self) -> Path:
+        """Folder of the certificates that engines have, whether MQTT's door has any or not."""
+        return self.home / "data" / "certs"
+
     def check(self) -> None:
         """See that what is asked for can be run; make the certificates that an engine needs.
 
@@ -111,7 +116,7 @@ class StackSettings:
         for engine in chosen:
             engine.found()
         if any(engine.certificates for engine in chosen):
-            ensure(self.certs)
+            ensure(self.engine_certs)
         if self.tls != "off" and not complete(self.certs):
             raise StackError(
                 f"MQTT_TLS is {self.tls!r}, but {self.certs} lacks certificates: make certs makes them"

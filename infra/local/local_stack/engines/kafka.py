@@ -32,7 +32,6 @@ controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
-auto.create.topics.enable=false
 log.dirs={data}/log
 message.max.bytes=21037056
 offsets.topic.replication.factor=1
@@ -56,7 +55,7 @@ def _row(part: Part) -> Part:
     return replace(
         part,
         command="{python} -m local_stack.engines.kafka {java} {jars} {data}/setup.properties"
-        " {data}/server.properties {certs}",
+        " {data}/server.properties {engine_certs}",
         ports={**part.ports, "secure": FREE, "controller": FREE, "setup": FREE},
         after=(),
         env={"EDGES": "{edges}"},
@@ -74,7 +73,7 @@ APACHE = Engine(
         "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
         "KAFKA_SASL_USERNAME": USER,
         "KAFKA_SASL_PASSWORD": PASSWORD,
-        "KAFKA_SSL_CA": "{certs}/ca.pem",
+        "KAFKA_SSL_CA": "{engine_certs}/ca.pem",
         "KAFKA_IDEMPOTENCE": "true",
     },
     programs={

@@ -24,9 +24,9 @@ listener {websocket} 127.0.0.1
 protocol websockets
 allow_anonymous true
 listener {mqtts} 127.0.0.1
-cafile {certs}/ca.pem
-certfile {certs}/server.pem
-keyfile {certs}/server.key
+cafile {engine_certs}/ca.pem
+certfile {engine_certs}/server.pem
+keyfile {engine_certs}/server.key
 tls_version tlsv1.2
 allow_anonymous false
 password_file {data}/passwords
@@ -64,7 +64,7 @@ MOSQUITTO = Engine(
         "MQTT_PORT": "{mqtt.mqtts}",
         "MQTT_USERNAME": USER,
         "MQTT_PASSWORD": PASSWORD,
-        "MQTT_TLS_CA": "{certs}/ca.pem",
+        "MQTT_TLS_CA": "{engine_certs}/ca.pem",
         "MQTT_TLS_CERT": "",
         "MQTT_TLS_KEY": "",
     },

@@ -118,7 +118,7 @@ def test_where_tls_is_required_the_services_take_the_door_with_a_certificate(cer
 def test_tls_without_certificates_is_refused_with_what_to_do(tmp_path: Path) -> None:
     settings = StackSettings.read({"CARAVAN_HOME": str(tmp_path), "MQTT_TLS": "required"})
     with pytest.raises(StackError, match="make certs"):
-        settings.check()
+        settings.prepare()
     with pytest.raises(StackError, match="MQTT_TLS"):
         StackSettings.read({"MQTT_TLS": "perhaps"})
 

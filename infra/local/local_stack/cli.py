@@ -150,6 +150,9 @@ def start() -> None:
             _fail(StackError(f"it is running with EDGES={' '.join(old.edges)!r}: stop it first"))
         if old.tls != settings.tls:
             _fail(StackError(f"it is running with MQTT_TLS={old.tls}, not {settings.tls}: stop it first"))
+        if old.engines != settings.engines:
+            has = " ".join(f"{name}={engine}" for name, engine in old.engines.items())
+            _fail(StackError(f"it is running with {has or 'the embedded brokers and stores'}: stop it first"))
         console.print("It is already running.")
         console.print(display.addresses(old))
         return

@@ -105,8 +105,8 @@ class StackSettings:
         """Folder of the certificates that engines have, whether MQTT's door has any or not."""
         return self.home / "data" / "certs"
 
-    def check(self) -> None:
-        """See that what is asked for can be run; make the certificates that an engine needs.
+    def prepare(self) -> None:
+        """See that what is asked for can be run, and make the certificates that an engine needs.
 
         Raises:
             StackError: if it is MQTT with TLS, and the certificates are not there; or an engine is not.

@@ -55,13 +55,16 @@ class Stack:
         tls: Tls = "off",
         on_change: Callable[[StackState], None] | None = None,
     ) -> None:
+        engines, faults = choice.read(os.environ)
+        if faults:
+            raise StackError("\n".join(faults))
         self.settings = StackSettings(
             home.absolute(),
             tuple(edges),
             free_ports=True,
             only=tuple(parts),
             tls=tls,
-            engines=choice.read(os.environ)[0],
+            engines=engines,
         )
         self._environment = {**os.environ, **(environment or {})}
         self._on_change = on_change

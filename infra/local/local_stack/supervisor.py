@@ -71,7 +71,7 @@ async def _plan(settings: StackSettings) -> Plan:
     old = await asyncio.to_thread(read_state, settings.home)
     if old is not None:
         await asyncio.to_thread(sweep, old)
-    await asyncio.to_thread(settings.check)
+    await asyncio.to_thread(settings.prepare)
     plan = Plan(settings, await asyncio.to_thread(plan_ports, settings))
     await asyncio.to_thread(lambda: plan.parts)  # copies the Kafka broker out of its wheel, the first time
     return plan

@@ -1,9 +1,9 @@
 """Apache Kafka in KRaft mode: SASL/SCRAM over TLS and ACLs for the services, a plain door to look in.
 
-    python -m local_stack.engines.kafka JAVA JARS SETUP.PROPERTIES SERVER.PROPERTIES CERTIFICATES PREFIX…
+    python -m local_stack.engines.kafka JAVA JARS DATA CERTIFICATES SETUP_PORT
 
-prepares what the server keeps, the first time, and then becomes the server: so it has one process, which a
-signal reaches.
+prepares what the server keeps, the first time and when there are other edges, and then becomes the server: so
+it has one process, which a signal reaches.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +55,7 @@ SECONDS = 90.0
 def _row(part: Part) -> Part:
     return replace(
         part,
-        command="{python} -m local_stack.engines.kafka {java} {jars} {data}/setup.properties"
-        " {data}/server.properties {engine_certs}",
+        command="{python} -m local_stack.engines.kafka {java} {jars} {data} {engine_certs} {setup}",
         ports={**part.ports, "secure": FREE, "controller": FREE, "setup": FREE},
         after=(),
         env={"EDGES": "{edges}"},
@@ -87,31 +87,28 @@ APACHE = Engine(
 )
 
 
-def main(java: str, jars: str, setup: str, server: str, certificates: str) -> None:
+def main(java: str, jars: str, folder: str, certificates: str, port: str) -> None:
     """Format the log and grant the rights, unless that is done; then become the server."""
     run = (java, *JVM, "-cp", f"{jars}/*")
-    data = Path(server).parent
-    granted = data / "granted"
-    certs = Path(certificates)
+    data, certs, edges = Path(folder), Path(certificates), os.environ["EDGES"]
     keystore = data / "keystore.pem"
     keystore.touch(mode=0o600)
     keystore.write_bytes((certs / "server.key").read_bytes() + (certs / "server.pem").read_bytes())
-    if not granted.exists():
+    granted = data / "granted"
+    if not granted.exists() or granted.read_text() != edges:
+        setup = str(data / "setup.properties")
         scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
         formatting = ("format", "-t", CLUSTER, "-c", setup, "--add-scram", scram, "--ignore-formatted")
         subprocess.run([*run, "kafka.tools.StorageTool", *formatting], check=True)
-        _grant(run, setup)
-        granted.touch()
-    os.execv(java, [*run, "kafka.Kafka", server])
+        _grant(run, setup, f"127.0.0.1:{port}", edges.split())
+        granted.write_text(edges)
+    os.execv(java, [*run, "kafka.Kafka", str(data / "server.properties")])
 
 
-def _grant(run: tuple[str, ...], setup: str) -> None:
+def _grant(run: Sequence[str], setup: str, address: str, edges: Sequence[str]) -> None:
     """Let the services do all they want with their own topics and groups, and nothing with others'."""
-    ours = [*TOPICS, *os.environ["EDGES"].split()]
-    topics = [word for name in ours for word in ("--topic", name)]
+    topics = [word for name in (*TOPICS, *edges) for word in ("--topic", name)]
     groups = [word for name in GROUPS for word in ("--group", name)]
-    listeners = next(line for line in Path(setup).read_text().splitlines() if line.startswith("listeners="))
-    address = listeners.removeprefix("listeners=PLAIN://").partition(",")[0]
     rights = ("--add", "--allow-principal", f"User:{USER}", "--operation", "All")
     running = subprocess.Popen([*run, "kafka.Kafka", setup])
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caravan import s3
+from caravan import s3, trace_files, trace_view
 from caravan.books import read_account
 from caravan.contracts import (
     DATA,
@@ -101,6 +102,33 @@ def write_report(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(found.content)
     typer.echo(file)
+
+
+@commands.command("trace")
+def print_trace(
+    trace: Annotated[str, typer.Argument(help="Its id, or the beginning of it.")] = "",
+    upload: Annotated[str, typer.Option(help="The `batch` of an upload's answer, or its beginning.")] = "",
+    newest: Annotated[
+        bool, typer.Option("--last", help="The last one; so it is where nothing is said.")
+    ] = True,
+) -> None:
+    """Draw what one upload or detection did in all services, out of the local stack's span files.
+
+    They are in `traces/` of CARAVAN_HOME (.caravan), where services run with TRACES=file, as the stack's do.
+    """
+    del newest
+    folder = Path(os.environ.get("CARAVAN_HOME") or ".caravan", "traces")
+    traces = trace_files.read_traces(folder).values()
+    if trace:
+        found = trace_files.of_id(traces, trace)
+    elif upload:
+        found = trace_files.of_upload(traces, upload)
+    else:
+        found = trace_files.last(traces)
+    if found is None:
+        typer.echo(f"no such trace in {folder}, out of {len(traces)}", err=True)
+        raise typer.Exit(1)
+    Console().print(trace_view.draw(found, trace_files.going_on(traces, found)))
 
 
 @contextmanager

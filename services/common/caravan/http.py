@@ -12,9 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from caravan import telemetry
+from caravan import telemetry, tracing
 from caravan.contracts import to_json
 from caravan.errors import BadInput, CaravanError
 from caravan.problems import Problem, problem, problem_of, unexpected
@@ -82,14 +84,30 @@ def decode_json(model: type[M], raw: bytes) -> M:
         raise BadInput(where, status=422) from exc
 
 
+class Traced:
+    """Has a request's spans follow its sender's, where the header `traceparent` names them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http" or not tracing.is_on():
+            await self._app(scope, receive, send)
+        else:
+            with tracing.following(Headers(scope=scope)):
+                await self._app(scope, receive, send)
+
+
 def install(app: FastAPI, checks: Mapping[str, Check]) -> None:
-    """Give an app its error answers, `/healthz`, `/readyz` and `/metrics`.
+    """Give an app its error answers, its place in traces, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
         app: the service's app.
         checks: by name, what `/readyz` asks of each dependency; a check that raises is not ready.
 
     """
+    app.add_middleware(Traced)
 
     @app.exception_handler(CaravanError)
     async def _ours(request: Request, exc: CaravanError) -> Response:

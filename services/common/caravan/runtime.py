@@ -18,6 +18,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from caravan import tracing
 from caravan.settings import ServiceSettings
 from caravan.telemetry import configure_logging
 
@@ -45,6 +46,7 @@ Wire = Callable[[S], AbstractAsyncContextManager[Service]]
 def run(name: str, settings: S, wire: Wire[S]) -> None:
     """Run a service until it is told to stop."""
     configure_logging(settings.log_level, settings.log_format)
+    tracing.start(name, settings)
     try:
         # uvloop where there is one: aiokafka, MQTT and HTTP share this loop.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -55,6 +57,8 @@ def run(name: str, settings: S, wire: Wire[S]) -> None:
         for exc in _leaves(group):
             log.exception("service ends", service=name, exc_info=exc)
         sys.exit(1)
+    finally:
+        tracing.stop()
 
 
 async def _main(name: str, settings: S, wire: Wire[S]) -> None:

@@ -123,10 +123,12 @@ async def create(store: ObjectStore, key: str, content: bytes) -> bool:
     return await _create(store, key, content, None)
 
 
-async def write(store: ObjectStore, key: str, content: bytes) -> None:
+async def write(
+    store: ObjectStore, key: str, content: bytes, attributes: dict[str, str] | None = None
+) -> None:
     """Store content, replacing what was there."""
     with translated(f"write {key}"):
-        await obstore.put_async(store, key, content)
+        await obstore.put_async(store, key, content, attributes=attributes or None)
 
 
 async def read(store: ObjectStore, key: str) -> bytes:

@@ -52,7 +52,18 @@ OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or Non
 KAFKA_FILES = ("KAFKA_SSL_CA", "KAFKA_SSL_CERT", "KAFKA_SSL_KEY")
 
 
-class ServiceSettings(BaseSettings):
+class TraceSettings(BaseSettings):
+    """Where traces go: nowhere, into a file, or to a collector by OTLP over HTTP."""
+
+    traces: Literal["off", "file", "otlp"] = "off"
+    traces_file: OptionalPath = None
+    """Empty: `.caravan/traces/<service>.jsonl`."""
+    traces_per_second: float = Field(default=10.0, gt=0)
+    """Traces that may begin here each second, of each route; one that began elsewhere is gone on with."""
+    otel_exporter_otlp_endpoint: str = Field(default="http://127.0.0.1:4318", pattern=r"^https?://[^\s/]+")
+
+
+class ServiceSettings(TraceSettings):
     """What every service has.
 
     Loopback is the default; in a container `HOST` is 0.0.0.0.

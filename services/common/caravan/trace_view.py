@@ -1,0 +1,105 @@
+"""A trace drawn: the tree of its spans, each with its bar of time, in the colour of its service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from caravan.trace_files import Span, Trace
+
+COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "bright_red", "bright_cyan", "bright_magenta")
+BAR = 32
+"""Columns of the bars."""
+SHOWN = 16
+"""Characters of a long value, as a digest is."""
+UNSHOWN = ("exchange",)
+
+
+def draw(trace: Trace, going_on: Sequence[str] = ()) -> RenderableType:
+    """Draw a trace.
+
+    Args:
+        trace: which one.
+        going_on: ids of traces that answer it along with others.
+
+    """
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(trace.services)}
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("span", no_wrap=True)
+    table.add_column("", width=BAR, no_wrap=True)
+    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column("service", no_wrap=True)
+    table.add_column("", style="dim")
+    for guide, span in _rows(trace.children(), None, ""):
+        colour = colours[span.service]
+        table.add_row(
+            Text.assemble((guide, "dim"), (span.name, "red" if span.error else colour)),
+            Text(_bar(trace, span), colour),
+            lasting(span.ended - span.began),
+            Text(span.service, colour),
+            _facts(span),
+        )
+    notes = [Text(f"goes on in trace {other}", "dim") for other in going_on]
+    return Group(_title(trace), "", table, *notes)
+
+
+def lasting(nanoseconds: int) -> str:
+    """Say how long something took, in three digits or so."""
+    seconds = nanoseconds / 1e9
+    for limit, factor, unit in ((0.0995, 1e3, "ms"), (0.9995, 1e3, "ms"), (99.95, 1, "s")):
+        if seconds < limit:
+            value = seconds * factor
+            return f"{value:.0f} {unit}" if value >= 99.5 else f"{value:.{1 if value >= 9.95 else 2}f} {unit}"  # noqa: PLR2004 - digits
+    return f"{seconds / 60:.1f} min"
+
+
+def _title(trace: Trace) -> Text:
+    spans = len(trace.spans)
+    return Text.assemble(
+        ("trace ", "dim"),
+        (trace.id, "bold"),
+        ("  ", ""),
+        (lasting(trace.ended - trace.began), "bold"),
+        (f"  {spans} span{'s' * (spans > 1)} of {', '.join(trace.services)}", "dim"),
+    )
+
+
+def _rows(
+    children: Mapping[str | None, list[Span]], of: str | None, before: str
+) -> Iterator[tuple[str, Span]]:
+    """Yield each span after its parent, with the lines that lead to it."""
+    mine = children.get(of, [])
+    for number, span in enumerate(mine):
+        is_last = number == len(mine) - 1
+        if of is None:
+            yield "", span
+            yield from _rows(children, span.id, "")
+        else:
+            yield before + ("└─ " if is_last else "├─ "), span
+            yield from _rows(children, span.id, before + ("   " if is_last else "│  "))
+
+
+def _bar(trace: Trace, span: Span) -> str:
+    whole = max(trace.ended - trace.began, 1)
+    start = min(int((span.began - trace.began) / whole * BAR), BAR - 1)
+    end = max(round((span.ended - trace.began) / whole * BAR), start + 1)
+    return " " * start + "━" * (min(end, BAR) - start)
+
+
+def _facts(span: Span) -> Text:
+    shown = {name: _short(value) for name, value in span.facts.items() if name not in UNSHOWN}
+    text = Text("  ".join(f"{name}={value}" for name, value in shown.items()))
+    if span.error:
+        text.append(f"  {span.error}".strip(), "red")
+    if span.links:
+        text.append(f"  also answers {', '.join(map(_short, span.links))}")
+    return text
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]}…"

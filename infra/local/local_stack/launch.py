@@ -25,7 +25,7 @@ PATIENCE = 3
 """How often a part may end while the stack starts, before the start is given up."""
 STOP_SECONDS = 60.0
 _TAIL = 15
-_OURS = ("data", "logs", "run")
+_OURS = ("data", "logs", "run", "traces")
 
 
 @dataclass(frozen=True, slots=True)

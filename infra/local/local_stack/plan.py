@@ -70,7 +70,12 @@ class PlannedPart:
             else {n: os.environ[n] for n in _BASE_ENVIRONMENT if n in os.environ}
         )
         marks = {"CARAVAN_HOME": str(self.context["home"]), "CARAVAN_PART": self.name}
-        return {**beneath, **marks, "PYTHONUNBUFFERED": "1", **self.own_environment}
+        return {**self._traces, **beneath, **marks, "PYTHONUNBUFFERED": "1", **self.own_environment}
+
+    @property
+    def _traces(self) -> dict[str, str]:
+        """Traces go into files, for `caravan trace`, unless the user has another wish."""
+        return {"TRACES": "file", "TRACES_FILE": str(self.context["home"] / "traces" / f"{self.name}.jsonl")}
 
     @property
     def folder(self) -> Path | None:

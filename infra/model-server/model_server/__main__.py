@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+from caravan import tracing
+from caravan.settings import TraceSettings, load
 from caravan.telemetry import configure_logging
 from model_server.settings import SettingsError, read
 
@@ -34,6 +36,7 @@ def main() -> int:
         print(exc, file=sys.stderr)  # noqa: T201 there is no logging yet
         return 2
     configure_logging(settings.log_level, settings.log_format)
+    tracing.start("model-server", load(TraceSettings))
     with _quiet():
         from model_server import app  # noqa: PLC0415 TensorFlow is imported only once the settings are good
     from model_server.errors import ServingError  # noqa: PLC0415 as above
@@ -53,6 +56,7 @@ def main() -> int:
 if __name__ == "__main__":
     # TensorFlow's threads may still be in a request that was abandoned: do not wait for them.
     code = main()
+    tracing.stop()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

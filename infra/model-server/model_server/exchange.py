@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import Request
 from starlette.responses import Response
 
+from caravan import tracing
 from model_server.errors import Code, ServingError, invalid
 from model_server.metrics import Metrics
 from model_server.predict import Core
@@ -55,8 +56,9 @@ class Exchange:
         started = time.monotonic()
         status = Code.OK
         try:
-            async with asyncio.timeout(self._timeout):
-                return await work
+            with tracing.span(api, model=self._core.known_name(model)):
+                async with asyncio.timeout(self._timeout):
+                    return await work
         except TimeoutError as exc:
             status = Code.DEADLINE_EXCEEDED
             raise ServingError(status, "Timed out waiting for notification") from exc

@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from caravan import tracing
 from caravan.errors import BadInput
 from caravan.tokens import Tokens
 from model_server.errors import Code, ServingError
@@ -77,7 +78,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
         started = time.monotonic()
         status = Code.CANCELLED
         try:
-            answer = await work
+            with tracing.following(_carrier(context)), tracing.span(api, model=self._core.known_name(model)):
+                answer = await work
             status = Code.OK
         except ServingError as exc:
             status = exc.code
@@ -88,6 +90,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
             self._metrics.answered(
                 self._core.known_name(model), api, "GRPC", status.name, time.monotonic() - started
             )
+
+
+def _carrier(context: Context) -> dict[str, str]:
+    if not tracing.is_on():
+        return {}
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc] # untyped stubs

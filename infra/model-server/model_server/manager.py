@@ -7,6 +7,7 @@ no version any more, changes nothing: there are never zero versions where there 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from caravan import tracing
 from model_server.errors import Code, ServingError, failed_precondition, invalid, not_found
 from model_server.servable import Servable
 from model_server.sources import Source, SourceError
@@ -179,6 +181,7 @@ class Model:
     async def _load(self, version: Version) -> None:
         version.state = State.LOADING
         label = f"{self.config.name}/{version.number}"
+        began = time.time_ns()
         for attempt in range(self._rules.max_load_retries + 1):
             try:
                 version.path = await version.source.fetch(version.directory)
@@ -194,6 +197,8 @@ class Model:
             else:
                 version.state = State.AVAILABLE
                 log.info("version serves", servable=label)
+                # The source has found out, meanwhile, of which trace the version is a part.
+                tracing.past("load", began, model=self.config.name, version=version.number)
                 break
         if version.servable is None:
             version.state = State.END

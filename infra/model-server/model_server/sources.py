@@ -15,7 +15,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from caravan.contracts import ENTRY_FILES
+from caravan import tracing
+from caravan.contracts import ENTRY_FILES, MANIFEST
 from model_server.errors import Code, ServingError
 from model_server.settings import S3_SCHEME, S3Access
 from model_server.versions import index_versions
@@ -98,7 +99,10 @@ class Bucket:
         return False
 
     async def fetch(self, name: str) -> Path:
-        """Download the version into a new private directory, which `discard` removes."""
+        """Download the version into a new private directory, which `discard` removes.
+
+        The task goes on with the trace that the manifest's metadata name.
+        """
         target = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="model-server-"))
         prefix = f"{self._prefix}/{name}/"
         try:
@@ -122,6 +126,8 @@ class Bucket:
         await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
         written = 0
         answer = await obstore.get_async(self._store, key)
+        if parts == (MANIFEST,):
+            tracing.follow({str(name): str(value) for name, value in answer.attributes.items()})
         with await asyncio.to_thread(file.open, "wb") as out:
             async for chunk in answer.stream(min_chunk_size=4 << 20):
                 written += len(chunk)

@@ -6,6 +6,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from caravan import tracing
 from caravan.errors import BadInput
 from caravan.tokens import Tokens
 from model_server import rest_answer
@@ -69,7 +70,8 @@ class Web:
         try:
             if path not in HEALTH:
                 self._tokens.holder(request.headers.get("authorization"))
-            return await api.answer(request, path)
+            with tracing.following(request.headers):
+                return await api.answer(request, path)
         except BadInput as exc:
             self._metrics.refused(DOOR, exc.reason)
             fault = ServingError(Code.UNAUTHENTICATED, exc.detail)

@@ -1,6 +1,7 @@
 """The pipeline's commands: `python -m training --help`."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import cache
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import typer
 
+from caravan import tracing
 from caravan.contracts import central_buckets, parse_edge
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.runtime import run as serve
@@ -193,6 +195,7 @@ def work_for_listener() -> None:
 def _settings(edge: str) -> TrainingSettings:
     settings = load(TrainingSettings)
     configure_logging(settings.log_level, settings.log_format)
+    tracing.start("training", settings)
     try:
         parse_edge(edge, settings.edges)
     except CaravanError as exc:
@@ -214,13 +217,17 @@ async def _opened(edge: str, work: Path | None) -> AsyncIterator[tuple[Run, Repo
 def _finish(work: Coroutine[Any, Any, None]) -> None:
     """Run a command to its end, and say in one sentence why it could not."""
     try:
-        asyncio.run(work)
+        # As a task of a pipeline it is told by its environment of which trace it is a part.
+        with tracing.following({tracing.TRACEPARENT: os.environ.get("TRACEPARENT", "")}):
+            asyncio.run(work)
     except Transient as exc:
         console.print(f"not now: {exc}")
         raise typer.Exit(AGAIN) from exc
     except Permanent as exc:
         console.print(f"refused: {exc}")
         raise typer.Exit(REFUSED) from exc
+    finally:
+        tracing.stop()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import structlog
 
+from caravan import tracing
 from training.codes import DONE, REFUSED
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ class Children:
             process = await self._start()
         try:
             async with asyncio.timeout(self._seconds):
-                ended = await _told(process, {"edge": edge, "run": run}, heard)
+                ended = await _told(process, {"edge": edge, "run": run} | tracing.headers(), heard)
         except TimeoutError:
             ended = Ended("crashed", f"it took longer than {self._seconds:.0f} s")
         finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from caravan import s3
+from caravan import s3, tracing
 from caravan.contracts import model_rejected_event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
@@ -65,12 +65,15 @@ async def _upload(run: Run, listed: Listed) -> Upload:
 
 async def _judge(run: Run, upload: Upload) -> Verdict:
     facts = {"edge": run.edge, "model": upload.model, "upload": upload.id}
-    try:
-        verdict = await _published(run, upload)
-    except Permanent as exc:
-        verdict = Verdict("rejected", upload.id, None, upload.classes, str(exc), _now())
-        run.announce(model_rejected_event(upload.model, None, str(exc), upload=upload.id))
-    await write_verdict(run.stores.models, upload, verdict)
+    with tracing.span("judge"):
+        tracing.note(**facts)
+        try:
+            verdict = await _published(run, upload)
+        except Permanent as exc:
+            verdict = Verdict("rejected", upload.id, None, upload.classes, str(exc), _now())
+            run.announce(model_rejected_event(upload.model, None, str(exc), upload=upload.id))
+        await write_verdict(run.stores.models, upload, verdict)
+        tracing.note(state=verdict.state)
     log.info("upload judged", state=verdict.state, version=verdict.version, reason=verdict.reason, **facts)
     return verdict
 

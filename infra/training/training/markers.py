@@ -1,7 +1,9 @@
 """Triggers that were accepted, on disk: one small file an edge, gone when a run that covers it ended."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from caravan.errors import Permanent
 from training.stores import read_json, sync_directory, write_json
 
 
@@ -12,9 +14,22 @@ class Markers:
         self._pending = directory / "pending"
         self._aside = directory / "set-aside"
 
-    def add(self, edge: str, event: str) -> None:
-        """Note a trigger; it is on disk when this returns. A later one takes the place of an earlier one."""
-        write_json(self._pending / f"{edge}.json", {"event": event})
+    def add(self, edge: str, event: str, trace: Mapping[str, str] | None = None) -> None:
+        """Note a trigger; it is on disk when this returns. A later one takes the place of an earlier one.
+
+        `trace` is what it carried of its trace.
+        """
+        write_json(
+            self._pending / f"{edge}.json", {"event": event} | ({"trace": dict(trace)} if trace else {})
+        )
+
+    def trace(self, edge: str) -> dict[str, str]:
+        """Return what an edge's trigger carried of its trace; nothing of one that carried none."""
+        try:
+            found = read_json(self._pending / f"{edge}.json").get("trace", {})
+        except Permanent:
+            return {}
+        return {str(name): str(value) for name, value in found.items()}
 
     def pending(self) -> list[tuple[str, str]]:
         """Return the edges that wait for a run, each with its last trigger, the longest waiting first."""

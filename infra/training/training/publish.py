@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from caravan import s3
+from caravan import s3, tracing
 from caravan.contracts import MANIFEST, Event, model_ready_event, model_rejected_event, version_prefix
 from caravan.errors import Permanent
 from caravan.manifest import File, Lineage, Manifest, read_private_key
@@ -104,7 +104,7 @@ async def _write(
         prefix = version_prefix(model, version)
         for file in versions.in_order(whole.files):
             await s3.write(stores.models, prefix + file.path, await read(file))
-        await s3.write(stores.models, prefix + MANIFEST, whole.to_json())
+        await s3.write(stores.models, prefix + MANIFEST, whole.to_json(), tracing.headers())
     return Published(whole, await settle(stores, whole))
 
 

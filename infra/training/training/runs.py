@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import structlog
 from prometheus_client import Counter, Gauge
 
+from caravan import tracing
 from caravan.telemetry import exchange
 from training.children import Ended
 from training.markers import Markers
@@ -80,7 +81,7 @@ class Runs:
     async def accept(self, edge: str, event: str) -> None:
         """Take a trigger: on disk when this returns, run as soon as it is the edge's turn."""
         async with self._on_disk:
-            await asyncio.to_thread(self._markers.add, edge, event)
+            await asyncio.to_thread(self._markers.add, edge, event, tracing.headers())
             self._events[edge] = event
         self._troubles.pop(edge, None)
         self._enqueue(edge)
@@ -90,7 +91,8 @@ class Runs:
         while True:
             edge = await self._next()
             try:
-                with exchange(ROUTE):
+                trace = await asyncio.to_thread(self._markers.trace, edge)
+                with tracing.following(trace), exchange(ROUTE):
                     await self._run(self._current[edge])
             finally:
                 del self._current[edge]
@@ -131,6 +133,7 @@ class Runs:
     async def _run(self, current: Current) -> None:
         edge, run = current.edge, current.run
         ended = await self._runner(edge, run, current.hear)
+        tracing.note(edge=edge, state=ended.state)
         RUNS.labels(edge, ended.state).inc()
         self._last.append(
             {"edge": edge, "run": run, "started": current.started, "ended": _now()} | vars(ended)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import structlog
 
+from caravan import tracing
 from caravan.contracts import Event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
@@ -76,8 +77,10 @@ async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
 
     If a complete version has this data already, its fate is settled: one that passed is brought to `E-ready`.
     """
-    dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
-    settled = None if again else await _settled(run, dataset.digest)
+    with tracing.span("acquire"):
+        dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
+        tracing.note(images=len(dataset.members))
+        settled = None if again else await _settled(run, dataset.digest)
     return await asyncio.to_thread(run.workspace.write_acquired, dataset, settled, again=again)
 
 
@@ -101,7 +104,8 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
         Permanent: if the images are of fewer than two classes.
 
     """
-    return await asyncio.to_thread(_train, run, acquired)
+    with tracing.span("train"):
+        return await asyncio.to_thread(_train, run, acquired)
 
 
 def _train(run: Run, acquired: Acquired) -> Trained:
@@ -133,12 +137,15 @@ def _train(run: Run, acquired: Acquired) -> Trained:
 async def evaluate_step(run: Run, acquired: Acquired) -> Evaluated:
     """FROM model and held-out images → figures, parent, smoke test → TO the verdict and the report."""
     parent, fault = None, ""
-    try:
-        parent = await parents.newest(run.stores.ready, run.settings.model_name, BACKBONE)
-    except Permanent as exc:
-        fault = _not_compared(run, exc)
-    run.progress("evaluate", 0.2)
-    return await asyncio.to_thread(_evaluate, run, acquired, parent, fault)
+    with tracing.span("evaluate"):
+        try:
+            parent = await parents.newest(run.stores.ready, run.settings.model_name, BACKBONE)
+        except Permanent as exc:
+            fault = _not_compared(run, exc)
+        run.progress("evaluate", 0.2)
+        evaluated = await asyncio.to_thread(_evaluate, run, acquired, parent, fault)
+        tracing.note(passed=evaluated.verdict.rejected is None)
+        return evaluated
 
 
 def _evaluate(run: Run, acquired: Acquired, parent: parents.Parent | None, fault: str) -> Evaluated:
@@ -240,7 +247,9 @@ async def publish_step(run: Run, acquired: Acquired) -> Published:
     )
     key = read_key(run.settings.signing_key)
     model, files = run.settings.model_name, run.workspace.files()
-    published = await publish(run.stores, model, acquired.attempt, files, lineage, key=key)
+    with tracing.span("publish", model=model):
+        published = await publish(run.stores, model, acquired.attempt, files, lineage, key=key)
+        tracing.note(version=published.manifest.version)
     run.announce(outcome_event(published.manifest))
     run.progress("publish", 1)
     return published

@@ -10,7 +10,7 @@ from typing import Self
 
 from obstore.store import ObjectStore
 
-from caravan import s3
+from caravan import s3, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, VersionKey, version_prefix
 from caravan.errors import Permanent, Transient
 from caravan.manifest import File, Manifest
@@ -74,11 +74,14 @@ def in_order(files: tuple[File, ...]) -> list[File]:
 
 
 async def copy(source: ObjectStore, target: ObjectStore, manifest: Manifest) -> None:
-    """Copy a whole version into another bucket, verifying every byte, the manifest last."""
+    """Copy a whole version into another bucket, verifying every byte, the manifest last.
+
+    Who finds it there goes on with the current trace, by the manifest's metadata.
+    """
     prefix = version_prefix(manifest.model, manifest.version)
     for file in in_order(manifest.files):
         await s3.write(target, prefix + file.path, await read_verified(source, manifest, file))
-    await s3.write(target, prefix + MANIFEST, manifest.to_json())
+    await s3.write(target, prefix + MANIFEST, manifest.to_json(), tracing.headers())
 
 
 @dataclass(frozen=True)

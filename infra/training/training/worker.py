@@ -1,6 +1,7 @@
 """A run in a process of its own: TensorFlow lives and dies here, not in the listener.
 
-The process makes itself ready and waits on standard input for one line, `{"edge": …, "run": …}`.
+The process makes itself ready and waits on standard input for one line, `{"edge": …, "run": …}`,
+perhaps with the `traceparent` of the trace that it belongs to.
 What happens goes to standard output as lines of JSON. Standard input that ends means that the parent is gone,
 by whatever signal: then so is this process.
 """
@@ -13,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from caravan import tracing
 from caravan.errors import Permanent, Transient
 from caravan.settings import load
 from caravan.telemetry import configure_logging
@@ -31,6 +33,7 @@ def main() -> NoReturn:
     say = _Say()
     settings = load(TrainingSettings)
     configure_logging(settings.log_level, settings.log_format)
+    tracing.start("training", settings)
     # A cold start: images are acquired while TensorFlow loads. A warm one: it is loaded when the job comes.
     with ThreadPoolExecutor(1) as pool:
         embedder = pool.submit(load_embedder)
@@ -39,7 +42,9 @@ def main() -> NoReturn:
             os._exit(DONE)
         die_with_parent()
         job = json.loads(line)
-        code = asyncio.run(_run(settings, str(job["edge"]), str(job["run"]), embedder, say))
+        with tracing.following(job):
+            code = asyncio.run(_run(settings, str(job["edge"]), str(job["run"]), embedder, say))
+        tracing.stop()
         # Not by way of the interpreter's end: that would wait for TensorFlow to finish loading.
         sys.stderr.flush()
         os._exit(code)

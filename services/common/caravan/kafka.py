@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, Self
 
 import structlog
@@ -22,7 +22,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from caravan import telemetry
+from caravan import telemetry, tracing
 from caravan.contracts import dead_letter
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.settings import KafkaSettings
@@ -34,6 +34,8 @@ CONNECT_SECONDS = 5
 JOIN_SECONDS = 30
 """A broker may hold a group back for its members before; the embedded one takes up to 20 s."""
 POLL_SECONDS = 1.0
+LAG_SECONDS = 2.0
+"""Between two looks at how far behind a consumer is; nothing is sent for it."""
 ROOM_BYTES = 64 * 1024
 """Beyond the largest message: a dead letter is what could not be handled, and the reason."""
 SMALL_BYTES = 16 * 1024
@@ -117,7 +119,7 @@ class Producer:
         try:
             async with asyncio.timeout(self._settings.kafka_request_seconds + CONNECT_SECONDS):
                 client = await self._started()
-                await client.send_and_wait(topic, value, key=key, headers=raw_headers(headers or {}))
+                await client.send_and_wait(topic, value, key=key, headers=_traced(raw_headers(headers or {})))
         except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
             message = f"a message of {len(value or b'')} bytes is more than Kafka takes here"
             raise Permanent(message) from exc
@@ -180,12 +182,43 @@ async def consumer(settings: KafkaSettings, topic: str, *, group: str) -> AsyncI
     try:
         async with asyncio.timeout(settings.kafka_request_seconds + JOIN_SECONDS):
             await client.start()
-        yield client
+        async with lag_told(client, group):
+            yield client
     except (KafkaError, TimeoutError, OSError) as exc:
         message = f"Kafka consumer of {topic}: {exc!r}"
         raise Transient(message) from exc
     finally:
         await client.stop()
+
+
+@asynccontextmanager
+async def lag_told(client: AIOKafkaConsumer, group: str) -> AsyncIterator[None]:
+    """Keep the metric `caravan_kafka_lag` of a consumer, by what the broker says along with its messages."""
+    shown: set[TopicPartition] = set()
+
+    async def tell() -> None:
+        while True:
+            ends = {partition: client.highwater(partition) for partition in client.assignment()}
+            for partition in shown - ends.keys():
+                telemetry.KAFKA_LAG.remove(group, partition.topic, partition.partition)
+            shown.intersection_update(ends)
+            for partition, end in ends.items():
+                if end is not None:
+                    with suppress(KafkaError, TimeoutError):
+                        async with asyncio.timeout(LAG_SECONDS):
+                            lag = max(0, end - await client.position(partition))
+                        telemetry.KAFKA_LAG.labels(group, partition.topic, partition.partition).set(lag)
+                        shown.add(partition)
+            await asyncio.sleep(LAG_SECONDS)
+
+    teller = asyncio.create_task(tell(), name="kafka-lag")
+    try:
+        yield
+    finally:
+        teller.cancel()
+        await asyncio.wait([teller])
+        for partition in shown:
+            telemetry.KAFKA_LAG.remove(group, partition.topic, partition.partition)
 
 
 async def batches(client: AIOKafkaConsumer, *, most: int = 500) -> AsyncIterator[Batch]:
@@ -245,6 +278,22 @@ def raw_headers(headers: Headers | RawHeaders) -> list[tuple[str, bytes | None]]
     if isinstance(headers, Mapping):
         return [(name, text.encode()) for name, text in headers.items()]
     return list(headers)
+
+
+def _traced(headers: RawHeaders) -> RawHeaders:
+    """Add the current trace, unless the message comes from one already."""
+    if any(name == tracing.TRACEPARENT for name, _ in headers):
+        return headers
+    return [*headers, *raw_headers(tracing.headers())]
+
+
+def trace_of(record: ConsumerRecord) -> dict[str, str]:
+    """Return what a message says of its trace, for `tracing.following`."""
+    return {
+        name: value.decode("latin-1")
+        for name, value in record.headers
+        if name == tracing.TRACEPARENT and value
+    }
 
 
 def plain_headers(record: ConsumerRecord) -> list[tuple[str, bytes | None]]:

@@ -95,11 +95,13 @@ class Mqtt:
             self._outbox.get_nowait()
             telemetry.BEST_EFFORT_FAILURES.labels("monitor").inc()
         self._outbox.put_nowait(to_json(event))
+        telemetry.MQTT_OUTBOX.set(self._outbox.qsize())
 
     async def drain(self, topic: str) -> NoReturn:
         """Publish the outbox in order; to be run as a task."""
         while True:
             event = await self._outbox.get()
+            telemetry.MQTT_OUTBOX.set(self._outbox.qsize())
             with telemetry.best_effort("monitor"):
                 await self.publish(topic, event)
 

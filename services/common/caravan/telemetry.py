@@ -14,6 +14,8 @@ from typing import TextIO, cast
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from caravan import tracing
+
 log = structlog.get_logger()
 
 EXCHANGES = Counter("caravan_exchanges_total", "Messages that a route has finished", ["route", "outcome"])
@@ -27,6 +29,13 @@ DEAD_LETTERS = Counter("caravan_dead_letters_total", "Messages put aside", ["rou
 DEAD_LETTERS_WITHOUT_VALUE = Counter(
     "caravan_dead_letters_without_value_total", "Messages put aside that were too large to be kept", ["route"]
 )
+KAFKA_LAG = Gauge(
+    "caravan_kafka_lag", "Messages that a consumer has not taken yet", ["group", "topic", "partition"]
+)
+MQTT_OUTBOX = Gauge("caravan_mqtt_outbox_messages", "Events that wait for the MQTT broker")
+CIRCUIT_OPEN = Gauge(
+    "caravan_circuit_open", "Whether a dependency is spared for a while, having failed", ["dependency"]
+)
 REFUSALS = Counter("caravan_refusals_total", "Input sent back to its sender", ["door", "reason"])
 """`door` is a method and a path (`POST /detection`), or a route's id where there is no path."""
 
@@ -39,7 +48,7 @@ def configure_logging(level: str, log_format: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [_trace_ids, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if log_format == "json"
         else [
             # The plain trace: a pretty one shows local variables, and secrets among them.
@@ -60,6 +69,11 @@ def configure_logging(level: str, log_format: str) -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
+def _trace_ids(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event.update(tracing.ids())
+    return event
+
+
 class _StandardError(io.TextIOBase):
     """Standard error as it is when a line is written: a progress bar takes its place, to stay below."""
 
@@ -71,13 +85,18 @@ class _StandardError(io.TextIOBase):
 
 
 @contextmanager
-def exchange(route: str) -> Iterator[str]:
-    """Count and time one message on a route, and name both in its log lines; yields the exchange's id."""
+def exchange(route: str, *, begins_trace: bool = True) -> Iterator[str]:
+    """Count and time one message on a route, and name both in its log lines; yields the exchange's id.
+
+    It is a span of the current trace, or begins one, unless `begins_trace` is off: for what the system tells
+    itself.
+    """
     exchange_id = uuid.uuid4().hex[:12]
     began = time.perf_counter()
     with (
         structlog.contextvars.bound_contextvars(route=route, exchange=exchange_id),
         IN_FLIGHT.labels(route).track_inprogress(),
+        tracing.span(route, begins=begins_trace, exchange=exchange_id),
     ):
         try:
             yield exchange_id

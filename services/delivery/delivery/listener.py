@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from caravan import tracing
 from caravan.errors import Permanent, Transient
 
 ANSWER_SECONDS = 10.0
@@ -26,7 +27,9 @@ class EventListener:
 
         """
         try:
-            answer = await self._client.post(self._url, json={"id-edge": edge}, timeout=ANSWER_SECONDS)
+            answer = await self._client.post(
+                self._url, json={"id-edge": edge}, headers=tracing.headers(), timeout=ANSWER_SECONDS
+            )
         except httpx.HTTPError as exc:
             message = f"the EventListener at {self._url} does not answer: {exc!r}"
             raise Transient(message) from exc

@@ -7,14 +7,17 @@ from typing import NoReturn, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer
+from prometheus_client import Gauge
 
-from caravan import telemetry
+from caravan import telemetry, tracing
 from caravan.contracts import is_edge_id
 from caravan.errors import Permanent, Transient
-from caravan.kafka import PutAside
+from caravan.kafka import PutAside, trace_of
 from delivery.triggers import Trigger, Triggers
 
 log = structlog.get_logger()
+
+WAITING = Gauge("caravan_triggers_waiting", "Edges whose trigger waits for the EventListener")
 
 ROUTE = "trigger-pipeline"
 POLL_SECONDS = 1.0
@@ -47,16 +50,21 @@ async def trigger_pipeline(
                 triggers.add(edge, record, clock())
             else:
                 await put_aside(record, "the value is not an edge id", "not-an-edge")
+        WAITING.set(len(triggers.waiting))
         due = triggers.due(clock())
         for trigger in due:
             await _deliver(trigger, listener, put_aside, triggers)
+        WAITING.set(len(triggers.waiting))
         if (batch or due) and not triggers.waiting:
             await source.commit()
 
 
 async def _deliver(trigger: Trigger, listener: Listener, put_aside: PutAside, triggers: Triggers) -> None:
     try:
-        with telemetry.exchange(ROUTE):
+        with tracing.following(trace_of(trigger.latest)), telemetry.exchange(ROUTE):
+            tracing.note(edge=trigger.edge, joined=trigger.count)
+            for trace in trigger.joined:
+                tracing.link(trace)
             event = await listener.start_run(trigger.edge)
             log.info("run asked for", edge=trigger.edge, joined=trigger.count, event_id=event)
     except Transient as exc:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import ConsumerRecord
 
+from caravan.kafka import trace_of
 from caravan.retry import pause
+
+LINKS = 20
+"""Traces of joined messages that are remembered."""
 
 
 @dataclass(slots=True)
@@ -16,6 +22,7 @@ class Trigger:
     Attributes:
         edge: its id.
         latest: the last of the messages that asked for it.
+        joined: traces of those before, the last few.
         count: how many messages asked.
         due: when to try (again).
         failures: tries that failed.
@@ -27,6 +34,7 @@ class Trigger:
     due: float
     count: int = 1
     failures: int = 0
+    joined: deque[Mapping[str, str]] = field(default_factory=lambda: deque(maxlen=LINKS))
 
 
 @dataclass(slots=True)
@@ -46,6 +54,7 @@ class Triggers:
         if (trigger := self.waiting.get(edge)) is None:
             self.waiting[edge] = Trigger(edge, record, due=now + self.coalesce)
         else:
+            trigger.joined.append(trace_of(trigger.latest))
             trigger.latest = record
             trigger.count += 1
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import obstore
 from obstore.exceptions import PreconditionError
 from obstore.store import ObjectStore
 
-from caravan import s3
-from caravan.contracts import MODELS
+from caravan import s3, tracing
+from caravan.contracts import MANIFEST, MODELS
 from caravan.errors import CaravanError, Transient
 from caravan.retry import retried
 from edge_manager.streams import PIECE, piece
@@ -60,6 +60,14 @@ class Central:
         """
         key = offered.ref.key(file.path)
         return b"".join([content async for content in self.pieces(key, file.size, file.e_tag)])
+
+    async def trace(self, offered: Offered) -> dict[str, str]:
+        """Return what the metadata of a version's manifest say of the trace that made it; maybe nothing."""
+        if not tracing.is_on():
+            return {}
+        with suppress(CaravanError, FileNotFoundError):
+            return await s3.facts(self._store, offered.ref.key(MANIFEST))
+        return {}
 
     async def open(self, offered: Offered, file: Listed) -> Readable:
         """Open a file for reading anywhere in it, from a thread; a large one is not held in memory."""

@@ -39,6 +39,8 @@ class Loading:
         before: how the server had failed on this number before it came; that failure is not this one's.
         since: clock time from which the server has answered without having it; None while it is away.
         unknown_since: the same, from which it has answered that it knows no version of the model at all.
+        copied: time at which it was there (nanoseconds since 1970), if this process copied it.
+        trace: of the copy, to which the wait for the server belongs.
 
     """
 
@@ -47,6 +49,8 @@ class Loading:
     before: State | None = None
     since: float | None = None
     unknown_since: float | None = None
+    copied: int = 0
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

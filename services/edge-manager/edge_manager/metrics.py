@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge
 SERVING = Gauge(
     "caravan_serving_version", "Newest version that the model server answers with; 0 for none", ["model"]
 )
+INFO = Gauge("caravan_model_info", "The version that serves; always 1", ["model", "version"])
 READY = Gauge(
     "caravan_ready_version",
     "Newest version that central offers and that was not refused; 0 for none",

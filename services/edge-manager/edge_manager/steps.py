@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import structlog
 
-from caravan import retry
+from caravan import retry, tracing
 from caravan.contracts import model_rejected_event, pushmodel_event
 from caravan.errors import Transient
 from caravan.telemetry import exchange
@@ -106,7 +108,8 @@ async def bring(edge: Edge, name: str) -> None:
         for offered in worth_a_look(model.offered, above=model.newest, refused=edge.records.fingerprints):
             verdict: Verdict | None = await _judge(edge, offered)
             if isinstance(verdict, Complete):
-                verdict = await _copy(edge, verdict)
+                with tracing.following(await edge.central.trace(offered)):
+                    verdict = await _copy(edge, verdict)
             if verdict is None:
                 break
             if isinstance(verdict, Refused):
@@ -155,6 +158,7 @@ async def _copy(edge: Edge, version: Complete) -> Refused | None:
     await edge.records.reconsider(ref)
     model.loading = Loading(ref.version, version.fingerprint, await _failure_before(edge, ref))
     with exchange(ROUTE):
+        tracing.note(model=ref.model, version=ref.version)
         log.info("version on its way", model=ref.model, version=ref.version, files=len(version.files) + 1)
         for sink in edge.sinks:
             if model.held[sink.name].get(ref.version):
@@ -166,6 +170,7 @@ async def _copy(edge: Edge, version: Complete) -> Refused | None:
                 return Refused("content", str(exc))
             model.held[sink.name][ref.version] = True
             log.info("version copied", model=ref.model, version=ref.version, sink=sink.name, bytes=copied)
+        model.loading.copied, model.loading.trace = time.time_ns(), tracing.headers()
     return None
 
 
@@ -210,14 +215,13 @@ async def confirm(edge: Edge, name: str) -> None:
         if edge.server_fault is None:
             log.warning("the model server is away; it is waited for", error=str(exc))
         edge.server_fault = str(exc)
-        model.serving, model.loading.since, model.loading.unknown_since = 0, None, None
-        metrics.SERVING.labels(name).set(0)
+        model.loading.since, model.loading.unknown_since = None, None
+        _is_serving(name, model, 0)
         return
     if edge.server_fault is not None:
         log.info("the model server answers again")
         edge.server_fault = None
-    model.serving = max((v for v, state in states.items() if state.is_available), default=0)
-    metrics.SERVING.labels(name).set(model.serving)
+    _is_serving(name, model, max((v for v, state in states.items() if state.is_available), default=0))
     if version == 0:
         return
     if not states:
@@ -232,6 +236,17 @@ async def confirm(edge: Edge, name: str) -> None:
         fault, fingerprint = _load_fault(edge, model.loading, state), _fingerprint(model, ref)
         if fault is not None and fingerprint is not None:
             await _refuse(edge, ref, fingerprint, Refused("load", fault))
+
+
+def _is_serving(name: str, model: Model, version: int) -> None:
+    """Note which version serves, 0 for none."""
+    if version != model.serving:
+        if model.serving:
+            metrics.INFO.remove(name, str(model.serving))
+        if version:
+            metrics.INFO.labels(name, str(version)).set(1)
+    model.serving = version
+    metrics.SERVING.labels(name).set(version)
 
 
 def _is_unknown(edge: Edge, name: str, loading: Loading) -> None:
@@ -272,6 +287,11 @@ async def _serves(edge: Edge, ref: Ref, states: dict[int, State]) -> None:
     if ref not in edge.announced:
         edge.post(pushmodel_event(ref.model, ref.version))
         edge.announced.add(ref)
+        loading = edge.models[ref.model].loading
+        if loading is not None and loading.trace:
+            tracing.past(
+                "until it serves", loading.copied, loading.trace, model=ref.model, version=ref.version
+            )
         log.info("version serves", model=ref.model, version=ref.version)
     in_use = {version for version, state in states.items() if state.name not in UNUSED}
     model = edge.models[ref.model]

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
+from prometheus_client import Gauge
 
 from feeder.checks import Batch, Labelled
+
+GATHERED = Gauge("caravan_feeder_gathered_images", "Images from Kafka that wait for their batch")
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class Gathering:
         gathered.images.append(image)
         gathered.size += image.size
         gathered.first.setdefault(partition, offset)
+        self._tell()
         self.passed(partition, offset)
 
     def passed(self, partition: TopicPartition, offset: int) -> None:
@@ -83,6 +87,10 @@ class Gathering:
     def fed(self, gathered: Gathered) -> None:
         """Forget a batch: it is safe."""
         del self._waiting[gathered.edge]
+        self._tell()
+
+    def _tell(self) -> None:
+        GATHERED.set(sum(len(gathered.images) for gathered in self._waiting.values()))
 
     def to_commit(self) -> Mapping[TopicPartition, int]:
         """Return, of the partitions where that has moved, the offset before which everything is safe."""

@@ -10,7 +10,7 @@ from typing import NoReturn
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from caravan import telemetry
+from caravan import telemetry, tracing
 from caravan.contracts import TRIGGER
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.kafka import Headers, PutAside
@@ -77,7 +77,9 @@ async def zip_upload(
     """
     with telemetry.exchange(ROUTE):
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
-            batch = await checks.sort_out(zipped.file, zipped.sha256, zipped.size)
+            tracing.note(edge=edge, batch=zipped.sha256, bytes=zipped.size)
+            with tracing.span("check"):
+                batch = await checks.sort_out(zipped.file, zipped.sha256, zipped.size)
             return await feed(edge, batch, buckets=buckets, sender=sender, retry_seconds=retry_seconds)
 
 
@@ -119,6 +121,7 @@ async def kafka_intake(
 async def _feed_due(gathering: Gathering, now: float, feed: Feed) -> None:
     for gathered in gathering.due(now):
         with telemetry.exchange(KAFKA_INTAKE):
+            tracing.note(edge=gathered.edge)
             await _feed_gathered(gathered, feed)
         gathering.fed(gathered)
 
@@ -144,9 +147,10 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
     """
     if not batch.images:
         raise NothingToStore(batch)
-    receipt = await buckets.begin(edge, batch)
-    async with zipfile_events(sender, edge) as one_stored:
-        placed = await buckets.store(edge, batch, one_stored)
+    with tracing.span("store", images=len(batch.images)):
+        receipt = await buckets.begin(edge, batch)
+        async with zipfile_events(sender, edge) as one_stored:
+            placed = await buckets.store(edge, batch, one_stored)
     stored = sum(image.outcome == "stored" for image in placed)
     fed = Fed(edge, batch.id, stored, len(placed) - stored, batch.ignored, batch.rejected)
 
@@ -156,11 +160,13 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
         "duplicates": str(fed.duplicates),
         "files": str(fed.stored + fed.duplicates),
     }
-    await retried(lambda: _trigger(sender, edge, headers), to="kafka", within=retry_seconds)
+    with tracing.span("trigger"):
+        await retried(lambda: _trigger(sender, edge, headers), to="kafka", within=retry_seconds)
     await buckets.finish(receipt, batch, placed)
     await tell_pipeline(sender, edge, files=len(placed))
 
     counts = {"stored": stored, "duplicates": fed.duplicates, "rejected": len(fed.rejected)}
+    tracing.note(**counts)
     log.info("batch fed", edge=edge, batch=batch.id, bytes=batch.size, ignored=fed.ignored, **counts)
     return fed
 
@@ -187,11 +193,15 @@ async def model_upload(
     """
     with telemetry.exchange(MODEL_ROUTE):
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
-            checked = await checks.check(model, classes, zipped)
-            upload, verdict = await buckets.keep(edge, checked, zipped.file)
+            tracing.note(edge=edge, model=model, batch=zipped.sha256, bytes=zipped.size)
+            with tracing.span("check"):
+                checked = await checks.check(model, classes, zipped)
+            with tracing.span("store"):
+                upload, verdict = await buckets.keep(edge, checked, zipped.file)
         facts = {"model": model, "upload": upload.id}
         if verdict is None:
-            await retried(lambda: _trigger(sender, edge, facts), to="kafka", within=retry_seconds)
+            with tracing.span("trigger"):
+                await retried(lambda: _trigger(sender, edge, facts), to="kafka", within=retry_seconds)
             await tell_model(sender, edge, upload)
         log.info("model taken in", edge=edge, bytes=upload.size, is_new=verdict is None, **facts)
         return upload, verdict

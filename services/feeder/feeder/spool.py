@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from prometheus_client import Gauge
 
+from caravan import tracing
 from caravan.errors import BadInput, Unavailable
 
 SPOOLED = Gauge("caravan_feeder_spool_bytes", "Bytes of ZIPs that are being taken in")
@@ -75,13 +76,14 @@ class Spool:
         file = await asyncio.to_thread(self._open, declared or 0)
         try:
             digest = hashlib.sha256()
-            async with aclosing(_blocks(body, self._limits.idle_seconds)) as blocks:
-                async for block in blocks:
-                    self._admit(written + len(block), len(block))
-                    self.used += len(block)
-                    written += len(block)
-                    SPOOLED.set(self.used)
-                    await asyncio.to_thread(self._write, file, digest, block)
+            with tracing.span("receive"):
+                async with aclosing(_blocks(body, self._limits.idle_seconds)) as blocks:
+                    async for block in blocks:
+                        self._admit(written + len(block), len(block))
+                        self.used += len(block)
+                        written += len(block)
+                        SPOOLED.set(self.used)
+                        await asyncio.to_thread(self._write, file, digest, block)
             yield Spooled(file, written, digest.hexdigest())
         finally:
             self.used -= written

@@ -119,7 +119,8 @@ async def reader(
         history.starts(starts, ends)
         for partition in partitions:
             client.seek(partition, history.next(partition))
-        yield client
+        async with kafka.lag_told(client, group=""):
+            yield client
     except (KafkaError, TimeoutError, OSError) as exc:
         message = f"Kafka consumer of {', '.join(topics)}: {exc!r}"
         raise Transient(message) from exc

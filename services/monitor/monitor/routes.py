@@ -69,7 +69,7 @@ async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> No
     """
     async for batch in batches:
         for partition, records in batch.items():
-            with telemetry.exchange(HUB):
+            with telemetry.exchange(HUB, begins_trace=False):
                 found = await asyncio.to_thread(_read, records)
             for record, message in zip(records, found, strict=True):
                 if isinstance(message, BadInput):
@@ -103,7 +103,7 @@ async def dashboard(batches: AsyncIterable[Batch], history: History, state: Dash
     """
     async for batch in batches:
         for partition, records in batch.items():
-            with telemetry.exchange(DASHBOARD):
+            with telemetry.exchange(DASHBOARD, begins_trace=False):
                 for record in records:
                     source.take(state, record, DASHBOARD, history)
             metrics.DASHBOARD_EVENTS.labels(partition.topic).inc(len(records))
@@ -129,7 +129,7 @@ async def _publish(events: Sequence[bytes], publish: Callable[[str, bytes], Awai
         for error in filter(None, ends):
             raise error
 
-    with telemetry.exchange(BRIDGE):
+    with telemetry.exchange(BRIDGE, begins_trace=False):
         await retried(once, to="mqtt", within=MQTT_AWAY_SECONDS)
 
 

@@ -9,6 +9,7 @@ IMAGES_KEPT = Counter("shopper_images_kept_total", "Images made durable", ["buck
 IMAGES_PUSHED = Counter("shopper_images_pushed_total", "Training images sent to the feeder", ["outcome"])
 IMAGES_REVIEWED = Counter("shopper_images_reviewed_total", "Images that people decided", ["outcome"])
 OVERLOAD = Counter("shopper_overload_total", "Messages turned away because too many wait", ["door"])
+MQTT_WAITING = Gauge("shopper_mqtt_waiting", "Messages from MQTT that wait to be classified")
 SPOOL_IMAGES = Gauge("shopper_spool_images", "Images that wait on disk for the object store")
 SPOOL_BYTES = Gauge("shopper_spool_bytes", "Bytes that wait on disk for the object store")
 CATALOGUE_PRODUCTS = Gauge("shopper_catalogue_products", "Products of the catalogue in force")

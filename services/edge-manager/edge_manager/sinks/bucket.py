@@ -10,8 +10,8 @@ from contextlib import suppress
 import obstore
 from obstore.store import ObjectStore
 
-from caravan import s3
-from caravan.contracts import ENTRY_FILES, MODELS, MODELS_CONFIG, PRODUCTION
+from caravan import s3, tracing
+from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, MODELS_CONFIG, PRODUCTION
 from edge_manager import models_config
 from edge_manager.sinks import Held
 from edge_manager.streams import PIECE, piece
@@ -87,7 +87,10 @@ class BucketSink:
         key = ref.key(path)
         with s3.translated(f"write {key}"):
             if size <= PART:
-                await obstore.put_async(self._store, key, b"".join([content async for content in pieces]))
+                content = b"".join([content async for content in pieces])
+                # By the manifest's metadata a model server that reads S3 goes on with the trace.
+                attributes = (tracing.headers() if path == MANIFEST else None) or None
+                await obstore.put_async(self._store, key, content, attributes=attributes)
             else:
                 await obstore.put_async(
                     self._store, key, pieces, chunk_size=PART, max_concurrency=PARTS_AT_ONCE

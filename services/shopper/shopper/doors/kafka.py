@@ -12,10 +12,10 @@ import structlog
 from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from caravan import telemetry
+from caravan import telemetry, tracing
 from caravan.contracts import to_json
 from caravan.errors import BadInput, CaravanError, Permanent, Transient
-from caravan.kafka import Batch, PutAside, RawHeaders, header
+from caravan.kafka import Batch, PutAside, RawHeaders, header, trace_of
 from caravan.problems import Problem, problem_of, unexpected
 from caravan.retry import retried
 from shopper.doors.http import Detect
@@ -137,7 +137,7 @@ class KafkaDoor:
     async def _outcome(self, record: ConsumerRecord) -> Outcome:
         try:
             async with self._places:
-                with telemetry.exchange(DETECT_KAFKA):
+                with tracing.following(trace_of(record)), telemetry.exchange(DETECT_KAFKA):
                     sender = sender_of(record)
                     image = record.value or b""
                     answer = await retried(

@@ -17,7 +17,7 @@ from shopper.doors.codecs import Codec
 from shopper.doors.http import SMALL_BODY, Detect
 from shopper.doors.topics import Topics
 from shopper.images.budget import MemoryBudget
-from shopper.metrics import OVERLOAD
+from shopper.metrics import MQTT_WAITING, OVERLOAD
 from shopper.ports import Sender
 
 log = structlog.get_logger()
@@ -93,6 +93,7 @@ class MqttDoor:
             self._turn_away(request, problem(503, "too many images at once: try again", reason="overloaded"))
         else:
             self._requests.put_nowait(request)
+            MQTT_WAITING.set(self._requests.qsize())
 
     async def serve(self) -> NoReturn:
         """Answer messages; to be run as a task."""
@@ -115,6 +116,7 @@ class MqttDoor:
     async def _work(self) -> NoReturn:
         while True:
             request = await self._requests.get()
+            MQTT_WAITING.set(self._requests.qsize())
             try:
                 answer = await self._answer(request)
             finally:

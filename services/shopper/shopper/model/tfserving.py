@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import structlog
 
+from caravan import tracing
 from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
 from caravan.retry import retried
 from shopper import metrics
@@ -187,7 +188,8 @@ class TfServing:
         began = clock()
         tensor = await self._preparing.tensor(image, plan.form)
         prepared = clock()
-        response = await self._call(self._predictions.Predict, plan.request(tensor), self._within)
+        with tracing.span("predict", model=self._model):
+            response = await self._call(self._predictions.Predict, plan.request(tensor), self._within)
         return _Asked(plan, response, prepared - began, clock() - prepared)
 
     async def _planned(self) -> Plan:
@@ -218,7 +220,8 @@ class TfServing:
     async def _call(self, method: Any, request: Any, within: float) -> Any:
         async def attempt() -> Any:
             try:
-                return await method(request, timeout=within, metadata=self._metadata)
+                metadata = (*self._metadata, *tracing.headers().items())
+                return await method(request, timeout=within, metadata=metadata)
             except grpc.aio.AioRpcError as exc:
                 # The one status that says: the call was not served, and may be next time.
                 if exc.code() is grpc.StatusCode.UNAVAILABLE:

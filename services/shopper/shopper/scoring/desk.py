@@ -189,7 +189,7 @@ class ScoringDesk:
         batch = await self.on_disk(Journal.oldest, SENT_AT_ONCE, BYTES_AT_ONCE)
         if not batch:
             return 0
-        with telemetry.exchange(routes.EDGE_METRICS):
+        with telemetry.exchange(routes.EDGE_METRICS, begins_trace=False):
             ends = await asyncio.gather(*map(self._sent, batch), return_exceptions=True)
             sent = [message.number for message, end in zip(batch, ends, strict=True) if end is None]
             await self.on_disk(Journal.remove, sent)

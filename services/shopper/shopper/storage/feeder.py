@@ -9,6 +9,7 @@ from typing import IO
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from caravan import tracing
 from caravan.errors import Refused, Transient
 
 TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
@@ -78,7 +79,11 @@ class FeederClient:
                 response = await self._client.put(
                     f"{self._url}/zip",
                     params={"edgeId": self._edge},
-                    headers={"Content-Type": "application/zip", "Content-Length": str(size)},
+                    headers={
+                        "Content-Type": "application/zip",
+                        "Content-Length": str(size),
+                        **tracing.headers(),
+                    },
                     content=_chunks(archive),
                     timeout=TIMEOUT,
                 )

@@ -17,6 +17,7 @@ from caravan import s3
 from caravan.contracts import image_key
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
+from caravan.telemetry import CIRCUIT_OPEN
 from shopper import metrics
 from shopper.ports import Capture
 from shopper.storage.spool import Spool
@@ -82,8 +83,10 @@ class ImageKeeper:
                     await self._put(capture)
             except (Transient, Permanent, TimeoutError) as exc:
                 self._away_until = clock() + AWAY_SECONDS
+                CIRCUIT_OPEN.labels("s3").set(1)
                 log.warning("object store away, images go to the spool", error=str(exc) or repr(exc))
             else:
+                CIRCUIT_OPEN.labels("s3").set(0)
                 metrics.IMAGES_KEPT.labels(capture.bucket, "store").inc()
                 return
         await self._spool.add(capture)
@@ -103,6 +106,7 @@ class ImageKeeper:
                 name, capture = await self._spool.oldest()
                 await self._put(capture)
                 self._away_until = 0.0
+                CIRCUIT_OPEN.labels("s3").set(0)
                 await self._spool.remove(name)
                 if not len(self._spool):
                     log.info("spool is empty again")

@@ -15,7 +15,7 @@ from typing import IO, Any, NoReturn, Protocol
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import s3
+from caravan import s3, tracing
 from caravan.contracts import IMAGES, REJECTED
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.retry import pause
@@ -91,6 +91,7 @@ class TrainingPush:
         self._max_images = max_images
         self._callers: list[asyncio.Future[dict[str, Any]]] = []
         self._called = asyncio.Event()
+        self._trace: dict[str, str] = {}
 
     async def __call__(self) -> dict[str, Any]:
         """Push what there is; `{"status": "done" | "empty" | "queued", …}`, queued if the link is down.
@@ -102,6 +103,7 @@ class TrainingPush:
         """
         caller: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._callers.append(caller)
+        self._trace = tracing.headers()
         self._called.set()
         return await caller
 
@@ -120,6 +122,7 @@ class TrainingPush:
     async def _round(self) -> bool:
         """Serve those who have called by now; tell whether nothing is left to do."""
         callers, self._callers = self._callers, []
+        trace, self._trace = self._trace, {}
         try:
             if callers:
                 await self._write_wish()
@@ -129,7 +132,8 @@ class TrainingPush:
             _fail(callers, exc)
             return False
         try:
-            outcome: Account | Permanent = await self._push()
+            with tracing.following(trace), tracing.span("push"):
+                outcome: Account | Permanent = await self._push()
         except Transient as exc:
             log.warning("push put off", error=str(exc))
             _answer(callers, {"status": "queued"})

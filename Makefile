@@ -121,7 +121,7 @@ EDGE ?= edge1
 MODEL ?= tea_model_b64
 AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 
-.PHONY: account replay report rollback
+.PHONY: account replay report rollback trace
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
 
@@ -130,6 +130,9 @@ replay: setup ## Send a topic's dead letters on their way again (TOPIC=trigger)
 
 report: setup ## Write a version's training report to a file (EDGE=edge1 MODEL=tea_model_b64 VERSION=3)
 	@$(AS_STACK) caravan report $(MODEL) $(if $(VERSION),--version $(VERSION)) $(if $(OUT),--out '$(OUT)')
+
+trace: setup ## Draw what the last upload or detection did in all services (TRACE=id UPLOAD=batch)
+	@$(BIN)/python -m caravan trace $(TRACE) $(if $(UPLOAD),--upload $(UPLOAD),$(if $(TRACE),,--last))
 
 rollback: setup ## Serve an older version again, as a new one (EDGE=edge1 MODEL=tea_model_b64 TO=1)
 	@$(AS_STACK) training rollback --edge $(EDGE) --model $(MODEL) \

@@ -1,4 +1,6 @@
-"""Shared by the model server's tests: small SavedModels, and the real server on free ports in a thread."""
+"""Shared: the spans that a test makes; for the model server's tests small SavedModels, and the real server
+on free ports in a thread.
+"""
 
 # ruff: noqa: PLC0415 TensorFlow is imported by those tests alone that need it: it takes seconds.
 
@@ -15,6 +17,11 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from caravan import tracing
 
 Traced = TypeVar("Traced", bound=Callable[..., Any])
 Serve = Callable[..., "ModelServer"]
@@ -83,6 +90,16 @@ def _start(
     for model, version in (wait or {}).items():
         server.wait_for(model, version)
     return server
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    """Trace during a test; what ended is in `spans.get_finished_spans()`."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use(provider)
+    yield exporter
+    tracing.stop()
 
 
 @pytest.fixture(scope="session")

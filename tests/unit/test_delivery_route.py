@@ -1,11 +1,13 @@
 """delivery: what becomes of the triggers on Kafka."""
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import httpx
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from caravan.errors import Permanent, Transient
 from delivery.listener import EventListener
@@ -22,7 +24,7 @@ def record(value: bytes | None, offset: int) -> ConsumerRecord:
 class Source:
     """A consumer that hands out the batches it was given, then nothing."""
 
-    def __init__(self, *batches: list[bytes | None]) -> None:
+    def __init__(self, *batches: list[bytes | ConsumerRecord | None]) -> None:
         self.batches = list(batches)
         self.offset = 0
         self.commits: list[int] = []
@@ -32,7 +34,10 @@ class Source:
             await asyncio.sleep(timeout_ms / 1000)
             return {}
         values = self.batches.pop(0)
-        records = [record(value, self.offset + i) for i, value in enumerate(values)]
+        records = [
+            value if isinstance(value, ConsumerRecord) else record(value, self.offset + i)
+            for i, value in enumerate(values)
+        ]
         self.offset += len(records)
         return {PARTITION: records}
 
@@ -105,6 +110,31 @@ async def test_triggers_that_come_while_the_listener_is_away_join_the_waiting_on
     await run_until(lambda: bool(source.commits), source, listener, aside)
     assert listener.asked == ["edge1", "edge1"]
     assert source.commits == [3]
+
+
+def traced(number: int, offset: int) -> ConsumerRecord:
+    header = ("traceparent", f"00-{number:032x}-00f067aa0ba902b7-01".encode())
+    return ConsumerRecord("trigger", 0, offset, 0, 0, None, b"edge1", None, 0, 5, (header,))
+
+
+async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_others(
+    spans: InMemorySpanExporter,
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(202, json={"eventID": "an-id"})
+
+    source = Source([traced(7, 0), traced(8, 1), traced(9, 2)])
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        listener = EventListener(client, "http://listener/")
+        await run_until(lambda: bool(source.commits), source, listener, Aside())  # type: ignore[arg-type]
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.context.trace_id) == ("trigger-pipeline", 9)
+    assert [link.context.trace_id for link in span.links] == [7, 8]
+    assert asked[0].headers["traceparent"] == f"00-{9:032x}-{span.context.span_id:016x}-01"
+    assert json.loads(asked[0].content) == {"id-edge": "edge1"}
 
 
 async def test_what_the_listener_refuses_is_put_aside_with_the_reason_and_the_rest_goes_on() -> None:

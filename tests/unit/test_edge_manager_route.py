@@ -18,6 +18,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from obstore.store import LocalStore, MemoryStore, ObjectStore
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import REGISTRY
 
 import edge_manager.central
 import edge_manager.sinks.bucket
@@ -290,6 +292,40 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 # --- the main job -------------------------------------------------------------------------------
+
+
+async def test_a_version_brings_its_trace_to_the_edge_until_it_serves(
+    world: World, spans: InMemorySpanExporter
+) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    key = f"models/{MODEL}/1/manifest.json"
+    whole = world.publish(1)
+    obstore.put(world.central, key, whole["manifest.json"], attributes={"traceparent": parent})
+    await world.rounds()
+    copied, waited = spans.get_finished_spans()
+    assert (copied.name, waited.name) == ("model-sync", "until it serves")
+    assert {f"{span.context.trace_id:032x}" for span in (copied, waited)} == {parent[3:35]}
+    assert waited.parent is not None
+    assert waited.parent.span_id == copied.context.span_id
+    assert dict(waited.attributes or {}) == {"model": MODEL, "version": 1}
+    if "bucket" in world.kind:
+        facts = dict(obstore.get(world.production, key).attributes)
+        assert facts == {"traceparent": f"{parent[:36]}{copied.context.span_id:016x}-01"}
+
+
+async def test_the_version_that_serves_is_shown_as_a_metric(world: World) -> None:
+    def shown(version: int) -> float | None:
+        return REGISTRY.get_sample_value("caravan_model_info", {"model": MODEL, "version": str(version)})
+
+    world.publish(1)
+    await world.rounds()
+    assert (shown(1), shown(2)) == (1, None)
+    world.publish(2)
+    await world.rounds()
+    assert (shown(1), shown(2)) == (None, 1)
+    world.server.is_away = True
+    await world.rounds(1)
+    assert (shown(1), shown(2)) == (None, None)
 
 
 async def test_a_version_is_copied_whole_and_announced_once_it_answers(world: World) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from obstore.store import MemoryStore, ObjectStore
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
 from pydantic import SecretStr
 
@@ -148,6 +149,24 @@ async def test_every_image_is_stored_and_training_is_triggered(door: Door) -> No
     assert await s3.read(door.stores["edge1"], "images/tea/a.jpg") == photo(1)
     assert await s3.read(door.stores["edge1"], "images/tea/b.jpg") == photo(2)
     assert await door.keys("edge2") == []
+
+
+async def test_an_upload_goes_on_with_its_senders_trace_in_a_few_spans(
+    door: Door, spans: InMemorySpanExporter
+) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    photos = zipped(*((f"images/tea/{n}.jpg", photo(n)) for n in range(40)))
+    answer = await door.http.put(
+        "/zip", params={"edgeId": "edge1"}, content=photos, headers={"traceparent": parent}
+    )
+    found = {span.name: span for span in spans.get_finished_spans()}
+    assert set(found) == {"zip-upload", "receive", "check", "store", "trigger"}
+    assert len(spans.get_finished_spans()) == len(found)
+    assert {f"{span.context.trace_id:032x}" for span in found.values()} == {parent[3:35]}
+    whole = found.pop("zip-upload")
+    assert {span.parent.span_id for span in found.values() if span.parent} == {whole.context.span_id}
+    facts = dict(whole.attributes or {})
+    assert (facts["edge"], facts["batch"], facts["stored"]) == ("edge1", answer.json()["batch"], 40)
 
 
 async def test_events_come_in_order_and_the_trigger_carries_its_facts(door: Door) -> None:

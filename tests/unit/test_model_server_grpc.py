@@ -9,6 +9,7 @@ import grpc
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -69,6 +70,14 @@ def test_predict_answers_typed_values_and_the_effective_model_spec(predictions: 
     assert [dim.size for dim in answer.outputs["y"].tensor_shape.dim] == [3]
     spec = answer.model_spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("half", 1, "serving_default")
+
+
+def test_a_call_goes_on_with_its_callers_trace(predictions: Any, spans: InMemorySpanExporter) -> None:
+    metadata = (("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),)
+    predictions.Predict(predict_request("half", x=[1.0]), timeout=10, metadata=metadata)
+    (span,) = spans.get_finished_spans()
+    assert (span.name, f"{span.context.trace_id:032x}") == ("Predict", metadata[0][1][3:35])
+    assert dict(span.attributes or {}) == {"model": "half"}
 
 
 def test_an_output_filter_chooses_outputs(predictions: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
 
 from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
@@ -89,6 +90,7 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         self.delay = 0.0
         self.status_error: grpc.StatusCode | None = None
         self.asked: list[Any] = []
+        self.traceparent = ""
         self.metadata_calls = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -104,6 +106,7 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
         await self._let_in(request, context)
+        self.traceparent = str(dict(context.invocation_metadata()).get("traceparent", ""))
         self.asked.append(request)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -242,6 +245,22 @@ async def test_concurrent_images_are_on_their_way_at_once(model: ModelServer, cl
     model.delay = 0.2
     await asyncio.gather(*(classifier.classify(b"image") for _ in range(16)))
     assert model.most_at_once > 8
+
+
+async def test_the_model_server_is_told_of_the_trace(
+    model: ModelServer, classifier: TfServing, spans: InMemorySpanExporter
+) -> None:
+    await classifier.classify(b"image")
+    (span,) = spans.get_finished_spans()
+    assert (span.name, dict(span.attributes or {})) == ("predict", {"model": "tea_model_b64"})
+    assert model.traceparent.startswith(f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-")
+
+
+async def test_without_tracing_the_model_server_is_told_nothing(
+    model: ModelServer, classifier: TfServing
+) -> None:
+    await classifier.classify(b"image")
+    assert model.traceparent == ""
 
 
 async def test_a_new_version_is_asked_for_its_signatures(model: ModelServer, classifier: TfServing) -> None:

@@ -155,12 +155,12 @@ async def test_killed_between_any_two_writes_it_is_the_same_version_in_the_end(
     upload = await site.send(SAVED)
     left, write = passing, s3.write
 
-    async def counted(store: Any, key: str, content: bytes) -> None:
+    async def counted(store: Any, key: str, content: bytes, *more: Any) -> None:
         nonlocal left
         if not left:
             raise Transient("killed")
         left -= 1
-        await write(store, key, content)
+        await write(store, key, content, *more)
 
     monkeypatch.setattr(s3, "write", counted)
     for _ in range(8):

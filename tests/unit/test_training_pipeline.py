@@ -170,12 +170,12 @@ async def test_a_run_killed_while_it_publishes_is_finished_by_the_next(
     await site.upload("red-box", "other")
     left = passing
 
-    async def write(store: Any, key: str, content: bytes) -> None:
+    async def write(store: Any, key: str, content: bytes, *more: Any) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise Transient("killed")
-        await real(store, key, content)
+        await real(store, key, content, *more)
 
     real: Callable[..., Any] = s3.write
     monkeypatch.setattr(s3, "write", write)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from obstore.store import MemoryStore
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from caravan import s3
+from caravan import s3, tracing
 from caravan.contracts import MANIFEST
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Lineage, Manifest
@@ -44,12 +45,12 @@ class Tripwire:
     def __init__(self, passing: int) -> None:
         self.left, self.written = passing, list[str]()
 
-    async def write(self, store: Any, key: str, content: bytes) -> None:
+    async def write(self, store: Any, key: str, content: bytes, *more: Any) -> None:
         if self.left == 0:
             raise Transient("killed")
         self.left -= 1
         self.written.append(key)
-        await REAL_WRITE(store, key, content)
+        await REAL_WRITE(store, key, content, *more)
 
 
 REAL_WRITE = s3.write
@@ -60,6 +61,20 @@ def tripwire(monkeypatch: pytest.MonkeyPatch) -> Tripwire:
     wire = Tripwire(1000)
     monkeypatch.setattr(s3, "write", wire.write)
     return wire
+
+
+async def test_a_published_version_tells_of_its_trace_beside_the_manifest_not_in_it(
+    stores: Stores, files: dict[str, Path], spans: InMemorySpanExporter
+) -> None:
+    with tracing.span("publish"):
+        expected = tracing.headers()
+        published = await publish(stores, MODEL, "first", files, LINEAGE, key=None)
+    key = f"models/{MODEL}/1/{MANIFEST}"
+    for store in (stores.models, stores.ready):
+        content, facts = await s3.read_with_facts(store, key)
+        assert expected.items() <= facts.items()
+        assert content == published.manifest.to_json()
+    assert [span.name for span in spans.get_finished_spans()] == ["publish"]
 
 
 async def names(store: Any) -> set[str]:

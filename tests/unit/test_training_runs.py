@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from caravan import http
+from caravan import http, tracing
 from training.api import build
 from training.children import Ended
 from training.markers import Markers
@@ -59,7 +60,7 @@ class Told:
 
 @asynccontextmanager
 async def listening(
-    state: Path, runner: Runner, told: Told | None = None, at_once: int = 1
+    state: Path, runner: Any, told: Told | None = None, at_once: int = 1
 ) -> AsyncIterator[Runs]:
     runs = Runs(Markers(state), runner, told or Told(), wait=0.001)
     tasks = [asyncio.create_task(runs.work()) for _ in range(at_once)]
@@ -226,6 +227,31 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://listener") as connected:
             yield connected
+
+
+async def test_a_run_goes_on_with_the_trace_of_its_trigger_also_after_a_restart(
+    tmp_path: Path, spans: InMemorySpanExporter
+) -> None:
+    app = build(("edge1",), Runs(Markers(tmp_path), Runner(), Told()), "caravan")
+    http.install(app, {})
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://listener"
+    ) as client:
+        await client.post("/", json={"id-edge": "edge1"}, headers={"traceparent": parent})
+    runner, carried = Runner(), list[dict[str, str]]()
+
+    async def noting(edge: str, run: str, heard: Callable[[dict[str, Any]], None]) -> Ended:
+        carried.append(tracing.headers())
+        return await runner(edge, run, heard)
+
+    async with listening(tmp_path, noting) as runs:
+        await runner.end("edge1")
+        await idle(runs)
+    trigger, run = spans.get_finished_spans()
+    assert (trigger.name, run.name) == ("training-trigger", "training-run")
+    assert {f"{span.context.trace_id:032x}" for span in (trigger, run)} == {parent[3:35]}
+    assert carried[0]["traceparent"] == f"{parent[:36]}{run.context.span_id:016x}-01"
 
 
 async def test_the_listener_answers_as_tekton_does(client: httpx.AsyncClient, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Runs:
         while True:
             edge = await self._next()
             try:
-                trace = await asyncio.to_thread(self._markers.trace, edge)
+                trace = await asyncio.to_thread(self._markers.trace, edge) if tracing.is_on() else {}
                 with tracing.following(trace), exchange(ROUTE):
                     await self._run(self._current[edge])
             finally:

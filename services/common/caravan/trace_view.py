@@ -48,13 +48,15 @@ def draw(trace: Trace, going_on: Sequence[str] = ()) -> RenderableType:
 
 
 def lasting(nanoseconds: int) -> str:
-    """Say how long something took, in three digits or so."""
+    """Say in three digits how long something took."""
     seconds = nanoseconds / 1e9
-    for limit, factor, unit in ((0.0995, 1e3, "ms"), (0.9995, 1e3, "ms"), (99.95, 1, "s")):
-        if seconds < limit:
-            value = seconds * factor
-            return f"{value:.0f} {unit}" if value >= 99.5 else f"{value:.{1 if value >= 9.95 else 2}f} {unit}"  # noqa: PLR2004 - digits
-    return f"{seconds / 60:.1f} min"
+    if seconds < 0.9995:  # noqa: PLR2004 - what is rounded to a second
+        return f"{_digits(seconds * 1e3)} ms"
+    return f"{_digits(seconds)} s" if seconds < 99.95 else f"{_digits(seconds / 60)} min"  # noqa: PLR2004 - as above
+
+
+def _digits(value: float) -> str:
+    return f"{round(value, 2):#.3g}".rstrip(".")
 
 
 def _title(trace: Trace) -> Text:
@@ -91,13 +93,12 @@ def _bar(trace: Trace, span: Span) -> str:
 
 
 def _facts(span: Span) -> Text:
-    shown = {name: _short(value) for name, value in span.facts.items() if name not in UNSHOWN}
-    text = Text("  ".join(f"{name}={value}" for name, value in shown.items()))
+    parts = [Text(f"{name}={_short(value)}") for name, value in span.facts.items() if name not in UNSHOWN]
     if span.error:
-        text.append(f"  {span.error}".strip(), "red")
+        parts.append(Text(span.error, "red"))
     if span.links:
-        text.append(f"  also answers {', '.join(map(_short, span.links))}")
-    return text
+        parts.append(Text(f"also answers {', '.join(map(_short, span.links))}"))
+    return Text("  ").join(parts)
 
 
 def _short(value: Any) -> str:

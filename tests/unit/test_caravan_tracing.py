@@ -331,4 +331,4 @@ def test_settings_are_checked() -> None:
     assert TraceSettings().traces == "off"
     for wrong in ({"traces": "on"}, {"otel_exporter_otlp_endpoint": "collector"}, {"traces_per_second": 0}):
         with pytest.raises(ValidationError):
-            TraceSettings(**wrong)  # type: ignore[arg-type] # wrong on purpose
+            TraceSettings(**wrong)

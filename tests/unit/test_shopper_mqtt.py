@@ -12,6 +12,9 @@ import aiomqtt
 import msgpack
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
@@ -108,6 +111,23 @@ async def test_the_reply_goes_to_the_client(client: str) -> None:
     assert topic == f"response/detection/{client}"
     assert reply == {"known": "true", "pricetag": "Thé: 2.99"}
     assert broker.seen == [(IMAGE, Sender("mqtt", client))]
+
+
+async def test_a_message_of_mqtt_5_goes_on_with_its_trace(spans: InMemorySpanExporter) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # no types there
+    properties.UserProperty = [("shop", "7"), ("traceparent", parent)]
+    traced, plain = message(), message("till-2")
+    traced.properties = properties
+    broker = Broker()
+    async with broker.serving():
+        for one in (traced, plain):
+            await broker.door.receive(one)
+        await broker.until_replies(2)
+    routes = {span.name for span in spans.get_finished_spans()}
+    ids = [f"{span.context.trace_id:032x}" for span in spans.get_finished_spans()]
+    assert routes == {"detect-mqtt"}
+    assert (len(ids), ids.count(parent[3:35])) == (2, 1)
 
 
 @pytest.mark.parametrize("topic", ["detection", "detection/"])

@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 
 import aiomqtt
 import structlog
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from caravan import telemetry
+from caravan import telemetry, tracing
 from caravan.contracts import to_json
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
@@ -29,6 +31,8 @@ WINDOW = 50
 
 _REFUSED = re.compile("CERTIFICATE_REQUIRED|ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_)", re.IGNORECASE)
 """How OpenSSL says that the other side did not take our certificate."""
+
+_PROTOCOLS = {"3.1.1": aiomqtt.ProtocolVersion.V311, "5": aiomqtt.ProtocolVersion.V5}
 
 OnMessage = Callable[[aiomqtt.Message], Awaitable[None]]
 
@@ -71,10 +75,21 @@ class Mqtt:
                 client = self._client
                 if client is None:
                     raise Transient("the MQTT connection broke")
-                await client.publish(topic, payload, qos=1, timeout=PUBLISH_SECONDS)
+                await client.publish(
+                    topic, payload, qos=1, properties=self._properties(), timeout=PUBLISH_SECONDS
+                )
         except (aiomqtt.MqttError, TimeoutError) as exc:
             message = f"MQTT did not acknowledge a message on {topic}: {exc!r}"
             raise Transient(message) from exc
+
+    def _properties(self) -> Properties | None:
+        """The current trace, where the protocol has room for it."""
+        carrier = tracing.headers() if self._settings.mqtt_version == "5" else {}
+        if not carrier:
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho has no types here
+        properties.UserProperty = list(carrier.items())
+        return properties
 
     async def ping(self) -> None:
         """Check that there is a connection.
@@ -150,6 +165,7 @@ class Mqtt:
             username=settings.mqtt_username or None,
             password=settings.mqtt_password.get_secret_value() or None,
             tls_context=context,
+            protocol=_PROTOCOLS[settings.mqtt_version],
             keepalive=15,
             max_queued_incoming_messages=INBOX,
             max_inflight_messages=WINDOW,
@@ -157,6 +173,12 @@ class Mqtt:
         )
         client.pending_calls_threshold = 2 * WINDOW  # a full window is no reason for a warning
         return client
+
+
+def trace_of(message: aiomqtt.Message) -> dict[str, str]:
+    """Return what a message says of its trace, for `tracing.following`; nothing before MQTT 5."""
+    pairs = getattr(message.properties, "UserProperty", ())
+    return {name: value for name, value in pairs if name == tracing.TRACEPARENT}
 
 
 class _ClientLog(logging.Handler):

@@ -10,8 +10,9 @@ from typing import Any, NoReturn, TypeVar
 import aiomqtt
 import structlog
 
-from caravan import telemetry
+from caravan import telemetry, tracing
 from caravan.errors import BadInput, CaravanError
+from caravan.mqtt import trace_of
 from caravan.problems import Problem, problem, problem_of, unexpected
 from shopper.doors.codecs import Codec
 from shopper.doors.http import SMALL_BODY, Detect
@@ -40,6 +41,7 @@ class _Request:
     sender: Sender
     payload: bytes
     reply_to: str
+    trace: Mapping[str, str]
 
 
 class MqttDoor:
@@ -82,7 +84,7 @@ class MqttDoor:
     async def receive(self, message: aiomqtt.Message) -> None:
         """Take a message from the broker; never waits."""
         payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
-        request = self._request(message.topic.value, payload)
+        request = self._request(message, payload)
         if request is None:
             log.warning("message without a client ignored", topic=message.topic.value)
         elif len(payload) > self._max_payload:
@@ -105,12 +107,12 @@ class MqttDoor:
 
     # --- one message ----------------------------------------------------------------------------
 
-    def _request(self, topic: str, payload: bytes) -> _Request | None:
+    def _request(self, message: aiomqtt.Message, payload: bytes) -> _Request | None:
         for exchange in self._exchanges:
             topics = exchange.topics
-            if (rest := topics.rest_of(topic)) is not None:
+            if (rest := topics.rest_of(message.topic.value)) is not None:
                 sender = Sender("mqtt", rest or topics.root, topics.model)
-                return _Request(exchange.codec, sender, payload, topics.reply_to(rest))
+                return _Request(exchange.codec, sender, payload, topics.reply_to(rest), trace_of(message))
         return None
 
     async def _work(self) -> NoReturn:
@@ -127,7 +129,7 @@ class MqttDoor:
         route, client = request.codec.route, request.sender.camera
         echo: Mapping[str, Any] = {}
         try:
-            with telemetry.exchange(route):
+            with tracing.following(request.trace), telemetry.exchange(route):
                 async with self._decoding.hold(request.codec.cost(len(request.payload))):
                     asked = await _aside(request, lambda: request.codec.read(request.payload))
                     echo = asked.echo
@@ -160,7 +162,7 @@ class MqttDoor:
 
     async def _reply(self, request: _Request, answer: Mapping[str, Any]) -> None:
         # The image is kept by now; who misses a reply asks again.
-        with telemetry.best_effort("mqtt-reply"):
+        with telemetry.best_effort("mqtt-reply"), tracing.following(request.trace):
             await self._publish(request.reply_to, request.codec.write(answer))
 
 

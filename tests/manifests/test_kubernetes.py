@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 import typer
+from opentelemetry.sdk.trace import TracerProvider
 from typer.core import TyperGroup
 
-from caravan import contracts
+from caravan import contracts, tracing
 from delivery.listener import EventListener
 from support import link, policies, wiring
 from support.manifests import FOLDER, OVERLAYS, invalid
@@ -76,15 +77,22 @@ def test_the_model_server_reads_the_bucket_that_the_edge_manager_writes() -> Non
 
 async def test_the_event_listener_makes_a_run_of_what_delivery_sends() -> None:
     cluster = rendered("central")
-    sent: list[dict[str, Any]] = []
+    sent: list[httpx.Request] = []
 
     def take(request: httpx.Request) -> httpx.Response:
-        sent.append(json.loads(request.content))
+        sent.append(request)
         return httpx.Response(202, json={"eventID": "1"})
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(take)) as client:
-        await EventListener(client, "http://el-training:8080/").start_run("edge2")
-    (body,) = sent
+    tracing.use(TracerProvider(shutdown_on_exit=False))
+    try:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(take)) as client:
+            with tracing.span("trigger-pipeline"):
+                trace = tracing.headers()["traceparent"]
+                await EventListener(client, "http://el-training:8080/").start_run("edge2")
+    finally:
+        tracing.stop()
+    (request,) = sent
+    body = json.loads(request.content)
 
     binding = cluster.named("TriggerBinding", "training")
     template = cluster.named("TriggerTemplate", "training")
@@ -92,10 +100,13 @@ async def test_the_event_listener_makes_a_run_of_what_delivery_sends() -> None:
     assert binding is not None
     assert template is not None
     assert listener is not None
-    values = {
-        param["name"]: body[param["value"].removeprefix("$(body.").removesuffix(")")]
-        for param in binding["spec"]["params"]
-    }
+    (interceptor,) = listener["spec"]["triggers"][0]["interceptors"]
+    ((overlay,),) = [param["value"] for param in interceptor["params"] if param["name"] == "overlays"]
+    header = re.fullmatch(r"header\.canonical\('(.+)'\)", overlay["expression"])
+    assert header is not None
+    event = {f"$(body.{name})": value for name, value in body.items()}
+    event[f"$(extensions.{overlay['key']})"] = request.headers[header[1]]
+    values = {param["name"]: event[param["value"]] for param in binding["spec"]["params"]}
     assert values.keys() == {param["name"] for param in template["spec"]["params"]}
     (run,) = template["spec"]["resourcetemplates"]
     text = json.dumps(run)
@@ -104,13 +115,16 @@ async def test_the_event_listener_makes_a_run_of_what_delivery_sends() -> None:
     assert "$(tt." not in text
     made = json.loads(text)
     assert made["metadata"]["generateName"] == "training-edge2-"
-    assert made["spec"]["params"] == [{"name": "edge", "value": "edge2"}]
+    assert made["spec"]["params"] == [
+        {"name": "edge", "value": "edge2"},
+        {"name": "traceparent", "value": trace},
+    ]
     pipeline = cluster.named("Pipeline", made["spec"]["pipelineRef"]["name"])
     assert pipeline is not None
-    assert {param["name"] for param in pipeline["spec"]["params"]} == {"edge"}
+    assert {param["name"] for param in pipeline["spec"]["params"]} == {"edge", "traceparent"}
     ((claim,),) = [[w["persistentVolumeClaim"]["claimName"]] for w in made["spec"]["workspaces"]]
     assert cluster.named("PersistentVolumeClaim", claim) is not None
-    (rule,) = re.findall(r"body\['id-edge'\].matches\('(.+)'\)", json.dumps(listener))
+    (rule,) = re.findall(r"body\['id-edge'\].matches\('(.+?)'\)", json.dumps(listener))
     for edge in ("edge1", "a", "x" * 63, "Edge", "-a", "a" * 64, "a b"):
         assert (re.fullmatch(rule, edge) is not None) == contracts.is_edge_id(edge)
 

@@ -78,7 +78,7 @@ def _missing_parameter(cluster: Cluster) -> None:
         (_wrong_port, "Deployment/hub hub: the image does not listen on 8086"),
         (_wrong_image, "Deployment/hub hub: caravan/hub:0.1.0 is not built here"),
         (_wrong_address, "EVENTLISTENER_URL names el-caravan, which nothing here offers"),
-        (_missing_parameter, "Pipeline/training judge: gives ['edge', 'run'], and the Task takes"),
+        (_missing_parameter, "Pipeline/training judge: gives ['edge', 'run', 'traceparent'], and"),
     ],
 )
 def test_a_planted_fault_is_named(plant: Callable[[Cluster], None], message: str) -> None:

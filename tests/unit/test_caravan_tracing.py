@@ -329,6 +329,11 @@ def test_a_collector_is_sent_spans_by_otlp(collector: Collector) -> None:
 
 def test_settings_are_checked() -> None:
     assert TraceSettings().traces == "off"
-    for wrong in ({"traces": "on"}, {"otel_exporter_otlp_endpoint": "collector"}, {"traces_per_second": 0}):
+    for wrong in (
+        {"traces": "on"},
+        {"traces": "otlp"},
+        {"otel_exporter_otlp_endpoint": "collector"},
+        {"traces_per_second": 0},
+    ):
         with pytest.raises(ValidationError):
             TraceSettings(**wrong)

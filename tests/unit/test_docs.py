@@ -63,6 +63,17 @@ def test_every_make_target_is_in_the_readme_and_the_other_way_round() -> None:
     assert targets - {"help"} == named
 
 
+def test_every_metric_is_documented_and_the_other_way_round() -> None:
+    sources = [
+        path.read_text() for folder in ("services", "infra") for path in ROOT.glob(f"{folder}/*/*/**/*.py")
+    ]
+    declared = re.findall(r'= (?:Counter|Gauge|Histogram)\(\s*"([a-z_]+)"', "\n".join(sources))
+    page = (ROOT / "docs/observability.md").read_text()
+    cells = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \|", page, flags=re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell) if "_" in name]
+    assert sorted(listed) == sorted(declared)
+
+
 def test_every_link_leads_somewhere() -> None:
     links = [(page, link) for page in PAGES for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text())]
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []

@@ -41,6 +41,7 @@ environment, as in the official image (a flag goes before it):
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION   for s3:// base paths
   TOKENS, TOKENS_FILE   name:token entries; with any, REST and gRPC ask for Authorization: Bearer <token>
   LOG_LEVEL, LOG_FORMAT   INFO, console
+  TRACES            file or otlp (default: off); TRACES_FILE, OTEL_EXPORTER_OTLP_ENDPOINT say where to
 
 examples:
   python -m model_server --model_name=tea --model_base_path=/srv/models/tea

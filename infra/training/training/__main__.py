@@ -1,7 +1,6 @@
 """The pipeline's commands: `python -m training --help`."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import cache
@@ -196,6 +195,7 @@ def _settings(edge: str) -> TrainingSettings:
     settings = load(TrainingSettings)
     configure_logging(settings.log_level, settings.log_format)
     tracing.start("training", settings)
+    tracing.follow({tracing.TRACEPARENT: settings.traceparent})
     try:
         parse_edge(edge, settings.edges)
     except CaravanError as exc:
@@ -217,9 +217,7 @@ async def _opened(edge: str, work: Path | None) -> AsyncIterator[tuple[Run, Repo
 def _finish(work: Coroutine[Any, Any, None]) -> None:
     """Run a command to its end, and say in one sentence why it could not."""
     try:
-        # As a task of a pipeline it is told by its environment of which trace it is a part.
-        with tracing.following({tracing.TRACEPARENT: os.environ.get("TRACEPARENT", "")}):
-            asyncio.run(work)
+        asyncio.run(work)
     except Transient as exc:
         console.print(f"not now: {exc}")
         raise typer.Exit(AGAIN) from exc

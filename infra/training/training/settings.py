@@ -36,5 +36,7 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     """After so long a run is taken for hung, ended and made again."""
     warm_worker: bool = True
     """Keep a process ready that has TensorFlow loaded."""
+    traceparent: str = ""
+    """The trace that a step goes on with, where it runs alone, as a task of a pipeline."""
     namespace: str = "caravan"
     """What the listener says in its answers, as Tekton does."""

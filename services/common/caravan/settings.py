@@ -60,7 +60,14 @@ class TraceSettings(BaseSettings):
     """Empty: `.caravan/traces/<service>.jsonl`."""
     traces_per_second: float = Field(default=10.0, gt=0)
     """Traces that may begin here each second, of each route; one that began elsewhere is gone on with."""
-    otel_exporter_otlp_endpoint: str = Field(default="http://127.0.0.1:4318", pattern=r"^https?://[^\s/]+")
+    otel_exporter_otlp_endpoint: str = Field(default="", pattern=r"^(https?://[^\s/]+.*)?$")
+
+    @model_validator(mode="after")
+    def _a_collector_has_an_address(self) -> Self:
+        if self.traces == "otlp" and not self.otel_exporter_otlp_endpoint:
+            message = "TRACES is otlp: set OTEL_EXPORTER_OTLP_ENDPOINT to the collector, http://host:4318"
+            raise ValueError(message)
+        return self
 
 
 class ServiceSettings(TraceSettings):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
@@ -95,6 +96,16 @@ async def test_the_answer_has_the_key_and_all_headers_of_the_request_as_they_cam
     assert kafka.replies == [(b"\xfe\x01", {"known": "true", "item": "tea"}, list(HEADERS))]
     assert kafka.committed == [1]
     assert kafka.aside == []
+
+
+async def test_an_image_goes_on_with_its_trace_and_so_does_the_answer(spans: InMemorySpanExporter) -> None:
+    parent = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    kafka = Kafka([record(0, headers=(parent,))])
+    await kafka.run()
+    (span,) = spans.get_finished_spans()
+    assert (span.name, f"{span.context.trace_id:032x}".encode()) == ("detect-kafka", parent[1][3:35])
+    ((_, _, headers),) = kafka.replies
+    assert headers == [parent]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import httpx
 import obstore
 import pytest
 from obstore.store import MemoryStore
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from caravan import tracing
 from caravan.errors import Permanent, Refused, Transient
 from shopper.storage.feeder import FeederClient, Rejected, Report
 from shopper.storage.push import WISH, TrainingPush
@@ -218,6 +220,30 @@ async def test_calls_during_a_push_share_the_next_one(edge: Edge) -> None:
     assert edge.keys() == []
 
 
+async def test_a_push_is_part_of_its_callers_trace_up_to_the_feeder(
+    edge: Edge, spans: InMemorySpanExporter
+) -> None:
+    carried: list[dict[str, str]] = []
+    upload = edge.central.upload
+
+    async def noting(archive: IO[bytes], size: int) -> Report:
+        carried.append(tracing.headers())
+        return await upload(archive, size)
+
+    edge.central.upload = noting  # type: ignore[method-assign] # to look in
+    edge.add(A)
+    async with edge.running():
+        with tracing.span("push-training-data"):
+            here = tracing.headers()["traceparent"]
+            await edge.push()
+        edge.add(B)
+        await edge.push()
+    push = spans.get_finished_spans()[0]
+    assert push.name == "push"
+    assert carried[0]["traceparent"][:52] == f"{here[:36]}{push.context.span_id:016x}"
+    assert carried[1]["traceparent"][3:35] != here[3:35]
+
+
 # --- the feeder's client ------------------------------------------------------------------------------
 
 
@@ -234,7 +260,9 @@ def feeder(answer: httpx.Response | Exception, seen: list[httpx.Request] | None 
     return FeederClient(client, "http://feeder:8081/", "edge2", within=5)
 
 
-async def test_an_upload_is_a_put_in_the_name_of_the_edge() -> None:
+async def test_an_upload_is_a_put_in_the_name_of_the_edge_with_its_trace(
+    spans: InMemorySpanExporter,
+) -> None:
     seen: list[httpx.Request] = []
     done = {
         "status": "done",
@@ -245,9 +273,13 @@ async def test_an_upload_is_a_put_in_the_name_of_the_edge() -> None:
         "ignored": 0,
         "rejected": [],
     }
-    report = await feeder(httpx.Response(200, json=done), seen).upload(io.BytesIO(b"a zip"), 5)
+    with tracing.span("push"):
+        trace = tracing.headers()["traceparent"]
+        report = await feeder(httpx.Response(200, json=done), seen).upload(io.BytesIO(b"a zip"), 5)
     assert (report.stored, report.duplicates, report.rejected) == (1, 2, [])
     (request,) = seen
+    assert request.headers["traceparent"] == trace
+    assert len(spans.get_finished_spans()) == 1
     assert (request.method, str(request.url)) == ("PUT", "http://feeder:8081/zip?edgeId=edge2")
     assert request.content == b"a zip"
     assert request.headers["content-length"] == "5"

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import psutil
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from caravan import tracing
 from training.children import Children
 
 SCRIPT = """
@@ -37,6 +39,16 @@ async def test_a_run_is_told_its_job_and_followed_to_its_end() -> None:
     state, detail, heard = await run('say(ended="ready", version=3)')
     assert (state, detail) == ("done", "ready")
     assert (heard[0]["edge"], heard[0]["run"], heard[0]["stage"]) == ("edge1", "run-1", "train")
+
+
+async def test_a_run_is_told_of_the_trace_that_it_belongs_to(spans: InMemorySpanExporter) -> None:
+    with tracing.span("training-run"):
+        here = tracing.headers()
+        _, _, (first, *_) = await run('say(ended="ready")')
+    assert first["traceparent"] == here["traceparent"]
+    _, _, (first, *_) = await run('say(ended="ready")')
+    assert "traceparent" not in first
+    assert len(spans.get_finished_spans()) == 1
 
 
 async def test_exit_codes_tell_a_refusal_from_a_store_that_is_away_and_from_a_crash() -> None:

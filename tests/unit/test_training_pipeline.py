@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from obstore.store import MemoryStore
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image, ImageDraw
 
-from caravan import s3
+from caravan import s3, tracing
 from caravan.errors import Permanent, Transient
 from training import steps, versions
 from training.embeddings import FEATURES
@@ -114,6 +115,21 @@ def knows_nothing(features: Array, names: list[str], seed: int) -> tuple[Head, C
     """Train a head that answers `other` to everything."""
     head, curves = fit(features, names, seed)
     return Head(**(vars(head) | {"thresholds": head.thresholds + 9})), curves
+
+
+async def test_the_steps_of_a_run_are_spans_and_the_version_tells_of_the_trace(
+    site: Site, spans: InMemorySpanExporter
+) -> None:
+    parent = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    await site.upload("red-box", "other")
+    with tracing.following(parent):
+        await site.run()
+    found = spans.get_finished_spans()
+    assert [span.name for span in found] == ["acquire", "train", "evaluate", "publish"]
+    assert {f"{span.context.trace_id:032x}" for span in found} == {parent["traceparent"][3:35]}
+    assert dict(found[-1].attributes or {}) == {"model": MODEL, "version": 1}
+    facts = await s3.facts(site.stores.ready, f"models/{MODEL}/1/manifest.json")
+    assert facts["traceparent"][:52] == f"{parent['traceparent'][:36]}{found[-1].context.span_id:016x}"
 
 
 async def test_a_new_class_makes_a_new_version_that_is_judged_beside_its_parent(site: Site) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import hashlib
 import json
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +12,7 @@ import aiomqtt
 import pytest
 
 from caravan.contracts import DEFAULT_MODEL
+from caravan.trace_files import Trace, of_upload, read_traces
 from local_stack.photos import render
 from support.platform import EDGE, Platform, eventually
 
@@ -62,6 +65,54 @@ async def test_a_product_that_nobody_knew_is_known_after_an_upload_and_nobody_sa
     assert set(statuses) == {200}
     assert (await labels(platform, GREEN)).count("Green Tea: 2.99") >= 4
     assert (await labels(platform, LEMON)).count("Lemon Tea: 4.99") >= 4
+
+
+WORK = {
+    "feeder": ("zip-upload", "receive", "check", "store", "trigger"),
+    "delivery": ("trigger-pipeline",),
+    "training": ("training-trigger", "training-run", "acquire", "train", "evaluate", "publish"),
+    "edge-manager": ("model-sync", "until it serves"),
+    "model-server": ("load",),
+}
+UPLOADED = {(service, name) for service, names in WORK.items() for name in names}
+
+
+def spans(trace: Trace | None) -> set[tuple[str, str]]:
+    return {(span.service, span.name) for span in trace.spans} if trace else set()
+
+
+async def test_that_upload_is_one_trace_to_the_model_that_serves(platform: Platform) -> None:
+    batch = hashlib.sha256(platform.archive(11, tea_green=40).read_bytes()).hexdigest()
+    folder = platform.stack.settings.home / "traces"
+
+    def trace() -> Trace | None:
+        return of_upload(read_traces(folder).values(), batch)
+
+    async def whole() -> bool:
+        return spans(trace()) >= UPLOADED
+
+    await eventually(whole, 30)
+    found = trace()
+    assert found is not None
+    assert spans(found) == UPLOADED
+    assert len(found.spans) == len(UPLOADED)
+    assert [span.name for span in found.children()[None]] == ["zip-upload"]
+    assert [span.facts["version"] for span in found.spans if span.name == "load"] == [
+        await platform.serving()
+    ]
+
+
+async def test_a_detection_is_part_of_its_clients_trace_down_to_the_model_server(platform: Platform) -> None:
+    shopper, trace = platform.stack.url(f"shopper-{EDGE}"), secrets.token_hex(16)
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    await platform.client.post(f"{shopper}/binary", content=LEMON[0], headers=headers)
+    folder = platform.stack.settings.home / "traces"
+    expected = {("shopper", "detect-binary"), ("shopper", "predict"), ("model-server", "Predict")}
+
+    async def whole() -> bool:
+        return spans(read_traces(folder).get(trace)) == expected
+
+    await eventually(whole, 30)
 
 
 async def test_photos_that_are_known_already_train_nothing(platform: Platform) -> None:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 
 from caravan import tracing
-from caravan.settings import TraceSettings, load
 from caravan.telemetry import configure_logging
 from model_server.settings import SettingsError, read
 
@@ -36,7 +35,7 @@ def main() -> int:
         print(exc, file=sys.stderr)  # noqa: T201 there is no logging yet
         return 2
     configure_logging(settings.log_level, settings.log_format)
-    tracing.start("model-server", load(TraceSettings))
+    tracing.start("model-server", settings.traces)
     with _quiet():
         from model_server import app  # noqa: PLC0415 TensorFlow is imported only once the settings are good
     from model_server.errors import ServingError  # noqa: PLC0415 as above

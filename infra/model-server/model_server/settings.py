@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 from tensorflow_serving.config import model_server_config_pb2
 
+from caravan.settings import TraceSettings
 from caravan.tokens import Tokens, TokenSettings
 from model_server.parameters import BatchingParameters
 from model_server.textproto import BATCHING_PARAMETERS, MONITORING_CONFIG
@@ -110,6 +111,7 @@ class Settings:
     tokens: Tokens = field(default_factory=lambda: Tokens({}))
     log_level: str = "INFO"
     log_format: str = "console"
+    traces: TraceSettings = field(default_factory=TraceSettings)
 
 
 def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
@@ -126,6 +128,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
         )
     s3 = _s3(env, faults)
     tokens = _tokens(env, faults)
+    traces = _traces(env, faults)
     if faults:
         raise SettingsError("\n".join(faults))
     return Settings(
@@ -152,6 +155,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
         tokens=tokens,
         log_level=env.get("LOG_LEVEL", "INFO").upper(),
         log_format=env.get("LOG_FORMAT", "console"),
+        traces=traces,
     )
 
 
@@ -316,17 +320,30 @@ def _tokens(env: Mapping[str, str], faults: list[str]) -> Tokens:
             {"tokens": env.get("TOKENS", ""), "tokens_file": env.get("TOKENS_FILE", "")}
         )
     except ValidationError as exc:
-        # Without what was given: tokens are not shown.
-        faults += [
-            f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
-            for fault in exc.errors(include_input=False, include_url=False, include_context=False)
-        ]
+        faults += _named(exc)
         return Tokens({})
     try:
         return given.door
     except ValueError as exc:  # a name in both
         faults.append(f"TOKENS and TOKENS_FILE: {exc}")
         return Tokens({})
+
+
+def _traces(env: Mapping[str, str], faults: list[str]) -> TraceSettings:
+    told = {name: env.get(name.upper(), one.default) for name, one in TraceSettings.model_fields.items()}
+    try:
+        return TraceSettings.model_validate(told)
+    except ValidationError as exc:
+        faults += _named(exc)
+        return TraceSettings(traces="off")
+
+
+def _named(exc: ValidationError) -> list[str]:
+    # Without what was given: tokens are not shown.
+    return [
+        f"{'.'.join(map(str, fault['loc'])).upper() or 'TRACES'}: {fault['msg']}"
+        for fault in exc.errors(include_input=False, include_url=False, include_context=False)
+    ]
 
 
 def _s3(env: Mapping[str, str], faults: list[str]) -> S3Access:

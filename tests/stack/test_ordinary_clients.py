@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import ssl
 import subprocess
@@ -29,6 +30,7 @@ from PIL import Image
 
 from caravan import s3 as store
 from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
+from caravan.trace_files import read_traces
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
 from local_stack.stack import Stack
@@ -375,6 +377,9 @@ async def test_a_shopper_reaches_mosquitto_by_the_same_settings(
         "MQTT_TLS_CA": str(certs / "ca.pem"),
         "MQTT_TLS_CERT": str(certs / "client.pem"),
         "MQTT_TLS_KEY": str(certs / "client.key"),
+        "MQTT_VERSION": "5",
+        "TRACES": "file",
+        "TRACES_FILE": str(tmp_path / "shopper.jsonl"),
     }
     environment = {**shop.env_for("shopper-edge1"), **settings}
     options = ["--cafile", str(certs / "ca.pem"), *pair(certs)]
@@ -384,11 +389,25 @@ async def test_a_shopper_reaches_mosquitto_by_the_same_settings(
     ):
         await ready(f"http://127.0.0.1:{http_port}/readyz")
         assert (await asked(port, "till-5", *options))["pricetag"] == "Green Tea: 2.99"
+        await goes_on_with_its_trace(port, tmp_path, options)
         stranger = [*options[:2], *pair(foreign)]
         code, _ = await run(
             needs("mosquitto_pub"), "-p", str(port), *stranger, "-t", "detection/x", "-m", "{}"
         )
         assert code != 0
+
+
+async def goes_on_with_its_trace(port: int, traces: Path, options: Sequence[str]) -> None:
+    """Ask in MQTT 5, naming a trace; the shopper's spans are part of it."""
+    trace = secrets.token_hex(16)
+    named = ("user-property", "traceparent", f"00-{trace}-00f067aa0ba902b7-01")
+    broker = (needs("mosquitto_pub"), "-p", str(port), *options, "-V", "mqttv5", "-q", "1")
+    words = (*broker, "-D", "publish", *named, "-t", "detection/till-6", "-s")
+    assert await run(*words, stdin=MESSAGE) == (0, "")
+    async with asyncio.timeout(SECONDS):
+        while trace not in (found := read_traces(traces)):
+            await asyncio.sleep(0.1)
+    assert "detect-mqtt" in {span.name for span in found[trace].spans}
 
 
 async def ready(address: str) -> None:

@@ -150,7 +150,8 @@ def rollback(
     async def back() -> None:
         stores = open_stores(settings.central, edge)
         async with telling(settings, edge) as events:
-            published = await roll_back(stores, name, to, read_key(settings.signing_key))
+            with tracing.span("rollback", model=name, to=to):
+                published = await roll_back(stores, name, to, read_key(settings.signing_key))
             events.emit(outcome_event(published.manifest))
         console.print(f"version {published.manifest.version} ready: version {to} again")
 

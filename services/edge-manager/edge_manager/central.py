@@ -20,6 +20,7 @@ from edge_manager.tf_index import Readable
 from edge_manager.versions import Listed, Offered, offers
 
 LISTING_SECONDS = 15
+TRACE_SECONDS = 3
 PIECE_SECONDS = 20
 """A break of the link shorter than this does not end a copy."""
 IN_MEMORY = 8 * 2**20
@@ -65,8 +66,9 @@ class Central:
         """Return what the metadata of a version's manifest say of the trace that made it; maybe nothing."""
         if not tracing.is_on():
             return {}
-        with suppress(CaravanError, FileNotFoundError):
-            return await s3.facts(self._store, offered.ref.key(MANIFEST))
+        with suppress(CaravanError, FileNotFoundError, TimeoutError):
+            async with asyncio.timeout(TRACE_SECONDS):
+                return await s3.facts(self._store, offered.ref.key(MANIFEST))
         return {}
 
     async def open(self, offered: Offered, file: Listed) -> Readable:

@@ -89,8 +89,8 @@ class BucketSink:
             if size <= PART:
                 content = b"".join([content async for content in pieces])
                 # By the manifest's metadata a model server that reads S3 goes on with the trace.
-                attributes = (tracing.headers() if path == MANIFEST else None) or None
-                await obstore.put_async(self._store, key, content, attributes=attributes)
+                trace = tracing.headers() if path == MANIFEST else {}
+                await obstore.put_async(self._store, key, content, attributes=trace or None)
             else:
                 await obstore.put_async(
                     self._store, key, pieces, chunk_size=PART, max_concurrency=PARTS_AT_ONCE

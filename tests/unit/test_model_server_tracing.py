@@ -10,6 +10,7 @@ from obstore.store import MemoryStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from model_server import sources
+from model_server.settings import SettingsError, read
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -37,3 +38,13 @@ def test_loading_a_version_from_s3_goes_on_with_the_trace_of_its_manifest(
     assert load.start_time is not None
     assert load.end_time is not None
     assert load.start_time < load.end_time
+
+
+def test_its_settings_for_traces_are_read_with_the_others_and_faults_are_named() -> None:
+    name = ["--model_name=half"]
+    told = read(name, {"TRACES": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})
+    assert (told.traces.traces, read(name, {}).traces.traces) == ("otlp", "off")
+    with pytest.raises(SettingsError, match=r"TRACES: Input should be 'off', 'file' or 'otlp'"):
+        read(name, {"TRACES": "on"})
+    with pytest.raises(SettingsError, match=r"TRACES: .*set OTEL_EXPORTER_OTLP_ENDPOINT"):
+        read(name, {"TRACES": "otlp"})

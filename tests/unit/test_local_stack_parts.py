@@ -53,6 +53,17 @@ def test_central_has_the_buckets_of_every_edge_and_each_edge_its_own(plan: Plan)
     assert plan.parts["s3-edge2"].buckets == ("production", "data", "valid", "unclassified")
 
 
+def test_services_write_their_traces_into_files_of_the_stack_unless_the_user_says_otherwise(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRACES", raising=False)
+    environment = plan.parts["shopper-edge2"].environment
+    assert environment["TRACES"] == "file"
+    assert environment["TRACES_FILE"] == str(tmp_path / "traces" / "shopper-edge2.jsonl")
+    monkeypatch.setenv("TRACES", "off")
+    assert plan.parts["shopper-edge2"].environment["TRACES"] == "off"
+
+
 def test_the_table_goes_before_the_users_environment(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("SCORE_ACCURACY", "0.7")

@@ -95,11 +95,10 @@ async def test_that_upload_is_one_trace_to_the_model_that_serves(platform: Platf
     found = trace()
     assert found is not None
     assert spans(found) == UPLOADED
-    assert len(found.spans) == len(UPLOADED)
     assert [span.name for span in found.children()[None]] == ["zip-upload"]
-    assert [span.facts["version"] for span in found.spans if span.name == "load"] == [
+    assert {span.facts["version"] for span in found.spans if span.name == "load"} == {
         await platform.serving()
-    ]
+    }
 
 
 async def test_a_detection_is_part_of_its_clients_trace_down_to_the_model_server(platform: Platform) -> None:

@@ -81,6 +81,15 @@ def test_an_upload_is_drawn_as_a_tree_with_bars_of_time_and_the_total_at_the_top
 
 
 @pytest.mark.usefixtures("home")
+def test_a_narrow_terminal_keeps_names_times_and_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    _, *rows = drawn("--upload", "8750")
+    assert max(map(len, rows)) <= 60
+    assert any("└─ training-run" in row and row.endswith("4.00 s  training") for row in rows)
+    assert "training-run: Permanent: no images" in rows
+
+
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("words", [(), ("--last",)])
 def test_the_last_one_is_the_last_that_went_from_one_service_to_another(words: tuple[str, ...]) -> None:
     assert drawn(*words)[0] == f"trace {DETECTION}  12.3 ms  2 spans of shopper, model-server"

@@ -128,7 +128,8 @@ def print_trace(
     if found is None:
         typer.echo(f"no such trace in {folder}, out of {len(traces)}", err=True)
         raise typer.Exit(1)
-    Console().print(trace_view.draw(found, trace_files.going_on(traces, found)))
+    console = Console()
+    console.print(trace_view.draw(found, console.width, trace_files.going_on(traces, found)))
 
 
 @contextmanager

@@ -12,38 +12,51 @@ from rich.text import Text
 from caravan.trace_files import Span, Trace
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "bright_red", "bright_cyan", "bright_magenta")
-BAR = 32
-"""Columns of the bars."""
+BAR = range(8, 33)
+"""Columns that the bars may have."""
+FACTS = 26
+"""Columns below which facts are not worth showing."""
+TOOK = 7
+GAPS = 6
 SHOWN = 16
 """Characters of a long value, as a digest is."""
 UNSHOWN = ("exchange",)
 
 
-def draw(trace: Trace, going_on: Sequence[str] = ()) -> RenderableType:
+def draw(trace: Trace, width: int, going_on: Sequence[str] = ()) -> RenderableType:
     """Draw a trace.
 
     Args:
         trace: which one.
+        width: columns of the terminal; in a narrow one the facts of the spans have no room.
         going_on: ids of traces that answer it along with others.
 
     """
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(trace.services)}
+    rows = list(_rows(trace.children(), None, ""))
+    room = width - max(len(guide + span.name) for guide, span in rows) - max(map(len, colours)) - TOOK - GAPS
+    has_facts = room >= BAR.start + FACTS
+    bar = max(BAR.start, min(room - FACTS if has_facts else room, BAR.stop - 1))
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("span", no_wrap=True)
-    table.add_column("", width=BAR, no_wrap=True)
-    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column("", width=bar, no_wrap=True)
+    table.add_column("took", justify="right", no_wrap=True, min_width=TOOK)
     table.add_column("service", no_wrap=True)
-    table.add_column("", style="dim")
-    for guide, span in _rows(trace.children(), None, ""):
+    if has_facts:
+        table.add_column("", style="dim")
+    for guide, span in rows:
         colour = colours[span.service]
         table.add_row(
             Text.assemble((guide, "dim"), (span.name, "red" if span.error else colour)),
-            Text(_bar(trace, span), colour),
+            Text(_bar(trace, span, bar), colour),
             lasting(span.ended - span.began),
             Text(span.service, colour),
-            _facts(span),
+            *([_facts(span)] if has_facts else []),
         )
     notes = [Text(f"goes on in trace {other}", "dim") for other in going_on]
+    if not has_facts:
+        notes += [Text(f"{span.name}: {span.error}", "red") for _, span in rows if span.error]
+        notes.append(Text("A wider terminal shows what each span was about.", "dim"))
     return Group(_title(trace), "", table, *notes)
 
 
@@ -85,11 +98,11 @@ def _rows(
             yield from _rows(children, span.id, before + ("   " if is_last else "│  "))
 
 
-def _bar(trace: Trace, span: Span) -> str:
+def _bar(trace: Trace, span: Span, width: int) -> str:
     whole = max(trace.ended - trace.began, 1)
-    start = min(int((span.began - trace.began) / whole * BAR), BAR - 1)
-    end = max(round((span.ended - trace.began) / whole * BAR), start + 1)
-    return " " * start + "━" * (min(end, BAR) - start)
+    start = min(int((span.began - trace.began) / whole * width), width - 1)
+    end = max(round((span.ended - trace.began) / whole * width), start + 1)
+    return " " * start + "━" * (min(end, width) - start)
 
 
 def _facts(span: Span) -> Text:

@@ -160,3 +160,28 @@ def test_help_and_readme_name_every_port_setting_with_its_default() -> None:
         for name, port in re.findall(r"^\| `(\w+_PORT)` \| `(\d+)` \|", README.read_text(), re.MULTILINE)
     }
     assert helped == listed == port_settings()
+
+
+def test_a_site_of_central_runs_central_alone_for_all_edges(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SITE="central", EDGES="edge1 edge2")
+    assert {part.edge for part in plan.parts.values()} == {None}
+    assert plan.parts["hub"].own_environment["EDGES"] == "edge1 edge2"
+    assert "edge2-ready" in plan.parts["s3-central"].buckets
+
+
+def test_a_site_of_an_edge_reaches_central_where_a_link_shows_it(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SITE="edge", EDGES="shop7", KAFKA_PORT="19092")
+    assert {part.edge for part in plan.parts.values()} == {"shop7"}
+    assert {"s3-shop7", "mqtt-shop7", "shopper-shop7", "edge-manager-shop7"} <= plan.parts.keys()
+    shopper = plan.parts["shopper-shop7"].own_environment
+    assert shopper["S3_CENTRAL_ENDPOINT"] == "http://127.0.0.1:9000"
+    assert shopper["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:19092"
+    assert shopper["FEEDER_URL"] == "http://127.0.0.1:8081"
+    assert shopper["S3_EDGE_ENDPOINT"] == f"http://127.0.0.1:{plan.ports['s3-shop7']['s3']}"
+
+
+def test_a_part_of_an_edge_is_up_without_central_only_where_a_link_may_be_down(tmp_path: Path) -> None:
+    alone, beside = planned(tmp_path, SITE="edge"), planned(tmp_path)
+    assert alone.parts["edge-manager-edge1"].does_without == {"s3-central"}
+    assert alone.parts["monitor-edge1"].does_without == {"kafka"}
+    assert not [part.name for part in beside.parts.values() if part.does_without]

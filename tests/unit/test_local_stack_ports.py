@@ -1,5 +1,6 @@
 """Which ports a stack takes, and what is said where it cannot have them."""
 
+import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -94,16 +95,19 @@ def test_a_listening_socket_blocks_its_port_and_a_closed_one_does_not() -> None:
 
 def test_every_fault_of_the_settings_is_named_at_once() -> None:
     with pytest.raises(StackError) as fault:
-        settings(EDGES="edge1 Edge_2", PORTS="any", PARTS="kafka mqtt mosquitto", FEEDER_PORT="http")
+        settings(
+            EDGES="edge1 Edge_2", PORTS="any", PARTS="kafka mqtt mosquitto", FEEDER_PORT="http", SITE="shop"
+        )
     text = str(fault.value)
     assert "EDGES: 'Edge_2'" in text
     assert "PORTS: 'any'" in text
     assert "PARTS: no part 'mosquitto'" in text
     assert "FEEDER_PORT: 'http' is not a port" in text
+    assert "SITE: 'shop' is none of both, central, edge" in text
 
 
 def test_settings_survive_the_way_to_the_supervisor() -> None:
-    chosen = settings(EDGES="a b", PARTS="kafka", FEEDER_PORT="7001")
+    chosen = settings(EDGES="a b", PARTS="kafka", FEEDER_PORT="7001", SITE="central")
     assert StackSettings.read(chosen.environment()) == chosen
 
 
@@ -114,3 +118,28 @@ def test_a_relative_home_is_in_the_current_folder() -> None:
 def test_parts_asked_for_bring_what_they_need() -> None:
     assert [row.name for row in settings(PARTS="monitor").rows] == ["s3-central", "kafka", "mqtt", "monitor"]
     assert [row.name for row in settings(PARTS="model-server").rows] == ["s3", "model-server"]
+
+
+def test_an_edges_site_plans_no_port_of_central_and_minds_none_in_use() -> None:
+    link = (9000, 9092, 8081)
+    ports = plan_ports(settings(SITE="edge"), busy(*link))
+    assert {name.rpartition("-")[2] for name in ports} == {"edge1"}
+    with pytest.raises(StackError, match="port 9000"):
+        plan_ports(settings(SITE="central"), busy(*link))
+
+
+def test_free_ports_of_an_edge_keep_clear_of_the_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "sample", lambda _, most: range(20_500, 20_500 + most))
+    edge = settings(
+        SITE="edge", PORTS="free", KAFKA_PORT="20500", S3_CENTRAL_PORT="20501", FEEDER_PORT="20502"
+    )
+    ports = plan_ports(edge, never)
+    assert min(number for chosen in ports.values() for number in chosen.values()) == 20503
+    assert edge.across == {"s3-central": {"s3": 20501}, "kafka": {"kafka": 20500}, "feeder": {"http": 20502}}
+
+
+def test_a_site_refuses_what_runs_at_the_other_one() -> None:
+    with pytest.raises(StackError, match="PARTS: 'kafka' does not run at SITE=edge"):
+        settings(SITE="edge", PARTS="kafka shopper")
+    with pytest.raises(StackError, match="KAFKA: it runs at central"):
+        settings(SITE="edge", KAFKA="apache")

@@ -32,8 +32,9 @@ async def test_a_service_that_answers_with_success_is_ready() -> None:
 
 
 async def test_a_service_that_is_not_ready_says_which_dependency_is_away() -> None:
-    with pytest.raises(NotReady, match=r"^/readyz answers 503: kafka: no answer$"):
+    with pytest.raises(NotReady, match=r"^/readyz answers 503: kafka: no answer$") as caught:
         await asked("http://a:1/readyz", readyz(kafka="no answer", s3="ok"))
+    assert caught.value.checks == {"kafka"}
 
 
 async def test_an_answer_without_checks_is_told_as_it_is() -> None:

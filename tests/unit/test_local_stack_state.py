@@ -9,6 +9,7 @@ from local_stack import logs
 from local_stack.errors import StackError
 from local_stack.launch import clean
 from local_stack.processes import Identity, end_leftovers
+from local_stack.settings import StackSettings
 from local_stack.state import (
     PartState,
     Phase,
@@ -59,6 +60,24 @@ def test_a_stack_is_ready_only_if_all_parts_are_and_its_supervisor_lives(
     assert not some_state(tmp_path, me, Phase.READY, Phase.UNREADY).ready
     assert not some_state(tmp_path, me).ready
     assert not some_state(tmp_path, Identity(me.pid, me.born - 60), Phase.READY).ready
+
+
+def test_an_edge_that_is_cut_off_from_central_is_up_but_not_ready(tmp_path: Path, me: Identity) -> None:
+    cut_off = some_state(tmp_path, me, Phase.READY, Phase.CUT_OFF)
+    assert cut_off.up
+    assert not cut_off.ready
+    assert not some_state(tmp_path, me, Phase.CUT_OFF, Phase.STARTING).up
+
+
+def test_a_state_keeps_the_site_and_the_ports_of_its_link(tmp_path: Path) -> None:
+    chosen = StackSettings.read({"CARAVAN_HOME": str(tmp_path), "SITE": "edge", "KAFKA_PORT": "19092"})
+    state = some_state(tmp_path, Identity(1, 0.0)).model_copy(
+        update={"site": chosen.site, "chosen_ports": chosen.chosen_ports}
+    )
+    write_state(state)
+    kept = read_state(tmp_path)
+    assert kept is not None
+    assert kept.settings.across == chosen.across
 
 
 def test_a_pid_that_was_given_away_is_not_the_process_it_was(me: Identity) -> None:

@@ -60,6 +60,8 @@ app = typer.Typer(
 
       EDGES         ids of the edges (default edge1)
 
+      SITE          "both" sides here (default), or only "central", or only "edge"
+
       PORTS         "fixed" (default) or "free": any free port
 
       MQTT_TLS      "on": a door with TLS beside the plain one (default after `certs`, else "off");
@@ -148,6 +150,8 @@ def start() -> None:
     if old is not None and old.running:
         if old.edges != settings.edges or old.only != settings.only:
             _fail(StackError(f"it is running with EDGES={' '.join(old.edges)!r}: stop it first"))
+        if old.site != settings.site:
+            _fail(StackError(f"it is running with SITE={old.site}, not {settings.site}: stop it first"))
         if old.tls != settings.tls:
             _fail(StackError(f"it is running with MQTT_TLS={old.tls}, not {settings.tls}: stop it first"))
         if old.engines != settings.engines:
@@ -181,7 +185,11 @@ def start() -> None:
         except KeyboardInterrupt:
             progress.stop()
             _fail(StackError("interrupted: everything is stopped again"))
-    console.print("[bold green]Everything is ready.[/bold green]")
+    if launched.state.ready:
+        console.print("[bold green]Everything is ready.[/bold green]")
+    else:
+        console.print("[bold green]Everything here runs.[/bold green] Central is out of reach:")
+        console.print(display.notes(launched.state))
     console.print(display.addresses(launched.state))
 
 
@@ -246,13 +254,17 @@ def execute(
     if edge and edge not in state.edges:
         _fail(StackError(f"there is no edge {edge!r}; there are: {', '.join(state.edges)}"))
     parts = Plan(state.settings, state.ports).parts
-    environment = os.environ | {
-        name: value
-        for part in parts.values()
-        if part.row.inherits and part.edge in (None, edge or state.edges[0])
-        for name, value in part.own_environment.items()
-        if name not in OF_ONE_PART
-    }
+    environment = (
+        os.environ
+        | {
+            name: value
+            for part in parts.values()
+            if part.row.inherits and part.edge in (None, edge or state.edges[0])
+            for name, value in part.own_environment.items()
+            if name not in OF_ONE_PART
+        }
+        | {"EDGE": edge or state.edges[0]}
+    )
     words = [sys.executable if command[0] == "python" else command[0], *command[1:]]
     try:
         os.execvpe(words[0], words, environment)

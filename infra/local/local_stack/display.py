@@ -29,13 +29,19 @@ def status(state: StackState) -> RenderableType:
         table.add_row(
             part.name, phase, str(part.pid or ""), part.address, since(part.since), str(part.restarts)
         )
-    notes = [Text(f"{part.name}: {note}", style="red") for part in state.parts if (note := trouble(part))]
-    return Group(table, *notes)
+    return Group(table, notes(state))
+
+
+def notes(state: StackState) -> RenderableType:
+    """Say of each part what is wrong with it, if anything is."""
+    return Group(
+        *(Text(f"{part.name}: {note}", style="red") for part in state.parts if (note := trouble(part)))
+    )
 
 
 def trouble(part: PartState) -> str:
     """Say what is wrong with a part, or what was; "" where nothing is to be said."""
-    if part.phase in (Phase.DOWN, Phase.LATE, Phase.UNREADY):
+    if part.phase in (Phase.DOWN, Phase.LATE, Phase.UNREADY, Phase.CUT_OFF):
         return f"{part.detail}; its last line: {part.last_line}" if part.last_line else part.detail
     if part.restarts and part.last_exit:
         return f"had ended with {part.last_exit}; its last line was: {part.last_line}"

@@ -12,7 +12,14 @@ class StackError(CaravanError):
 
 
 class NotReady(CaravanError):
-    """A part does not answer yet; the text says what it answered instead."""
+    """A part does not answer yet; the text says what it answered instead.
+
+    `checks` are those of its `/readyz` that failed, where it answered with any.
+    """
+
+    def __init__(self, reason: str, checks: Iterable[str] = ()) -> None:
+        super().__init__(reason)
+        self.checks = frozenset(checks)
 
 
 class StartFailed(StackError):

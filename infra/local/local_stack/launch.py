@@ -43,7 +43,7 @@ async def launch(
     environment: Mapping[str, str] | None = None,
     on_change: Callable[[StackState], None] | None = None,
 ) -> Launched:
-    """Start a stack and wait until everything is ready.
+    """Start a stack and wait until everything is ready; an edge may be cut off from central.
 
     With `tied` the stack stops by itself when this process ends, in whatever way, or closes the pipe
     `process.stdin`. `environment` is what the services see beneath what the table of parts says.
@@ -94,7 +94,7 @@ async def _until_ready(
             )
         if mine is not None:
             on_change(mine)
-            if mine.ready:
+            if mine.up:
                 return mine
             for part in mine.parts:
                 if hopeless(part):
@@ -104,7 +104,9 @@ async def _until_ready(
 
 def hopeless(part: PartState) -> bool:
     """Tell whether a start should be given up because of this part."""
-    return part.phase is Phase.LATE or (part.phase is not Phase.READY and part.restarts >= PATIENCE)
+    return part.phase is Phase.LATE or (
+        part.phase not in (Phase.READY, Phase.CUT_OFF) and part.restarts >= PATIENCE
+    )
 
 
 async def failed(home: Path, part: PartState) -> StartFailed:

@@ -34,7 +34,8 @@ class Part:
     start, `edge_buckets` once for each edge. `folders` are made and `files` written before each start,
     `litter` is removed after each end. A part that `inherits` gets the environment of the user beneath
     `env`, so that any setting of a service can be given to the stack. One for `tls` is there only where
-    there are certificates.
+    there are certificates. One that is `linked` edges reach through the link; of the checks of its `/readyz`,
+    a part of an edge is up without those `across`.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Part:
     litter: tuple[str, ...] = ()
     inherits: bool = True
     tls: bool = False
+    linked: bool = False
+    across: tuple[str, ...] = ()
     grace: float = 10.0
     deadline: float = 120.0
 
@@ -145,15 +148,15 @@ PARTS: tuple[Part, ...] = (
     Part(
         "s3-central", S3_COMMAND, S3_PROBE, {"s3": Port("S3_CENTRAL_PORT", 9000)} | S3_INNER,
         env=S3_ENV, buckets=("kafka",), edge_buckets=("{edge}-data", "{edge}-models", "{edge}-ready"),
-        litter=S3_LITTER, inherits=False, grace=1,
+        litter=S3_LITTER, inherits=False, linked=True, grace=1,
     ),
     Part(
         "kafka", KAFKA_COMMAND, "kafka://127.0.0.1:{kafka}", {"kafka": Port("KAFKA_PORT", 9092)},
-        after=("s3-central",), env=KAFKA_ENV, inherits=False, grace=3,
+        after=("s3-central",), env=KAFKA_ENV, inherits=False, linked=True, grace=3,
     ),
     Part(
         "feeder", "{python} -m feeder", READY, {"http": Port("FEEDER_PORT", 8081)},
-        after=("s3-central", "kafka"), env=SERVICE_ENV | {"SPOOL_DIR": "{data}"},
+        after=("s3-central", "kafka"), env=SERVICE_ENV | {"SPOOL_DIR": "{data}"}, linked=True,
     ),
     Part(
         "training", "{python} -m training listen", READY, {"http": Port("TRAINING_PORT", 8085)},
@@ -200,7 +203,7 @@ PARTS: tuple[Part, ...] = (
     Part(
         "edge-manager", "{python} -m edge_manager", READY, {"http": Port("EDGE_MANAGER_PORT", 8083)},
         each_edge=True, after=("s3-central", "s3", "mqtt", "mqtt-tls"), beside=("model-server",),
-        env=EDGE_ENV,
+        env=EDGE_ENV, across=("s3-central",),
     ),
     Part(
         "shopper", "{python} -m shopper", READY, {"http": Port("SHOPPER_PORT", 8080)},
@@ -210,5 +213,6 @@ PARTS: tuple[Part, ...] = (
     Part(
         "monitor", "{python} -m monitor", READY, {"http": Port("MONITOR_PORT", 8084)},
         each_edge=True, after=("kafka", "mqtt", "mqtt-tls"), env=EDGE_ENV | {"ROUTES": "bridge"},
+        across=("kafka",),
     ),
 )  # fmt: skip

@@ -78,6 +78,11 @@ class PlannedPart:
         return {"TRACES": "file", "TRACES_FILE": str(self.context["home"] / "traces" / f"{self.name}.jsonl")}
 
     @property
+    def does_without(self) -> frozenset[str]:
+        """The checks of its `/readyz` that ask what a link leads to: without those it is up, if cut off."""
+        return frozenset(self.row.across if self.context["site"] == "edge" else ())
+
+    @property
     def folder(self) -> Path | None:
         """Where it runs; None is the user's folder, where relative paths in a service's settings belong."""
         return None if self.row.inherits else self.data
@@ -137,6 +142,7 @@ class Plan:
             "edge": edge,
             "edges": " ".join(self.settings.edges),
             "edge_names": self.settings.edges,
+            "site": self.settings.site,
             "home": home,
             "certs": self.settings.certs,
             "engine_certs": self.settings.engine_certs,
@@ -167,6 +173,7 @@ class Plan:
         return {
             row.name: SimpleNamespace(
                 **dict.fromkeys(row.ports, 0)
+                | self.settings.across.get(row.name, {})
                 | self.ports.get(part_name(row.name, edge if row.each_edge else None), {})
             )
             for row in choice.table(self.settings.engines)

@@ -68,6 +68,7 @@ def plan_ports(settings: StackSettings, blocked: Callable[[int], str] | None = N
     if faults:
         raise StackError("\n".join(faults))
     taken = {wanted.number for wanted in fixed}
+    taken |= {number for doors in settings.across.values() for number in doors.values()}
     for name, port_name in free:
         ports[name][port_name] = _any_free(taken, blocked)
         taken.add(ports[name][port_name])

@@ -59,8 +59,9 @@ async def _http(http: httpx.AsyncClient, url: SplitResult, _: Mapping[str, str])
     """It answers with success."""
     answer = await http.get(url.geturl())
     if not answer.is_success:
-        amiss = [f"{name}: {why}" for name, why in _checks(answer).items() if why != "ok"]
-        raise NotReady(f"{url.path} answers {answer.status_code}: {', '.join(amiss) or answer.text[:200]}")
+        amiss = {name: why for name, why in _checks(answer).items() if why != "ok"}
+        why = ", ".join(f"{name}: {why}" for name, why in amiss.items()) or answer.text[:200]
+        raise NotReady(f"{url.path} answers {answer.status_code}: {why}", amiss)
 
 
 def _checks(answer: httpx.Response) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -16,6 +16,8 @@ from local_stack.tls.certificates import complete, ensure
 HIGHEST_PORT = 65535
 Tls = Literal["off", "on", "required"]
 """MQTT with TLS: no door; a door beside the plain port; a door that the stack's services take too."""
+Site = Literal["both", "central", "edge"]
+"""Which side runs here. At an edge alone, a link puts central's doors on this machine's loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class StackSettings:
     `home` is absolute. `only` names the rows of the table to run, with all that they need; empty: every
     row. `chosen_ports` holds the port settings that differ from the table's defaults; with `free_ports`
     every port is any free one. `certs_dir` holds the certificates of MQTT with TLS. `engines` are the
-    programs in the place of embedded ones.
+    programs in the place of embedded ones. At the site `edge`, central's ports are those chosen or the
+    defaults, `free_ports` or not.
     """
 
     home: Path
@@ -36,10 +39,11 @@ class StackSettings:
     tls: Tls = "off"
     certs_dir: Path | None = None
     engines: choice.Choice = field(default_factory=dict)
+    site: Site = "both"
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Read CARAVAN_HOME, EDGES, PORTS, PARTS, the port settings, MQTT_TLS, CERTS_DIR, and the engines.
+        """Read CARAVAN_HOME, EDGES, SITE, PORTS, PARTS, every port, MQTT_TLS, CERTS_DIR and the engines.
 
         Raises:
             StackError: naming every fault.
@@ -78,15 +82,18 @@ class StackSettings:
             faults.append(f"MQTT_TLS: {environment['MQTT_TLS']!r} is none of {', '.join(get_args(Tls))}")
         engines, more = choice.read(environment)
         faults += more
+        site, more = _site(environment.get("SITE", "") or "both", only, engines)
+        faults += more
         if faults:
             raise StackError("\n".join(faults))
-        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs, engines)
+        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs, engines, site)
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `read` would make the same settings of."""
         return {
             "CARAVAN_HOME": str(self.home),
             "EDGES": " ".join(self.edges),
+            "SITE": self.site,
             "PORTS": "free" if self.free_ports else "fixed",
             "PARTS": " ".join(self.only),
             "MQTT_TLS": self.tls,
@@ -136,12 +143,49 @@ class StackSettings:
             - wanted
         ):
             wanted |= needed
-        return tuple(part for part in parts if part.name in wanted and (self.tls != "off" or not part.tls))
+        return tuple(
+            part
+            for part in parts
+            if part.name in wanted and (self.tls != "off" or not part.tls) and _runs_at(self.site, part)
+        )
+
+    @property
+    def across(self) -> dict[str, dict[str, int]]:
+        """Where a link shows central's doors at an edge: `{"kafka": {"kafka": 9092}}`; empty elsewhere."""
+        return {
+            part.name: {
+                name: (self.chosen_ports or {}).get(port.setting, port.default)
+                for name, port in part.ports.items()
+                if port.setting
+            }
+            for part in PARTS
+            if part.linked and self.site == "edge"
+        }
 
 
 def port_settings() -> dict[str, int]:
     """Every setting that chooses a port, with its default."""
     return {port.setting: port.default for part in PARTS for port in part.ports.values() if port.setting}
+
+
+def _site(text: str, only: Sequence[str], engines: choice.Choice) -> tuple[Site, list[str]]:
+    """Read SITE, and find what is asked for that runs at the other one."""
+    sites: dict[str, Site] = {site: site for site in get_args(Site)}
+    if text not in sites:
+        return "both", [f"SITE: {text!r} is none of {', '.join(sites)}"]
+    site = sites[text]
+    faults = [
+        f"PARTS: {part.name!r} does not run at SITE={site}"
+        for part in PARTS
+        if part.name in only and not _runs_at(site, part)
+    ]
+    if site == "edge" and "KAFKA" in engines:
+        faults.append("KAFKA: it runs at central; an edge reaches the plain door that any of them has there")
+    return site, faults
+
+
+def _runs_at(site: Site, part: Part) -> bool:
+    return site == "both" or part.each_edge == (site == "edge")
 
 
 def _folder(environment: Mapping[str, str], setting: str, default: Path) -> Path:

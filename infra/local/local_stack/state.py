@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from local_stack.errors import StackError
 from local_stack.ports import Ports
 from local_stack.processes import Identity
-from local_stack.settings import StackSettings, Tls
+from local_stack.settings import Site, StackSettings, Tls
 
 
 class Phase(StrEnum):
@@ -27,6 +27,8 @@ class Phase(StrEnum):
     LATE = "late"
     """starting for longer than its deadline; nobody has given up"""
     READY = "ready"
+    CUT_OFF = "cut off"
+    """it does all that can be done at an edge while the link to central is down"""
     UNREADY = "not ready"
     """alive, was ready before"""
     DOWN = "down"
@@ -70,6 +72,8 @@ class StackState(BaseModel):
     tls: Tls = "off"
     certs_dir: Path | None = None
     engines: dict[str, str] = {}
+    site: Site = "both"
+    chosen_ports: dict[str, int] = {}
     failure: str = ""
     parts: list[PartState] = []
 
@@ -84,8 +88,14 @@ class StackState(BaseModel):
         return self.running and bool(self.parts) and all(part.phase is Phase.READY for part in self.parts)
 
     @property
+    def up(self) -> bool:
+        """Whether it lives and everything does what it can; an edge may be cut off from central."""
+        phases = {part.phase for part in self.parts}
+        return self.running and bool(phases) and phases <= {Phase.READY, Phase.CUT_OFF}
+
+    @property
     def settings(self) -> StackSettings:
-        """What it was started with, but for the choice of ports."""
+        """What it was started with, but for whether its ports are any free ones."""
         return StackSettings(
             self.home,
             self.edges,
@@ -93,6 +103,8 @@ class StackState(BaseModel):
             tls=self.tls,
             certs_dir=self.certs_dir,
             engines=self.engines,
+            site=self.site,
+            chosen_ports=self.chosen_ports,
         )
 
     @property

@@ -56,6 +56,8 @@ async def supervise(
             tls=settings.tls,
             certs_dir=settings.certs_dir,
             engines=dict(settings.engines),
+            site=settings.site,
+            chosen_ports=dict(settings.chosen_ports or {}),
         )
         try:
             plan = await _plan(settings)
@@ -181,12 +183,14 @@ class _Supervisor:
                 await probes.ask(http, part.probe, part.buckets)
             except NotReady as exc:
                 misses += 1
-                if state.phase not in (Phase.READY, Phase.UNREADY):
+                cut_off = bool(exc.checks) and exc.checks <= part.does_without
+                if not cut_off and state.phase not in (Phase.READY, Phase.UNREADY, Phase.CUT_OFF):
                     self._set(
                         state, Phase.STARTING if loop.time() < deadline else Phase.LATE, detail=str(exc)
                     )
-                elif misses > 1:  # one slow answer of a busy machine is no news
-                    self._set(state, Phase.UNREADY, detail=str(exc))
+                elif misses > 1:  # one slow answer of a busy machine, or of a link, is no news
+                    self._set(state, Phase.CUT_OFF if cut_off else Phase.UNREADY, detail=str(exc))
+                    self._was_ready[part.name].set()
             else:
                 misses = 0
                 self._set(state, Phase.READY, detail="")

@@ -52,6 +52,8 @@ def doors_of(home: Path, edge: str, *, tls: bool, hub: bool) -> Doors:
     if edge and edge not in state.edges:
         raise StackError(f"there is no edge {edge!r}; there are: {', '.join(state.edges)}")
     edge = edge or state.edges[0]
+    if state.site == "central":
+        raise StackError("cameras film at an edge, and only central runs here: say it there")
     runs_hub = any(part.name == "hub" for part in state.parts)
     if hub and not runs_hub:
         raise StackError("this stack runs no hub to compare with: start all of it, or say --no-check")
@@ -99,7 +101,8 @@ def _how_to_get(model: str, doors: Doors) -> str:
 
 
 def _url(state: StackState, part: str, port: str) -> str:
-    return f"http://{HOST}:{state.part(part).ports[port]}"
+    ports = state.settings.across.get(part) or state.part(part).ports
+    return f"http://{HOST}:{ports[port]}"
 
 
 def _mqtt(state: StackState, edge: str, *, tls: bool) -> MqttSettings:

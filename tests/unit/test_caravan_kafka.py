@@ -282,6 +282,47 @@ async def knock(listener: Listener, **settings: Any) -> None:
         await listener.knocked.wait()
 
 
+class Silenced:
+    """A broker that knows no topics; what connections there are can be made to lead nowhere."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.silent = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number, (_, port) = self.connections, writer.get_extra_info("sockname")
+        try:
+            while True:
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                kind, _, correlation = struct.unpack_from(">hhi", await reader.readexactly(size))
+                if kind == API_VERSIONS:
+                    answer = struct.pack(">hihhhhhh", 0, 2, METADATA, 0, 1, API_VERSIONS, 0, 0)
+                else:  # one broker, itself, without a rack; it is the controller; no topics
+                    answer = struct.pack(">iih9sihii", 1, 0, 9, b"127.0.0.1", port, -1, 0, 0)
+                if number > self.silent:
+                    writer.write(struct.pack(">ii", len(answer) + 4, correlation) + answer)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+
+async def test_a_connection_that_was_once_not_answered_on_is_not_asked_again() -> None:
+    broker = Silenced()
+    async with await asyncio.start_server(broker.serve, "127.0.0.1", 0) as server:
+        address = "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        async with Producer(KafkaSettings(kafka_bootstrap_servers=address)) as producer:
+            await producer.ping()
+            before = broker.connections
+            await producer.ping()
+            assert broker.connections == before
+            broker.silent = before
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await producer.ping()
+            async with asyncio.timeout(5):
+                await producer.ping()
+
+
 async def test_over_mutual_tls_the_client_shows_its_certificate(authority: Authority) -> None:
     async with listening(door(authority)) as (listener, address):
         await knock(

@@ -93,6 +93,8 @@ class Producer:
         self._settings = settings
         self._client: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._pinger: AIOKafkaAdminClient | None = None
+        self._pinging = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,6 +102,8 @@ class Producer:
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
             await self._client.stop()
+        if self._pinger is not None:
+            await self._pinger.close()
 
     async def send(
         self,
@@ -128,18 +132,31 @@ class Producer:
             raise Transient(message) from exc
 
     async def ping(self) -> None:
-        """Check that the broker answers.
+        """Check that the broker answers, over a connection of its own.
+
+        One that was once not answered on is given up. It may have been cut off: TCP sends what was lost again
+        only after a while that grows with the cut, and the producer would wait for that.
 
         Raises:
             Transient: if not.
 
         """
         try:
-            client = await self._started()
-            await client.client.fetch_all_metadata()
-        except (KafkaError, OSError) as exc:
+            async with self._pinging:
+                await self._ping()
+        except (KafkaError, TimeoutError, OSError) as exc:
             message = f"Kafka at {self._settings.kafka_bootstrap_servers}: {exc!r}"
             raise Transient(message) from exc
+
+    async def _ping(self) -> None:
+        client, self._pinger = self._pinger or AIOKafkaAdminClient(**connection(self._settings)), None
+        try:
+            await client.start()  # which it does once
+            await client.list_topics()
+        except BaseException:  # also when there is no more time
+            await client.close()
+            raise
+        self._pinger = client
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:

@@ -167,6 +167,10 @@ test-stack: setup ## Run the tests against the stack (KAFKA=apache MQTT=mosquitt
 test-faults: setup ## Kill processes of a running stack and see the promises hold
 	@$(BIN)/pytest tests/faults
 
+.PHONY: test-sites
+test-sites: setup ## Run central and an edge on networks of their own, and cut the link between them
+	@$(BIN)/pytest tests/sites
+
 .PHONY: web
 web: ## Fetch what the app can use and its tests need, out of npm
 	@command -v npm >/dev/null || { echo "make web needs npm (Debian: apt-get install npm)"; exit 1; }

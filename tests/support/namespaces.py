@@ -1,7 +1,7 @@
 """Two machines on one kernel: network namespaces with a cable between them that can be pulled out.
 
 They are made beneath a user namespace of their own, so they need no root, and touch nothing of the host's
-network. What holds them or runs in them is tied to a pipe of this process, and ends with it, however that ends.
+network. What holds them or runs in them is tied to a pipe of this process, and ends with it in any case.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ class Silenced:
 async def test_a_connection_that_was_once_not_answered_on_is_not_asked_again() -> None:
     broker = Silenced()
     async with await asyncio.start_server(broker.serve, "127.0.0.1", 0) as server:
-        address = "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with Producer(KafkaSettings(kafka_bootstrap_servers=address)) as producer:
             await producer.ping()
             before = broker.connections

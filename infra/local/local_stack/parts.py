@@ -35,7 +35,7 @@ class Part:
     `litter` is removed after each end. A part that `inherits` gets the environment of the user beneath
     `env`, so that any setting of a service can be given to the stack. One for `tls` is there only where
     there are certificates. One that is `linked` edges reach through the link; of the checks of its `/readyz`,
-    a part of an edge is up without those `across`.
+    an edge `does_without` some while it is cut off.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Part:
     inherits: bool = True
     tls: bool = False
     linked: bool = False
-    across: tuple[str, ...] = ()
+    does_without: tuple[str, ...] = ()
     grace: float = 10.0
     deadline: float = 120.0
 
@@ -203,7 +203,7 @@ PARTS: tuple[Part, ...] = (
     Part(
         "edge-manager", "{python} -m edge_manager", READY, {"http": Port("EDGE_MANAGER_PORT", 8083)},
         each_edge=True, after=("s3-central", "s3", "mqtt", "mqtt-tls"), beside=("model-server",),
-        env=EDGE_ENV, across=("s3-central",),
+        env=EDGE_ENV, does_without=("s3-central",),
     ),
     Part(
         "shopper", "{python} -m shopper", READY, {"http": Port("SHOPPER_PORT", 8080)},
@@ -213,6 +213,6 @@ PARTS: tuple[Part, ...] = (
     Part(
         "monitor", "{python} -m monitor", READY, {"http": Port("MONITOR_PORT", 8084)},
         each_edge=True, after=("kafka", "mqtt", "mqtt-tls"), env=EDGE_ENV | {"ROUTES": "bridge"},
-        across=("kafka",),
+        does_without=("kafka",),
     ),
 )  # fmt: skip

@@ -80,7 +80,7 @@ class PlannedPart:
     @property
     def does_without(self) -> frozenset[str]:
         """The checks of its `/readyz` that ask what a link leads to: without those it is up, if cut off."""
-        return frozenset(self.row.across if self.context["site"] == "edge" else ())
+        return frozenset(self.row.does_without if self.context["site"] == "edge" else ())
 
     @property
     def folder(self) -> Path | None:

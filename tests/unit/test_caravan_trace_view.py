@@ -114,7 +114,7 @@ def test_without_any_traces_it_says_where_it_looked(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CARAVAN_HOME", str(tmp_path))
     result = CliRunner().invoke(commands, ["trace"])
     assert result.exit_code == 1
-    assert f"no such trace in {tmp_path}/traces, out of 0" in result.output.replace("\n", "")
+    assert f"there are no traces in {tmp_path}/traces: start a stack" in result.output.replace("\n", "")
 
 
 TIMES = {

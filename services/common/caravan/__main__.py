@@ -126,7 +126,8 @@ def print_trace(
     else:
         found = trace_files.last(traces)
     if found is None:
-        typer.echo(f"no such trace in {folder}, out of {len(traces)}", err=True)
+        nothing = f"there are no traces in {folder}: start a stack here (make start), and send it something"
+        typer.echo(f"no such trace in {folder}, out of {len(traces)}" if traces else nothing, err=True)
         raise typer.Exit(1)
     console = Console()
     console.print(trace_view.draw(found, console.width, trace_files.going_on(traces, found)))

@@ -57,9 +57,12 @@ class Shop:
             shop._mqtt = await stack.enter_async_context(shop._mqtt_client())
             await shop._mqtt.subscribe("response/detection/till", qos=1)
             listening = asyncio.create_task(shop._listen(listener))
-            yield shop
-            assert not listening.done(), "the edge's broker hung up"
-            listening.cancel()
+            try:
+                yield shop
+                assert not listening.done(), "the edge's broker hung up"
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
 
     def _mqtt_client(self) -> aiomqtt.Client:
         return aiomqtt.Client(str(self.edge.window("MQTT_PORT")), transport="unix", timeout=60)
@@ -162,6 +165,11 @@ class Shop:
             return await self.serving() >= version
 
         await eventually(serves, seconds)
+
+    async def copying(self) -> bool:
+        """Tell whether a version is on its way into the edge's store."""
+        metrics = (await self.get("EDGE_MANAGER_PORT", "/metrics")).text
+        return 'caravan_exchanges_in_flight{route="model-sync"} 1.0' in metrics
 
     async def assert_versions_are_whole(self) -> None:
         """Every version that the model server would load has all the files of its manifest."""

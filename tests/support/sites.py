@@ -19,6 +19,8 @@ from support.namespaces import CENTRAL, Namespace, Network, network
 TESTS = Path(__file__).parents[1]
 LINK = ("S3_CENTRAL_PORT", "KAFKA_PORT", "FEEDER_PORT")
 """What crosses it, and nothing else does."""
+RATE = 5_000_000
+"""Bytes a second of a connection: a version takes some seconds, as it does over lines that sites have."""
 WINDOWS = {
     "central": (*LINK, "TRAINING_PORT", "HUB_PORT", "DELIVERY_PORT"),
     "edge": (
@@ -124,7 +126,7 @@ async def two_sites(folder: Path, **settings: str) -> AsyncIterator[Sites]:
         edge = Site("edge", net.edge, folder, settings)
         ports = port_settings()
         crossing = {
-            "central": [f"{CENTRAL}:{ports[name]}=127.0.0.1:{ports[name]}" for name in LINK],
+            "central": [f"{CENTRAL}:{ports[name]}=127.0.0.1:{ports[name]}@{RATE}" for name in LINK],
             "edge": [f"127.0.0.1:{ports[name]}={CENTRAL}:{ports[name]}" for name in LINK],
         }
         for site in (central, edge):

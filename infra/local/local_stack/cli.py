@@ -185,12 +185,18 @@ def start() -> None:
         except KeyboardInterrupt:
             progress.stop()
             _fail(StackError("interrupted: everything is stopped again"))
-    if launched.state.ready:
+    _tell_started(launched.state)
+
+
+def _tell_started(state: StackState) -> None:
+    if state.ready:
         console.print("[bold green]Everything is ready.[/bold green]")
     else:
-        console.print("[bold green]Everything here runs.[/bold green] Central is out of reach:")
-        console.print(display.notes(launched.state))
-    console.print(display.addresses(launched.state))
+        console.print("[bold green]Everything here runs.[/bold green] Central is out of reach so far.")
+        for part, ports in state.settings.across.items():
+            for port in ports.values():
+                console.print(f"The link should show {part} at 127.0.0.1:{port}", highlight=False)
+    console.print(display.addresses(state))
 
 
 @app.command()

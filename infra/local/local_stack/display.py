@@ -29,14 +29,8 @@ def status(state: StackState) -> RenderableType:
         table.add_row(
             part.name, phase, str(part.pid or ""), part.address, since(part.since), str(part.restarts)
         )
-    return Group(table, notes(state))
-
-
-def notes(state: StackState) -> RenderableType:
-    """Say of each part what is wrong with it, if anything is."""
-    return Group(
-        *(Text(f"{part.name}: {note}", style="red") for part in state.parts if (note := trouble(part)))
-    )
+    notes = [Text(f"{part.name}: {note}", style="red") for part in state.parts if (note := trouble(part))]
+    return Group(table, *notes)
 
 
 def trouble(part: PartState) -> str:

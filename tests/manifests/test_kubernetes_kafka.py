@@ -155,7 +155,7 @@ def test_the_topics_that_a_package_names_are_those_that_it_is_said_to_use_here()
     for use in (*AT_CENTRAL.values(), *at_edge("edge1")):
         used.setdefault(use.package, set()).update(use.reads, use.writes)
     for package, names in used.items():
-        (folder,) = ROOT.glob(f"*/*/{package}")
+        (folder,) = (*ROOT.glob(f"services/*/{package}"), *ROOT.glob(f"infra/*/{package}"))
         code = "\n".join(path.read_text() for path in folder.rglob("*.py"))
         assert OF_TOPICS & set(re.findall(r"\b[A-Za-z_]+\b", code)) == names, package
 

@@ -75,6 +75,7 @@ WORK = {
     "model-server": ("load",),
 }
 UPLOADED = {(service, name) for service, names in WORK.items() for name in names}
+BROUGHT = {(service, name) for service, name in UPLOADED if service in {"edge-manager", "model-server"}}
 
 
 def spans(trace: Trace | None) -> set[tuple[str, str]]:
@@ -184,6 +185,12 @@ async def test_an_operator_rolls_back_by_one_command(platform: Platform) -> None
         return (await labels(platform, GREEN)).count("Other: N/A") >= 4
 
     await eventually(forgotten, 30)
+
+    async def traced() -> bool:
+        traces = read_traces(platform.stack.settings.home / "traces").values()
+        return any(spans(trace) == {("training", "rollback"), *BROUGHT} for trace in traces)
+
+    await eventually(traced, 30)
 
 
 async def test_every_image_is_accounted_for(platform: Platform) -> None:

@@ -98,12 +98,10 @@ class Platform:
         await eventually(quiet, seconds)
 
     async def operator(self, *words: str) -> int:
-        """Run an operator's command, `python -m …`, as this stack's; return its exit code."""
+        """Run an operator's command, `python -m …`, as `make` does; return its exit code."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *words,
-            env=os.environ | self.stack.env_for("training") | self.stack.env_for(f"shopper-{EDGE}"),
+            *(sys.executable, "-m", "local_stack", "exec", "--edge", EDGE, "--", "python", "-m", *words),
+            env=os.environ | {"CARAVAN_HOME": str(self.stack.settings.home)},
         )
         return await process.wait()
 

@@ -29,7 +29,7 @@ from local_stack.errors import StackError, StartFailed
 from local_stack.launch import clean as clean_home
 from local_stack.launch import launch, part_log, supervisor_log
 from local_stack.launch import stop as stop_home
-from local_stack.plan import Plan
+from local_stack.plan import Plan, traces_of
 from local_stack.samples.command import samples
 from local_stack.settings import StackSettings
 from local_stack.state import Phase, StackState, read_state
@@ -260,17 +260,15 @@ def execute(
     if edge and edge not in state.edges:
         _fail(StackError(f"there is no edge {edge!r}; there are: {', '.join(state.edges)}"))
     parts = Plan(state.settings, state.ports).parts
-    environment = (
-        os.environ
-        | {
-            name: value
-            for part in parts.values()
-            if part.row.inherits and part.edge in (None, edge or state.edges[0])
-            for name, value in part.own_environment.items()
-            if name not in OF_ONE_PART
-        }
-        | {"EDGE": edge or state.edges[0]}
-    )
+    edge = edge or state.edges[0]
+    settings = {
+        name: value
+        for part in parts.values()
+        if part.row.inherits and part.edge in (None, edge)
+        for name, value in part.own_environment.items()
+        if name not in OF_ONE_PART
+    }
+    environment = {**traces_of(home, "commands"), **os.environ, **settings, "EDGE": edge}
     words = [sys.executable if command[0] == "python" else command[0], *command[1:]]
     try:
         os.execvpe(words[0], words, environment)

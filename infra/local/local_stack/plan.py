@@ -70,12 +70,13 @@ class PlannedPart:
             else {n: os.environ[n] for n in _BASE_ENVIRONMENT if n in os.environ}
         )
         marks = {"CARAVAN_HOME": str(self.context["home"]), "CARAVAN_PART": self.name}
-        return {**self._traces, **beneath, **marks, "PYTHONUNBUFFERED": "1", **self.own_environment}
-
-    @property
-    def _traces(self) -> dict[str, str]:
-        """Traces go into files, for `caravan trace`, unless the user has another wish."""
-        return {"TRACES": "file", "TRACES_FILE": str(self.context["home"] / "traces" / f"{self.name}.jsonl")}
+        return {
+            **traces_of(self.context["home"], self.name),
+            **beneath,
+            **marks,
+            "PYTHONUNBUFFERED": "1",
+            **self.own_environment,
+        }
 
     @property
     def does_without(self) -> frozenset[str]:
@@ -190,6 +191,11 @@ class Plan:
             cert=certs / f"{CLIENT}.pem",
             key=certs / f"{CLIENT}.key",
         )
+
+
+def traces_of(home: Path, who: str) -> dict[str, str]:
+    """Have traces written into a file, for `caravan trace`, where the user has no other wish."""
+    return {"TRACES": "file", "TRACES_FILE": str(home / "traces" / f"{who}.jsonl")}
 
 
 def _programs() -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -19,6 +19,7 @@ import pytest
 import structlog
 from aiokafka import ConsumerRecord
 from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
@@ -298,7 +299,29 @@ def test_what_cannot_be_sent_is_counted_and_harms_nobody(tmp_path: Path, how: st
         telemetry.exchange("zip-upload"),
     ):
         pass
+    deadline = time.monotonic() + 30  # what is still being sent when a process ends is not waited for
+    while lost() == before and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert lost() == before + 1
+
+
+def test_a_collector_that_never_answers_does_not_keep_a_process_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracing, "LAST_SECONDS", 0.1)
+    answered = Event()
+
+    class Endless(TracerProvider):
+        def shutdown(self) -> None:
+            answered.wait()
+
+    tracing.use(Endless(shutdown_on_exit=False))
+    ending = Thread(target=tracing.stop, daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert not tracing.is_on()
+    answered.set()
 
 
 def test_of_many_traces_a_few_begin_each_second_and_those_that_came_go_on(tmp_path: Path) -> None:

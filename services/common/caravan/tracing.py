@@ -6,6 +6,7 @@ a thread of their own; those that do not fit its queue, and those that cannot be
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 TRACEPARENT = "traceparent"
 """Where a trace is named: in headers of HTTP, Kafka and gRPC, in MQTT's properties and S3's metadata."""
+
+LAST_SECONDS = 3.0
+"""For what is left to be sent when a process ends; a collector that is away must not keep it."""
 
 _W3C = TraceContextTextMapPropagator()
 
@@ -51,11 +55,12 @@ def use(provider: TracerProvider | None) -> None:
 
 
 def stop() -> None:
-    """Send what is left, and end; to be called where a process ends."""
+    """Send what is left, for `LAST_SECONDS` at most, and end; to be called where a process ends."""
     if _Traces.provider is not None:
-        provider = _Traces.provider
+        sending = threading.Thread(target=_Traces.provider.shutdown, name="traces", daemon=True)
         use(None)
-        provider.shutdown()
+        sending.start()
+        sending.join(LAST_SECONDS)
 
 
 def is_on() -> bool:

@@ -131,12 +131,16 @@ async def test_a_full_queue_is_answered_unavailable_and_the_rest_is_served(
         "batch_timeout_micros { value: 100000 }"
     )
     server = served(serve_models, saved_models, batching(tmp_path, tiny))
-    answers = await ask_at_once(server.target, [images(b"0.75") for _ in range(60)])
-    refused = [answer for answer in answers if isinstance(answer, str)]
+    answers: list[Any] = []
+    refused: list[str] = []
+    async with asyncio.timeout(60):
+        while not refused:  # whether they come faster than they are answered is up to the machine
+            answers += await ask_at_once(server.target, [images(b"0.75") for _ in range(60)])
+            refused = [answer for answer in answers if isinstance(answer, str)]
     assert set(refused) == {
         "UNAVAILABLE: The batch scheduling queue to which this task was submitted is full"
     }
-    assert 0 < len(refused) < 60
+    assert 0 < len(refused) < len(answers)
 
 
 async def test_without_batching_each_request_is_a_call_of_its_own(

@@ -77,6 +77,9 @@ async def test_after_mqtt_was_away_every_event_is_there_in_order() -> None:
         (b"not json", "not JSON"),
         (None, "not JSON"),
         (b"[1]", "not a JSON object"),
+        (b"[" * 500, "not JSON"),
+        (rb'{"name":"detection","item":"\ud800"}', "not JSON"),
+        (b'{"name":"training","progress":NaN}', "not JSON"),
         (json.dumps({"x": "y" * 2000}).encode(), "bytes"),
     ],
 )

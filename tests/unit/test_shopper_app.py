@@ -175,6 +175,8 @@ async def test_a_page_hears_the_events_it_asked_for_in_order() -> None:
     relay.receive(event("training", progress=0.4))
     relay.receive(b"no json")
     relay.receive(b'["no", "event"]')
+    relay.receive(rb'{"name":"training","stage":"\ud800"}')
+    relay.receive(b"[" * 500)
     relay.receive(event("pushmodel", version=2))
     heard = [content for _, content in await read(stream, 2)]
     assert heard == [{"name": "training", "progress": 0.4}, {"name": "pushmodel", "version": 2}]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from caravan import strict_json
 from local_stack.errors import StackError
 from local_stack.ports import Ports
 from local_stack.processes import Identity
@@ -135,7 +136,7 @@ def state_file(home: Path) -> Path:
 def read_state(home: Path) -> StackState | None:
     """Return what the last supervisor wrote, alive or not; None where there never was one."""
     try:
-        return StackState.model_validate_json(state_file(home).read_bytes())
+        return StackState.model_validate(strict_json.loads(state_file(home).read_bytes()))
     except FileNotFoundError:
         return None
     except ValidationError as exc:

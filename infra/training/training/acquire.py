@@ -2,14 +2,13 @@
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from obstore.store import ObjectStore
 
-from caravan import s3
+from caravan import s3, strict_json
 from caravan.contracts import IMAGES
 from caravan.images import MAX_BYTES
 from training.dataset import Dataset, class_of
@@ -103,6 +102,6 @@ def _keep(cache: ImageCache, content: bytes) -> str:
 
 def _read_index(path: Path) -> dict[str, tuple[str, str]]:
     try:
-        return {key: (etag, sha) for key, (etag, sha) in json.loads(path.read_bytes()).items()}
-    except (FileNotFoundError, ValueError, AttributeError):
+        return {key: (etag, sha) for key, (etag, sha) in strict_json.loads_object(path.read_bytes()).items()}
+    except (FileNotFoundError, ValueError, TypeError):
         return {}  # Only a shortcut: without it everything is downloaded again.

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import structlog
 
-from caravan import tracing
+from caravan import strict_json, tracing
 from training.codes import DONE, REFUSED
 
 log = structlog.get_logger()
@@ -84,7 +84,7 @@ async def _told(process: Process, job: dict[str, str], heard: Callable[[dict[str
         await process.stdin.drain()
     detail = ""
     async for line in process.stdout:
-        fact = json.loads(line)
+        fact = strict_json.loads_object(line)
         detail = fact.get("ended", detail)
         if "stage" in fact:
             heard(fact)

@@ -9,6 +9,7 @@ from typing import Any
 
 from obstore.store import ObjectStore
 
+from caravan import strict_json
 from caravan.contracts import data_bucket, models_bucket, ready_bucket
 from caravan.errors import Permanent
 from caravan.s3 import open_bucket
@@ -65,7 +66,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; raises Permanent if the file is missing or broken: the step that writes it has to run."""
     try:
-        return json.loads(path.read_bytes())
+        return strict_json.loads(path.read_bytes())
     except FileNotFoundError as exc:
         raise Permanent(f"{path} is missing: run the step before this one first") from exc
     except ValueError as exc:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from caravan import strict_json
 from caravan.contracts import ONNX_MODEL, SAVED_MODEL
 from training.orphan import die_with_parent
 
@@ -296,7 +297,7 @@ def _blamed(what: str) -> Iterator[None]:
 
 def main() -> None:
     """Answer one job."""
-    job = Job(**json.loads(sys.stdin.buffer.readline()))
+    job = Job(**strict_json.loads_object(sys.stdin.buffer.readline()))
     die_with_parent()
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints

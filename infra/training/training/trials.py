@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from caravan import strict_json
 from training.trial import Found, Job
 
 COMMAND = (sys.executable, "-m", "training.trial")
@@ -55,7 +56,7 @@ async def _answer(process: Process, job: Job) -> Found:
         return Found("it answers without end")
     code = await process.wait()
     try:
-        body = json.loads(raw)
+        body = strict_json.loads_object(raw)
         answers = tuple((str(label), float(probability)) for label, probability in body["answers"])
         return Found(body["fault"], tuple(body["classes"]), answers)
     except (ValueError, KeyError, TypeError):

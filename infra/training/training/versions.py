@@ -10,7 +10,7 @@ from typing import Self
 
 from obstore.store import ObjectStore
 
-from caravan import s3, tracing
+from caravan import s3, strict_json, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, VersionKey, version_prefix
 from caravan.errors import Permanent, Transient
 from caravan.manifest import File, Manifest
@@ -103,7 +103,7 @@ class Claim:
     def from_json(cls, raw: bytes) -> Self:
         """Read a claim; raises Permanent if it is none."""
         try:
-            body = json.loads(raw)
+            body = strict_json.loads_object(raw)
             return cls(int(body["version"]), str(body["attempt"]), str(body["created"]))
         except (ValueError, KeyError, TypeError) as exc:
             raise Permanent(f"a claim cannot be read: {exc!r}") from exc

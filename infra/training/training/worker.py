@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from caravan import tracing
+from caravan import strict_json, tracing
 from caravan.errors import Permanent, Transient
 from caravan.settings import load
 from caravan.telemetry import configure_logging
@@ -41,7 +41,7 @@ def main() -> NoReturn:
         if not line:
             os._exit(DONE)
         die_with_parent()
-        job = json.loads(line)
+        job = strict_json.loads_object(line)
         with tracing.following(job):
             code = asyncio.run(_run(settings, str(job["edge"]), str(job["run"]), embedder, say))
         tracing.stop()

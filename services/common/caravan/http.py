@@ -16,10 +16,11 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from caravan import telemetry, tracing
+from caravan import strict_json, telemetry, tracing
 from caravan.contracts import to_json
 from caravan.errors import BadInput, CaravanError
 from caravan.problems import Problem, problem, problem_of, unexpected
+from caravan.strict_json import NotJson
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=BaseModel)
@@ -73,14 +74,16 @@ def decode_json(model: type[M], raw: bytes) -> M:
 
     """
     try:
-        return model.model_validate_json(raw)
+        value = strict_json.loads(raw)
+    except NotJson as exc:
+        raise BadInput(f"the body is not JSON: {exc}", reason="not-json") from exc
+    if not isinstance(value, dict):
+        raise BadInput("the body is not a JSON object", status=422)
+    try:
+        return model.model_validate(value)
     except ValidationError as exc:
         faults = exc.errors(include_url=False, include_input=False, include_context=False)
-        if any(fault["type"] == "json_invalid" for fault in faults):
-            raise BadInput("the body is not JSON", reason="not-json") from exc
-        where = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}" for fault in faults
-        )
+        where = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
         raise BadInput(where, status=422) from exc
 
 

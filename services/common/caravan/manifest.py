@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from caravan import strict_json
 from caravan.errors import Permanent
 
 SCHEMA = 1
@@ -88,7 +89,7 @@ class Manifest:
 
         """
         try:
-            body = json.loads(raw)
+            body = strict_json.loads_object(raw)
             if body["schema"] != SCHEMA:
                 raise Permanent(f"the manifest has schema {body['schema']!r}; this Caravan reads {SCHEMA}")
             lineage, signature = body["lineage"], body.get("signature")

@@ -21,8 +21,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
+from caravan import strict_json
 from caravan.contracts import IMAGES, key_by_content
 from caravan.errors import Permanent
 
@@ -120,7 +121,7 @@ class Receipt:
 
         """
         try:
-            body: dict[str, Any] = json.loads(raw)
+            body = strict_json.loads_object(raw)
             if body["schema"] != SCHEMA:
                 raise Permanent(f"the receipt has schema {body['schema']!r}; {SCHEMA} is known here")
             return cls(

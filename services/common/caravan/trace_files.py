@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from caravan import strict_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Span:
     @classmethod
     def from_json(cls, line: bytes) -> Self:
         """Read a line. Raises ValueError, KeyError or TypeError if it is none."""
-        read = json.loads(line)
+        read = strict_json.loads_object(line)
         return cls(
             trace=str(read["trace"]),
             id=str(read["span"]),

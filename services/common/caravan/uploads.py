@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 
 from obstore.store import ObjectStore
 
-from caravan import s3
+from caravan import s3, strict_json
 from caravan.contracts import UPLOADS
 from caravan.errors import Permanent
 
@@ -195,7 +195,7 @@ def _to_json(body: dict[str, Any]) -> bytes:
 
 
 def _from_json(raw: bytes) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(raw)
+    body = strict_json.loads_object(raw)
     if body.pop("schema") != SCHEMA:
         raise ValueError("another schema")
     return body

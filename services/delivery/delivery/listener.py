@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import httpx
 
-from caravan import tracing
+from caravan import strict_json, tracing
 from caravan.errors import Permanent, Transient
+from caravan.strict_json import NotJson
 
 ANSWER_SECONDS = 10.0
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
@@ -58,7 +59,6 @@ class EventListener:
 def _event_id(answer: httpx.Response) -> str:
     # Tekton's content type is not to be relied on, and another listener may answer no JSON at all.
     try:
-        body = answer.json()
-    except ValueError:
+        return str(strict_json.loads_object(answer.content).get("eventID", ""))
+    except NotJson:
         return ""
-    return str(body.get("eventID", "")) if isinstance(body, dict) else ""

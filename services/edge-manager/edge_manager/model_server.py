@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from caravan import strict_json
 from caravan.errors import Transient
 
 ANSWER_SECONDS = 5
@@ -68,8 +69,8 @@ class ModelServer:
         if response.status_code != httpx.codes.OK:
             raise Transient(f"the model server answers {response.status_code} when asked for {model}")
         try:
-            answer = _Answer.model_validate_json(response.content)
-        except ValidationError as exc:
+            answer = _Answer.model_validate(strict_json.loads(response.content))
+        except ValueError as exc:
             raise Transient("the model server's answer is not TensorFlow Serving's") from exc
         return {
             v.version: State(v.state, v.status.error_code, v.status.error_message)

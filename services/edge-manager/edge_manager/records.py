@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import s3
+from caravan import s3, strict_json
 from edge_manager.versions import Ref, Refused
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Records:
         refused = {}
         async for ref, key, _ in self._keys(_REJECTED):
             try:
-                refused[ref] = Refusal(**json.loads(await s3.read(self._store, key)))
+                refused[ref] = Refusal(**strict_json.loads_object(await s3.read(self._store, key)))
             except (ValueError, TypeError, FileNotFoundError) as exc:
                 log.warning("record not readable", key=key, error=repr(exc))
         self._refused = refused

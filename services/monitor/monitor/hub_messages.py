@@ -9,15 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caravan import images
+from caravan import images, strict_json
 from caravan.errors import BadInput
+from caravan.strict_json import NotJson
 
 UNKNOWN = "unknown"
 MOST_CLASSES = 10_000
@@ -124,10 +124,12 @@ def read(value: bytes | None) -> list[Window] | Uncertain:
 def _object(text: Any) -> dict[str, Any]:
     if text is None:
         raise BadInput("neither metrics_json nor uncertain_metrics_json", reason="unknown-message")
+    if not isinstance(text, str | bytes):
+        raise BadInput("the message's JSON is not text", reason="not-json")
     try:
-        found = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise BadInput("the message is not JSON", reason="not-json") from exc
+        found = strict_json.loads(text)
+    except NotJson as exc:
+        raise BadInput(f"the message is not JSON: {exc}", reason="not-json") from exc
     if not isinstance(found, dict):
         raise BadInput("the message is not a JSON object", reason="unknown-message")
     return found

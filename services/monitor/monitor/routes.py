@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
 from aiokafka import ConsumerRecord
 
-from caravan import telemetry
+from caravan import strict_json, telemetry
 from caravan.contracts import MONITOR
 from caravan.errors import BadInput
 from caravan.kafka import Batch, PutAside
 from caravan.mqtt import WINDOW
 from caravan.reports import ListModels, ReadReport, Report
 from caravan.retry import retried
+from caravan.strict_json import NotJson
 from monitor import hub_messages, metrics
 from monitor.dashboard import source
 from monitor.dashboard.state import Dashboard
@@ -137,7 +137,7 @@ def _fault(value: bytes | None, max_bytes: int) -> str:
     if value is not None and len(value) > max_bytes:
         return f"the event has {len(value)} bytes; {max_bytes} are allowed"
     try:
-        event = json.loads(value or b"")
-    except ValueError:
-        return "the event is not JSON"
+        event = strict_json.loads(value or b"")
+    except NotJson as exc:
+        return f"the event is not JSON: {exc}"
     return "" if isinstance(event, dict) else "the event is not a JSON object"

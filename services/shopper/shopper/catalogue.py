@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Self
 
+from caravan import strict_json
 from caravan.contracts import OTHER
 from caravan.errors import BadInput, Permanent
+from caravan.strict_json import NotJson
 from shopper.price import Price
 
 MAX_LABEL = 100
@@ -70,8 +70,8 @@ class Catalogue:
 
         """
         try:
-            entries = json.loads(text, parse_float=Decimal)
-        except (ValueError, RecursionError) as exc:
+            entries = strict_json.loads(text)
+        except NotJson as exc:
             raise CatalogueFault(f"the catalogue is not JSON: {exc}") from exc
         if not isinstance(entries, list):
             raise CatalogueFault("the catalogue is not a JSON list")

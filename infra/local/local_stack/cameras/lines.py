@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -21,6 +20,7 @@ import msgpack
 import numpy as np
 from PIL import Image
 
+from caravan import strict_json
 from caravan.contracts import to_json
 from caravan.errors import CaravanError, Transient
 from caravan.mqtt import Mqtt
@@ -99,7 +99,7 @@ class HttpLine:
         except (httpx.HTTPError, TimeoutError) as exc:
             raise NoAnswer(f"no answer from the shopper: {exc or type(exc).__name__}") from exc
         try:
-            reply = response.json()
+            reply = strict_json.loads(response.content)
         except ValueError as exc:
             raise Refused(f"{response.status_code}: no JSON") from exc
         return answer_of(reply if isinstance(reply, dict) else {})
@@ -161,7 +161,7 @@ class Json:
 
     def reply(self, topic: str, payload: bytes) -> tuple[str, int, Mapping[str, Any]]:
         """Read a reply."""
-        return topic.removeprefix(REPLIES), UNNUMBERED, json.loads(payload)
+        return topic.removeprefix(REPLIES), UNNUMBERED, strict_json.loads(payload)
 
 
 class Tensor:

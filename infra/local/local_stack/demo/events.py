@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from caravan import kafka
+from caravan import kafka, strict_json
 from caravan.contracts import Event, events_topic
 from caravan.errors import Transient
 from caravan.settings import KafkaSettings
@@ -57,7 +56,7 @@ async def _events(client: AIOKafkaConsumer) -> AsyncIterator[Event]:
         except (KafkaError, OSError) as exc:
             raise Transient(f"Kafka's events cannot be read: {exc!r}") from exc
         try:
-            event = json.loads(record.value)
+            event = strict_json.loads(record.value)
         except (TypeError, ValueError):
             continue  # somebody else's message
         if isinstance(event, dict) and "name" in event:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from caravan import strict_json
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput
+from caravan.strict_json import NotJson
 
 LONGEST = 300
 """Characters of a text that are kept."""
@@ -140,9 +141,9 @@ def _model(body: dict[str, Any]) -> ModelStatus:
 
 def _object(value: bytes | None) -> dict[str, Any]:
     try:
-        body = json.loads(value or b"")
-    except (ValueError, RecursionError) as exc:
-        raise BadInput("the message is not JSON", reason="not-json") from exc
+        body = strict_json.loads(value or b"")
+    except NotJson as exc:
+        raise BadInput(f"the message is not JSON: {exc}", reason="not-json") from exc
     if not isinstance(body, dict):
         raise BadInput("the message is not a JSON object", reason="bad-message")
     return body

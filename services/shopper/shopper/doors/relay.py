@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Collection
 
+from caravan import strict_json
 from caravan.contracts import to_json
 from caravan.errors import Unavailable
+from caravan.strict_json import NotJson
 from shopper.metrics import EVENT_LISTENERS, EVENTS_MISSED
 
 RECENT = 256
@@ -48,10 +49,8 @@ class EventRelay:
         if len(payload) > MAX_EVENT:
             return
         try:
-            event = json.loads(payload)
-        except ValueError:
-            return
-        if not isinstance(event, dict):
+            event = strict_json.loads_object(payload)
+        except NotJson:
             return
         self._number += 1
         stamped = (self._number, str(event.get("name", "")), to_json(event))

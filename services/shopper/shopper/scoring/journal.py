@@ -23,6 +23,7 @@ from pathlib import Path
 
 import structlog
 
+from caravan import strict_json
 from shopper import metrics
 from shopper.scoring.values import Count, Message, Scored, Window, uncertain_body, window_body, window_bounds
 
@@ -135,7 +136,7 @@ class Journal:
                     rows, lambda row: row[:6]
                 ):
                     found = list(group)
-                    window = Window(start, end, camera, model, version, tuple(json.loads(classes)))
+                    window = Window(start, end, camera, model, version, tuple(strict_json.loads(classes)))
                     counts = [
                         Count(item, bool(certain), prep, predict)
                         for *_, item, certain, prep, predict in found

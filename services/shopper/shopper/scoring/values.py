@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from caravan import strict_json
 from caravan.contracts import to_json
 from shopper.ports import Prediction
 from shopper.scoring.image import fitting
@@ -198,7 +199,8 @@ def encode(message: Message, max_bytes: int) -> bytes:
     room = max_bytes - AROUND_BYTES - 2 * len(message.body)
     image = None if message.image is None else fitting(message.image, room // 4 * 3)
     mark = None if image is None else _MARK
-    value = to_json({"uncertain_metrics_json": _json({"image": mark, **json.loads(message.body)})})
+    body = strict_json.loads_object(message.body)
+    value = to_json({"uncertain_metrics_json": _json({"image": mark, **body})})
     # Base64 stands in JSON as it is: a large image need not go through the encoder twice.
     return value if image is None else value.replace(_MARK.encode(), base64.b64encode(image), 1)
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from typing import IO
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from caravan import tracing
+from caravan import strict_json, tracing
 from caravan.errors import Refused, Transient
 
 TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
@@ -97,8 +97,8 @@ class FeederClient:
         if status != httpx.codes.OK:
             raise Transient(f"the feeder at {self._url} answers {status}")
         try:
-            return Report.model_validate_json(response.content)
-        except ValidationError as exc:
+            return Report.model_validate(strict_json.loads(response.content))
+        except ValueError as exc:
             raise Transient(f"what answers at {self._url} is not the feeder") from exc
 
 
@@ -111,13 +111,14 @@ async def _chunks(archive: IO[bytes]) -> AsyncIterator[bytes]:
 def _rejected(response: httpx.Response) -> list[Rejected]:
     """Return the rejections of an upload with nothing to store."""
     try:
-        return [Rejected.model_validate(each) for each in response.json()["rejected"]]
+        rejected = strict_json.loads_object(response.content)["rejected"]
+        return [Rejected.model_validate(each) for each in rejected]
     except (ValueError, KeyError, TypeError):
         return []
 
 
 def _detail(response: httpx.Response) -> str:
     try:
-        return str(response.json()["detail"])[:500]
+        return str(strict_json.loads_object(response.content)["detail"])[:500]
     except (ValueError, KeyError, TypeError):
         return ""

@@ -17,6 +17,7 @@ from typing import Self
 
 import structlog
 
+from caravan import strict_json
 from caravan.errors import Unavailable
 from shopper import metrics
 from shopper.ports import Capture
@@ -122,7 +123,7 @@ def _encode(capture: Capture) -> bytes:
 
 def _decode(content: bytes) -> Capture:
     line, _, image = content.partition(b"\n")
-    head = json.loads(line)
+    head = strict_json.loads_object(line)
     if head["size"] != len(image):
         message = f"{len(image)} bytes instead of {head['size']}"
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""Object stores: obstore where objects move, aioboto3 for buckets.
+"""Object stores: obstore where objects move, aioboto3 for buckets, `s3_listing` for listings.
 
 Every call has a deadline, and its errors are translated: `Transient` where the store is away, `Permanent`
 where it refuses us. A missing object is Python's own `FileNotFoundError`.
@@ -31,22 +31,29 @@ from obstore.exceptions import (
 )
 from obstore.store import ObjectStore, S3Store
 
+from caravan import s3_listing
 from caravan.contracts import key_by_content
 from caravan.errors import Permanent, Transient
+from caravan.s3_listing import CONNECT_SECONDS, REQUEST_SECONDS
 from caravan.settings import S3Address
 
 if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig
 
-CONNECT_SECONDS = 3
-REQUEST_SECONDS = 30
 FAREWELL_SECONDS = 0.25
 PIECE = 8 * 2**20
 """Bytes of a large object that are in memory, and under way in one request."""
 
 
-def open_bucket(address: S3Address, bucket: str) -> S3Store:
+class Bucket(S3Store):
+    """A handle on a bucket that can also list it, whatever its keys are."""
+
+    address: S3Address
+    name: str
+
+
+def open_bucket(address: S3Address, bucket: str) -> Bucket:
     """Return a handle on a bucket; nothing is sent before its first use."""
     options: ClientConfig = {
         "allow_http": True,
@@ -56,7 +63,7 @@ def open_bucket(address: S3Address, bucket: str) -> S3Store:
     _part_from_threads()
     if address.ca is not None:
         options["root_certificate"] = address.ca.read_bytes()
-    return S3Store(
+    store = Bucket(
         bucket,
         endpoint=address.endpoint,
         access_key_id=address.access_key.get_secret_value(),
@@ -66,6 +73,8 @@ def open_bucket(address: S3Address, bucket: str) -> S3Store:
         client_options=options,
         retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
     )
+    store.address, store.name = address, bucket
+    return store
 
 
 @functools.cache
@@ -211,12 +220,39 @@ def _read_at(file: BinaryIO, start: int) -> bytes:
 async def listing(store: ObjectStore, prefix: str = "", *, after: str = "") -> AsyncIterator[dict[str, Any]]:
     """Yield the metadata (`path`, `size`, `e_tag`, `last_modified`) of each object under a prefix.
 
-    Keys come in their order where the store is S3; `after` leaves out those up to and with this one.
+    Keys come in the server's order, which is not always theirs: SeaweedFS has `tea/` before `tea-green/`.
+    `after` leaves out those up to and with this one. A key that cannot be ours is passed over, and named.
+
+    Raises:
+        FileNotFoundError: if there is no such bucket.
+
     """
+    if isinstance(store, Bucket):
+        async for page in s3_listing.pages(store.address, store.name, prefix, after=after):
+            for entry in page.objects:
+                yield entry
+        return
     with translated(f"list {prefix!r}"):
-        async for page in obstore.list(store, prefix=prefix or None, offset=after or None):
-            for entry in page:
-                yield dict(entry)
+        async for entries in obstore.list(store, prefix=prefix or None, offset=after or None):
+            for meta in entries:
+                yield dict(meta)
+
+
+async def folders(store: ObjectStore, prefix: str = "") -> list[str]:
+    """Return what lies one level below a prefix, each with its slash at the end; no object is listed.
+
+    A folder may be named whose objects are all gone: SeaweedFS keeps such for minutes.
+
+    Raises:
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    if isinstance(store, Bucket):
+        found = s3_listing.pages(store.address, store.name, prefix, delimiter="/")
+        return [folder async for page in found for folder in page.folders]
+    with translated(f"list {prefix!r}"):
+        listed = await obstore.list_with_delimiter_async(store, prefix=prefix or None)
+        return [f"{folder}/" for folder in listed["common_prefixes"]]
 
 
 async def delete(store: ObjectStore, keys: Collection[str]) -> None:
@@ -273,10 +309,10 @@ async def ping(address: S3Address, bucket: str) -> None:
 
     """
     try:
-        # Not by the other client: making one takes a tenth of a second of the event loop.
-        async for _ in listing(open_bucket(address, bucket), "ping/"):
+        # Not by aioboto3: making a client takes a tenth of a second of the event loop.
+        async for _ in s3_listing.pages(address, bucket, "ping/"):
             return
-    except Transient as exc:
+    except (Transient, FileNotFoundError) as exc:
         message = f"bucket {bucket} at {address.endpoint}: {exc}"
         raise Transient(message) from exc
 

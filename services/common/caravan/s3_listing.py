@@ -1,0 +1,182 @@
+"""ListObjectsV2, read here: obstore fails the whole listing at one key that it has no path for.
+
+Such keys (an empty segment, `..`, a tab or a newline, text that is no UTF-8) are no names of ours, and
+nothing could be read under them; other tools write them all the same. They are passed over, logged once and
+counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+from weakref import WeakKeyDictionary
+from xml.etree import ElementTree as ET
+
+import httpx
+import structlog
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from prometheus_client import Counter
+
+from caravan.errors import Permanent, Transient
+from caravan.retry import pause
+from caravan.settings import S3Address
+
+log = structlog.get_logger()
+
+ATTEMPTS = 3
+CONNECT_SECONDS = 3
+REQUEST_SECONDS = 30
+MOST_NAMED = 1000
+"""Odd keys that are logged; beyond that they are only counted."""
+ODD_KEYS = Counter(
+    "caravan_odd_keys_total", "Keys passed over in listings of a bucket: they cannot be ours", ["bucket"]
+)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path | None, httpx.AsyncClient]] = (
+    WeakKeyDictionary()
+)
+_named: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing: metadata of objects, and the folders below the prefix where these were asked for."""
+
+    objects: list[dict[str, Any]]
+    folders: list[str]
+
+
+async def pages(
+    address: S3Address, bucket: str, prefix: str = "", *, after: str = "", delimiter: str = ""
+) -> AsyncIterator[Page]:
+    """Yield the pages of a listing, of up to 1,000 keys each, in the server's order.
+
+    Args:
+        address: of the server.
+        bucket: its name.
+        prefix: of the keys.
+        after: leaves out keys up to and with this one.
+        delimiter: with `/`, what lies in folders below the prefix is left out, and the folders are named.
+
+    Raises:
+        FileNotFoundError: if there is no such bucket.
+        Permanent: if the server refuses us.
+        Transient: if it is away, or does not answer as S3 does.
+
+    """
+    query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
+    query |= {"delimiter": delimiter} if delimiter else {}
+    query |= {"start-after": after} if after else {}
+    while True:
+        page, token = _read(await _get(address, bucket, query), bucket)
+        yield page
+        if not token:
+            return
+        query["continuation-token"] = token
+
+
+def is_addressable(key: str) -> bool:
+    """Tell whether a key has a path in obstore: non-empty segments, none of them `.` or `..`, no controls."""
+    return _CONTROL.search(key) is None and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+async def _get(address: S3Address, bucket: str, query: dict[str, str]) -> bytes:
+    text = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(query.items()))
+    url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}?{text}"
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            answer = await _client(address.ca).get(url, headers=_signed(address, url))
+        except httpx.HTTPError as exc:
+            fault = f"S3 could not list {bucket}: {exc!r}"
+        else:
+            if answer.is_success:
+                return answer.content
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise FileNotFoundError(f"there is no bucket {bucket}")
+            if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                raise Permanent(f"S3 refused to list {bucket}: check the access key and its rights")
+            fault = f"S3 could not list {bucket}: it answers {answer.status_code}"
+            if answer.is_client_error and answer.status_code not in _TRY_AGAIN:
+                break
+        if attempt < ATTEMPTS:
+            await asyncio.sleep(pause(attempt))
+    raise Transient(fault)
+
+
+def _client(ca: Path | None) -> httpx.AsyncClient:
+    # Connections belong to a loop; they are kept for the next look, and go with it.
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    if ca not in clients:
+        timeout = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
+        clients[ca] = httpx.AsyncClient(verify=_context(ca), timeout=timeout)
+    return clients[ca]
+
+
+@functools.cache
+def _context(ca: Path | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca)
+
+
+def _signed(address: S3Address, url: str) -> dict[str, str]:
+    request = AWSRequest("GET", url)
+    keys = Credentials(address.access_key.get_secret_value(), address.secret_key.get_secret_value())
+    S3SigV4Auth(keys, "s3", address.region).add_auth(request)
+    return dict(request.headers)
+
+
+def _read(content: bytes, bucket: str) -> tuple[Page, str]:
+    page = Page([], [])
+    try:
+        root = _members(ET.fromstring(content))  # noqa: S314 - the answer of a server that we hold keys of
+        for name, element in root:
+            if name == "CommonPrefixes":
+                folder = _ours(_facts(element)["Prefix"], bucket, folder=True)
+                page.folders.extend([folder] if folder else [])
+            elif name == "Contents":
+                facts = _facts(element)
+                if key := _ours(facts["Key"], bucket):
+                    changed = datetime.fromisoformat(facts["LastModified"])
+                    size, e_tag = int(facts["Size"]), facts.get("ETag") or None
+                    page.objects.append({"path": key, "size": size, "e_tag": e_tag, "last_modified": changed})
+        token = next((element.text or "" for name, element in root if name == "NextContinuationToken"), "")
+    except (ET.ParseError, KeyError, ValueError) as exc:
+        raise Transient(f"what lists {bucket} does not answer as S3 does: {exc!r}") from exc
+    return page, token
+
+
+def _members(element: ET.Element) -> list[tuple[str, ET.Element]]:
+    # Servers put their names into a namespace, or do not.
+    return [(child.tag.rpartition("}")[2], child) for child in element]
+
+
+def _facts(element: ET.Element) -> dict[str, str]:
+    return {name: child.text or "" for name, child in _members(element)}
+
+
+def _ours(raw: str, bucket: str, *, folder: bool = False) -> str:
+    """Return a key decoded; empty for one that is passed over."""
+    try:
+        key = unquote_to_bytes(raw.replace("+", " ")).decode()
+    except UnicodeDecodeError:
+        key = ""
+    if is_addressable(key.removesuffix("/") if folder else key):
+        return key
+    # Consoles mark an empty folder by an object with its name: nothing is amiss there.
+    if folder or not is_addressable(key.removesuffix("/")):
+        ODD_KEYS.labels(bucket).inc()
+        if (bucket, raw) not in _named and len(_named) < MOST_NAMED:
+            _named.add((bucket, raw))
+            log.warning("a key that cannot be ours is passed over", bucket=bucket, key=raw[:300])
+    return ""

@@ -1,0 +1,147 @@
+"""Listings: whatever the keys of a bucket are, those that can be ours are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, quote_plus, urlsplit
+
+import pytest
+from obstore.store import MemoryStore
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+
+from caravan import s3
+from caravan.errors import Permanent, Transient
+from caravan.settings import S3Address
+
+DAY = "2026-11-28T00:58:41.000Z"
+
+
+class Server:
+    """Answers as S3 does: with these bodies, in this order, the last one again and again."""
+
+    def __init__(self, answers: Sequence[tuple[int, str]]) -> None:
+        self._answers = list(answers)
+        self.asked: list[dict[str, list[str]]] = []
+        self.signed = True
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await _head(reader):
+            self.asked.append(parse_qs(urlsplit(head.split(b" ")[1].decode()).query))
+            self.signed &= b"Authorization: AWS4-HMAC-SHA256 Credential=key/" in head
+            status, body = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+            content = body.encode()
+            writer.write(b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content))
+            await writer.drain()
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+@asynccontextmanager
+async def bucket(*answers: tuple[int, str]) -> AsyncIterator[tuple[s3.Bucket, Server]]:
+    fake = Server(answers)
+    server = await asyncio.start_server(fake.answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    keys = SecretStr("key"), SecretStr("secret")
+    address = S3Address(f"http://127.0.0.1:{port}", *keys, "us-east-1", None)
+    try:
+        yield s3.open_bucket(address, "photos"), fake
+    finally:
+        server.close()
+
+
+def page(*keys: bytes, folders: Sequence[str] = (), token: str = "") -> tuple[int, str]:
+    entries = "".join(
+        f"<Contents><Key>{quote_plus(key)}</Key><ETag>&quot;e&quot;</ETag><Size>3</Size>"
+        f"<LastModified>{DAY}</LastModified></Contents>"
+        for key in keys
+    )
+    prefixes = "".join(
+        f"<CommonPrefixes><Prefix>{quote_plus(name)}</Prefix></CommonPrefixes>" for name in folders
+    )
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
+    return 200, f'<ListBucketResult xmlns="{namespace}">{entries}{prefixes}{more}</ListBucketResult>'
+
+
+async def keys_of(store: s3.Bucket, prefix: str = "images/") -> list[str]:
+    return [entry["path"] async for entry in s3.listing(store, prefix)]
+
+
+def passed_over() -> float:
+    return REGISTRY.get_sample_value("caravan_odd_keys_total", {"bucket": "photos"}) or 0.0
+
+
+async def test_a_key_that_cannot_be_ours_is_passed_over_and_counted_and_the_rest_is_listed() -> None:
+    odd = [
+        b"images/t\tea/a.jpg",
+        b"images//a.jpg",
+        b"images/../a.jpg",
+        b"images/./a",
+        b"images/\xff.jpg",
+        b"/a",
+    ]
+    mine = ["images/tea/a.jpg", "images/grüner tee/ü+%2F&.jpg", "images/tea/9.41\u202fAM.png"]
+    before = passed_over()
+    async with bucket(page(*odd, *(key.encode() for key in mine))) as (store, server):
+        assert await keys_of(store) == mine
+    assert passed_over() == before + len(odd)
+    assert server.signed
+
+
+async def test_the_mark_of_an_empty_folder_is_no_image_and_nothing_amiss() -> None:
+    before = passed_over()
+    async with bucket(page(b"images/tea/", b"images/tea/a.jpg")) as (store, _):
+        assert await keys_of(store) == ["images/tea/a.jpg"]
+    assert passed_over() == before
+
+
+async def test_pages_follow_each_other_by_the_servers_token() -> None:
+    async with bucket(page(b"images/a", token="t+1"), page(b"images/b")) as (store, server):
+        listed = [entry async for entry in s3.listing(store, "images/", after="images/0")]
+    assert [(entry["path"], entry["size"]) for entry in listed] == [("images/a", 3), ("images/b", 3)]
+    first, second = server.asked
+    assert (first["prefix"], first["start-after"]) == (["images/"], ["images/0"])
+    assert second["continuation-token"] == ["t+1"]
+
+
+async def test_folders_are_named_and_odd_ones_passed_over() -> None:
+    async with bucket(page(b"models/x.txt", folders=["models/tea b/", "models//"])) as (store, server):
+        assert await s3.folders(store, "models/") == ["models/tea b/"]
+    assert server.asked[0]["delimiter"] == ["/"]
+
+
+async def test_a_store_in_memory_lists_alike() -> None:
+    store = MemoryStore()
+    await s3.write(store, "models/tea/1/a", b"x")
+    assert await s3.folders(store, "models/") == ["models/tea/"]
+    assert [entry["path"] async for entry in s3.listing(store, "models/")] == ["models/tea/1/a"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ((404, "<Error/>"), FileNotFoundError),
+        ((403, "<Error/>"), Permanent),
+        ((400, "<Error/>"), Transient),
+        ((200, "<html>"), Transient),
+        ((200, "<a><Contents/></a>"), Transient),
+    ],
+)
+async def test_what_is_no_listing_is_told_apart(answer: tuple[int, str], error: type[Exception]) -> None:
+    async with bucket(answer) as (store, _):
+        with pytest.raises(error):
+            await keys_of(store)
+
+
+async def test_a_server_that_fails_once_is_asked_again() -> None:
+    async with bucket((503, ""), page(b"images/a")) as (store, server):
+        assert await keys_of(store) == ["images/a"]
+    assert len(server.asked) == 2

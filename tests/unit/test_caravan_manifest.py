@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -39,6 +40,30 @@ def test_a_changed_manifest_fails_its_signature() -> None:
     forged = replace(MANIFEST.sign(key), version=4)
     with pytest.raises(Permanent, match="does not fit"):
         forged.verify(key.public_key())
+
+
+@pytest.mark.parametrize(
+    "changed", [{"edge": "edge2"}, {"edge": None}, {"verdict": "rejected"}, {"verdict": None}]
+)
+def test_a_signature_covers_the_edge_and_the_verdict(changed: dict[str, Any]) -> None:
+    key = Ed25519PrivateKey.generate()
+    signed = replace(MANIFEST, edge="edge1", verdict="passed").sign(key)
+    Manifest.from_json(signed.to_json()).verify(key.public_key())
+    with pytest.raises(Permanent, match="does not fit"):
+        replace(signed, **changed).verify(key.public_key())
+
+
+@pytest.mark.parametrize(
+    "fact", [{"edge": "Not an edge"}, {"edge": 5}, {"verdict": "perhaps"}, {"verdict": ["passed"]}]
+)
+def test_an_edge_or_a_verdict_that_is_none_is_refused(fact: dict[str, Any]) -> None:
+    with pytest.raises(Permanent):
+        Manifest.from_json(json.dumps({**json.loads(MANIFEST.to_json()), **fact}).encode())
+
+
+def test_a_version_that_passed_has_no_reason_for_a_rejection() -> None:
+    with pytest.raises(Permanent, match="passed, and why"):
+        replace(MANIFEST, verdict="passed", lineage=Lineage(rejected="worse"))
 
 
 def test_an_unsigned_manifest_is_refused_where_signatures_are_asked_for() -> None:

@@ -50,7 +50,7 @@ class Site:
             server=ModelServer(client),
             records=Records(MemoryStore()),
             post=lambda event: self.events.append(dict(event)),
-            rules=Rules(),
+            rules=Rules("edge1"),
             clock=lambda: self.now,
         )
 

@@ -24,7 +24,7 @@ from prometheus_client import REGISTRY
 import edge_manager.central
 import edge_manager.sinks.bucket
 from caravan.errors import Transient
-from caravan.manifest import File, Manifest
+from caravan.manifest import File, Lineage, Manifest
 from edge_manager.api import install
 from edge_manager.central import Central, CentralAway
 from edge_manager.edge import Edge, Rules
@@ -174,7 +174,7 @@ class World:
             server=ModelServer(client),
             records=Records(records),
             post=self.post,
-            rules=Rules(**self.rules),
+            rules=Rules("edge1", **self.rules),
             clock=lambda: self.now,
         )
         return self.edge
@@ -200,10 +200,10 @@ class World:
             self.put_there[key] = content
 
     def publish(
-        self, version: int, files: Files | None = None, *, key: Ed25519PrivateKey | None = None
+        self, version: int, files: Files | None = None, *, key: Ed25519PrivateKey | None = None, **facts: Any
     ) -> Files:
         files = files or own(version)
-        manifest = vouch(version, files)
+        manifest = vouch(version, files, **facts)
         whole = {**files, "manifest.json": (manifest.sign(key) if key else manifest).to_json()}
         self.offer(version, whole)
         return whole
@@ -262,12 +262,9 @@ def own(version: int, **changed: bytes) -> Files:
     return {**files, **{path.replace("__", "."): content for path, content in changed.items()}}
 
 
-def vouch(version: int, files: Files) -> Manifest:
-    return Manifest(
-        MODEL,
-        version,
-        tuple(File(path, len(c), hashlib.sha256(c).hexdigest()) for path, c in files.items()),
-    )
+def vouch(version: int, files: Files, **facts: Any) -> Manifest:
+    listed = tuple(File(path, len(c), hashlib.sha256(c).hexdigest()) for path, c in files.items())
+    return Manifest(MODEL, version, listed, **{"edge": "edge1", "verdict": "passed", **facts})
 
 
 def flipped(content: bytes, place: int = -1) -> bytes:
@@ -613,6 +610,50 @@ async def test_a_signature_that_does_not_fit_is_refused_even_where_none_is_requi
     await world.rounds()
     assert world.at_edge() == {1: whole}
     assert world.told("model-rejected") == [2]
+
+
+@pytest.mark.parametrize("is_signed", [True, False], ids=["signed", "not signed"])
+@pytest.mark.parametrize(
+    ("facts", "cause"),
+    [
+        ({"edge": "edge2"}, "edge"),
+        ({"verdict": "rejected"}, "verdict"),
+        ({"verdict": None, "lineage": Lineage(rejected="worse than its parent")}, "verdict"),
+    ],
+    ids=["for another edge", "rejected", "rejected, of before the verdict was said"],
+)
+async def test_what_was_rejected_or_is_for_another_edge_is_refused_whoever_signed_it(
+    world: World, facts: dict[str, Any], cause: str, *, is_signed: bool
+) -> None:
+    key = Ed25519PrivateKey.generate() if is_signed else None
+    whole = world.publish(1)
+    world.rules = {"public_key": key.public_key()} if key else {}
+    world.restart()
+    world.publish(2, key=key, **facts)
+    await world.rounds()
+    assert world.at_edge() == {1: whole}
+    refused = {ref.version: why for ref, why in world.edge.records.refused.items()}
+    old = is_signed and facts["verdict"] is None if "verdict" in facts else False
+    assert refused[2].cause == ("signature" if old else cause)
+
+
+@pytest.mark.parametrize("missing", ["edge", "verdict"])
+async def test_a_signature_that_does_not_cover_edge_and_verdict_is_refused_with_what_to_do(
+    world: World, missing: str
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    world.publish(1, key=key, **{missing: None})
+    world.rules = {"public_key": key.public_key()}
+    world.restart()
+    await world.rounds()
+    assert world.at_edge() == {}
+    assert "publish it anew" in world.events[-1]["reason"]
+
+
+async def test_without_a_key_a_manifest_of_before_edge_and_verdict_is_taken(world: World) -> None:
+    whole = world.publish(1, key=Ed25519PrivateKey.generate(), edge=None, verdict=None)
+    await world.rounds()
+    assert world.at_edge() == {1: whole}
 
 
 # --- the link -----------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ async def edge(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edge]:
             server=ModelServer(client),
             records=Records(MemoryStore()),
             post=lambda _: None,
-            rules=Rules(),
+            rules=Rules("edge1"),
             clock=time.monotonic,
             models={"tea": Model(serving=1)},
             is_seen=True,

@@ -60,7 +60,7 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.stores = Stores(MemoryStore(), MemoryStore(), MemoryStore())
+        self.stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
         self.events: list[dict[str, Any]] = []
         self.settings = TrainingSettings(cache_dir=directory / "cache")
 

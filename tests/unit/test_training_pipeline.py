@@ -80,7 +80,7 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.stores = Stores(MemoryStore(), MemoryStore(), MemoryStore())
+        self.stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
         self.events: list[dict[str, Any]] = []
 
     async def upload(self, *classes: str, count: int = 10, first: int = 0) -> None:

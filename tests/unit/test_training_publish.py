@@ -26,7 +26,7 @@ LINEAGE = Lineage(data_digest="d1", classes=("a", "other"), metrics={"accuracy":
 
 @pytest.fixture
 def stores() -> Stores:
-    return Stores(MemoryStore(), MemoryStore(), MemoryStore())
+    return Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ async def test_killed_at_any_write_and_run_again_it_is_one_version_with_the_same
     files: dict[str, Path], tripwire: Tripwire
 ) -> None:
     for passing in range(10):
-        stores = Stores(MemoryStore(), MemoryStore(), MemoryStore())
+        stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
         tripwire.left = passing
         with pytest.raises(Transient):
             await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
@@ -131,11 +131,23 @@ async def test_a_rejected_version_is_kept_with_its_reason_and_not_offered(
     published = await publish(
         stores, MODEL, "mine", files, replace(LINEAGE, rejected="worse than version 3"), key=None
     )
-    assert (await versions.complete(stores.models, MODEL))[1].lineage.rejected == "worse than version 3"
+    kept = (await versions.complete(stores.models, MODEL))[1]
+    assert (kept.edge, kept.verdict, kept.lineage.rejected) == ("edge1", "rejected", "worse than version 3")
     assert await names(stores.ready) == set()
     assert not await settle(stores, published.manifest)
     event = outcome_event(published.manifest)
     assert (event["name"], event["reason"]) == ("model-rejected", "worse than version 3")
+
+
+async def test_a_signature_covers_for_which_edge_a_version_is_and_that_it_passed_after_a_rollback_too(
+    stores: Stores, files: dict[str, Path]
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    await publish(stores, MODEL, "of before", files, LINEAGE, key=key)
+    await rollback(stores, MODEL, 1, key)
+    for manifest in (await versions.complete(stores.ready, MODEL)).values():
+        manifest.verify(key.public_key())
+        assert (manifest.edge, manifest.verdict) == ("edge1", "passed")
 
 
 async def test_two_publishers_never_share_a_number(stores: Stores, files: dict[str, Path]) -> None:
@@ -172,7 +184,7 @@ async def test_a_damaged_version_is_never_offered(stores: Stores, files: dict[st
     manifest = (await publish(stores, MODEL, "mine", files, rejected, key=None)).manifest
     await s3.write(stores.models, f"models/{MODEL}/1/saved_model.pb", b"c0ntent of saved_model.pb")
     with pytest.raises(Permanent, match=r"saved_model.pb is not what"):
-        await settle(stores, replace(manifest, lineage=LINEAGE))
+        await settle(stores, replace(manifest, lineage=LINEAGE, verdict="passed"))
     assert await versions.complete(stores.ready, MODEL) == {}
 
 

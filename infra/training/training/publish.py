@@ -48,7 +48,14 @@ async def publish(
     """
     mine = await _claim(stores, model, attempt)
     listed = tuple(sorted(_file(path, file) for path, file in files.items()))
-    manifest = Manifest(model, mine.version, listed, replace(lineage, created=mine.created))
+    manifest = Manifest(
+        model,
+        mine.version,
+        listed,
+        replace(lineage, created=mine.created),
+        stores.edge,
+        "passed" if lineage.rejected is None else "rejected",
+    )
 
     async def read(file: File) -> bytes:
         return await asyncio.to_thread(files[file.path].read_bytes)
@@ -66,18 +73,20 @@ async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
     old = (await versions.complete(stores.models, model)).get(to)
     if old is None:
         raise Permanent(f"there is no complete version {to} of {model}: `python -m training list` shows them")
-    if old.lineage.rejected is not None:
+    if old.is_rejected:
         raise Permanent(f"version {to} was rejected: {old.lineage.rejected}")
     ready = await versions.complete(stores.ready, model)
     mine = await _claim(stores, model, f"rollback-{to}", finished=ready)
     lineage = replace(old.lineage, rollback_of=to, parent=max(ready, default=None), created=mine.created)
-    manifest = replace(old, version=mine.version, lineage=lineage, signature=None)
+    manifest = replace(
+        old, version=mine.version, lineage=lineage, edge=stores.edge, verdict="passed", signature=None
+    )
     return await _write(stores, manifest, partial(versions.read_verified, stores.models, old), key)
 
 
 async def settle(stores: Stores, manifest: Manifest) -> bool:
     """Bring a version that passed from `E-models` to `E-ready`; tell whether it was not there yet."""
-    if manifest.lineage.rejected is not None:
+    if manifest.is_rejected:
         return False
     there = (await versions.stored(stores.ready, manifest.model)).get(manifest.version, {})
     if await versions.manifest_of(stores.ready, manifest.model, manifest.version, there) == manifest:

@@ -18,11 +18,12 @@ from caravan.settings import S3Address
 
 @dataclass(frozen=True)
 class Stores:
-    """An edge's buckets at central: training images, every version, versions for the edge."""
+    """An edge's buckets at central: training images, every version, versions for the edge; and its id."""
 
     data: ObjectStore
     models: ObjectStore
     ready: ObjectStore
+    edge: str
 
 
 def open_stores(address: S3Address, edge: str) -> Stores:
@@ -31,6 +32,7 @@ def open_stores(address: S3Address, edge: str) -> Stores:
         open_bucket(address, data_bucket(edge)),
         open_bucket(address, models_bucket(edge)),
         open_bucket(address, ready_bucket(edge)),
+        edge,
     )
 
 

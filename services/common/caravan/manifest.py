@@ -10,16 +10,18 @@ import base64
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from caravan import strict_json
+from caravan.contracts import is_edge_id
 from caravan.errors import Permanent
 
 SCHEMA = 1
+Verdict = Literal["passed", "rejected"]
 _HEX_SHA256 = 64
 
 
@@ -67,13 +69,35 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that is vouched for of one version."""
+    """All that is vouched for of one version.
+
+    Attributes:
+        edge: id of the edge that it is for; None in manifests of before this was said.
+        verdict: the gate's; None in manifests of before this was said.
+        signature: Ed25519, in base64; None if it is not signed.
+
+    """
 
     model: str
     version: int
     files: tuple[File, ...]
     lineage: Lineage = field(default_factory=Lineage)
+    edge: str | None = None
+    verdict: Verdict | None = None
     signature: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.edge is not None and not (isinstance(self.edge, str) and is_edge_id(self.edge)):
+            raise Permanent("the manifest's edge is not the id of one")
+        if self.verdict not in (None, *get_args(Verdict)):
+            raise Permanent("the manifest's verdict is neither passed nor rejected")
+        if self.verdict == "passed" and self.lineage.rejected is not None:
+            raise Permanent("the manifest says that the version passed, and why it was rejected")
+
+    @property
+    def is_rejected(self) -> bool:
+        """Tell whether the gate refused it."""
+        return self.verdict == "rejected" or self.lineage.rejected is not None
 
     def to_json(self) -> bytes:
         """Return the bytes to store: deterministic, readable."""
@@ -100,6 +124,8 @@ class Manifest:
                 version=int(body["version"]),
                 files=tuple(File(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in body["files"]),
                 lineage=Lineage(**{**lineage, "classes": tuple(lineage.get("classes", ()))}),
+                edge=body.get("edge"),
+                verdict=body.get("verdict"),
                 signature=signature,
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
@@ -124,7 +150,8 @@ class Manifest:
             raise Permanent("the manifest's signature does not fit its content") from exc
 
     def _body(self) -> dict[str, Any]:
-        return {
+        facts = {"edge": self.edge, "verdict": self.verdict}
+        return {name: fact for name, fact in facts.items() if fact is not None} | {
             "schema": SCHEMA,
             "model": self.model,
             "version": self.version,

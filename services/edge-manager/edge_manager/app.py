@@ -120,6 +120,7 @@ def _records(settings: EdgeManagerSettings) -> Records:
 
 def _rules(settings: EdgeManagerSettings) -> Rules:
     return Rules(
+        edge=settings.edge,
         poll_seconds=settings.poll_seconds,
         load_seconds=settings.load_seconds,
         keep_versions=settings.keep_versions,

@@ -22,6 +22,7 @@ Post = Callable[[Mapping[str, Any]], None]
 class Rules:
     """What the settings ask for."""
 
+    edge: str
     poll_seconds: float = 1.0
     load_seconds: float = 120.0
     keep_versions: int = 3

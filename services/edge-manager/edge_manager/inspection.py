@@ -25,6 +25,10 @@ from edge_manager.versions import (
 
 MANIFEST_BYTES = 4 * 2**20
 INDEX_BYTES = 16 * 2**20
+UNBOUND = (
+    "the signature does not cover for which edge the version is and whether it passed, as those of older "
+    "pipelines do not: publish it anew, for example by a rollback to it"
+)
 
 
 async def inspect(
@@ -32,6 +36,7 @@ async def inspect(
     offered: Offered,
     *,
     settled: bool,
+    edge: str,
     public_key: Ed25519PublicKey | None,
     require_signature: bool,
 ) -> Verdict:
@@ -40,7 +45,8 @@ async def inspect(
     Args:
         central: where it lies.
         offered: what was listed.
-        settled: whether the listing is the same as one poll ago; asked of versions without a manifest.
+        settled: whether the listing is the same as one look ago; asked of versions without a manifest.
+        edge: id of this edge.
         public_key: checks the signature of every manifest that has one.
         require_signature: whether a version without a signature is refused.
 
@@ -49,7 +55,7 @@ async def inspect(
 
     """
     if MANIFEST in offered.by_path:
-        return await _by_manifest(central, offered, public_key, require_signature)
+        return await _by_manifest(central, offered, edge, public_key, require_signature)
     if not settled:
         return Waiting("there is no manifest, and the listing is not known to rest yet")
     verdict = await _by_index(central, offered)
@@ -59,7 +65,11 @@ async def inspect(
 
 
 async def _by_manifest(
-    central: Central, offered: Offered, public_key: Ed25519PublicKey | None, require_signature: bool
+    central: Central,
+    offered: Offered,
+    edge: str,
+    public_key: Ed25519PublicKey | None,
+    require_signature: bool,
 ) -> Verdict:
     file = offered.by_path[MANIFEST]
     if file.size > MANIFEST_BYTES:
@@ -69,12 +79,28 @@ async def _by_manifest(
         manifest = Manifest.from_json(raw)
     except Permanent as exc:
         return Refused("manifest", str(exc))
+    return _refusal(manifest, edge, public_key, require_signature) or judge_manifest(offered, manifest, raw)
+
+
+def _refusal(
+    manifest: Manifest,
+    edge: str,
+    public_key: Ed25519PublicKey | None,
+    require_signature: bool,
+) -> Refused | None:
+    """Say why nobody vouches for a version at this edge, if nobody does."""
     if public_key is not None and (require_signature or manifest.signature is not None):
         try:
             manifest.verify(public_key)
         except Permanent as exc:
             return Refused("signature", str(exc))
-    return judge_manifest(offered, manifest, raw)
+        if manifest.edge is None or manifest.verdict is None:
+            return Refused("signature", UNBOUND)
+    if manifest.edge not in {None, edge}:
+        return Refused("edge", f"the version is for edge {manifest.edge!r}, not for {edge!r}")
+    if manifest.is_rejected:
+        return Refused("verdict", f"central rejected it: {manifest.lineage.rejected}")
+    return None
 
 
 async def _by_index(central: Central, offered: Offered) -> Verdict:

@@ -137,6 +137,7 @@ async def _judge(edge: Edge, offered: Offered) -> Verdict:
             edge.central,
             offered,
             settled=settled,
+            edge=edge.rules.edge,
             public_key=edge.rules.public_key,
             require_signature=edge.rules.require_signature,
         )

@@ -20,9 +20,9 @@ _LARGEST_VERSION = 2**63 - 1
 VARIABLES_INDEX = "variables/variables.index"
 _FOLDERS = {"variables", "assets", "assets.extra"}
 
-Cause = Literal["manifest", "signature", "index", "content", "load"]
-"""What was wrong with a refused version, for metrics: its manifest, its signature, its TensorFlow index,
-its bytes, or the model server could not load it."""
+Cause = Literal["manifest", "signature", "edge", "verdict", "index", "content", "load"]
+"""What was wrong with a refused version, for metrics: its manifest, its signature, it is another edge's, the
+gate at central rejected it, its TensorFlow index, its bytes, or the model server could not load it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

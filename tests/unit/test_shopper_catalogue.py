@@ -1,6 +1,7 @@
 """shopper: what items are called and what they cost."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,14 @@ def test_a_price_has_its_currency_only_where_there_is_one() -> None:
     assert Price().with_currency == "N/A"
 
 
+@pytest.mark.parametrize("item", ["grüner-tee", "green tea", "T-shirt/top", "gru\u0308ner-tee", "緑茶"])
+def test_whatever_a_class_is_called_it_can_have_a_price(item: str) -> None:
+    catalogue = parsed({"item": item, "label": "Tee für jeden", "price": 2.99})
+    assert str(catalogue.product(item).price) == "2.99"
+    assert catalogue.product(unicodedata.normalize("NFC", item)) == catalogue.product(item)
+    assert catalogue.named("tee fu\u0308r JEDEN") == catalogue.named(item) == catalogue.product(item)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -54,7 +63,9 @@ def test_a_price_has_its_currency_only_where_there_is_one() -> None:
         "{}",
         "[1]",
         "[{}]",
-        '[{"item": "a/b", "label": "x", "price": 1}]',
+        '[{"item": "a\\tb", "label": "x", "price": 1}]',
+        '[{"item": "", "label": "x", "price": 1}]',
+        '[{"item": "\\ud800", "label": "x", "price": 1}]',
         '[{"item": "a", "label": "", "price": 1}]',
         '[{"item": "a", "label": "two\\nlines", "price": 1}]',
         '[{"item": 7, "label": "x", "price": 1}]',

@@ -125,7 +125,7 @@ async def test_an_image_of_another_process_in_the_same_millisecond_is_not_overwr
 
 @pytest.mark.parametrize(
     ("item", "folder"),
-    [("Green Tea", "Green Tea"), ("../up", "_up"), ("a/b\n", "a_b_"), ("", "_"), ("thé", "thé")],
+    [("Green Tea", "Green Tea"), ("../up", "_up"), ("a/b\n", "a_b"), ("", "_"), ("thé", "thé")],
 )
 def test_a_class_of_any_name_makes_a_safe_key(item: str, folder: str) -> None:
     assert key(capture(item=item)).split("/")[1:-1] == [folder]

@@ -16,7 +16,6 @@ from shopper.scoring.values import (
     Message,
     Scored,
     Window,
-    camera_name,
     encode,
     summary,
     uncertain_body,
@@ -125,11 +124,3 @@ def test_an_image_too_large_for_a_message_is_scaled_down() -> None:
 def test_an_image_that_cannot_fit_is_left_out(image: bytes) -> None:
     value = encode(Message(1, "uncertain", "till-3", '{"id":"a-1"}', image), 4200)
     assert inner(value, "uncertain_metrics_json") == {"id": "a-1", "image": None}
-
-
-@pytest.mark.parametrize(
-    ("sent", "counted"),
-    [("till-3", "till-3"), ("", "unknown"), ("  ", "unknown"), ("a" * 999, "a" * 200), ("\udc80", "?")],
-)
-def test_a_camera_always_has_a_name_that_can_be_counted(sent: str, counted: str) -> None:
-    assert camera_name(sent) == counted

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from caravan.errors import Permanent
-from training.dataset import Dataset, class_of
+from training.dataset import Dataset
 from training.evaluate import HELD_OUT_SHARE, held_out
 
 
@@ -14,21 +14,6 @@ def sha(text: str) -> str:
 
 
 MANY = [(name, sha(f"{name}{i}")) for name in ("tea-a", "tea-b") for i in range(500)]
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ("images/tea-green/a.jpg", "tea-green"),
-        ("images/a.jpg", None),
-        ("images/tea/deeper/a.jpg", None),
-        ("images//a.jpg", None),
-        ("images/tea/", None),
-        ("uploads/tea/a.jpg", None),
-    ],
-)
-def test_the_class_is_the_folder_under_images(key: str, name: str | None) -> None:
-    assert class_of(key) == name
 
 
 def test_the_digest_depends_on_the_images_and_not_on_order_or_copies() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from caravan.contracts import is_edge_id
+from caravan.contracts import edge_faults
 from local_stack.engines import choice
 from local_stack.errors import StackError
 from local_stack.parts import PARTS, Part
@@ -51,13 +51,7 @@ class StackSettings:
         """
         faults: list[str] = []
         edges = _words(environment.get("EDGES", "")) or ("edge1",)
-        faults += [
-            f"EDGES: {edge!r} is not a DNS label of a-z, 0-9 and inner hyphens"
-            for edge in edges
-            if not is_edge_id(edge)
-        ]
-        if len(set(edges)) < len(edges):
-            faults.append("EDGES: an edge is named twice")
+        faults += [f"EDGES: {fault}" for fault in edge_faults(edges)]
         if "central" in edges:
             faults.append("EDGES: 'central' is the name of the other side")
         only = _words(environment.get("PARTS", ""))

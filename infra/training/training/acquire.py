@@ -9,9 +9,9 @@ from pathlib import Path
 from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
-from caravan.contracts import IMAGES
+from caravan.contracts import IMAGES, image_of
 from caravan.images import MAX_BYTES
-from training.dataset import Dataset, class_of
+from training.dataset import Dataset
 from training.stores import write_file, write_json
 
 AT_ONCE = 16
@@ -56,11 +56,11 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
     objects: list[_Object] = []
     ignored = 0
     async for entry in s3.listing(store, IMAGES):
-        name = class_of(entry["path"])
-        if name is None or not 0 < entry["size"] <= MAX_BYTES:
+        place = image_of(entry["path"])
+        if place is None or not 0 < entry["size"] <= MAX_BYTES:
             ignored += 1
         else:
-            objects.append(_Object(entry["path"], name, str(entry["e_tag"]), entry["size"]))
+            objects.append(_Object(entry["path"], place[0], str(entry["e_tag"]), entry["size"]))
     known = await asyncio.to_thread(_read_index, cache.index(edge))
     shas: dict[str, str] = {}
     for obj in objects:

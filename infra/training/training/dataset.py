@@ -6,18 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from caravan.contracts import IMAGES
 from caravan.errors import Permanent
 
 Member = tuple[str, str]
 """Class and SHA-256 of an image."""
-
-
-def class_of(key: str) -> str | None:
-    """Return the class of `images/<class>/<file>`, or None for any other key."""
-    parts = key.removeprefix(IMAGES).split("/")
-    is_image = key.startswith(IMAGES) and len(parts) == 2 and all(parts)  # noqa: PLR2004 - class and file
-    return parts[0] if is_image else None
 
 
 @dataclass(frozen=True)

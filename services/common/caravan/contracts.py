@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self
 
 from caravan.errors import BadInput
+from caravan.names import folder_of, is_file_name, is_folder, is_image_name, normal
 
 DEFAULT_MODEL = "tea_model_b64"
 OTHER = "other"
@@ -63,7 +64,16 @@ UPLOADS = "uploads/"
 
 def image_key(item: str, file: str) -> str:
     """Key of an image of class `item`."""
-    return f"{IMAGES}{item}/{file}"
+    return f"{IMAGES}{folder_of(item)}/{file}"
+
+
+def image_of(key: str) -> tuple[str, str] | None:
+    """Return class and file of the key of an image that can be learnt from; None for any other key."""
+    parts = key.removeprefix(IMAGES).split("/")
+    if not key.startswith(IMAGES) or len(parts) != 2:  # noqa: PLR2004 - class and file
+        return None
+    item, file = normal(parts[0]), parts[1]
+    return (item, file) if is_folder(item) and is_file_name(file) and is_image_name(file) else None
 
 
 def key_by_content(key: str, sha256: str) -> str:
@@ -144,6 +154,11 @@ def is_edge_id(text: str) -> bool:
     return _EDGE.fullmatch(text) is not None
 
 
+LONGEST_EDGE = 63 - len("-models")
+"""Characters of an edge's id: a bucket's name has 63 at most, and `models_bucket` is the longest."""
+_NO_BUCKETS = ("xn--", "sthree-")
+
+
 # --- Kafka and MQTT -----------------------------------------------------------------------------
 
 TRIGGER = "trigger"
@@ -167,6 +182,9 @@ TRAINING_IMAGES = "training-images"
 """Kafka topic of labelled images on their way into training data."""
 
 
+_SHARED_TOPICS = (TRIGGER, EDGE_METRICS, EDGE_STATUS, TRAINING_IMAGES)
+
+
 def images_topic(edge: str) -> str:
     """Kafka topic of images to be classified at an edge: the value is the encoded image."""
     return f"{edge}-images"
@@ -185,6 +203,34 @@ def events_topic(edge: str) -> str:
 def dead_letter(topic: str) -> str:
     """Kafka topic of the messages of `topic` that could not be handled."""
     return f"{topic}-dead-letter"
+
+
+def edge_faults(edges: Sequence[str]) -> list[str]:
+    """Return what keeps these ids from being edges beside each other, a sentence each.
+
+    An edge's topics and buckets are made of its id: they must be names, and nobody else's.
+    """
+    owners = {topic: "all edges" for name in _SHARED_TOPICS for topic in (name, dead_letter(name))}
+    faults = [fault for edge in dict.fromkeys(edges) if (fault := _edge_fault(edge, owners))]
+    return [*faults, "an edge is named twice"] if len(set(edges)) < len(edges) else faults
+
+
+def _edge_fault(edge: str, owners: dict[str, str]) -> str:
+    """Return what is wrong with one id, or enter its topics among those that have owners."""
+    if not is_edge_id(edge):
+        return f"{edge!r} is not an edge id: a DNS label of a-z, 0-9 and inner hyphens"
+    if len(edge) > LONGEST_EDGE:
+        bucket = models_bucket("<edge>")
+        return f"the edge id {edge!r} has more than {LONGEST_EDGE} characters: {bucket} is a bucket, of 63"
+    if edge.startswith(_NO_BUCKETS):
+        return f"{edge!r} cannot be an edge id: S3 keeps such names of buckets for itself"
+    own = (events_topic(edge), images_topic(edge), detections_topic(edge))
+    topics = [topic for name in own for topic in (name, dead_letter(name))]
+    for topic in topics:
+        if topic in owners:
+            return f"{edge!r} cannot be an edge id: {topic!r} is a Kafka topic of {owners[topic]}"
+    owners.update(dict.fromkeys(topics, f"the edge {edge!r}"))
+    return ""
 
 
 Event = dict[str, Any]

@@ -20,13 +20,13 @@ from typing import BinaryIO
 
 from caravan.contracts import ENTRY_FILES, ONNX_MODEL, SAVED_MODEL
 from caravan.errors import BadInput
+from caravan.names import CLASS_RULE, is_class, normal
 from caravan.zips import DAMAGE, Entry, check_method, first_words, read_directory, shown
 
 SHAPE = "saved_model.pb with its variables/ and assets/, or model.onnx"
 
 LABELS = "labels.txt"
 MAX_LABELS_BYTES = 2**20
-MAX_CLASS_CHARACTERS = 200
 
 _FOLDERS = ("variables", "assets", "assets.extra")
 _BESIDE = (SAVED_MODEL, "fingerprint.pb", "keras_metadata.pb")
@@ -126,10 +126,11 @@ def parse_classes(names: Iterable[str]) -> tuple[str, ...]:
         BadInput: 422 if one is too long or cannot be shown.
 
     """
-    classes = tuple(name.strip() for name in names if name.strip())
+    classes = tuple(filter(None, map(normal, names)))
     for name in classes:
-        if len(name) > MAX_CLASS_CHARACTERS or not name.isprintable():
-            raise BadInput(f"{shown(name)!r} cannot be the name of a class", 422, reason="bad-class-name")
+        if not is_class(name):
+            message = f"{shown(name)!r} cannot be the name of a class: {CLASS_RULE}"
+            raise BadInput(message, 422, reason="bad-class-name")
     return classes
 
 

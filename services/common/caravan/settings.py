@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -20,7 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from caravan.contracts import is_edge_id
+from caravan.contracts import edge_faults
 from caravan.errors import Permanent
 from caravan.tls import client_context
 
@@ -30,20 +31,24 @@ _SERVER = re.compile(r"([^\s:,\[\]/]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?")
 
 
 def _edge(value: str) -> str:
-    if not is_edge_id(value):
-        message = f"{value!r} is not an edge id: a DNS label of a-z, 0-9 and inner hyphens"
-        raise ValueError(message)
+    _edges((value,))
     return value
+
+
+def _edges(values: tuple[str, ...]) -> tuple[str, ...]:
+    if faults := edge_faults(values):
+        raise ValueError("; ".join(faults))
+    return values
 
 
 def _words(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(_edge(word) for word in value.replace(",", " ").split())
-    return value
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
-EdgeId = Annotated[str, BeforeValidator(_edge)]
-EdgeIds = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), Field(min_length=1)]
+EdgeId = Annotated[str, AfterValidator(_edge)]
+EdgeIds = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_edges), Field(min_length=1)
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 """A path that an empty variable leaves unset."""

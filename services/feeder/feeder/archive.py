@@ -7,23 +7,18 @@ disk and no declared size is trusted.
 from __future__ import annotations
 
 import threading
-import unicodedata
 import zipfile
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from caravan.contracts import image_key
 from caravan.errors import BadInput
+from caravan.names import FOLDER_RULE, is_file_name, is_folder, is_image_name, normal
 from caravan.zips import DAMAGE, Entry, check_method, first_words, read_directory, shown
 
 SHAPE = "images/<class>/<name>.(jpg|jpeg|png|webp)"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-
 BOMB_BYTES = 4 * 2**20
 """An entry larger than this that shrinks much is no photo: images are compressed already."""
-
-_NAME_CHARACTERS = 100
-_NAME_BYTES = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,33 +136,11 @@ def _place(name: str) -> str | Rejected | None:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if len(parts) != 3 or parts[0].lower() != "images" or name.endswith("/"):  # noqa: PLR2004 - as in SHAPE
         return None
-    item, file = (unicodedata.normalize("NFC", part) for part in parts[1:])
-    if file.startswith(".") or not file.lower().endswith(SUFFIXES):
+    item, file = (normal(part) for part in parts[1:])
+    if file.startswith(".") or not is_image_name(file):
         return None
-    if not is_class(item):
-        return Rejected(shown(name), "the folder's name cannot be a class")
+    if not is_folder(item):
+        return Rejected(shown(name), f"the folder's name cannot be a class: {FOLDER_RULE}")
     if not is_file_name(file):
         return Rejected(shown(name), "the file's name is too long, or has unprintable characters")
     return image_key(item, file)
-
-
-def is_class(text: str) -> bool:
-    """Tell whether a text can name a class: printable, at most 100 characters, no dot or blank first."""
-    return (
-        0 < len(text) <= _NAME_CHARACTERS
-        and len(text.encode()) <= _NAME_BYTES
-        and text.isprintable()
-        and text == text.strip()
-        and not text.startswith(".")
-        and not set(text) & set("/\\")
-    )
-
-
-def is_file_name(text: str) -> bool:
-    """Tell whether a text can name an image's file: printable, at most 240 bytes, no dot first, no slash."""
-    return (
-        0 < len(text.encode()) <= _NAME_BYTES
-        and text.isprintable()
-        and not text.startswith(".")
-        and not set(text) & set("/\\")
-    )

@@ -8,7 +8,6 @@ header `name`, else in the key, else made of the content.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from caravan import images
 from caravan.contracts import image_key, parse_edge
 from caravan.errors import BadInput
 from caravan.kafka import header
-from feeder.archive import SUFFIXES, is_class, is_file_name
+from caravan.names import FOLDER_RULE, is_file_name, is_folder, is_image_name, normal
 from feeder.checks import Labelled
 
 _SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
@@ -46,7 +45,7 @@ def read(record: ConsumerRecord, edges: Collection[str], limits: ImageLimits) ->
     info = images.verify(content, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
     digest = hashlib.sha256(content).hexdigest()
     file = name or digest[:_DIGEST_DIGITS]
-    if not file.lower().endswith(SUFFIXES):
+    if not is_image_name(file):
         file += _SUFFIX[info.format]
     if not is_file_name(file):
         raise BadInput(
@@ -76,11 +75,11 @@ def _place(record: ConsumerRecord) -> tuple[str, str]:
         raise BadInput(
             "no class: name it in the header class, or in the key as class/name", 422, reason="no-class"
         )
-    name = header(record, "name") or after or (key if key.lower().endswith(SUFFIXES) else "")
-    item, name = (unicodedata.normalize("NFC", part) for part in (item, name))
-    if not is_class(item):
-        raise BadInput("its class cannot be a folder's name", 422, reason="bad-class")
-    return item, name
+    name = header(record, "name") or after or (key if is_image_name(key) else "")
+    item = normal(item)
+    if not is_folder(item):
+        raise BadInput(f"its class cannot be a folder's name: {FOLDER_RULE}", 422, reason="bad-class")
+    return item, normal(name)
 
 
 def _text(key: bytes | None) -> str:

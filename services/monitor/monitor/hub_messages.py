@@ -17,11 +17,11 @@ from typing import Any
 
 from caravan import images, strict_json
 from caravan.errors import BadInput
+from caravan.names import camera_name
 from caravan.strict_json import NotJson
 
 UNKNOWN = "unknown"
 MOST_CLASSES = 10_000
-LONGEST_NAME = 200
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -223,4 +223,4 @@ def _positive(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    return str(value or "").encode(errors="replace").decode()[:LONGEST_NAME] or UNKNOWN
+    return camera_name(str(value or "")) or UNKNOWN

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from caravan import strict_json
+from caravan import names, strict_json
 from caravan.contracts import OTHER
 from caravan.errors import BadInput, Permanent
 from caravan.strict_json import NotJson
@@ -17,7 +17,6 @@ from shopper.price import Price
 
 MAX_LABEL = 100
 MAX_SLUG = 60
-_ITEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class CatalogueFault(Permanent):
@@ -52,13 +51,13 @@ class Catalogue:
     _names: dict[str, Product] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _refuse_twins("item", (product.item.casefold() for product in self.products))
-        _refuse_twins("label", (product.label.casefold() for product in self.products))
+        _refuse_twins("item", (_folded(product.item) for product in self.products))
+        _refuse_twins("label", (_folded(product.label) for product in self.products))
         if all(product.item != OTHER for product in self.products):
             object.__setattr__(self, "products", (*self.products, Product(OTHER, "Other", Price())))
         object.__setattr__(self, "_items", {product.item: product for product in self.products})
-        by_item = {product.item.casefold(): product for product in self.products}
-        by_label = {product.label.casefold(): product for product in self.products}
+        by_item = {_folded(product.item): product for product in self.products}
+        by_label = {_folded(product.label): product for product in self.products}
         object.__setattr__(self, "_names", by_item | by_label)
 
     @classmethod
@@ -89,7 +88,8 @@ class Catalogue:
 
     def product(self, item: str) -> Product:
         """Return the entry of an item; one that has none is its own label and has no price."""
-        return self._items.get(item) or Product(item, item, Price())
+        name = names.normal(item)
+        return self._items.get(name) or Product(name, name, Price())
 
     def named(self, name: str) -> Product:
         """Return the product of a label or an item, in any letter case.
@@ -98,7 +98,7 @@ class Catalogue:
             BadInput: 422 if there is none; lists what there is.
 
         """
-        product = self._names.get(name.strip().casefold())
+        product = self._names.get(_folded(name))
         if product is None:
             message = f"{name[:MAX_LABEL]!r} is not in the catalogue; there are: {', '.join(self.labels)}"
             raise BadInput(message, status=422)
@@ -115,7 +115,7 @@ class Catalogue:
         if not item:
             message = f"a product's name has letters or digits, at most {MAX_LABEL} characters"
             raise BadInput(message, status=422, reason="product-name")
-        return self._names.get(name.strip().casefold()) or self._names.get(item) or self.product(item)
+        return self._names.get(_folded(name)) or self._names.get(item) or self.product(item)
 
 
 def slug(name: str) -> str:
@@ -129,9 +129,9 @@ def _product(number: int, entry: Any) -> Product:
     if not isinstance(entry, dict):
         raise CatalogueFault(f"entry {number} of the catalogue is not an object")
     item, label = entry.get("item"), entry.get("label")
-    if not isinstance(item, str) or _ITEM.fullmatch(item) is None:
-        message = f"entry {number}: an item is 1 to 63 letters, digits, dots, hyphens or underscores"
-        raise CatalogueFault(message)
+    item = names.normal(item) if isinstance(item, str) else ""
+    if not names.is_class(item):
+        raise CatalogueFault(f"entry {number}: an item is the name of a class, and {names.CLASS_RULE}")
     if not isinstance(label, str) or not 0 < len(label.strip()) <= MAX_LABEL or not label.isprintable():
         raise CatalogueFault(f"entry {number} ({item}): a label is 1 to {MAX_LABEL} printable characters")
     try:
@@ -139,6 +139,10 @@ def _product(number: int, entry: Any) -> Product:
     except ValueError as exc:
         raise CatalogueFault(f"entry {number} ({item}): {exc}") from exc
     return Product(item, label.strip(), price)
+
+
+def _folded(name: str) -> str:
+    return names.normal(name).casefold()
 
 
 def _refuse_twins(what: str, values: Iterable[str]) -> None:

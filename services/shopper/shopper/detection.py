@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from caravan.contracts import OTHER, UNCLASSIFIED, VALID
+from caravan.names import metadata
 from shopper.catalogue import Catalogue, Product
 from shopper.ports import Prediction, Sender
 
@@ -102,9 +102,4 @@ def facts(verdict: Verdict, sender: Sender) -> dict[str, str]:
         "origin": sender.origin,
         "camera": sender.camera,
     }
-    return {name: header_safe(value) for name, value in pairs.items() if value}
-
-
-def header_safe(text: str) -> str:
-    """Return text that may stand in an HTTP header: ASCII, percent-encoded where it must be."""
-    return quote(text[:200], safe=" ,:;/()+'")
+    return metadata(pairs)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from caravan.contracts import Event
 from caravan.errors import Unavailable
+from caravan.names import camera_name
 
 Origin = Literal["http", "mqtt", "kafka"]
 Post = Callable[[Event], None]
@@ -32,6 +33,9 @@ class Sender:
     origin: Origin
     camera: str = ""
     model: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "camera", camera_name(self.camera))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

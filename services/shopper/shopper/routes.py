@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from typing import Any, NoReturn
 
 from caravan.contracts import DATA, OTHER
+from caravan.names import metadata
 from caravan.reports import ListModels, ReadReport, Report
 from shopper import detection, events, metrics
-from shopper.detection import Answer, Record, header_safe
+from shopper.detection import Answer, Record
 from shopper.doors.relay import EventRelay
 from shopper.images.limits import ImageLimits
 from shopper.images.thumbnails import thumbnail
@@ -100,7 +101,7 @@ async def ingest(
     product = shelf.catalogue.named_or_new(name) if new else shelf.catalogue.named(name)
     await limits.verify(image)
     photo = await limits.as_jpeg(image)
-    facts = {"label": product.item, "origin": sender.origin, "camera": header_safe(sender.camera)}
+    facts = metadata({"label": product.item, "origin": sender.origin, "camera": sender.camera})
     await keeper.keep(Capture(DATA, product.item, photo, at, facts))
     post(events.ingestion(product, sender))
     return {"status": "done", "item": product.item, "label": product.label} if new else {"status": "done"}

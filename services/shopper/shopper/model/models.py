@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput, Unavailable
+from caravan.names import CLASS_RULE, is_class, normal
 from shopper.model.inputs import Scale
 from shopper.ports import NotServed, Picture, Prediction
 
@@ -58,8 +59,9 @@ class ModelOptions(BaseModel):
     @field_validator("classes")
     @classmethod
     def _told_apart(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(classes)) != len(classes) or not all(classes):
-            raise ValueError("each class has a name of its own")
+        classes = tuple(map(normal, classes))
+        if len(set(classes)) != len(classes) or not all(map(is_class, classes)):
+            raise ValueError(f"each class has a name of its own, and {CLASS_RULE}")
         return classes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caravan.errors import Permanent
+from caravan.names import class_name
 from shopper.model.inputs import DTYPES
 from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_STRING, TensorProto
 
@@ -45,7 +46,7 @@ def is_of_strings(tensor: Any) -> bool:
 
 
 def texts(tensor: Any) -> list[str]:
-    """Return the values of a string tensor, row by row.
+    """Return the values of a string tensor, row by row, fit to be names of classes.
 
     Raises:
         Permanent: if its dtype is another.
@@ -53,7 +54,7 @@ def texts(tensor: Any) -> list[str]:
     """
     if tensor.dtype != DT_STRING:
         raise Permanent("the model answered a tensor that is not of strings")
-    return [value.decode(errors="replace") for value in _filled(tensor.string_val, _size(tensor))]
+    return [class_name(value.decode(errors="replace")) for value in _filled(tensor.string_val, _size(tensor))]
 
 
 def numbers(tensor: Any) -> list[float]:

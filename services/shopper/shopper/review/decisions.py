@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from caravan.contracts import UNCLASSIFIED, VALID
+from caravan.contracts import UNCLASSIFIED, VALID, image_of
 from caravan.errors import BadInput
+from caravan.names import metadata
 from shopper.catalogue import Catalogue, Product
-from shopper.detection import header_safe
 
 BUCKETS = (UNCLASSIFIED, VALID)
 """Where they are, in the order in which they are shown."""
 Why = Literal["unknown", "uncertain"]
 
-_KEY = re.compile(r"images/[^/\x00-\x1f]{1,200}/[^/\x00-\x1f]{1,200}\.(?:jpg|jpeg|png|webp)", re.IGNORECASE)
 _MODEL = ("label", "score", "model", "version")
 
 
@@ -38,7 +36,7 @@ class Ref:
 
         """
         bucket, _, key = text.partition("/")
-        if bucket not in BUCKETS or not is_image(key) or "/../" in key or "/./" in key:
+        if bucket not in BUCKETS or not is_image(key):
             message = f"an image is named <bucket>/images/<item>/<file>, bucket {' or '.join(BUCKETS)}"
             raise BadInput(message, 422, reason="no-such-image")
         return cls(bucket, key)
@@ -104,7 +102,7 @@ class Decision:
 
 def is_image(key: str) -> bool:
     """Tell whether a key is one of an image that can be learnt from."""
-    return _KEY.fullmatch(key) is not None
+    return image_of(key) is not None
 
 
 def why(ref: Ref, opinion: Opinion, model: str, certain_score: float) -> Why | None:
@@ -127,19 +125,20 @@ def why(ref: Ref, opinion: Opinion, model: str, certain_score: float) -> Why | N
 def facts(decision: Decision, before: Mapping[str, str], who: str, at: datetime) -> dict[str, str]:
     """Return what is kept beside a decided image, header-safe: the decision, and the opinion before it."""
     opinion = {
-        f"model-{name}" if name in {"label", "score"} else name: before.get(name, "") for name in _MODEL
+        f"model-{name}" if name in {"label", "score"} else name: unquote(before.get(name, ""))
+        for name in _MODEL
     }
     pairs = {
-        "label": header_safe(decision.product.item) if decision.product else "",
+        "label": decision.product.item if decision.product else "",
         "reason": "" if decision.product else "not a product",
-        "reviewed-by": header_safe(who),
+        "reviewed-by": who,
         "reviewed-at": at.isoformat(timespec="seconds"),
-        "source": header_safe(str(decision.ref)),
-        "origin": before.get("origin", ""),
-        "camera": before.get("camera", ""),
+        "source": str(decision.ref),
+        "origin": unquote(before.get("origin", "")),
+        "camera": unquote(before.get("camera", "")),
         **opinion,
     }
-    return {name: value for name, value in pairs.items() if value}
+    return metadata(pairs)
 
 
 def _score(text: str) -> float | None:

@@ -116,7 +116,7 @@ class ScoringDesk:
         """Note a detection; on return it survives the death of the process, or is counted as missing."""
         prediction = verdict.prediction
         certain = prediction.score >= self._certain_score
-        camera = scoring.camera_name(sender.camera)
+        camera = sender.camera or scoring.UNKNOWN
         scored = Scored(camera, prediction, certain, at, None if certain else photo)
         with telemetry.best_effort(routes.EDGE_METRICS):
             await self._noted(scored)

@@ -24,7 +24,6 @@ UNKNOWN = "unknown"
 
 PERCENTILES = (50, 75, 90, 99)
 DIGITS = 6
-LONGEST_NAME = 200
 AROUND_BYTES = 4096
 """Left free in a Kafka message, for its key and the format around it."""
 
@@ -103,11 +102,6 @@ class Message:
     camera: str
     body: str
     image: bytes | None = None
-
-
-def camera_name(name: str) -> str:
-    """Return a camera's name as it is counted: never empty, not too long, valid Unicode."""
-    return name.strip()[:LONGEST_NAME].encode(errors="replace").decode() or UNKNOWN
 
 
 def window_bounds(now: float, seconds: float) -> tuple[float, float]:

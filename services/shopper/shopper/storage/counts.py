@@ -11,7 +11,7 @@ from typing import Any
 from obstore.store import ObjectStore
 
 from caravan import s3
-from caravan.contracts import IMAGES
+from caravan.contracts import IMAGES, image_of
 from caravan.errors import Unavailable
 from shopper.shelf import Shelf
 
@@ -59,9 +59,8 @@ class TrainingCounts:
         try:
             async with asyncio.timeout(LIST_SECONDS):
                 async for entry in s3.listing(self._store, IMAGES):
-                    item, slash, _ = entry["path"].removeprefix(IMAGES).partition("/")
-                    if slash:
-                        counted[item] += 1
+                    if place := image_of(entry["path"]):
+                        counted[place[0]] += 1
         except TimeoutError as exc:
             raise Unavailable(f"the training images could not be counted in {LIST_SECONDS:.0f} s") from exc
         except FileNotFoundError as exc:

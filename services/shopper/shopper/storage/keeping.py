@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -29,12 +28,10 @@ AWAY_SECONDS = 5.0
 
 MILLISECOND = timedelta(milliseconds=1)
 
-_ODD = re.compile(r"[^\w .()+-]")
-
 
 def key(capture: Capture) -> str:
     """Return `images/<item>/<YYYY-MM-DD_HH-MM-SS-mmm>.jpg`, in UTC."""
-    return image_key(_folder(capture.item), f"{_stamp(capture.at)}.jpg")
+    return image_key(capture.item, f"{_stamp(capture.at)}.jpg")
 
 
 class ImageKeeper:
@@ -138,8 +135,3 @@ class ImageKeeper:
 
 def _stamp(at: datetime) -> str:
     return f"{at:%Y-%m-%d_%H-%M-%S}-{at.microsecond // 1000:03}"
-
-
-def _folder(item: str) -> str:
-    # A model made elsewhere may name its classes as it likes; a key may not have it all.
-    return _ODD.sub("_", item).strip(". ")[:100] or "_"

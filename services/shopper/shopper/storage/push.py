@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Sequence
@@ -16,11 +15,11 @@ import structlog
 from obstore.store import ObjectStore
 
 from caravan import s3, tracing
-from caravan.contracts import IMAGES, REJECTED
+from caravan.contracts import IMAGES, REJECTED, image_of
 from caravan.errors import CaravanError, Permanent, Transient
+from caravan.names import metadata
 from caravan.retry import pause
 from shopper import events, metrics
-from shopper.detection import header_safe
 from shopper.ports import Post
 from shopper.storage.feeder import Report
 
@@ -28,7 +27,6 @@ log = structlog.get_logger()
 
 WISH = "push/requested.json"
 LOOK_SECONDS = 60.0
-_IMAGE = re.compile(r"images/[^/]+/[^/]+\.(jpg|jpeg|png|webp)", re.IGNORECASE)
 
 
 class Feeder(Protocol):
@@ -199,7 +197,7 @@ class TrainingPush:
         batch: list[str] = []
         size = 0
         async for entry in s3.listing(self._store, IMAGES):
-            if not _IMAGE.fullmatch(entry["path"]) or entry["size"] > self._max_bytes:
+            if image_of(entry["path"]) is None or entry["size"] > self._max_bytes:
                 account.left += 1
                 continue
             if batch and (size + entry["size"] > self._max_bytes or len(batch) == self._max_images):
@@ -241,7 +239,7 @@ class TrainingPush:
             content = await s3.read(self._store, key)
         except FileNotFoundError:
             return
-        await s3.put_new(self._store, f"{REJECTED}{key}", content, {"reason": header_safe(reason)})
+        await s3.put_new(self._store, f"{REJECTED}{key}", content, metadata({"reason": reason}))
         log.warning("training image rejected by central", key=key, reason=reason)
 
 

@@ -1,0 +1,105 @@
+"""Names that come from outside: what each may be, the same at every door.
+
+Names are compared composed (NFC): some systems write `ü` as two characters, others as one. A class is what a
+model answers and what the catalogue calls an item; the folder of its images has its name.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from urllib.parse import quote
+
+CLASS_CHARACTERS = 200
+FOLDER_CHARACTERS = 100
+FILE_BYTES = 240
+"""Of a folder's or a file's name in UTF-8: file systems end at 255, and suffixes are added."""
+CAMERA_CHARACTERS = 100
+METADATA_BYTES = 1900
+"""Of the names and values beside one object: S3 takes 2,048, and a trace's header is added."""
+
+CLASS_RULE = f"a class is 1 to {CLASS_CHARACTERS} printable characters, without blanks around them"
+FOLDER_RULE = (
+    f"a class with images is 1 to {FOLDER_CHARACTERS} printable characters (at most {FILE_BYTES} bytes), "
+    "without slashes, blanks around them, or a dot before them"
+)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+"""Of the names of images that can be learnt from, in any letter case."""
+
+
+def normal(text: str) -> str:
+    """Return a name as it is compared and kept: composed, without blanks around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def is_class(text: str) -> bool:
+    """Tell whether a text can be the name of a class."""
+    return 0 < len(text) <= CLASS_CHARACTERS and text.isprintable() and text == normal(text)
+
+
+def is_folder(text: str) -> bool:
+    """Tell whether images of a class with this name can lie in a folder of its name."""
+    return is_class(text) and len(text) <= FOLDER_CHARACTERS and is_file_name(text)
+
+
+def is_file_name(text: str) -> bool:
+    """Tell whether a text can be the last part of an image's key."""
+    return (
+        0 < len(text.encode(errors="replace")) <= FILE_BYTES
+        and text.isprintable()
+        and not text.startswith(".")
+        and not set(text) & set("/\\")
+    )
+
+
+def folder_of(item: str) -> str:
+    """Return the folder for images of a class: its name, with `_` in place of what a folder cannot have."""
+    if is_folder(item):
+        return item
+    plain = "".join(
+        letter if letter.isprintable() and letter not in "/\\" else "_" for letter in normal(item)
+    )
+    fitting = plain[:FOLDER_CHARACTERS].encode(errors="replace")[:FILE_BYTES].decode(errors="ignore")
+    return fitting.lstrip(". ").rstrip() or "_"
+
+
+def is_image_name(file: str) -> bool:
+    """Tell whether a file is an image by its name."""
+    return file.lower().endswith(SUFFIXES)
+
+
+def class_name(text: str) -> str:
+    """Return what a model calls a class, as it is shown and kept: a model made elsewhere may say anything."""
+    return _printable(text, CLASS_CHARACTERS)
+
+
+def camera_name(text: str) -> str:
+    """Return the name of a camera or client as it is shown and counted; empty where it has none."""
+    return _printable(text, CAMERA_CHARACTERS)
+
+
+def _printable(text: str, most: int) -> str:
+    name = normal(text[:most])
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+
+
+def header_safe(text: str) -> str:
+    """Return text that may stand in an HTTP header: ASCII, percent-encoded UTF-8 where it must be."""
+    return quote(text, safe=" ,:;/()+'", errors="replace")
+
+
+def metadata(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return what is kept beside an object: header-safe, without what is empty, of `METADATA_BYTES` at most.
+
+    Where it is too much, the longest values are cut, at whole characters.
+    """
+    kept = {name: value for name, value in facts.items() if value}
+    safe = {name: header_safe(value) for name, value in kept.items()}
+    while sum(len(name) + len(value) for name, value in safe.items()) > METADATA_BYTES:
+        longest = max(safe, key=lambda name: len(safe[name]))
+        kept[longest] = kept[longest][: min(len(kept[longest]), len(safe[longest])) * 3 // 4]
+        safe[longest] = header_safe(kept[longest])
+    return safe

@@ -18,7 +18,7 @@ from model_server.configs import model_configs
 from model_server.errors import ServingError, invalid
 from model_server.manager import ModelConfig
 from model_server.settings import ConfigFile, S3Access
-from model_server.sources import LIST_SECONDS, SourceError, open_store, s3_errors
+from model_server.sources import READ_SECONDS, SourceError, open_store, s3_errors
 
 log = structlog.get_logger()
 
@@ -97,7 +97,7 @@ class ConfigPoller:
 
     async def _read(self) -> bytes:
         path = self._file.path
-        async with s3_errors(f"Could not read {path}"), asyncio.timeout(LIST_SECONDS):
+        async with s3_errors(f"Could not read {path}"), asyncio.timeout(READ_SECONDS):
             if self._store is not None:
                 answer = await obstore.get_async(self._store, self._key)
                 size = answer.meta["size"]

@@ -140,7 +140,7 @@ class Model:
     async def poll_once(self) -> None:
         """Take note of what is at the base path now."""
         try:
-            found = await self._source.versions()
+            found = await self._source.versions(self.config.policy)
         except SourceError as exc:
             self._complain(f"{exc}; what is loaded goes on serving")
         else:
@@ -155,10 +155,11 @@ class Model:
                 f"No versions of servable {self.config.name} found under base path {self.config.base_path}"
                 + ("; refusing to unload all" if self.latest() else "")
             )
-            return
-        self._complaint = ""
+        else:
+            self._complaint = ""
         for version in self.versions.values():
-            if version.number not in wanted:
+            # What serves stays wanted where nothing is to take its place.
+            if version.number not in wanted and (wanted or version.state is not State.AVAILABLE):
                 version.wanted = False
                 version.unwanted.set()
         for number in sorted(wanted, reverse=True):

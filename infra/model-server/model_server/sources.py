@@ -12,17 +12,22 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
+from obstore.store import ObjectStore, S3Store
+from pydantic import SecretStr
 
-from caravan import tracing
+from caravan import s3, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST
+from caravan.errors import CaravanError
+from caravan.settings import S3Address
 from model_server.errors import Code, ServingError
 from model_server.settings import S3_SCHEME, S3Access
-from model_server.versions import index_versions
+from model_server.versions import Policy, index_versions
 
-LIST_SECONDS = 20.0
-FETCH_SECONDS = 600.0
+log = structlog.get_logger()
+
+READ_SECONDS = 20.0
 
 
 class SourceError(Exception):
@@ -32,8 +37,11 @@ class SourceError(Exception):
 class Source(Protocol):
     """A base path. `versions` maps numbers to directory names; `fetch` yields a local directory."""
 
-    async def versions(self) -> dict[int, str]:
-        """List the versions. Raises SourceError when the base path cannot be read."""
+    async def versions(self, policy: Policy) -> dict[int, str]:
+        """List the versions; those that the policy chooses among them are there.
+
+        Raises SourceError when the base path cannot be read.
+        """
 
     async def fetch(self, name: str) -> Path:
         """Return a local directory with the version's files. Raises ServingError."""
@@ -48,8 +56,9 @@ class Directory:
     def __init__(self, base_path: str) -> None:
         self._base = Path(base_path)
 
-    async def versions(self) -> dict[int, str]:
+    async def versions(self, policy: Policy) -> dict[int, str]:
         """Directories (or links to one) named by a number."""
+        del policy  # a directory that is listed is there
         try:
             return await asyncio.to_thread(self._scan)
         except OSError as exc:
@@ -68,28 +77,44 @@ class Directory:
 
 
 class Bucket:
-    """A base path in S3. A version counts once its entry file, written last, is there."""
+    """A base path in S3. A version is there as long as its entry file, written last, is."""
 
-    def __init__(self, url: str, access: S3Access) -> None:
-        parts = urlsplit(url)
-        self._prefix = parts.path.strip("/")
+    def __init__(self, url: str, store: ObjectStore) -> None:
+        self._prefix = urlsplit(url).path.strip("/")
         self._url = url
-        self._complete: set[str] = set()
-        self._store = open_store(parts.netloc, access)
+        self._there: set[str] = set()
+        self._store = store
 
-    async def versions(self) -> dict[int, str]:
-        """The complete versions under the prefix."""
-        async with s3_errors(f"Could not list {self._url}"), asyncio.timeout(LIST_SECONDS):
-            listing = await obstore.list_with_delimiter_async(self._store, prefix=f"{self._prefix}/")
-            names = {PurePosixPath(prefix).name for prefix in listing["common_prefixes"]}
-            found = index_versions(names)
-            self._complete &= names
-            for name in set(found.values()) - self._complete:
-                if await self._has_model(name):
-                    self._complete.add(name)
-        return {number: name for number, name in found.items() if name in self._complete}
+    async def versions(self, policy: Policy) -> dict[int, str]:
+        """The versions under the prefix, without those that the policy chooses and that have no entry file.
 
-    async def _has_model(self, name: str) -> bool:
+        Folders only say where to look: a server may name one for minutes after its objects are gone. So
+        entry files are asked for, of as few versions as the policy takes to choose.
+        """
+        async with s3_errors(f"Could not list {self._url}"):
+            folders = await s3.folders(self._store, f"{self._prefix}/")
+        found = index_versions(PurePosixPath(folder).name for folder in folders)
+        asked: set[int] = set()
+        while unsure := policy.choose(found) - asked:
+            for number in unsure:
+                if not await self._is_there(found[number]):
+                    del found[number]
+            asked |= unsure
+        self._there &= set(found.values())
+        return found
+
+    async def _is_there(self, name: str) -> bool:
+        """Tell whether a version has an entry file; where that cannot be told, as it was before."""
+        try:
+            async with s3_errors(f"Could not look for {self._url}/{name}"), asyncio.timeout(READ_SECONDS):
+                is_there = await self._has_entry(name)
+        except SourceError as exc:
+            log.warning("version cannot be looked for; the others go on", reason=str(exc))
+            return name in self._there
+        (self._there.add if is_there else self._there.discard)(name)
+        return is_there
+
+    async def _has_entry(self, name: str) -> bool:
         for entry in ENTRY_FILES:
             try:
                 await obstore.head_async(self._store, f"{self._prefix}/{name}/{entry}")
@@ -106,10 +131,9 @@ class Bucket:
         target = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="model-server-"))
         prefix = f"{self._prefix}/{name}/"
         try:
-            async with s3_errors(f"Could not read {self._url}/{name}"), asyncio.timeout(FETCH_SECONDS):
-                async for objects in obstore.list(self._store, prefix=prefix):
-                    for item in objects:
-                        await self._download(item["path"], item["size"], target, prefix)
+            async with s3_errors(f"Could not read {self._url}/{name}"):
+                async for item in s3.listing(self._store, prefix):
+                    await self._download(item["path"], target, prefix)
         except SourceError as exc:
             await self.discard(target)
             raise ServingError(Code.UNAVAILABLE, str(exc)) from exc
@@ -118,30 +142,27 @@ class Bucket:
             raise
         return target
 
-    async def _download(self, key: str, size: int, target: Path, prefix: str) -> None:
-        parts = PurePosixPath(key.removeprefix(prefix)).parts
-        if not parts or ".." in parts or key.endswith("/"):
+    async def _download(self, key: str, target: Path, prefix: str) -> None:
+        path = key.removeprefix(prefix)
+        if not path or key.endswith("/"):
             return
-        file = target.joinpath(*parts)
+        if path == MANIFEST:
+            tracing.follow(await s3.facts(self._store, key))
+        file = target / path
         await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
-        written = 0
-        answer = await obstore.get_async(self._store, key)
-        if parts == (MANIFEST,):
-            tracing.follow({str(name): str(value) for name, value in answer.attributes.items()})
         with await asyncio.to_thread(file.open, "wb") as out:
-            async for chunk in answer.stream(min_chunk_size=4 << 20):
-                written += len(chunk)
-                await asyncio.to_thread(out.write, chunk)
-        if written != size:
-            raise SourceError(f"{key} has {size} bytes, of which {written} came")
+            await s3.download(self._store, key, out)
 
     async def discard(self, path: Path) -> None:
         """Remove the private copy."""
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
 
-def open_store(bucket: str, access: S3Access) -> S3Store:
-    """A client of one bucket; every call of it has a deadline."""
+def open_store(bucket: str, access: S3Access) -> ObjectStore:
+    """A client of one bucket; every request of it has a deadline."""
+    if access.endpoint and access.access_key and access.secret_key and access.verify_ssl:
+        keys = SecretStr(access.access_key), SecretStr(access.secret_key)
+        return s3.open_bucket(S3Address(access.endpoint, *keys, access.region, ca=None), bucket)
     return S3Store(
         bucket,
         endpoint=access.endpoint,
@@ -167,10 +188,12 @@ async def s3_errors(doing: str) -> AsyncIterator[None]:
         yield
     except TimeoutError as exc:
         raise SourceError(f"{doing}: it took too long") from exc
-    except (BaseError, OSError) as exc:
+    except (BaseError, CaravanError, OSError) as exc:
         raise SourceError(f"{doing}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}") from exc
 
 
 def open_source(base_path: str, access: S3Access) -> Source:
     """Choose by the form of the base path."""
-    return Bucket(base_path, access) if base_path.startswith(S3_SCHEME) else Directory(base_path)
+    if base_path.startswith(S3_SCHEME):
+        return Bucket(base_path, open_store(urlsplit(base_path).netloc, access))
+    return Directory(base_path)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from obstore.store import MemoryStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from caravan import s3, tracing
+from caravan import model_index, s3, tracing
 from caravan.contracts import MANIFEST
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Lineage, Manifest
@@ -165,6 +165,48 @@ async def test_the_number_is_above_all_that_are_there_whole_or_not(
     await s3.write(stores.ready, f"models/{MODEL}/9/saved_model.pb", b"someone else's")
     published = await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
     assert published.manifest.version == 10
+
+
+async def test_what_is_offered_is_named_in_the_index_of_the_edge(
+    stores: Stores, files: dict[str, Path]
+) -> None:
+    await publish(stores, MODEL, "one", files, LINEAGE, key=None)
+    await publish(stores, MODEL, "two", files, replace(LINEAGE, rejected="worse"), key=None)
+    await rollback(stores, MODEL, 1, None)
+    assert set((await model_index.read(stores.ready)).manifests[MODEL]) == {1, 3}
+    assert await model_index.read(stores.models) == model_index.Index()
+
+
+async def test_a_version_is_offered_though_the_index_cannot_be_written(
+    stores: Stores, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: Any) -> None:
+        raise Transient("this store has no conditional writes")
+
+    monkeypatch.setattr(model_index, "add", refused)
+    assert (await publish(stores, MODEL, "mine", files, LINEAGE, key=None)).offered
+    assert set(await versions.complete(stores.ready, MODEL)) == {1}
+
+
+async def test_the_newest_whole_version_is_found_without_a_look_at_older_ones(
+    stores: Stores, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for attempt in range(9, 12):
+        await publish(stores, MODEL, f"{attempt}", files, LINEAGE, key=None)
+    await s3.write(stores.ready, f"models/{MODEL}/4/saved_model.pb", b"half")
+    read: list[str] = []
+    real = s3.read
+
+    async def noted(store: Any, key: str) -> bytes:
+        read.append(key)
+        return await real(store, key)
+
+    monkeypatch.setattr(s3, "read", noted)
+    newest = await versions.newest_complete(stores.ready, MODEL)
+    assert newest is not None
+    assert newest.version == 3
+    assert read == [f"models/{MODEL}/3/{MANIFEST}"]
+    assert await versions.newest_complete(stores.ready, "unknown") is None
 
 
 async def test_an_interrupted_offer_is_finished_by_settling(

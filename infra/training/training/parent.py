@@ -37,7 +37,7 @@ async def newest(ready: ObjectStore, model: str, backbone: str) -> Parent | None
         Permanent: if the version is not what its manifest says.
 
     """
-    manifest = max((await versions.complete(ready, model)).values(), key=lambda m: m.version, default=None)
+    manifest = await versions.newest_complete(ready, model)
     if manifest is None:
         return None
     by_path = {file.path: file for file in manifest.files}

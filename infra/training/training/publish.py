@@ -88,7 +88,7 @@ async def settle(stores: Stores, manifest: Manifest) -> bool:
     """Bring a version that passed from `E-models` to `E-ready`; tell whether it was not there yet."""
     if manifest.is_rejected:
         return False
-    there = (await versions.stored(stores.ready, manifest.model)).get(manifest.version, {})
+    there = await versions.sizes(stores.ready, manifest.model, manifest.version)
     if await versions.manifest_of(stores.ready, manifest.model, manifest.version, there) == manifest:
         return False
     await versions.copy(stores.models, stores.ready, manifest)

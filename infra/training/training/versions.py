@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Self
 
+import structlog
 from obstore.store import ObjectStore
 
-from caravan import s3, strict_json, tracing
+from caravan import model_index, s3, strict_json, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, VersionKey, version_prefix
-from caravan.errors import Permanent, Transient
+from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import File, Manifest
+
+log = structlog.get_logger()
 
 CLAIMS = "claims/"
 ATTEMPTS = 20
@@ -30,6 +33,20 @@ async def stored(store: ObjectStore, model: str) -> dict[int, dict[str, int]]:
         if key is not None:
             versions.setdefault(key.version, {})[key.path] = entry["size"]
     return versions
+
+
+async def sizes(store: ObjectStore, model: str, version: int) -> dict[str, int]:
+    """Return what files one version has, whole or not."""
+    return {path: entry["size"] for path, entry in (await model_index.files(store, model, version)).items()}
+
+
+async def newest_complete(store: ObjectStore, model: str) -> Manifest | None:
+    """Return the manifest of the newest version that is whole; older ones are not looked at."""
+    for version in await model_index.numbers(store, model):
+        manifest = await manifest_of(store, model, version, await sizes(store, model, version))
+        if manifest is not None:
+            return manifest
+    return None
 
 
 async def complete(store: ObjectStore, model: str) -> dict[int, Manifest]:
@@ -74,14 +91,19 @@ def in_order(files: tuple[File, ...]) -> list[File]:
 
 
 async def copy(source: ObjectStore, target: ObjectStore, manifest: Manifest) -> None:
-    """Copy a whole version into another bucket, verifying every byte, the manifest last.
+    """Copy a whole version into another bucket, verifying every byte, the manifest last; then name it there.
 
-    Who finds it there goes on with the current trace, by the manifest's metadata.
+    Who finds it there goes on with the current trace, by the manifest's metadata. Naming it in the index is
+    best effort: without it the version is found later.
     """
     prefix = version_prefix(manifest.model, manifest.version)
     for file in in_order(manifest.files):
         await s3.write(target, prefix + file.path, await read_verified(source, manifest, file))
     await s3.write(target, prefix + MANIFEST, manifest.to_json(), tracing.headers())
+    try:
+        await model_index.add(target, manifest.model, manifest.version, manifest.to_json())
+    except CaravanError as exc:
+        log.warning("version not named in the index; it is found later", key=prefix, error=str(exc))
 
 
 @dataclass(frozen=True)
@@ -125,7 +147,7 @@ async def claim(models: ObjectStore, ready: ObjectStore, model: str, attempt: st
     """
     for _ in range(ATTEMPTS):
         numbers = [taken.version for taken in await claims(models, model)]
-        numbers += [*await stored(models, model), *await stored(ready, model)]
+        numbers += [*await model_index.numbers(models, model), *await model_index.numbers(ready, model)]
         mine = Claim(max(numbers, default=0) + 1, attempt, datetime.now(UTC).isoformat(timespec="seconds"))
         key = f"{CLAIMS}{model}/{mine.version}.json"
         if await s3.create(models, key, json.dumps(asdict(mine), sort_keys=True).encode()):

@@ -1,0 +1,146 @@
+"""Which versions of which models a bucket has, found at the cost of what is new.
+
+`index.json`, beside `models/`, names the newest versions of each model. Who publishes a version adds it there
+once its manifest is written; who looks for versions reads it with the ETag that it has, and most often is
+answered that nothing changed. It is a hint, in both directions: what it names is looked at before it is
+believed, and what others publish without it is found by the folders, if later. Nor does a folder prove
+anything: SeaweedFS names one for minutes after its objects are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
+from obstore.store import ObjectStore
+
+from caravan import s3, strict_json
+from caravan.contracts import MODELS, is_model_name, version_prefix
+from caravan.errors import Transient
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, PutMode
+
+INDEX = "index.json"
+NEWEST = 20
+"""Versions that are named of each model."""
+LARGEST_VERSION = 2**63 - 1
+"""What a model server can read."""
+_SCHEMA = 1
+_MOST_BYTES = 4 * 2**20
+_ATTEMPTS = 10
+_VERSION = re.compile(r"[1-9][0-9]{0,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The newest versions of each model, and the SHA-256 (hex) of the manifest that each has.
+
+    The SHA-256 makes the index change with a version that is published anew under its number.
+    """
+
+    manifests: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    e_tag: str | None = None
+
+    @classmethod
+    def from_json(cls, raw: bytes, e_tag: str | None = None) -> Index:
+        """Read an index; one that is not ours says nothing."""
+        try:
+            body = strict_json.loads_object(raw)
+            models: dict[str, dict[str, str]] = body["models"] if body["schema"] == _SCHEMA else {}
+            manifests = {
+                model: {number: str(sha) for text, sha in found.items() if (number := version_number(text))}
+                for model, found in models.items()
+                if is_model_name(model)
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            manifests = {}
+        return cls(manifests, e_tag)
+
+    def to_json(self) -> bytes:
+        """Return the bytes to store."""
+        models = {
+            model: {str(number): found[number] for number in sorted(found)}
+            for model, found in self.manifests.items()
+        }
+        return json.dumps({"schema": _SCHEMA, "models": models}, sort_keys=True).encode()
+
+    def with_version(self, model: str, version: int, sha256: str) -> Index:
+        """Return an index that names a version too, if it is among the newest."""
+        found = {**self.manifests.get(model, {}), version: sha256}
+        newest = sorted(found, reverse=True)[:NEWEST]
+        return Index({**self.manifests, model: {number: found[number] for number in newest}}, self.e_tag)
+
+
+def version_number(text: str) -> int | None:
+    """Return the version that a folder is named for, or None if it is none: `7`, but not `007`."""
+    number = int(text) if _VERSION.fullmatch(text) else 0
+    return number if 0 < number <= LARGEST_VERSION else None
+
+
+async def read(store: ObjectStore, known: Index = Index()) -> Index:
+    """Return the index as it is now: `known` itself, if that has not changed; an empty one, if there is none.
+
+    Raises:
+        Transient: if the store is away.
+        Permanent: if it refuses us.
+
+    """
+    options: GetOptions = {} if known.e_tag is None else {"if_none_match": known.e_tag}
+    with s3.translated(f"read {INDEX}"):
+        try:
+            answer = await obstore.get_async(store, INDEX, options=options)
+        except NotModifiedError:
+            return known
+        except FileNotFoundError:
+            return Index()
+        if answer.meta["size"] > _MOST_BYTES:
+            return Index(e_tag=answer.meta["e_tag"])
+        return Index.from_json(bytes(await answer.bytes_async()), answer.meta["e_tag"])
+
+
+async def add(store: ObjectStore, model: str, version: int, manifest: bytes) -> None:
+    """Name a version in the index, once its manifest is written; others may do so at the same time.
+
+    Raises:
+        Transient: if the store is away, or others are always quicker.
+
+    """
+    sha256 = hashlib.sha256(manifest).hexdigest()
+    for _ in range(_ATTEMPTS):
+        index = await read(store)
+        changed = index.with_version(model, version, sha256)
+        if changed == index:
+            return
+        mode: PutMode = "create" if index.e_tag is None else {"e_tag": index.e_tag}
+        try:
+            with s3.translated(f"write {INDEX}"):
+                await obstore.put_async(store, INDEX, changed.to_json(), mode=mode)
+        except (AlreadyExistsError, PreconditionError):
+            continue
+        return
+    raise Transient(f"others write {INDEX} at the same time, again and again")
+
+
+async def models(store: ObjectStore) -> list[str]:
+    """Return the models that a bucket has folders of."""
+    names = [folder.split("/")[-2] for folder in await s3.folders(store, MODELS)]
+    return sorted(filter(is_model_name, names))
+
+
+async def numbers(store: ObjectStore, model: str) -> list[int]:
+    """Return the versions that a model has folders of, newest first; of some the objects may be gone."""
+    named = (version_number(folder.split("/")[-2]) for folder in await s3.folders(store, f"{MODELS}{model}/"))
+    return sorted(filter(None, named), reverse=True)
+
+
+async def files(store: ObjectStore, model: str, version: int) -> dict[str, dict[str, Any]]:
+    """Return the metadata of a version's objects (as `s3.listing` does), by their path in the version."""
+    prefix = version_prefix(model, version)
+    return {entry["path"].removeprefix(prefix): entry async for entry in s3.listing(store, prefix)}

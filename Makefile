@@ -40,6 +40,13 @@ lock: $(BIN)/uv ## Pin the requirements again, with hashes
 		-c requirements/all.txt --no-annotate -o requirements/shopper-image.txt
 	@$(COMPILE) requirements/stubs.in --no-deps -c requirements/all.txt --no-annotate -o requirements/stubs.txt
 	@$(COMPILE) requirements/manifests.in -c requirements/all.txt --no-annotate -o requirements/manifests.txt
+	@for c in requirements/clients/*.in; do $(COMPILE) $$c --no-annotate -o $${c%.in}.txt; done
+
+PROTO := model_server/open_inference.proto
+
+.PHONY: protos
+protos: setup ## Write the Python modules of the gRPC messages that are our own to make
+	@cd infra/model-server && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
 
 # --- the stack on this machine ------------------------------------------------------------------
 

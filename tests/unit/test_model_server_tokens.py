@@ -17,6 +17,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from model_server import open_inference_pb2 as messages
 from model_server.settings import SettingsError, read
 
 KNOWN = {"Authorization": "Bearer second-secret"}
@@ -63,6 +64,18 @@ def test_who_shows_no_token_or_a_wrong_one_is_refused_and_counted(web: httpx.Cli
     wrong, none = '{door="rest",reason="wrong-token"}', '{door="rest",reason="no-token"}'
     assert counted[wrong] - before.get(wrong, 0) == 6
     assert counted[none] - before.get(none, 0) == 12
+
+
+def test_the_open_inference_protocol_over_grpc_asks_for_a_token_but_not_for_health(channel: Any) -> None:
+    def ask(method: str, request: bytes, **more: Any) -> bytes:
+        call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}", None, None)
+        return bytes(call(request, timeout=10, **more))
+
+    assert messages.ServerLiveResponse.FromString(ask("ServerLive", b"")).live
+    with pytest.raises(grpc.RpcError) as caught:
+        ask("ServerMetadata", b"")
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert ask("ServerMetadata", b"", metadata=(("authorization", "Bearer first-secret"),))
 
 
 def test_each_token_opens_both_apis(web: httpx.Client) -> None:

@@ -200,6 +200,96 @@ def test_bytes_that_are_no_text_come_back_as_base64(web: httpx.Client) -> None:
     assert (output["data"], output["parameters"]) == (["/wA=", "YQ=="], {"content_type": "base64"})
 
 
+@pytest.mark.parametrize("content_type", ["np", "pd", "str", "base64"])
+def test_content_types_of_a_whole_request_are_those_of_its_inputs(
+    web: httpx.Client, content_type: str
+) -> None:
+    data = [base64.b64encode(b"0.75").decode()] if content_type == "base64" else ["0.75"]
+    chosen = {"signature_name": "classify", "content_type": content_type}
+    # MLServer's codecs write strings as a table of one column.
+    for shape in ([1], [1, 1]):
+        images = tensor("images", "BYTES", shape, data)
+        assert outputs(web, "text", images, parameters=chosen)["labels"] == ["tea-green"]
+
+
+def test_an_output_comes_as_base64_where_that_is_asked_for(web: httpx.Client) -> None:
+    wanted = [{"name": "raw_bytes", "parameters": {"content_type": "base64"}}]
+    given = tensor("x", "BYTES", [1], ["a"])
+    chosen = {"signature_name": "echo"}
+    assert outputs(web, "text", given, parameters=chosen, outputs=wanted) == {"raw_bytes": ["YQ=="]}
+
+
+def test_numbers_that_json_has_no_words_for_are_taken_and_sent_as_bytes_only(web: httpx.Client) -> None:
+    given = tensor("x", "FP32", [1], [float("nan")])
+    status, answer = infer(web, "half", given, outputs=[{"name": "y"}])
+    assert (status, answer["error"]) == (
+        400,
+        'output "y": NaN and Infinity are not in JSON: ask for it with binary_data',
+    )
+    wanted = {"inputs": [given], "outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+    raw = web.post("/v2/models/half/infer", content=json.dumps(wanted))
+    assert np.isnan(np.frombuffer(raw.content[-4:], "<f4")).all()
+
+
+def test_parameters_that_ask_for_nothing_are_no_demand(web: httpx.Client) -> None:
+    neutral = {
+        "sequence_id": 0,
+        "sequence_start": False,
+        "sequence_end": False,
+        "priority": 0,
+        "timeout": 10**7,
+    }
+    assert outputs(web, "half", GOOD, parameters=neutral)["z"] == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "words"),
+    [
+        ({"sequence_id": 7}, 501, "parameter sequence_id is not served: models here keep no state"),
+        ({"priority": 1}, 501, "parameter priority is not served: requests are answered in the order"),
+        (
+            {"content_type": "datetime"},
+            501,
+            "content_type datetime is not served here; served are base64, np",
+        ),
+        ({"content_type": 7}, 400, "content_type has to be a string"),
+        ({"timeout": -1}, 400, "timeout has to be a number of microseconds"),
+        ({"binary_data_output": "yes"}, 400, "binary_data_output has to be true or false"),
+        ({"frob": 1}, 400, "parameter frob is not known here; known are binary_data_output, content_type"),
+    ],
+)
+def test_a_parameter_is_obeyed_or_refused(
+    web: httpx.Client, parameters: dict[str, Any], status: int, words: str
+) -> None:
+    told = infer(web, "half", GOOD, parameters=parameters)
+    assert told[0] == status, told
+    assert words in told[1]["error"]
+
+
+def test_parameters_of_tensors_are_obeyed_or_refused_too(web: httpx.Client) -> None:
+    status, answer = infer(web, "half", {**GOOD, "parameters": {"shared_memory_region": "r"}})
+    assert (status, answer["error"]) == (
+        501,
+        'input "x": parameter shared_memory_region is not served: tensors travel in the request',
+    )
+    status, answer = infer(web, "half", GOOD, outputs=[{"name": "y", "parameters": {"classification": 2}}])
+    assert (status, answer["error"]) == (
+        501,
+        'output "y": parameter classification is not served: ask for the scores, and sort them',
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["models/half/stats", "models/half/versions/1/config", "models/stats", "repository/index"]
+)
+def test_extensions_that_are_not_served_say_so(web: httpx.Client, path: str) -> None:
+    answer = web.post(f"/v2/{path}")
+    assert (answer.status_code, answer.json()) == (
+        501,
+        {"error": f"/v2/{path} is an extension that is not served here"},
+    )
+
+
 def test_what_is_null_is_left_out(web: httpx.Client) -> None:
     given = {**GOOD, "parameters": None}
     assert outputs(web, "half", given, id=None, parameters=None, outputs=None)["z"] == [3.0]
@@ -255,7 +345,7 @@ def test_images_go_as_bytes_with_their_lengths(web: httpx.Client) -> None:
     ("given", "tail", "length", "words"),
     [
         (behind("x", "FP32", [2], 8), b"1234", None, "binary_data_size is 8, and the body has 4 left"),
-        (behind("x", "FP32", [2], 4), b"1234", None, "binary_data_size is 4, and shape [2] of FP32 has 8"),
+        (behind("x", "FP32", [2], 4), b"1234", None, "there are 4 bytes, and shape [2] of FP32 has 8"),
         (behind("x", "FP32", [1], 4), b"12345", None, "1 bytes that belong to no input"),
         (behind("x", "FP32", [1], -4), b"1234", None, "binary_data_size has to be a number of bytes"),
         (behind("x", "FP32", [2**28], 2**30), b"1234", None, "the body has 4 left"),

@@ -1,4 +1,4 @@
-"""The gRPC doors: PredictionService and ModelService, thin over the core."""
+"""The gRPC doors: PredictionService, ModelService and the Open Inference Protocol's, thin over the core."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -24,6 +24,8 @@ from caravan.tokens import Tokens
 from model_server.errors import Code, ServingError
 from model_server.metrics import Metrics
 from model_server.predict import Core
+from model_server.v2_core import OpenInference
+from model_server.v2_grpc import HEALTH, InferenceService
 
 log = structlog.get_logger()
 
@@ -31,12 +33,38 @@ DOOR = "grpc"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
-    """Inference and metadata."""
+class Measure:
+    """Does the work of a call within its caller's trace, and counts how it ended."""
 
     def __init__(self, core: Core, metrics: Metrics) -> None:
         self._core = core
         self._metrics = metrics
+
+    async def __call__(self, api: str, model: str, work: Awaitable[Any], context: Context) -> Any:
+        """Return the answer. Raises ServingError."""
+        started = time.monotonic()
+        status = Code.CANCELLED
+        try:
+            with tracing.following(_carrier(context)), tracing.span(api, model=self._core.known_name(model)):
+                answer = await work
+            status = Code.OK
+        except ServingError as exc:
+            status = exc.code
+            raise
+        else:
+            return answer
+        finally:
+            self._metrics.answered(
+                self._core.known_name(model), api, "GRPC", status.name, time.monotonic() - started
+            )
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
+    """Inference and metadata."""
+
+    def __init__(self, core: Core, measure: Measure) -> None:
+        self._core = core
+        self._measure = measure
 
     async def Predict(  # noqa: N802 the service's own name
         self, request: predict_pb2.PredictRequest, context: Context
@@ -75,21 +103,10 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
             await _refuse(context, exc)
 
     async def _measured(self, api: str, model: str, work: Awaitable[Any], context: Context) -> Any:
-        started = time.monotonic()
-        status = Code.CANCELLED
         try:
-            with tracing.following(_carrier(context)), tracing.span(api, model=self._core.known_name(model)):
-                answer = await work
-            status = Code.OK
+            return await self._measure(api, model, work, context)
         except ServingError as exc:
-            status = exc.code
             await _refuse(context, exc)
-        else:
-            return answer
-        finally:
-            self._metrics.answered(
-                self._core.known_name(model), api, "GRPC", status.name, time.monotonic() - started
-            )
 
 
 def _carrier(context: Context) -> dict[str, str]:
@@ -139,7 +156,9 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # 
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Go on to the method, or to the refusal."""
+        """Go on to the method, or to the refusal; health is open, as it is over REST."""
+        if handler_call_details.method in HEALTH:
+            return await continuation(handler_call_details)
         shown = dict(handler_call_details.invocation_metadata or ()).get("authorization")
         try:
             self._tokens.holder(shown if isinstance(shown, str) else None)
@@ -172,8 +191,10 @@ def make_server(core: Core, metrics: Metrics, tokens: Tokens, address: str) -> t
             ("grpc.so_reuseport", 0),
         ],
     )
+    measure = Measure(core, metrics)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(core, metrics), server
+        PredictionService(core, measure), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), server)
+    server.add_generic_rpc_handlers((InferenceService(OpenInference(core), measure).handlers(),))
     return server, server.add_insecure_port(address)

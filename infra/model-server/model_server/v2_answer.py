@@ -1,4 +1,4 @@
-"""Answers of the Open Inference Protocol. Pure."""
+"""Answers of the Open Inference Protocol: facts for both doors, and JSON. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,31 +11,25 @@ from model_server import v2_tensors
 from model_server.errors import invalid
 from model_server.servable import DEFAULT_SIGNATURE, Servable
 from model_server.tensors import to_array
-from model_server.v2_request import BASE64, CONTENT_TYPE, Inference
+from model_server.v2_parameters import BASE64, CONTENT_TYPE
+from model_server.v2_request import Inference, naming
 from model_server.v2_tensors import datatype_of
 
 NAME = "caravan-model-server"
 EXTENSIONS = ["binary_tensor_data"]
 
 
-def server(version: str) -> bytes:
-    """The answer of the server's metadata."""
-    return to_json({"name": NAME, "version": version, "extensions": EXTENSIONS})
-
-
-def model(servable: Servable, versions: Sequence[int]) -> bytes:
-    """The answer of a model's metadata: of `serving_default`, and the names of all signatures."""
+def model(servable: Servable, versions: Sequence[int]) -> dict[str, Any]:
+    """A model's metadata: of `serving_default`, and the names of all signatures."""
     definition = definition_of(servable, DEFAULT_SIGNATURE)
-    return to_json(
-        {
-            "name": servable.name,
-            "versions": [str(number) for number in versions],
-            "platform": servable.platform,
-            "inputs": _tensors(definition.inputs),
-            "outputs": _tensors(definition.outputs),
-            "parameters": {"signature_names": sorted(servable.signatures)},
-        }
-    )
+    return {
+        "name": servable.name,
+        "versions": [str(number) for number in versions],
+        "platform": servable.platform,
+        "inputs": _tensors(definition.inputs),
+        "outputs": _tensors(definition.outputs),
+        "parameters": {"signature_names": sorted(servable.signatures)},
+    }
 
 
 def definition_of(servable: Servable, signature: str) -> meta_graph_pb2.SignatureDef:
@@ -46,11 +40,16 @@ def definition_of(servable: Servable, signature: str) -> meta_graph_pb2.Signatur
     return servable.signatures[signature].definition
 
 
+def wanted(request: Inference, response: predict_pb2.PredictResponse) -> list[str]:
+    """The outputs that are sent, in the order in which they were asked for."""
+    return list(request.outputs) or sorted(response.outputs)
+
+
 def inference(request: Inference, response: predict_pb2.PredictResponse) -> tuple[bytes, bytes | None]:
     """The answer of an inference: JSON, and the bytes that follow it, if any do. Raises ServingError."""
     outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for name in request.outputs or sorted(response.outputs):
+    for name in wanted(request, response):
         array = to_array(name, response.outputs[name])
         output: dict[str, Any] = {
             "name": name,
@@ -61,13 +60,14 @@ def inference(request: Inference, response: predict_pb2.PredictResponse) -> tupl
             tail.append(v2_tensors.to_bytes(array))
             output["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
-            output["data"], in_base64 = v2_tensors.to_json(array)
+            with naming("output", name):
+                output["data"], in_base64 = v2_tensors.to_json(array, in_base64=request.output(name).base64)
             if in_base64:
                 output["parameters"] = {CONTENT_TYPE: BASE64}
         outputs.append(output)
     spec = response.model_spec
-    answer: dict[str, Any] = {"model_name": spec.name, "model_version": str(spec.version.value)}
-    if request.id is not None:
+    answer = {"model_name": spec.name, "model_version": str(spec.version.value)}
+    if request.id:
         answer["id"] = request.id
     return to_json({**answer, "outputs": outputs}), b"".join(tail) if tail else None
 

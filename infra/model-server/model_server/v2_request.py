@@ -1,8 +1,9 @@
-"""Inference requests of the Open Inference Protocol, to TensorFlow Serving's messages. Pure."""
+"""Inference requests of the Open Inference Protocol, out of JSON and to TensorFlow Serving's. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,46 +11,57 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
-from model_server import v2_tensors
+from model_server import v2_parameters, v2_tensors
 from model_server.errors import ServingError, invalid
-from model_server.rest_request import Document, parse
-from model_server.servable import DEFAULT_SIGNATURE
+from model_server.rest_request import Document, decode_base64, parse
+from model_server.v2_parameters import BASE64, OutputOptions, RequestOptions
 from model_server.v2_tensors import BYTES, DTYPES, datatype_of
-
-CONTENT_TYPE = "content_type"
-BASE64 = "base64"
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input tensor as it was sent, its values not looked at yet."""
+    """One input tensor as it was sent, its values not looked at yet.
+
+    Attributes:
+        name: of the tensor.
+        datatype: one of the protocol's.
+        shape: as it was sent.
+        values: decodes them, row-major; raises ServingError.
+        content_type: what the elements of BYTES are, "" where they are what they look like.
+
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Any
-    in_base64: bool
+    values: Callable[[], NDArray[Any]]
+    content_type: str = ""
 
     def array(self) -> NDArray[Any]:
-        """Decode the values. Raises ServingError."""
-        if isinstance(self.data, bytes):
-            return v2_tensors.from_bytes(self.data, self.datatype, self.shape)
-        return v2_tensors.from_json(self.data, self.datatype, self.shape, in_base64=self.in_base64)
+        """Decode the values, row-major. Raises ServingError."""
+        array = self.values()
+        if self.datatype == BYTES and self.content_type == BASE64:
+            return v2_tensors.strings([decode_base64(value.decode("latin-1")) for value in array.flat])
+        return array
 
 
 @dataclass(frozen=True)
 class Inference:
-    """A request. `outputs` tells for each output wanted whether as bytes; if empty, all are wanted."""
+    """A request, whichever door it came by; if `outputs` is empty, all are wanted."""
 
-    id: str | None
-    signature: str
+    id: str
+    options: RequestOptions
     inputs: Mapping[str, Input]
-    outputs: Mapping[str, bool]
-    binary: bool
+    outputs: Mapping[str, OutputOptions]
 
-    def is_binary(self, output: str) -> bool:
-        """Whether an output is to be sent as bytes behind the JSON."""
-        return self.outputs.get(output, self.binary)
+    def output(self, name: str) -> OutputOptions:
+        """What is asked of an output."""
+        return self.outputs.get(name, OutputOptions())
+
+    def is_binary(self, name: str) -> bool:
+        """Whether an output is to be sent as bytes."""
+        asked = self.output(name).binary
+        return self.options.binary if asked is None else asked
 
 
 def read(body: bytes, header_length: str | None) -> Inference:
@@ -60,66 +72,68 @@ def read(body: bytes, header_length: str | None) -> Inference:
             raise invalid(f"Inference-Header-Content-Length is no length of a part of the body: {len(body)}")
         size = int(header_length)
     document = parse(body[:size])
-    parameters = _parameters(document)
+    options = v2_parameters.of_request(_parameters(document))
     tail = _Tail(body[size:])
     inputs: dict[str, Input] = {}
     for one in _objects(document, "inputs"):
         name = _string(one, "name", "an input")
         if name in inputs:
             raise invalid(f'input "{name}" comes twice')
-        with _naming(f'input "{name}"'):
-            inputs[name] = _input(name, one, tail)
+        with naming("input", name):
+            inputs[name] = _input(name, one, tail, options)
     if not inputs:
         raise invalid("inputs are missing")
     tail.check_end()
-    outputs: dict[str, bool] = {}
+    outputs: dict[str, OutputOptions] = {}
     for one in _objects(document, "outputs"):
-        binary = _parameters(one).get("binary_data", parameters.get("binary_data_output", False))
-        outputs[_string(one, "name", "an output")] = binary is True
-    return Inference(
-        _string(document, "id", "the request") if document.get("id") is not None else None,
-        _string(parameters, "signature_name", "the request", DEFAULT_SIGNATURE),
-        inputs,
-        outputs,
-        parameters.get("binary_data_output") is True,
-    )
+        name = _string(one, "name", "an output")
+        with naming("output", name):
+            outputs[name] = v2_parameters.of_output(_parameters(one))
+    return Inference(_string(document, "id", "the request"), options, inputs, outputs)
 
 
 def predict_request(
     spec: model_pb2.ModelSpec, inference: Inference, definition: meta_graph_pb2.SignatureDef
 ) -> predict_pb2.PredictRequest:
     """Check the inputs against the signature, then decode them. Raises ServingError."""
-    infos = definition.inputs
+    infos, signature = definition.inputs, inference.options.signature
     if set(inference.inputs) != set(infos):
         raise invalid(
-            f"signature {inference.signature} takes inputs {_names(infos)}, and the request has "
+            f"signature {signature} takes inputs {_names(infos)}, and the request has "
             f"{_names(inference.inputs)}"
         )
     unknown = set(inference.outputs) - set(definition.outputs)
     if unknown:
         raise invalid(
-            f"signature {inference.signature} has outputs {_names(definition.outputs)}, and not "
-            f"{_names(unknown)}"
+            f"signature {signature} has outputs {_names(definition.outputs)}, and not {_names(unknown)}"
         )
     request = predict_pb2.PredictRequest(model_spec=spec, output_filter=inference.outputs)
-    request.model_spec.signature_name = inference.signature
+    request.model_spec.signature_name = signature
     for name, given in inference.inputs.items():
-        with _naming(f'input "{name}"'):
-            _check(given, infos[name])
-            _encode(given, request.inputs[name])
+        with naming("input", name):
+            _encode(_fitting(given, infos[name]), request.inputs[name])
     return request
 
 
-def _check(given: Input, info: meta_graph_pb2.TensorInfo) -> None:
+def _fitting(given: Input, info: meta_graph_pb2.TensorInfo) -> Input:
+    """Return the input in the shape in which the model takes it. Raises ServingError."""
     expected = datatype_of(info.dtype)
     if given.datatype != expected:
         raise invalid(f"datatype is {given.datatype}, and the model takes {expected}")
     declared = [dim.size for dim in info.tensor_shape.dim]
-    fits = len(declared) == len(given.shape) and all(
-        size in {-1, own} for size, own in zip(declared, given.shape, strict=True)
+    if info.tensor_shape.unknown_rank or _fits(given.shape, declared):
+        return given
+    # MLServer's codecs write N values as a table of one column.
+    flat = given.shape[:-1]
+    if given.content_type and given.shape[-1:] == (1,) and _fits(flat, declared):
+        return replace(given, shape=flat)
+    raise invalid(f"shape is {list(given.shape)}, and the model takes {declared}")
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
+    return len(shape) == len(declared) and all(
+        size in {-1, own} for size, own in zip(declared, shape, strict=True)
     )
-    if not fits and not info.tensor_shape.unknown_rank:
-        raise invalid(f"shape is {list(given.shape)}, and the model takes {declared}")
 
 
 def _encode(given: Input, proto: tensor_pb2.TensorProto) -> None:
@@ -133,19 +147,19 @@ def _encode(given: Input, proto: tensor_pb2.TensorProto) -> None:
         proto.tensor_content = array.tobytes()
 
 
-def _input(name: str, one: Document, tail: "_Tail") -> Input:
-    datatype = one.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise invalid(f"datatype has to be one of {', '.join(DTYPES)}")
-    parameters = _parameters(one)
+def _input(name: str, one: Document, tail: "_Tail", options: RequestOptions) -> Input:
+    datatype = v2_tensors.check_datatype(one.get("datatype"))
     shape = v2_tensors.check_shape(one.get("shape"))
-    size = parameters.get("binary_data_size")
+    content_type, size = v2_parameters.of_input(_parameters(one), options.content_type)
     data = one.get("data")
     if (size is None) == (data is None):
         raise invalid("either data or the parameter binary_data_size is needed")
-    if size is not None:
-        data = tail.take(size)
-    return Input(name, datatype, shape, data, parameters.get(CONTENT_TYPE) == BASE64)
+    values = (
+        partial(v2_tensors.from_json, data, datatype, shape)
+        if size is None
+        else partial(v2_tensors.from_bytes, tail.take(size), datatype, shape)
+    )
+    return Input(name, datatype, shape, values, content_type)
 
 
 class _Tail:
@@ -155,9 +169,7 @@ class _Tail:
         self._data = data
         self._at = 0
 
-    def take(self, size: Any) -> bytes:
-        if type(size) is not int or size < 0:
-            raise invalid("binary_data_size has to be a number of bytes")
+    def take(self, size: int) -> bytes:
         if size > len(self._data) - self._at:
             raise invalid(f"binary_data_size is {size}, and the body has {len(self._data) - self._at} left")
         self._at += size
@@ -169,12 +181,12 @@ class _Tail:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def naming(what: str, name: str) -> Iterator[None]:
     """Put the name of what is looked at before what is wrong with it."""
     try:
         yield
     except ServingError as exc:
-        raise ServingError(exc.code, f"{name}: {exc.message}") from exc
+        raise ServingError(exc.code, f'{what} "{name}": {exc.message}') from exc
 
 
 def _given(document: Document, key: str, default: Any) -> Any:

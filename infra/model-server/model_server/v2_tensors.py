@@ -7,6 +7,7 @@ and row-major, and each of BYTES has its length before it, in four bytes.
 import base64
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from math import prod
 from typing import Any
@@ -16,8 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 
-from model_server.errors import Code, ServingError, invalid
-from model_server.rest_request import decode_base64
+from model_server.errors import Code, ServingError, failed_precondition, invalid
 from model_server.tensors import dtype_words
 
 BYTES = "BYTES"
@@ -38,6 +38,8 @@ DTYPES = {
     "BF16": types_pb2.DT_BFLOAT16,
     BYTES: types_pb2.DT_STRING,
 }
+WIDE = {"INT8": np.int32, "INT16": np.int32, "UINT8": np.uint32, "UINT16": np.uint32}
+"""The types in which messages hold small numbers."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LENGTH = struct.Struct("<I")
 # Of a tensor without elements too: its other dimensions are multiplied somewhere below.
@@ -58,6 +60,13 @@ def numpy_type(datatype: str) -> Any:
     return np.dtype(tf.as_dtype(DTYPES[datatype]).as_numpy_dtype)
 
 
+def check_datatype(datatype: Any) -> str:
+    """Return the datatype. Raises ServingError unless it is one of the protocol's."""
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise invalid(f"datatype has to be one of {', '.join(DTYPES)}")
+    return datatype
+
+
 def check_shape(shape: Any) -> tuple[int, ...]:
     """A tensor's shape. Raises ServingError unless it is a list of sizes whose product is sane."""
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
@@ -67,57 +76,80 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def from_json(data: Any, datatype: str, shape: tuple[int, ...], *, in_base64: bool) -> NDArray[Any]:
-    """Decode `data`, nested by the shape or flat. Nothing is made before it is known to fit.
+def strings(values: Sequence[bytes]) -> NDArray[Any]:
+    """Return elements of BYTES as a flat array of objects."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def from_json(data: Any, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Decode `data`, nested by the shape or flat, to a flat array. Nothing is made before it is known to fit.
 
     Raises ServingError if there are more or fewer values than the shape has, or of another type.
     """
     if not isinstance(data, list):
         raise invalid("data has to be a list")
     values = _flat(data, shape)
-    if len(values) != prod(shape):
-        raise invalid(f"data has {len(values)} values, and shape {list(shape)} has {prod(shape)}")
-    array = np.empty(len(values), dtype=numpy_type(datatype))
+    _check_count(len(values), shape)
     _check_kind(values, datatype)
     if datatype == BYTES:
-        array[:] = [
-            decode_base64(value) if in_base64 else value.encode("utf-8", "surrogateescape")
-            for value in values
-        ]
-    else:
-        _fill(array, values, datatype)
-    return array.reshape(shape)
+        return strings([value.encode("utf-8", "surrogateescape") for value in values])
+    array = np.empty(len(values), dtype=numpy_type(datatype))
+    _fill(array, values, datatype)
+    return array
 
 
 def from_bytes(data: bytes, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Decode the bytes behind the JSON. Raises ServingError if they are not what the shape has."""
+    """Decode raw bytes to a flat array. Raises ServingError if they are not what the shape has."""
     count = prod(shape)
     if datatype == BYTES:
-        values = _split(data, count)
-        array = np.empty(count, dtype=object)
-        array[:] = values
-        return array.reshape(shape)
+        return strings(_split(data, count))
     dtype = numpy_type(datatype)
     if len(data) != count * dtype.itemsize:
         raise invalid(
-            f"binary_data_size is {len(data)}, and shape {list(shape)} of {datatype} "
-            f"has {count * dtype.itemsize} bytes"
+            f"there are {len(data)} bytes, and shape {list(shape)} of {datatype} has {count * dtype.itemsize}"
         )
     if datatype == BOOL:
-        return np.frombuffer(data, np.uint8).astype(bool).reshape(shape)
-    array = np.frombuffer(data, dtype)
-    return array.reshape(shape)
+        return np.frombuffer(data, np.uint8).astype(bool)
+    return np.frombuffer(data, dtype)
 
 
-def to_json(array: NDArray[Any]) -> tuple[list[Any], bool]:
-    """The values, flat; and whether they are base64, as BYTES that are not all UTF-8 have to be."""
+def from_values(values: Sequence[Any], datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Take values that have their type already, but for small numbers in wide ones, to a flat array.
+
+    Raises ServingError if there are more or fewer than the shape has, or one is out of its type's range.
+    """
+    _check_count(len(values), shape)
+    if datatype == BYTES:
+        return strings(values)
+    wide = np.array(values, WIDE.get(datatype, numpy_type(datatype)))
+    array = wide.astype(numpy_type(datatype))
+    if not np.array_equal(array, wide, equal_nan=array.dtype.kind == "f"):
+        raise invalid(f"data has a number that is no {datatype}")
+    return array
+
+
+def _check_count(count: int, shape: Sequence[int]) -> None:
+    if count != prod(shape):
+        raise invalid(f"data has {count} values, and shape {list(shape)} has {prod(shape)}")
+
+
+def to_json(array: NDArray[Any], *, in_base64: bool) -> tuple[list[Any], bool]:
+    """The values, flat; and whether they are base64, as BYTES that are not all UTF-8 have to be.
+
+    Raises ServingError for NaN and Infinity, which JSON has no words for.
+    """
     flat = array.ravel()
     if array.dtype != object:
-        return (flat if array.dtype.kind in "biuf" else flat.astype(np.float32)).tolist(), False
-    try:
-        return [value.decode() for value in flat], False
-    except UnicodeDecodeError:
-        return [base64.b64encode(value).decode() for value in flat], True
+        numbers = flat if array.dtype.kind in "biuf" else flat.astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise failed_precondition("NaN and Infinity are not in JSON: ask for it with binary_data")
+        return numbers.tolist(), False
+    if not in_base64:
+        with suppress(UnicodeDecodeError):
+            return [value.decode() for value in flat], False
+    return [base64.b64encode(value).decode() for value in flat], True
 
 
 def to_bytes(array: NDArray[Any]) -> bytes:

@@ -16,6 +16,7 @@ from model_server.metrics import Metrics
 from model_server.predict import Core
 from model_server.rest import Rest
 from model_server.v2 import HEALTH, V2
+from model_server.v2_core import OpenInference
 
 DOOR = "rest"
 
@@ -36,7 +37,7 @@ class Web:
     def __init__(self, core: Core, metrics: Metrics, tokens: Tokens, options: WebOptions) -> None:
         exchange = Exchange(core, metrics, timeout=options.timeout, max_body=options.max_body)
         self._rest = Rest(core, exchange)
-        self._v2 = V2(core, exchange)
+        self._v2 = V2(OpenInference(core), exchange)
         self._metrics = metrics
         self._tokens = tokens
         self._options = options

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from caravan import contracts, tracing
 from delivery.listener import EventListener
-from support import link, policies, wiring
+from support import link, policies, selections, wiring
 from support.manifests import FOLDER, OVERLAYS, invalid
 from support.overlays import EVERY, folders, rendered
 
@@ -44,6 +44,10 @@ def test_everything_is_in_the_overlays_namespace(overlay: str) -> None:
 @pytest.mark.parametrize("central", ["central", "full/central", "scaled/central"])
 def test_every_routing_key_of_the_link_has_both_ends(central: str, edge: str) -> None:
     assert link.faults(rendered(central), rendered(edge)) == []
+
+
+def test_every_patch_replacement_and_image_selects_something_in_every_overlay() -> None:
+    assert selections.faults(FOLDER, OVERLAYS) == []
 
 
 def test_every_component_is_in_an_overlay() -> None:

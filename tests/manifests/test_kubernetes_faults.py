@@ -1,13 +1,15 @@
 """Faults planted in the Kubernetes manifests: each is caught, and named."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support import link, policies, wiring
+from support import link, policies, selections, wiring
 from support.cluster import Cluster
-from support.manifests import Object, invalid
+from support.manifests import FOLDER, OVERLAYS, Object, invalid
 from support.overlays import changed, rendered
 
 
@@ -66,9 +68,35 @@ def _missing_parameter(cluster: Cluster) -> None:
     del pipeline["spec"]["tasks"][0]["params"][0]
 
 
+def _own_pods(cluster: Cluster) -> None:
+    deployment = cluster.named("Deployment", "delivery")
+    assert deployment is not None
+    deployment["spec"]["selector"]["matchLabels"] = {"app": "deliveries"}
+
+
+def _no_kafka(cluster: Cluster) -> None:
+    topic = cluster.named("KafkaTopic", "trigger")
+    assert topic is not None
+    topic["metadata"]["labels"] = {"strimzi.io/cluster": "caravans"}
+
+
+def _no_account(cluster: Cluster) -> None:
+    (listener,) = cluster.of("EventListener")
+    listener["spec"]["serviceAccountName"] = "trigger"
+
+
+def _no_claim(cluster: Cluster) -> None:
+    (claim,) = [obj for obj in cluster.of("PersistentVolumeClaim") if obj["metadata"]["name"] == "training"]
+    claim["metadata"]["name"] = "trainings"
+
+
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
+        (_own_pods, "Deployment/delivery: its selector does not fit its own pods"),
+        (_no_kafka, "KafkaTopic/trigger: there is no Kafka caravans, so nobody looks at it"),
+        (_no_account, "EventListener/training: there is no ServiceAccount trigger"),
+        (_no_claim, "TriggerTemplate/training: there is no PersistentVolumeClaim training"),
         (_wrong_target, "Service/feeder: targetPort 8080 is no port of its pods"),
         (_wrong_selector, "Service/hub: its selector fits 0 workloads, not one"),
         (_missing_variable, "Deployment/feeder feeder: S3_CENTRAL_ACCESS_KEY is not set"),
@@ -85,6 +113,131 @@ def test_a_planted_fault_is_named(plant: Callable[[Cluster], None], message: str
     cluster = changed("central")
     plant(cluster)
     assert any(message in fault for fault in wiring.faults(cluster)), wiring.faults(cluster)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value", "message"),
+    [
+        ("NetworkPolicy", "s3", "ingress.1.from.0.podSelector.matchLabels", {"app": "x"}, "{'app': 'x'}"),
+        (
+            "NetworkPolicy",
+            "s3",
+            "ingress.0.from.0.podSelector.matchExpressions.0.values",
+            ["feeder", "hubb"],
+            "{'app': 'hubb'}",
+        ),
+        ("NetworkPolicy", "delivery", "podSelector.matchLabels", {"app": "x"}, "{'app': 'x'} fits nothing"),
+        ("PodDisruptionBudget", "feeder", "selector.matchLabels", {"app": "x"}, "{'app': 'x'} fits nothing"),
+        ("ServiceMonitor", "feeder", "selector.matchLabels", {"app": "x"}, "its selector fits 0 Services"),
+        ("ScaledObject", "feeder", "scaleTargetRef.name", "feeders", "there is no feeders to be scaled"),
+        ("ScaledObject", "feeder", "triggers.0.authenticationRef.name", "x", "no TriggerAuthentication"),
+        ("ScaledObject", "feeder", "triggers.0.metadata.topic", "images", "there is no KafkaTopic images"),
+        ("ScaledObject", "feeder", "triggers.0.metadata.consumerGroup", "x", "nobody reads as group x"),
+    ],
+)
+def test_what_selects_nothing_is_named(kind: str, name: str, path: str, value: object, message: str) -> None:
+    cluster = changed("full/central")
+    obj = cluster.named(kind, name)
+    assert obj is not None
+    *steps, last = path.split(".")
+    node: Any = obj["spec"]
+    for step in steps:
+        node = node[int(step) if step.isdigit() else step]
+    node[last] = value
+    found = wiring.faults(cluster)
+    assert any(message in fault and f"{kind}/{name}" in fault for fault in found), found
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        ("app=feeders", "Connector feeder: its selector fits no workload"),
+        ("strimzi.io/pod-name=caravan-broker-0", "Connector feeder: its selector fits no broker"),
+    ],
+)
+def test_a_connector_that_leads_nowhere_is_named(selector: str, message: str) -> None:
+    central = changed("full/central")
+    connector = central.named("Connector", "feeder")
+    assert connector is not None
+    connector["spec"]["selector"] = selector
+    assert message in link.faults(central, rendered("full/edge"))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "components/traces/kustomization.yaml",
+            "kind: Deployment|StatefulSet",
+            "kind: Deploiment",
+            "components/traces, patch traces.yaml: kind Deploiment, labelSelector app in (feeder,delivery,",
+        ),
+        (
+            "components/traces/kustomization.yaml",
+            "kind: Deployment|StatefulSet",
+            "kind: Deployment|StatefulSte",
+            "kind StatefulSte, labelSelector app in (feeder,delivery,hub,shopper,monitor,edge-manager,",
+        ),
+        ("components/traces/kustomization.yaml", "(feeder,", "(feder,", "labelSelector app=feder selects"),
+        ("components/traces/kustomization.yaml", "app in", "ap in", "selects nothing in overlays/full/edge"),
+        (
+            "components/training-traces/kustomization.yaml",
+            "name: training-step",
+            "name: training-steps",
+            "kind Task, name training-steps selects nothing in overlays/full/central",
+        ),
+        (
+            "components/one-node/kustomization.yaml",
+            "kind: KafkaNodePool",
+            "kind: NodePool",
+            "components/one-node, patch in place: kind NodePool selects nothing in overlays/central",
+        ),
+        (
+            "components/edge-name/kustomization.yaml",
+            "select: {kind: KafkaTopic}",
+            "select: {kind: Topic}",
+            "components/edge-name, replacement: kind Topic selects nothing",
+        ),
+        (
+            "components/site-name/kustomization.yaml",
+            "kind: Site",
+            "kind: Sites",
+            "components/site-name, replacement: kind Sites selects nothing in overlays/edge1",
+        ),
+        (
+            "central/kustomization.yaml",
+            "name: caravan/feeder,",
+            "name: caravan/feeders,",
+            "central, images: caravan/feeders selects nothing in overlays/central",
+        ),
+        (
+            "tekton/fields.yaml",
+            "spec/steps/image",
+            "spec/step/image",
+            "tekton, fields.yaml: Task spec/step/image selects nothing in overlays/central",
+        ),
+    ],
+)
+def test_what_kustomize_passes_over_in_silence_is_named(
+    tmp_path: Path, file: str, old: str, new: str, message: str
+) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "kubernetes", ignore=shutil.ignore_patterns("schemas"))
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+    overlays = [folder / path.relative_to(FOLDER) for path in OVERLAYS]
+    found = selections.faults(folder, overlays)
+    assert any(message in fault for fault in found), found
+
+
+def test_a_component_without_content_is_named(tmp_path: Path) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "kubernetes", ignore=shutil.ignore_patterns("schemas"))
+    kind = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n"
+    (folder / "components/hardening/kustomization.yaml").write_text(kind)
+    overlays = [folder / path.relative_to(FOLDER) for path in OVERLAYS]
+    assert "components/hardening: a component without content selects nothing in overlays/edge1" in (
+        selections.faults(folder, overlays)
+    )
 
 
 @pytest.mark.parametrize(

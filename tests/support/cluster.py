@@ -86,6 +86,29 @@ def selected(cluster: Cluster, selector: Mapping[str, str]) -> list[Object]:
     return [pod for _, pod in cluster.pods() if selector.items() <= pod["metadata"].get("labels", {}).items()]
 
 
+def brokers(cluster: Cluster, at_least: int = 0) -> list[dict[str, str]]:
+    """Return the labels of the brokers' pods as Strimzi gives them; `at_least` so many of each pool."""
+    return [
+        {
+            "strimzi.io/cluster": kafka,
+            "strimzi.io/kind": "Kafka",
+            "strimzi.io/pool-name": pool["metadata"]["name"],
+            "strimzi.io/pod-name": f"{kafka}-{pool['metadata']['name']}-{number}",
+        }
+        for pool in cluster.of("KafkaNodePool")
+        for kafka in [pool["metadata"]["labels"]["strimzi.io/cluster"]]
+        for number in range(max(pool["spec"]["replicas"], at_least))
+    ]
+
+
+def labels_of_runs(cluster: Cluster) -> list[dict[str, str]]:
+    """Return what Tekton gives the pods of each kind of run: its labels."""
+    templates = cluster.of("TriggerTemplate")
+    return [
+        dict(run["metadata"]["labels"]) for each in templates for run in each["spec"]["resourcetemplates"]
+    ]
+
+
 def offered(cluster: Cluster) -> dict[str, set[int]]:
     """Return what answers in the namespace: host → ports; operators' own Services among them."""
     found = {

@@ -1,6 +1,9 @@
 """The link between two rendered clusters: whether each routing key has both ends, and leads somewhere."""
 
-from support.cluster import Cluster, ports, selected
+from support.cluster import Cluster, brokers, ports, selected
+
+BROKERS = 3
+"""The link is made for so many; where fewer run, the last ones' connectors wait for them."""
 
 
 def faults(central: Cluster, edge: Cluster) -> list[str]:
@@ -17,6 +20,8 @@ def faults(central: Cluster, edge: Cluster) -> list[str]:
         if selector.keys() != {"app"}:  # pods that Strimzi makes
             if spec["port"] not in listening:
                 found.append(f"Connector {key}: Kafka has no listener on {spec['port']}")
+            if not any(selector.items() <= labels.items() for labels in brokers(central, BROKERS)):
+                found.append(f"Connector {key}: its selector fits no broker")
             continue
         pods = selected(central, selector)
         if not pods:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from support.cluster import Cluster, addresses, environment, ports, selected
+from support.cluster import Cluster, addresses, environment, labels_of_runs, ports, selected
 from support.manifests import Object, name_of
 
 OUTSIDE = "outside"
@@ -51,18 +51,12 @@ def faults(cluster: Cluster) -> Iterator[str]:
 def _services(cluster: Cluster) -> Iterator[Visit]:
     """Yield what the containers are told to reach."""
     for where, container, pod in cluster.containers():
-        labels = pod["metadata"].get("labels") or _labels_of_runs(cluster)
+        labels = pod["metadata"].get("labels") or next(iter(labels_of_runs(cluster)), {})
         env, _ = environment(cluster, container)
         for _, host, port in addresses(env):
             service = cluster.named("Service", host)
             if service is not None:
                 yield from _through(cluster, service, port, where, labels)
-
-
-def _labels_of_runs(cluster: Cluster) -> dict[str, str]:
-    """Return what Tekton gives the pods of a run: its labels."""
-    runs = [run for trigger in cluster.of("TriggerTemplate") for run in trigger["spec"]["resourcetemplates"]]
-    return dict(runs[0]["metadata"]["labels"]) if runs else {}
 
 
 def _edges(cluster: Cluster) -> Iterator[Visit]:

@@ -11,9 +11,19 @@ from fastapi.routing import APIRoute
 from caravan import http
 from model_server.settings import PROMETHEUS_PATH
 from support import containers, mosquitto
-from support.cluster import Cluster, addresses, environment, offered, ports, selected
+from support.cluster import (
+    Cluster,
+    addresses,
+    brokers,
+    environment,
+    labels_of_runs,
+    offered,
+    ports,
+    selected,
+)
 from support.dockerfiles import IMAGES, ROOT, parse
-from support.manifests import name_of
+from support.manifests import Object, name_of
+from support.policies import ROUTER
 
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 METRICS = {"model-server": PROMETHEUS_PATH}
@@ -34,7 +44,8 @@ def paths(image: str) -> set[str]:
 def faults(cluster: Cluster) -> list[str]:
     """Say everything that is wrong."""
     pods = (_images, _environments, _secrets, _listening, _brokers, _probes, _rights)
-    checks = (*pods, _services, _scaled, _budgets, _addresses, _pipelines, _triggers, _monitors)
+    named = (_services, _scaled, _addresses, _pipelines, _triggers, _monitors, _strimzi, _accounts, _claimed)
+    checks = (*pods, *named, _selectors)
     return [fault for check in checks for fault in check(cluster)]
 
 
@@ -141,8 +152,21 @@ def _scaled(cluster: Cluster) -> Iterator[str]:
         if cluster.named(target.get("kind", "Deployment"), target["name"]) is None:
             yield f"{name_of(obj)}: there is no {target['name']} to be scaled"
     there = offered(cluster)
+    groups = {
+        acl["resource"]["name"]
+        for user in cluster.of("KafkaUser")
+        for acl in user["spec"]["authorization"]["acls"]
+        if acl["resource"]["type"] == "group"
+    }
     for scaled in cluster.of("ScaledObject"):
         for trigger in scaled["spec"]["triggers"]:
+            facts = trigger["metadata"]
+            if cluster.named("TriggerAuthentication", trigger["authenticationRef"]["name"]) is None:
+                yield f"{name_of(scaled)}: there is no TriggerAuthentication to ask with"
+            if cluster.named("KafkaTopic", facts["topic"]) is None:
+                yield f"{name_of(scaled)}: there is no KafkaTopic {facts['topic']}"
+            if facts["consumerGroup"] not in groups:
+                yield f"{name_of(scaled)}: nobody reads as group {facts['consumerGroup']}"
             server = trigger["metadata"]["bootstrapServers"]
             # Asked from another namespace, so in full.
             full = re.fullmatch(rf"([\w-]+)\.{scaled['metadata']['namespace']}\.svc:(\d+)", server)
@@ -150,10 +174,80 @@ def _scaled(cluster: Cluster) -> Iterator[str]:
                 yield f"{name_of(scaled)}: {server} is not there"
 
 
-def _budgets(cluster: Cluster) -> Iterator[str]:
-    for budget in cluster.of("PodDisruptionBudget"):
-        if not selected(cluster, budget["spec"]["selector"]["matchLabels"]):
-            yield f"{name_of(budget)}: its selector fits no workload"
+def _selectors(cluster: Cluster) -> Iterator[str]:
+    """Look at every label selector, wherever it stands: each of its values has to fit something."""
+    runs, services = labels_of_runs(cluster), [s["metadata"].get("labels", {}) for s in cluster.of("Service")]
+    router = [ROUTER] if cluster.of("Site") else []
+    pods = [pod["metadata"].get("labels", {}) for _, pod in cluster.pods()]
+    there = [labels for labels in (*pods, *runs, *services, *router, *brokers(cluster)) if labels]
+    for obj in cluster.objects:
+        for selector in _label_selectors(obj):
+            for wanted in _narrowed(selector):
+                if not any(wanted.items() <= labels.items() for labels in there):
+                    yield f"{name_of(obj)}: {wanted} fits nothing"
+    for obj in cluster.of("Deployment", "StatefulSet"):
+        own = obj["spec"]["template"]["metadata"]["labels"]
+        if not obj["spec"]["selector"]["matchLabels"].items() <= own.items():
+            yield f"{name_of(obj)}: its selector does not fit its own pods"
+
+
+def _label_selectors(node: Any) -> Iterator[Object]:
+    if isinstance(node, list):
+        for value in node:
+            yield from _label_selectors(value)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("selector", "podSelector", "labelSelector") and isinstance(value, dict):
+                yield value
+            yield from _label_selectors(value)
+
+
+def _narrowed(selector: Object) -> Iterator[Mapping[str, str]]:
+    """Yield the labels that a selector asks for, once for each value that it leaves to choose."""
+    of_labels = selector.keys() & {"matchLabels", "matchExpressions"}
+    labels = selector.get("matchLabels", {}) if of_labels else selector
+    choices = [
+        {expression["key"]: value}
+        for expression in selector.get("matchExpressions", ())
+        if expression["operator"] == "In"
+        for value in expression["values"]
+    ]
+    yield from ({**labels, **choice} for choice in choices or [{}])
+
+
+def _strimzi(cluster: Cluster) -> Iterator[str]:
+    clusters = {kafka["metadata"]["name"] for kafka in cluster.of("Kafka")}
+    for obj in cluster.of("KafkaNodePool", "KafkaTopic", "KafkaUser"):
+        name = obj["metadata"].get("labels", {}).get("strimzi.io/cluster")
+        if name not in clusters:
+            yield f"{name_of(obj)}: there is no Kafka {name}, so nobody looks at it"
+
+
+def _accounts(cluster: Cluster) -> Iterator[str]:
+    there = {account["metadata"]["name"] for account in cluster.of("ServiceAccount")}
+    for obj in cluster.objects:
+        names = {
+            subject["name"] for subject in obj.get("subjects", ()) if subject["kind"] == "ServiceAccount"
+        }
+        for name in sorted((names | set(_values(obj, "serviceAccountName"))) - there):
+            yield f"{name_of(obj)}: there is no ServiceAccount {name}"
+
+
+def _claimed(cluster: Cluster) -> Iterator[str]:
+    there = {claim["metadata"]["name"] for claim in cluster.of("PersistentVolumeClaim")}
+    for obj in cluster.objects:
+        for name in sorted(set(_values(obj, "claimName")) - there):
+            yield f"{name_of(obj)}: there is no PersistentVolumeClaim {name}"
+
+
+def _values(node: Any, key: str) -> Iterator[str]:
+    if isinstance(node, list):
+        for value in node:
+            yield from _values(value, key)
+    elif isinstance(node, dict):
+        yield from ([node[key]] if key in node else ())
+        for value in node.values():
+            yield from _values(value, key)
 
 
 def _probes(cluster: Cluster) -> Iterator[str]:

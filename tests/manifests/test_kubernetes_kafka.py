@@ -38,7 +38,7 @@ class Use:
 
 AT_CENTRAL = {
     "feeder": Use("feeder", ("TRAINING_IMAGES",), ("TRIGGER", "events_topic"), FeederSettings().kafka_group),
-    "delivery": Use("delivery", ("TRIGGER",), group=DeliverySettings().kafka_group),
+    "delivery": Use("delivery", ("TRIGGER",), ("TRIGGER",), group=DeliverySettings().kafka_group),
     "training": Use("training", writes=("events_topic",)),
     "hub": Use("monitor", ("EDGE_METRICS", "EDGE_STATUS", "events_topic")),
 }

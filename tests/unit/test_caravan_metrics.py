@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import obstore
 import pytest
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from fastapi import FastAPI
 from obstore.store import MemoryStore
 
@@ -19,13 +19,13 @@ from caravan import http, kafka
 from caravan.errors import Transient
 from caravan.mqtt import OUTBOX, Mqtt
 from caravan.settings import MqttSettings
-from delivery.routes import trigger_pipeline
-from delivery.triggers import Triggers
+from delivery.routes import policy, trigger_pipeline
 from feeder.checks import Labelled
 from feeder.gathering import Gathering
 from shopper.ports import Capture
 from shopper.storage.keeping import ImageKeeper
 from shopper.storage.spool import Spool
+from support.partitions import Topic
 
 
 class Page:
@@ -108,20 +108,6 @@ async def test_events_that_wait_for_the_mqtt_broker_are_shown(page: Page) -> Non
     assert await page.value("caravan_mqtt_outbox_messages") == OUTBOX
 
 
-class Source:
-    """A topic with one trigger."""
-
-    def __init__(self) -> None:
-        self.records = [ConsumerRecord("trigger", 0, 0, 0, 0, None, b"edge1", None, 0, 5, ())]
-
-    async def getmany(self, **_: Any) -> dict[TopicPartition, list[ConsumerRecord]]:
-        await asyncio.sleep(0.001)
-        records, self.records = self.records, []
-        return {TopicPartition("trigger", 0): records} if records else {}
-
-    async def commit(self) -> None: ...
-
-
 class Listener:
     """An EventListener that is away until it is not."""
 
@@ -137,14 +123,12 @@ async def test_triggers_that_wait_for_the_event_listener_are_shown(page: Page) -
     async def never(*_: Any, **__: Any) -> None:
         raise AssertionError
 
-    listener = Listener()
-    task = asyncio.create_task(trigger_pipeline(Source(), listener, never, Triggers(coalesce=0)))
-    await page.until("caravan_triggers_waiting", lambda value: value == 1)
-    listener.is_away = False
-    await page.until("caravan_triggers_waiting", lambda value: value == 0)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    topic, listener = Topic("trigger", b"edge1"), Listener()
+    route = trigger_pipeline(topic, listener, never, never, policy(3600), coalesce_seconds=0)
+    async with topic.running(route):
+        await page.until("caravan_triggers_waiting", lambda value: value == 1)
+        listener.is_away = False
+        await page.until("caravan_triggers_waiting", lambda value: value == 0)
 
 
 async def test_images_from_kafka_that_wait_for_their_batch_are_shown(page: Page) -> None:

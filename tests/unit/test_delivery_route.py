@@ -1,8 +1,10 @@
 """delivery: what becomes of the triggers on Kafka."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -10,39 +12,12 @@ from aiokafka import ConsumerRecord, TopicPartition
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from caravan.errors import Permanent, Transient
+from caravan.kafka import park
 from delivery.listener import EventListener
-from delivery.routes import trigger_pipeline
-from delivery.triggers import Triggers
+from delivery.routes import policy, trigger_pipeline
+from support.partitions import Topic
 
-PARTITION = TopicPartition("trigger", 0)
-
-
-def record(value: bytes | None, offset: int) -> ConsumerRecord:
-    return ConsumerRecord("trigger", 0, offset, 0, 0, None, value, None, 0, len(value or b""), ())
-
-
-class Source:
-    """A consumer that hands out the batches it was given, then nothing."""
-
-    def __init__(self, *batches: list[bytes | ConsumerRecord | None]) -> None:
-        self.batches = list(batches)
-        self.offset = 0
-        self.commits: list[int] = []
-
-    async def getmany(self, *, timeout_ms: int) -> dict[TopicPartition, list[ConsumerRecord]]:
-        if not self.batches:
-            await asyncio.sleep(timeout_ms / 1000)
-            return {}
-        values = self.batches.pop(0)
-        records = [
-            value if isinstance(value, ConsumerRecord) else record(value, self.offset + i)
-            for i, value in enumerate(values)
-        ]
-        self.offset += len(records)
-        return {PARTITION: records}
-
-    async def commit(self) -> None:
-        self.commits.append(self.offset)
+TRIGGER = TopicPartition("trigger", 0)
 
 
 class Listener:
@@ -51,70 +26,131 @@ class Listener:
     def __init__(self, **outcomes: list[Exception]) -> None:
         self.outcomes = outcomes
         self.asked: list[str] = []
+        self.hangs: set[str] = set()
 
     async def start_run(self, edge: str) -> str:
         self.asked.append(edge)
+        if edge in self.hangs:
+            await asyncio.Event().wait()
         if self.outcomes.get(edge):
             raise self.outcomes[edge].pop(0)
         return "event"
 
 
-class Aside(list[tuple[bytes | None, str]]):
-    """Dead letters, kept."""
+class Kafka(Topic):
+    """The topic `trigger`, and what is parked: at the end of the same topic."""
 
-    async def __call__(self, record: ConsumerRecord, reason: str, code: str = "") -> None:
-        self.append((record.value, reason))
+    def __init__(self, *values: bytes | ConsumerRecord | None) -> None:
+        super().__init__("trigger", *values)
+        self.parked = 0
+
+    async def park(self, record: ConsumerRecord) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.parked += 1
+        parked = Sent()
+        await park(parked, "trigger", record)  # type: ignore[arg-type]
+        self.send(dataclasses.replace(record, headers=tuple(parked.headers)))
+
+    async def deliver(
+        self,
+        listener: Any,
+        until: Callable[[], bool],
+        *,
+        coalesce: float = 0.02,
+        max_age: float = 3600.0,
+        tried: float = 10.0,
+    ) -> None:
+        """Run the route until something holds."""
+        route = trigger_pipeline(
+            self, listener, self.put_aside, self.park, policy(max_age, tried), coalesce_seconds=coalesce
+        )
+        await self.run(route, until)
 
 
-async def run_until(done: Callable[[], bool], source: Source, listener: Listener, aside: Aside) -> None:
-    task = asyncio.create_task(trigger_pipeline(source, listener, aside, Triggers(coalesce=0.02)))
-    async with asyncio.timeout(10):
-        while not done() and not task.done():
-            await asyncio.sleep(0.005)
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()):
-        raise error
+class Sent:
+    """A producer that keeps the headers of the last message."""
+
+    headers: list[tuple[str, bytes | None]]
+
+    async def send(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any) -> None:
+        self.headers = headers
 
 
 async def test_triggers_of_one_edge_become_one_run() -> None:
-    source, listener, aside = Source([b"edge1", b"edge1"], [b"edge1"]), Listener(), Aside()
-    await run_until(lambda: bool(source.commits), source, listener, aside)
+    kafka, listener = Kafka(b"edge1", b"edge1", b"edge1"), Listener()
+    await kafka.deliver(listener, lambda: kafka.offset == 3)
     assert listener.asked == ["edge1"]
-    assert source.commits == [3]
 
 
 async def test_each_edge_gets_its_own_run() -> None:
-    source, listener, aside = Source([b"edge1", b"edge2"]), Listener(), Aside()
-    await run_until(lambda: bool(source.commits), source, listener, aside)
+    kafka, listener = Kafka(b"edge1", b"edge2"), Listener()
+    await kafka.deliver(listener, lambda: kafka.offset == 2)
     assert sorted(listener.asked) == ["edge1", "edge2"]
 
 
-async def test_nothing_is_committed_while_the_listener_is_away() -> None:
-    away = [Transient("away")] * 3
-    source, listener, aside = Source([b"edge1"]), Listener(edge1=list(away)), Aside()
-    await run_until(lambda: len(listener.asked) == 2, source, listener, aside)
-    assert source.commits == []
+async def test_nothing_that_waits_is_committed_while_the_listener_is_away() -> None:
+    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")] * 3)
+    await kafka.deliver(listener, lambda: len(listener.asked) == 2)
+    assert kafka.offset == 0
 
 
 async def test_a_run_is_asked_for_again_until_the_listener_is_back() -> None:
-    source, listener, aside = Source([b"edge1"]), Listener(edge1=[Transient("away")] * 3), Aside()
-    await run_until(lambda: bool(source.commits), source, listener, aside)
+    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")] * 3)
+    await kafka.deliver(listener, lambda: kafka.offset == 1)
     assert listener.asked == ["edge1"] * 4
-    assert aside == []
+    assert kafka.aside == []
 
 
 async def test_triggers_that_come_while_the_listener_is_away_join_the_waiting_one() -> None:
-    source = Source([b"edge1"], [b"edge1"], [b"edge1"])
-    listener, aside = Listener(edge1=[Transient("away")]), Aside()
-    await run_until(lambda: bool(source.commits), source, listener, aside)
+    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")])
+
+    def has_come() -> bool:
+        if listener.asked and len(kafka.records[TRIGGER]) == 1:
+            kafka.send(b"edge1", b"edge1")
+        return kafka.offset == 3
+
+    await kafka.deliver(listener, has_come)
     assert listener.asked == ["edge1", "edge1"]
-    assert source.commits == [3]
 
 
-def traced(number: int, offset: int) -> ConsumerRecord:
+async def test_while_the_listener_hangs_for_one_edge_the_runs_of_the_others_start() -> None:
+    kafka, listener = Kafka(b"edge2", b"edge1", b"edge3"), Listener()
+    listener.hangs = {"edge1"}
+    await kafka.deliver(listener, lambda: len(listener.asked) == 3 and kafka.offset == 1)
+    assert sorted(listener.asked) == ["edge1", "edge2", "edge3"]
+    assert (kafka.aside, kafka.parked) == ([], 0)
+
+
+async def test_an_edge_that_waits_long_is_committed_and_asked_for_again_from_the_end_of_the_topic() -> None:
+    kafka, listener = Kafka(b"edge1", b"edge2"), Listener(edge1=[Transient("overloaded")] * 3)
+    await kafka.deliver(listener, lambda: kafka.offset == 2 + kafka.parked > 2, tried=0)
+    assert listener.asked.count("edge1") == 4
+    assert listener.asked.count("edge2") == 1
+    assert kafka.parked == 3
+    assert kafka.aside == []
+
+
+async def test_a_trigger_that_has_waited_for_too_long_is_a_dead_letter_with_the_reason() -> None:
+    since = (("caravan-parked-since", b"1"), ("caravan-parked-offset", b"5"))
+    old = ConsumerRecord("trigger", 0, 0, 0, 0, None, b"edge1", None, 0, 0, since)
+    kafka, listener = Kafka(old, b"edge2"), Listener(edge1=[Transient("the EventListener answers 503")] * 9)
+    await kafka.deliver(listener, lambda: kafka.offset == 2, tried=0)
+    assert kafka.aside == [(b"edge1", "the EventListener answers 503", "away")]
+    assert listener.asked.count("edge2") == 1
+
+
+async def test_a_trigger_that_cannot_be_parked_is_not_committed() -> None:
+    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")] * 9)
+    kafka.refuses = Transient("Kafka is away")
+    with pytest.raises(Transient, match="Kafka is away"):
+        await kafka.deliver(listener, lambda: False, tried=0)
+    assert kafka.offset == 0
+
+
+def traced(number: int) -> ConsumerRecord:
     header = ("traceparent", f"00-{number:032x}-00f067aa0ba902b7-01".encode())
-    return ConsumerRecord("trigger", 0, offset, 0, 0, None, b"edge1", None, 0, 5, (header,))
+    return ConsumerRecord("trigger", 0, 0, 0, 0, None, b"edge1", None, 0, 5, (header,))
 
 
 async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_others(
@@ -126,10 +162,9 @@ async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_ot
         asked.append(request)
         return httpx.Response(202, json={"eventID": "an-id"})
 
-    source = Source([traced(7, 0), traced(8, 1), traced(9, 2)])
+    kafka = Kafka(traced(7), traced(8), traced(9))
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        listener = EventListener(client, "http://listener/")
-        await run_until(lambda: bool(source.commits), source, listener, Aside())  # type: ignore[arg-type]
+        await kafka.deliver(EventListener(client, "http://listener/"), lambda: kafka.offset == 3)
     (span,) = spans.get_finished_spans()
     assert (span.name, span.context.trace_id) == ("trigger-pipeline", 9)
     assert [link.context.trace_id for link in span.links] == [7, 8]
@@ -138,31 +173,26 @@ async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_ot
 
 
 async def test_what_the_listener_refuses_is_put_aside_with_the_reason_and_the_rest_goes_on() -> None:
-    source = Source([b"edge9", b"edge1"])
-    listener, aside = Listener(edge9=[Permanent("refuses with 404")]), Aside()
-    await run_until(lambda: bool(source.commits), source, listener, aside)
-    assert aside == [(b"edge9", "refuses with 404")]
+    kafka, listener = Kafka(b"edge9", b"edge1"), Listener(edge9=[Permanent("refuses with 404")])
+    await kafka.deliver(listener, lambda: kafka.offset == 2)
+    assert kafka.aside == [(b"edge9", "refuses with 404", "refused")]
     assert "edge1" in listener.asked
-    assert source.commits == [2]
 
 
 @pytest.mark.parametrize("value", [None, b"", b"Not An Edge", b"\xff\xfe", b"-edge", b"e" * 64])
 async def test_a_value_that_is_no_edge_id_is_put_aside(value: bytes | None) -> None:
-    source, listener, aside = Source([value]), Listener(), Aside()
-    await run_until(lambda: bool(source.commits), source, listener, aside)
-    assert aside == [(value, "the value is not an edge id")]
+    kafka, listener = Kafka(value), Listener()
+    await kafka.deliver(listener, lambda: kafka.offset == 1)
+    assert kafka.aside == [(value, "the value is not an edge id", "not-an-edge")]
     assert listener.asked == []
 
 
 async def test_if_the_dead_letter_cannot_be_written_nothing_is_committed() -> None:
-    async def broken(record: ConsumerRecord, reason: str, code: str = "") -> None:
-        raise Transient("Kafka is away")
-
-    source = Source([b"NOT AN EDGE"])
+    kafka = Kafka(b"NOT AN EDGE")
+    kafka.refuses = Transient("Kafka is away")
     with pytest.raises(Transient):
-        async with asyncio.timeout(10):
-            await trigger_pipeline(source, Listener(), broken, Triggers(coalesce=0))
-    assert source.commits == []
+        await kafka.deliver(Listener(), lambda: False, tried=0)
+    assert kafka.offset == 0
 
 
 def listener_answering(answer: httpx.Response | Exception) -> EventListener:

@@ -1,7 +1,10 @@
 """What the documentation names exists, and what exists is documented."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from pydantic_settings import BaseSettings
@@ -98,10 +101,36 @@ def test_the_browser_tests_that_the_documentation_names_are_there() -> None:
     assert missing == []
 
 
+def routes_of(folder: str) -> tuple[ModuleType, dict[str, set[str]]]:
+    """Return a service's module of routes, and by docstring of a route the ids in it."""
+    (path,) = (ROOT / folder).glob("*/routes.py")
+    module = importlib.import_module(f"{path.parent.name}.routes")
+    docs = [
+        function.__doc__ or ""
+        for function in vars(module).values()
+        if inspect.isfunction(function) and function.__module__ == module.__name__
+    ]
+    named = r"\bRoutes? ((?:`[a-z-]+`(?:, )?)+)|^(`[a-z-]+`): FROM"
+    return module, {
+        doc: set(re.findall(r"`([a-z-]+)`", "".join("".join(found) for found in re.findall(named, doc))))
+        for doc in docs
+        if re.search(r"\bFROM\b.*→", doc)
+    }
+
+
+@pytest.mark.parametrize("folder", SERVICES)
+def test_each_route_says_its_id_and_its_sinks(folder: str) -> None:
+    module, routes = routes_of(folder)
+    constants = {value for value in vars(module).values() if isinstance(value, str)}
+    assert routes
+    for doc, ids in routes.items():
+        assert ids, f"no id: {doc}"
+        assert ids <= constants, f"no such route: {doc}"
+        assert re.search(r"Mandatory|Best effort|[Nn]o (?:mandatory )?sink", doc), f"no sinks: {doc}"
+
+
 @pytest.mark.parametrize("folder", SERVICES)
 def test_a_services_readme_names_each_of_its_routes(folder: str) -> None:
-    package = next(path.parent for path in (ROOT / folder).glob("*/routes.py"))
-    routes = (package / "routes.py").read_text()
-    ids = set(re.findall(r'^[A-Z_]+ = "([a-z-]+)"', routes, flags=re.MULTILINE))
+    _, routes = routes_of(folder)
     readme = (ROOT / folder / "README.md").read_text()
-    assert {route for route in ids if f"`{route}`" not in readme} == set()
+    assert {route for ids in routes.values() for route in ids if f"`{route}`" not in readme} == set()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -43,11 +44,25 @@ SMALL_BYTES = 16 * 1024
 REASON_CHARACTERS = 500
 LETTER = "dead-letter-"
 """What the names of our own headers on a dead letter begin with."""
+PARKED = "caravan-parked-"
+"""What the names of our own headers on a parked message begin with."""
+MOST_DIGITS = 19
+"""Of an offset, a signed number of 64 bits."""
+IDLE_MILLISECONDS = 24 * 3600 * 1000
+"""A loop whose places are all taken does not ask for more; whether it lives, its heartbeat tells."""
 
 Headers = Mapping[str, str]
 RawHeaders = Sequence[tuple[str, bytes | None]]
 """Headers as they came: a name may come twice, a value may be anything, or nothing."""
 Batch = Mapping[TopicPartition, Sequence[ConsumerRecord]]
+
+
+class Place(NamedTuple):
+    """Where a message is, or was first."""
+
+    topic: str
+    partition: int
+    offset: int
 
 
 class PutAside(Protocol):
@@ -194,6 +209,7 @@ async def consumer(settings: KafkaSettings, topic: str, *, group: str) -> AsyncI
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=settings.kafka_max_message_bytes,
+        max_poll_interval_ms=IDLE_MILLISECONDS,
         fetch_max_wait_ms=200,
     )
     try:
@@ -267,27 +283,80 @@ async def put_aside(
         code: the reason in a word or three, one of few, for counting.
 
     """
-    topic = dead_letter(record.topic)
+    first = first_place(record)
+    topic = dead_letter(first.topic)
     came = plain_headers(record)
     facts = {
         "route": route,
         "reason": reason[:REASON_CHARACTERS],
         "code": code,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
+        "partition": str(first.partition),
+        "offset": str(first.offset),
     }
     try:
-        await producer.send(topic, record.value, key=record.key, headers=[*came, *_letter_headers(facts)])
+        await producer.send(topic, record.value, key=record.key, headers=[*came, *_prefixed(LETTER, facts)])
     except Permanent:
         value = record.value or b""
         digest = await asyncio.to_thread(hashlib.sha256, value)
         facts |= {"size": str(len(value)), "sha256": digest.hexdigest()}
         around = len(record.key or b"") + sum(len(name) + len(text or b"") for name, text in came)
         key, came = (record.key, came) if around <= SMALL_BYTES else (None, [])
-        await producer.send(topic, None, key=key, headers=[*came, *_letter_headers(facts)])
+        await producer.send(topic, None, key=key, headers=[*came, *_prefixed(LETTER, facts)])
         telemetry.DEAD_LETTERS_WITHOUT_VALUE.labels(route).inc()
     telemetry.DEAD_LETTERS.labels(route, code).inc()
-    log.warning("dead letter", topic=record.topic, offset=record.offset, reason=reason)
+    log.warning("dead letter", topic=first.topic, offset=first.offset, reason=reason)
+
+
+async def park(producer: Producer, topic: str, record: ConsumerRecord) -> None:
+    """Send a message that has to wait to a topic where it is read again, so that it can be committed here.
+
+    Raises:
+        Transient: if Kafka is away.
+        Permanent: if it is too large with what is added, which says since when it waits and from where it is.
+
+    """
+    first = first_place(record)
+    facts = {
+        "since": str(_parked_since(record) or int(time.time())),
+        "topic": first.topic,
+        "partition": str(first.partition),
+        "offset": str(first.offset),
+    }
+    headers = [*plain_headers(record), *_prefixed(PARKED, facts)]
+    await producer.send(topic, record.value, key=record.key, headers=headers)
+    log.warning("message parked", topic=topic, partition=first.partition, offset=first.offset)
+
+
+def parked_for(record: ConsumerRecord) -> float:
+    """Return the seconds since a message was first parked; 0 if it never was."""
+    since = _parked_since(record)
+    return max(0.0, time.time() - since) if since else 0.0
+
+
+def _parked_since(record: ConsumerRecord) -> int:
+    return _whole_number(_facts(PARKED, record).get("since", ""))
+
+
+def first_place(record: ConsumerRecord) -> Place:
+    """Return where a message was before it was parked."""
+    facts = _facts(PARKED, record)
+    if not facts:
+        return Place(record.topic, record.partition, record.offset)
+    return Place(
+        facts.get("topic", record.topic), *(_whole_number(facts.get(n, "")) for n in ("partition", "offset"))
+    )
+
+
+def _facts(prefix: str, record: ConsumerRecord) -> dict[str, str]:
+    return {
+        name.removeprefix(prefix): (value or b"").decode(errors="replace")
+        for name, value in record.headers
+        if name.startswith(prefix)
+    }
+
+
+def _whole_number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else 0
 
 
 def raw_headers(headers: Headers | RawHeaders) -> list[tuple[str, bytes | None]]:
@@ -314,8 +383,8 @@ def trace_of(record: ConsumerRecord) -> dict[str, str]:
 
 
 def plain_headers(record: ConsumerRecord) -> list[tuple[str, bytes | None]]:
-    """Return a message's headers without those that made a dead letter of it."""
-    return [(name, value) for name, value in record.headers if not name.startswith(LETTER)]
+    """Return a message's headers without those that made a dead letter of it, or parked it."""
+    return [(name, value) for name, value in record.headers if not name.startswith((LETTER, PARKED))]
 
 
 def header(record: ConsumerRecord, *names: str) -> str:
@@ -338,8 +407,8 @@ def header(record: ConsumerRecord, *names: str) -> str:
     return ""
 
 
-def _letter_headers(facts: Mapping[str, str]) -> Iterable[tuple[str, bytes]]:
-    return ((LETTER + name, text.encode(errors="replace")) for name, text in facts.items())
+def _prefixed(prefix: str, facts: Mapping[str, str]) -> Iterable[tuple[str, bytes]]:
+    return ((prefix + name, text.encode(errors="replace")) for name, text in facts.items())
 
 
 async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> None:

@@ -10,13 +10,12 @@ import httpx
 from fastapi import FastAPI
 
 from caravan import http, kafka
+from caravan.consume import Consumption
 from caravan.contracts import TRIGGER, dead_letter
-from caravan.retry import forever
 from caravan.runtime import Service
 from delivery.listener import EventListener
-from delivery.routes import ROUTE, trigger_pipeline
+from delivery.routes import LISTENER, ROUTE, policy, trigger_pipeline
 from delivery.settings import DeliverySettings
-from delivery.triggers import Triggers
 
 
 @asynccontextmanager
@@ -24,15 +23,22 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
     """Make the clients, the web app and the loop; close the clients at the end."""
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(kafka.Producer(settings))
-        put_aside = partial(kafka.put_aside, producer, ROUTE)
         client = await stack.enter_async_context(httpx.AsyncClient())
         listener = EventListener(client, settings.eventlistener_url)
 
         async def consume() -> None:
             await kafka.ensure_topics(settings, [TRIGGER, dead_letter(TRIGGER)])
             async with kafka.consumer(settings, TRIGGER, group=settings.kafka_group) as source:
-                await trigger_pipeline(source, listener, put_aside, Triggers(settings.coalesce_seconds))
+                await trigger_pipeline(
+                    source,
+                    listener,
+                    partial(kafka.put_aside, producer, ROUTE),
+                    partial(kafka.park, producer, TRIGGER),
+                    policy(settings.max_age_seconds),
+                    coalesce_seconds=settings.coalesce_seconds,
+                )
 
+        route = Consumption(ROUTE, consume)
         app = FastAPI(title="Caravan delivery", docs_url=None, redoc_url=None)
-        http.install(app, {"kafka": producer.ping, "eventlistener": listener.ping})
-        yield Service(app, {ROUTE: partial(forever, ROUTE, consume)})
+        http.install(app, {"kafka": producer.ping, LISTENER: listener.ping, ROUTE: route.ping})
+        yield Service(app, {ROUTE: route.run})

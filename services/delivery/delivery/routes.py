@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn, Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import ConsumerRecord
 from prometheus_client import Gauge
 
-from caravan import telemetry, tracing
+from caravan import tracing
+from caravan.aggregate import Aggregator
+from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import is_edge_id
-from caravan.errors import Permanent, Transient
+from caravan.errors import BadInput
 from caravan.kafka import PutAside, trace_of
-from delivery.triggers import Trigger, Triggers
 
 log = structlog.get_logger()
 
 WAITING = Gauge("caravan_triggers_waiting", "Edges whose trigger waits for the EventListener")
 
 ROUTE = "trigger-pipeline"
-POLL_SECONDS = 1.0
+LISTENER = "eventlistener"
+EDGES_IN_FLIGHT = 1000
+TRY_SECONDS = 30.0
+"""How long a run is asked for before its trigger goes to the end of the topic, so that offsets go on."""
 
 
 class Listener(Protocol):
@@ -31,47 +36,50 @@ class Listener(Protocol):
         ...
 
 
+def policy(max_age: float, tried: float = TRY_SECONDS) -> Policy:
+    """Return how `trigger-pipeline` consumes: a run is asked for until its trigger is so many seconds old."""
+    return Policy(
+        route=ROUTE,
+        sink=LISTENER,
+        at_once=EDGES_IN_FLIGHT,
+        in_flight=EDGES_IN_FLIGHT,
+        within=tried,
+        then="park",
+        age=max_age,
+        gathers=True,
+    )
+
+
 async def trigger_pipeline(
-    source: AIOKafkaConsumer, listener: Listener, put_aside: PutAside, triggers: Triggers
+    source: Source,
+    listener: Listener,
+    put_aside: PutAside,
+    park: Park,
+    policy: Policy,
+    *,
+    coalesce_seconds: float,
 ) -> NoReturn:
     """FROM Kafka `trigger` → one waiting trigger per edge → TO the EventListener → commit.
 
-    Mandatory: the listener's 2xx, or the dead letter of what it refuses. Offsets are committed only when
-    no trigger waits, so a crash at any line brings the waiting ones back; a repeat asks for a run that
-    finds nothing new to train. While the listener is away, triggers go on being taken and joined.
+    Route `trigger-pipeline`. Mandatory: the listener's 2xx; or, of a trigger that waits too long, the same on
+    Kafka `trigger` again; or the dead letter of what is refused, or too old. Of several triggers of one edge
+    the last one stands for all. Best effort: none. A repeat asks for a run that finds nothing new to train.
     """
-    clock = asyncio.get_running_loop().time
-    while True:
-        wait = triggers.next_due(clock(), at_most=POLL_SECONDS)
-        batch = await source.getmany(timeout_ms=int(wait * 1000))
-        for record in (record for records in batch.values() for record in records):
-            edge = (record.value or b"").decode(errors="replace").strip()
-            if is_edge_id(edge):
-                triggers.add(edge, record, clock())
-            else:
-                await put_aside(record, "the value is not an edge id", "not-an-edge")
-        WAITING.set(len(triggers.waiting))
-        due = triggers.due(clock())
-        for trigger in due:
-            await _deliver(trigger, listener, put_aside, triggers)
-        WAITING.set(len(triggers.waiting))
-        if (batch or due) and not triggers.waiting:
-            await source.commit()
 
+    async def start_run(edge: str, triggers: Sequence[ConsumerRecord]) -> None:
+        tracing.note(edge=edge, joined=len(triggers))
+        event = await listener.start_run(edge)
+        log.info("run asked for", edge=edge, joined=len(triggers), event_id=event)
 
-async def _deliver(trigger: Trigger, listener: Listener, put_aside: PutAside, triggers: Triggers) -> None:
-    try:
-        with tracing.following(trace_of(trigger.latest)), telemetry.exchange(ROUTE):
-            tracing.note(edge=trigger.edge, joined=trigger.count)
-            for trace in trigger.joined:
-                tracing.link(trace)
-            event = await listener.start_run(trigger.edge)
-            log.info("run asked for", edge=trigger.edge, joined=trigger.count, event_id=event)
-    except Transient as exc:
-        triggers.failed(trigger, asyncio.get_running_loop().time())
-        telemetry.RETRIES.labels("eventlistener").inc()
-        log.warning("run put off", edge=trigger.edge, failures=trigger.failures, error=str(exc))
-        return
-    except Permanent as exc:
-        await put_aside(trigger.latest, str(exc))
-    triggers.done(trigger)
+    async def handle(record: ConsumerRecord) -> Effect:
+        edge = (record.value or b"").decode(errors="replace").strip()
+        if not is_edge_id(edge):
+            raise BadInput("the value is not an edge id", reason="not-an-edge")
+        return partial(waiting.add, edge, record, trace=trace_of(record))
+
+    waiting = Aggregator[str, ConsumerRecord](
+        ROUTE, LISTENER, start_run, within=policy.within, age=coalesce_seconds, coalesces=True
+    )
+    WAITING.set_function(lambda: waiting.keys)
+    async with waiting:
+        await consume(source, handle, put_aside, policy, park)

@@ -15,3 +15,5 @@ class DeliverySettings(ServiceSettings, KafkaSettings):
     kafka_group: str = "delivery"
     coalesce_seconds: float = Field(default=0.5, ge=0)
     """How long the first trigger of an edge waits for company."""
+    max_age_seconds: float = Field(default=86_400, gt=0)
+    """How long a run is asked for before its trigger is a dead letter."""

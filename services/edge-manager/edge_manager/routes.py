@@ -16,8 +16,8 @@ ROUTE = steps.ROUTE
 async def model_sync(edge: Edge) -> NoReturn:
     """FROM S3 `E-ready` (central) → judge → copy, verified → TO the sinks → model server → `pushmodel`.
 
-    Mandatory: every sink. Best effort: MQTT `monitor` (`pushmodel`, `model-rejected`). `E-ready` is only
-    ever read. One round:
+    Route `model-sync`. Mandatory: every sink. Best effort: MQTT `monitor` (`pushmodel`, `model-rejected`).
+    `E-ready` is only ever read. One round:
 
     1. *Look* at `E-ready`. If central is away that is said once, and the round goes on without it.
     2. *See* what the sinks hold.

@@ -72,8 +72,9 @@ async def zip_upload(
 ) -> Fed:
     """FROM HTTP `PUT` or `POST /zip` → spool → check every entry → TO S3 `E-data` → TO Kafka `trigger`, `E`.
 
-    Mandatory: the receipt and every image in S3, the trigger acknowledged. Best effort: the events on `E`.
-    Nothing is stored before the whole archive has passed; a repeat of any part does no harm.
+    Route `zip-upload`. Mandatory: the receipt and every image in S3, the trigger acknowledged. Best effort:
+    the events on `E`. Nothing is stored before the whole archive has passed; a repeat of any part does no
+    harm.
     """
     with telemetry.exchange(ROUTE):
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
@@ -88,9 +89,10 @@ async def kafka_intake(
 ) -> NoReturn:
     """FROM Kafka `training-images` → check → gather → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
 
-    Mandatory: the receipt and every image in S3, the trigger acknowledged; or the dead letter of what is no
-    labelled image. Best effort: the events on `E`. Offsets are committed as far as everything before is fed:
-    after a crash the rest comes again, and what of it is there already is a duplicate.
+    Route `kafka-intake`. Mandatory: the receipt and every image in S3, the trigger acknowledged; or the dead
+    letter of what is no labelled image. Best effort: the events on `E`. Offsets are committed as far as
+    everything before is fed: after a crash the rest comes again, and what of it is there already is a
+    duplicate.
     """
     clock = asyncio.get_running_loop().time
     while True:
@@ -187,9 +189,9 @@ async def model_upload(
 ) -> tuple[Upload, Verdict | None]:
     """FROM HTTP `PUT` or `POST /model` → spool → check → TO S3 `E-models` → TO Kafka `trigger`, `E`.
 
-    Mandatory: the ZIP and the upload's record in S3, the trigger acknowledged; the pipeline that it starts
-    loads the model, gives it a version and writes the verdict. Best effort: the event on `E`. A repeat does
-    no harm: what is ready is answered so, what was rejected is judged again.
+    Route `model-upload`. Mandatory: the ZIP and the upload's record in S3, the trigger acknowledged; the
+    pipeline that it starts loads the model, gives it a version and writes the verdict. Best effort: the event
+    on `E`. A repeat does no harm: what is ready is answered so, what was rejected is judged again.
     """
     with telemetry.exchange(MODEL_ROUTE):
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):

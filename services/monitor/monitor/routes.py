@@ -44,8 +44,8 @@ async def bridge(
 ) -> None:
     """FROM Kafka `E` → events that are JSON objects → TO MQTT `monitor`, in order → commit.
 
-    Mandatory: the broker's acknowledgement of each event, or the dead letter of what is no event. What is
-    not acknowledged is sent again, so a dashboard sees each event at least once, in order.
+    Route `bridge`. Mandatory: the broker's acknowledgement of each event, or the dead letter of what is no
+    event. What is not acknowledged is sent again, so a dashboard sees each event at least once, in order.
     """
     async for batch in batches:
         for records in batch.values():

@@ -10,14 +10,13 @@ import pytest
 from caravan.errors import BadInput, Unavailable
 from feeder.concurrency import Budget, Turns, for_each
 from feeder.events import zipfile_events
-from feeder.lingering import LingeringClose
 from feeder.spool import Spool, SpoolLimits
 
 MEBI = 2**20
 
 
-def spool(folder: Path, *, upload: int = 8, total: int = 10, free: int = 0, idle: float = 5) -> Spool:
-    return Spool(folder, SpoolLimits(upload * MEBI, total * MEBI, free, idle))
+def spool(folder: Path, *, upload: int = 8, total: int = 10, free: int = 0) -> Spool:
+    return Spool(folder, SpoolLimits(upload * MEBI, total * MEBI, free))
 
 
 async def sent(*chunks: bytes, then: Callable[[], Any] | None = None) -> AsyncIterator[bytes]:
@@ -80,16 +79,6 @@ async def test_a_disk_without_room_is_a_507(tmp_path: Path) -> None:
     assert refused.value.status == 507
 
 
-async def test_a_sender_that_falls_silent_is_a_408(tmp_path: Path) -> None:
-    one = spool(tmp_path, idle=0.05)
-    with pytest.raises(BadInput) as refused:
-        async with one.taken_in(sent(b"x", then=asyncio.Event().wait), None):
-            pytest.fail("it was taken")
-
-    assert refused.value.status == 408
-    assert one.used == 0
-
-
 async def test_a_sender_that_hangs_up_leaves_nothing(tmp_path: Path) -> None:
     async def hang_up() -> None:
         raise ConnectionResetError
@@ -101,68 +90,6 @@ async def test_a_sender_that_hangs_up_leaves_nothing(tmp_path: Path) -> None:
 
     assert one.used == 0
     assert left_in(tmp_path) == []
-
-
-# --- closing ------------------------------------------------------------------------------------
-
-
-class Wire:
-    """One request as a server sees it: what is received and sent, in order."""
-
-    def __init__(self, *chunks: bytes, endless: bool = False) -> None:
-        self.chunks = list(chunks)
-        self.endless = endless
-        self.seen: list[str] = []
-        self.headers: dict[bytes, bytes] = {}
-
-    async def receive(self) -> dict[str, Any]:
-        await asyncio.sleep(0)
-        self.seen.append("receive")
-        if self.endless:
-            return {"type": "http.request", "body": b"x", "more_body": True}
-        body = self.chunks.pop(0)
-        return {"type": "http.request", "body": body, "more_body": bool(self.chunks)}
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.headers = dict(message["headers"])
-            self.seen.append("start")
-        else:
-            self.seen.append("more" if message.get("more_body") else "end")
-
-    async def serve(self, *, reads: bool, seconds: float = 5) -> None:
-        async def app(_: Any, receive: Any, send: Any) -> None:
-            while reads and (await receive()).get("more_body"):
-                pass
-            await send({"type": "http.response.start", "status": 400, "headers": []})
-            await send({"type": "http.response.body", "body": b"no"})
-
-        scope = {"type": "http", "headers": [(b"transfer-encoding", b"chunked")]}
-        await LingeringClose(app, seconds=seconds)(scope, self.receive, self.send)
-
-
-async def test_an_answer_goes_out_before_the_rest_of_the_body_is_read() -> None:
-    wire = Wire(b"a", b"b", b"c")
-    await wire.serve(reads=False)
-
-    assert wire.seen == ["start", "more", "receive", "receive", "receive", "end"]
-    assert wire.headers[b"connection"] == b"close"
-
-
-async def test_a_sender_that_never_stops_is_cut_off() -> None:
-    wire = Wire(endless=True)
-    await wire.serve(reads=False, seconds=0.05)
-
-    assert wire.seen[:2] == ["start", "more"]
-    assert wire.seen[-1] == "end"
-
-
-async def test_a_connection_whose_body_was_read_stays_open() -> None:
-    wire = Wire(b"a", b"b")
-    await wire.serve(reads=True)
-
-    assert wire.seen == ["receive", "receive", "start", "end"]
-    assert b"connection" not in wire.headers
 
 
 # --- side by side -------------------------------------------------------------------------------

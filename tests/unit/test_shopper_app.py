@@ -14,12 +14,12 @@ from fastapi import FastAPI
 from obstore.store import MemoryStore
 
 from caravan import http
-from caravan.errors import Transient, Unavailable
+from caravan.errors import BadInput, Transient, Unavailable
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
 from shopper.catalogue import slug
 from shopper.doors import page as page_api
-from shopper.doors.once import Once
+from shopper.doors.once import Asked, Once
 from shopper.doors.relay import EventRelay
 from shopper.shelf import Shelf
 from shopper.storage.counts import TrainingCounts
@@ -261,41 +261,71 @@ class Act:
         return {"number": self.done}
 
 
+def asked(key: str, holder: str = "till", path: str = "/binary", digest: bytes = b"photo") -> Asked:
+    return Asked(holder, path, key, digest)
+
+
+def number(answer: bytes) -> int:
+    found: int = json.loads(answer)["number"]
+    return found
+
+
 async def test_requests_with_one_key_are_done_once_at_the_same_time_or_later() -> None:
     once, act = Once(), Act()
-    first, second = (asyncio.create_task(once("k", act)) for _ in range(2))
+    first, second = (asyncio.create_task(once(asked("k"), act)) for _ in range(2))
     await asyncio.sleep(0)
     act.may.set()
-    assert await first == await second == {"number": 1}
-    assert await once("k", act) == {"number": 1}
-    assert await once("other", act) == {"number": 2}
-    assert await once("", act) == {"number": 3}
+    assert number(await first) == number(await second) == 1
+    assert number(await once(asked("k"), act)) == 1
+    assert number(await once(asked("other"), act)) == 2
+    assert number(await once(asked(""), act)) == 3
+
+
+async def test_a_key_is_its_holders_and_of_one_door() -> None:
+    once, act = Once(), Act()
+    act.may.set()
+    for one in (asked("1"), asked("1", holder="phone"), asked("1", path="/ingestion")):
+        await once(one, act)
+    assert act.done == 3
+
+
+async def test_a_key_is_of_one_request_also_while_that_is_served() -> None:
+    once, act = Once(), Act()
+    first = asyncio.create_task(once(asked("1"), act))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises(BadInput, match="another request") as refused:
+            await once(asked("1", digest=b"another photo"), act)
+        assert refused.value.status == 422
+        act.may.set()
+        assert number(await first) == 1
 
 
 async def test_a_sender_that_goes_away_takes_the_answer_from_nobody() -> None:
     once, act = Once(), Act()
-    first = asyncio.create_task(once("k", act))
+    first = asyncio.create_task(once(asked("k"), act))
     await asyncio.sleep(0)
     first.cancel()
     act.may.set()
-    assert await once("k", act) == {"number": 1}
+    assert number(await once(asked("k"), act)) == 1
 
 
 async def test_what_failed_may_be_tried_again() -> None:
     once, act = Once(), Act(failures=1)
     act.may.set()
     with pytest.raises(Transient):
-        await once("k", act)
-    assert await once("k", act) == {"number": 2}
+        await once(asked("k"), act)
+    assert number(await once(asked("k"), act)) == 2
 
 
-async def test_only_the_last_answers_are_remembered() -> None:
-    once, act = Once(remembered=2), Act()
+@pytest.mark.parametrize("bounds", [{"remembered": 2}, {"remembered_bytes": 30}])
+async def test_only_the_last_answers_are_remembered(bounds: dict[str, int]) -> None:
+    once, act = Once(**bounds), Act()
     act.may.set()
     for key in "abc":
-        await once(key, act)
-    assert await once("c", act) == {"number": 3}
-    assert await once("a", act) == {"number": 4}
+        await once(asked(key), act)
+    assert number(await once(asked("c"), act)) == 3
+    assert number(await once(asked("a"), act)) == 4
 
 
 # --- new products -------------------------------------------------------------------------------

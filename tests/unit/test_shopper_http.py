@@ -1,6 +1,9 @@
 """shopper: what a client sees at the HTTP door."""
 
+import asyncio
 import base64
+import errno
+import gzip
 import io
 import json
 import struct
@@ -678,3 +681,142 @@ async def test_a_page_of_another_origin_may_show_a_token(guarded: Shopper) -> No
     refused = await guarded.client.post("/binary", headers={"origin": "http://elsewhere.example"})
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "*"
+
+
+# --- what clients send --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "fields"), [("/binary", {}), ("/detection", {"model": "other"})])
+async def test_an_image_in_a_form_is_recognised(shopper: Shopper, path: str, fields: dict[str, str]) -> None:
+    files = {"image": ("photo.jpg", PHOTO, "image/jpeg")}
+    response = await shopper.client.post(path, files=files, data=fields)
+    assert (response.status_code, response.json()["item"]) == (200, "tea-green")
+    assert (shopper.classifier.seen, shopper.classifier.models) == ([PHOTO], [fields.get("model", "")])
+
+
+async def test_a_training_image_in_a_form_is_taken_in(shopper: Shopper) -> None:
+    files = {"image": ("photo.jpg", PHOTO, "image/jpeg")}
+    named = {"product": "Green Tea"}
+    assert (await shopper.client.post("/ingestion", files=files, data=named)).json() == {"status": "done"}
+    new = {"product": "Mint Tea", "new": "true"}
+    assert (await shopper.client.post("/ingestion", files=files, data=new)).json()["item"] == "mint-tea"
+    assert [(one.item, one.image) for one in shopper.keeper.captures] == [
+        ("tea-green", PHOTO),
+        ("mint-tea", PHOTO),
+    ]
+    assert is_problem(await shopper.client.post("/ingestion", files=files), 422, "no product")
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "says"),
+    [
+        (b"--b\r\n", "multipart/form-data", 400, "not the form"),
+        (b"--b\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\nx", "", 400, "last boundary"),
+        (b"--b\r\nContent-Disposition: form-data; name=image\r\n\r\nx\r\n--b--\r\n", "", 422, "0 files"),
+        (b"--b\r\nA: b\r\n\r\n\r\n" * 20 + b"--b--\r\n", "", 413, "16 parts"),
+    ],
+)
+async def test_a_form_that_is_none_or_has_no_image_is_refused(
+    shopper: Shopper, content: bytes, content_type: str, status: int, says: str
+) -> None:
+    headers = {"Content-Type": content_type or "multipart/form-data; boundary=b"}
+    response = await shopper.client.post("/binary", content=content, headers=headers)
+    assert is_problem(response, status, says)
+
+
+async def test_an_image_where_json_belongs_is_told_how_to_come(shopper: Shopper) -> None:
+    for path in ("/detection", "/ingestion"):
+        assert is_problem(await shopper.client.post(path, content=PHOTO), 415, "curl -F")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", lambda body: gzip.compress(body[:40]) + gzip.compress(body[40:])),
+        ("deflate", zlib.compress),
+        ("deflate", lambda body: zlib.compress(body, wbits=-15)),
+        ("identity", bytes),
+    ],
+)
+async def test_a_packed_body_is_unpacked(
+    shopper: Shopper, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    async def sent(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 7):
+            yield body[start : start + 7]
+
+    headers = {"Content-Encoding": encoding}
+    response = await shopper.client.post("/binary", content=sent(pack(PHOTO)), headers=headers)
+    assert (response.status_code, shopper.classifier.seen) == (200, [PHOTO])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "says"),
+    [
+        ("zstd", PHOTO, 415, "gzip, deflate"),
+        ("gzip", PHOTO, 400, "not gzip"),
+        ("gzip", gzip.compress(PHOTO)[:-20], 400, "not all of it"),
+        ("deflate", b"x", 400, "not deflate"),
+        ("gzip", gzip.compress(bytes(MAX_BYTES + 1)), 413, "larger than"),
+    ],
+)
+async def test_a_body_packed_otherwise_or_larger_than_it_seems_is_refused(
+    shopper: Shopper, encoding: str, body: bytes, status: int, says: str
+) -> None:
+    headers = {"Content-Encoding": encoding}
+    assert is_problem(await shopper.client.post("/binary", content=body, headers=headers), status, says)
+
+
+async def test_json_with_a_byte_order_mark_is_read(shopper: Shopper) -> None:
+    response = await shopper.client.post("/item", content=b"\xef\xbb\xbf" + b'{"product": "Green Tea"}')
+    assert response.json() == {"item": "tea-green"}
+
+
+async def test_an_item_in_a_header_is_utf_8(shopper: Shopper) -> None:
+    response = await shopper.client.get("/price", headers=[(b"item", "grüner-tee".encode())])
+    assert response.json()["item"] == "grüner-tee"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/ingestion/options"])
+async def test_head_is_answered_as_get_is(shopper: Shopper, path: str) -> None:
+    assert (await shopper.client.head(path)).status_code == 200
+
+
+async def test_a_key_that_comes_with_another_image_is_refused(shopper: Shopper) -> None:
+    headers = {"Idempotency-Key": "1"}
+    assert (await shopper.client.post("/binary", content=PHOTO, headers=headers)).status_code == 200
+    other = await shopper.client.post("/binary", content=encoded("PNG"), headers=headers)
+    assert is_problem(other, 422, "another request")
+    assert len(shopper.keeper.captures) == 1
+
+
+async def test_bodies_are_charged_as_they_come_and_not_as_they_are_announced(shopper: Shopper) -> None:
+    silent = asyncio.Event()
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"x"
+        await silent.wait()
+
+    headers = {"Content-Length": str(MAX_BYTES)}
+    senders = [
+        asyncio.create_task(shopper.client.post("/binary", content=never(), headers=headers))
+        for _ in range(100)  # twice their size is four times what the door may hold
+    ]
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        assert (await shopper.detect()).status_code == 200
+    silent.set()
+    await asyncio.gather(*senders, return_exceptions=True)
+
+
+async def test_a_system_behind_that_refuses_is_told_with_its_reason(shopper: Shopper) -> None:
+    shopper.classifier.error = Refused("model tea: INTERNAL: no kernel")
+    assert is_problem(await shopper.detect(), 502, "no kernel")
+
+
+async def test_no_open_files_left_is_told_as_something_that_passes(shopper: Shopper) -> None:
+    shopper.classifier.error = OSError(errno.EMFILE, "too many open files")
+    response = await shopper.detect()
+    assert is_problem(response, 503, "too many files")
+    assert response.headers["retry-after"]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from caravan import tracing
+from caravan.intake import raise_open_files
 from caravan.telemetry import configure_logging
 from model_server.settings import SettingsError, read
 
@@ -35,6 +36,7 @@ def main() -> int:
         print(exc, file=sys.stderr)  # noqa: T201 there is no logging yet
         return 2
     configure_logging(settings.log_level, settings.log_format)
+    raise_open_files()
     tracing.start("model-server", settings.traces)
     with _quiet():
         from model_server import app  # noqa: PLC0415 TensorFlow is imported only once the settings are good

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any
 
 import structlog
 import tensorflow as tf
-import uvicorn
 
+from caravan import server
+from caravan.intake import Intake, Senders
+from caravan.lingering import LingeringClose
 from model_server import sources
 from model_server.batching import Scheduler
 from model_server.config_file import ConfigPoller, with_own
@@ -41,15 +43,6 @@ class Running:
     watch: Callable[[], "asyncio.Future[None]"]
 
 
-class _Web(uvicorn.Server):
-    """Uvicorn without its own signal handling: the process has other doors to close."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
-
-
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Running]:
     """Run the server within the block. Raises ServingError for a bad configuration, OSError for a port."""
@@ -63,7 +56,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         allow_labels_for_unavailable=settings.allow_labels_for_unavailable,
     )
     core = Core(manager, scheduler)
-    rest = Web(
+    web_app = Web(
         core,
         metrics,
         settings.tokens,
@@ -71,6 +64,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             settings.rest_api_timeout, settings.max_rest_body, settings.cors, settings.prometheus_path
         ),
     )
+    rest = LingeringClose(Intake(web_app, Senders(settings.doors)))
     listener = _listen(settings.host, settings.rest_api_port)
     try:
         doors, grpc_port = make_server(core, metrics, settings.tokens, f"{settings.host}:{settings.port}")
@@ -79,18 +73,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         raise OSError(
             f"gRPC port {settings.port} on {settings.host} is taken: choose another --port"
         ) from exc
-    web = _Web(
-        uvicorn.Config(
-            rest,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(int(settings.drain_seconds), 1),
-        )
-    )
+    web = server.make_server(rest, settings.doors, drain_seconds=max(int(settings.drain_seconds), 1))
     web_task: asyncio.Task[None] | None = None
     watching: list[asyncio.Task[None]] = []
     try:

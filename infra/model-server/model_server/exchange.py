@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import zlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
@@ -11,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from caravan import tracing
-from model_server.errors import Code, ServingError, invalid
+from caravan.encodings import unpacked
+from model_server.errors import Code, ServingError
 from model_server.metrics import Metrics
 from model_server.predict import Core
 
@@ -35,16 +35,10 @@ class Exchange:
         self._max_body = max_body
 
     async def body(self, request: Request) -> bytes:
-        """Read and unpack a body. Raises TooLargeError, ServingError if it is not the gzip it should be."""
-        encoding = request.headers.get("content-encoding", "identity").lower()
-        unpack = zlib.decompressobj(wbits=31) if encoding in {"gzip", "x-gzip"} else None
+        """Read and unpack a body. Raises TooLargeError, BadInput if it is not packed as it says."""
         parts: list[bytes] = []
         size = 0
-        async for chunk in request.stream():
-            try:
-                part = chunk if unpack is None else unpack.decompress(chunk, self._max_body + 1 - size)
-            except zlib.error as exc:
-                raise invalid("The body is not valid gzip") from exc
+        async for part in unpacked(request.stream(), request.headers.get("content-encoding", "")):
             size += len(part)
             if size > self._max_body:
                 raise TooLargeError(f"The body is larger than {self._max_body} bytes")

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 from tensorflow_serving.config import model_server_config_pb2
 
-from caravan.settings import TraceSettings
+from caravan.intake import DoorLimits
+from caravan.settings import DoorSettings, TraceSettings
 from caravan.tokens import Tokens, TokenSettings
 from model_server.parameters import BatchingParameters
 from model_server.textproto import BATCHING_PARAMETERS, MONITORING_CONFIG
@@ -42,6 +43,8 @@ environment, as in the official image (a flag goes before it):
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION   for s3:// base paths
   TOKENS, TOKENS_FILE   name:token entries; with any, REST and gRPC ask for Authorization: Bearer <token>
   LOG_LEVEL, LOG_FORMAT   INFO, console
+  MAX_CONNECTIONS, MAX_SENDERS, LEAST_BODY_RATE, IDLE_SECONDS, BODY_SECONDS, HEAD_SECONDS
+                    what may be at the REST port, as at the services' doors
   TRACES            file or otlp (default: off); TRACES_FILE, OTEL_EXPORTER_OTLP_ENDPOINT say where to
 
 examples:
@@ -112,6 +115,7 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "console"
     traces: TraceSettings = field(default_factory=TraceSettings)
+    doors: DoorLimits = field(default_factory=DoorLimits)
 
 
 def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
@@ -129,6 +133,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
     s3 = _s3(env, faults)
     tokens = _tokens(env, faults)
     traces = _traces(env, faults)
+    doors = _doors(env, faults)
     if faults:
         raise SettingsError("\n".join(faults))
     return Settings(
@@ -156,6 +161,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
         log_level=env.get("LOG_LEVEL", "INFO").upper(),
         log_format=env.get("LOG_FORMAT", "console"),
         traces=traces,
+        doors=doors,
     )
 
 
@@ -336,6 +342,15 @@ def _traces(env: Mapping[str, str], faults: list[str]) -> TraceSettings:
     except ValidationError as exc:
         faults += _named(exc)
         return TraceSettings(traces="off")
+
+
+def _doors(env: Mapping[str, str], faults: list[str]) -> DoorLimits:
+    given = {name: env[name.upper()] for name in DoorSettings.model_fields if env.get(name.upper())}
+    try:
+        return DoorSettings.model_validate(given).doors
+    except ValidationError as exc:
+        faults += _named(exc)
+        return DoorLimits()
 
 
 def _named(exc: ValidationError) -> list[str]:

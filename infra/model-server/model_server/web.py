@@ -1,13 +1,15 @@
 """The REST port, as an ASGI application: who may come in, which API is asked, and how errors look."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from caravan import tracing
-from caravan.errors import BadInput
+from caravan.errors import BadInput, Unavailable
+from caravan.problems import RETRY_AFTER_SECONDS
 from caravan.tokens import Tokens
 from model_server import rest_answer
 from model_server.errors import Code, ServingError
@@ -75,12 +77,14 @@ class Web:
                 return await api.answer(request, path)
         except BadInput as exc:
             self._metrics.refused(DOOR, exc.reason)
-            fault = ServingError(Code.UNAUTHENTICATED, exc.detail)
-            return _refusal(fault, {"WWW-Authenticate": "Bearer"})
+            headers = {"WWW-Authenticate": "Bearer"} if exc.status == HTTPStatus.UNAUTHORIZED else {}
+            return _refusal(exc.detail, exc.status, headers)
+        except Unavailable as exc:
+            return _refusal(exc.detail, exc.status, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         except ServingError as exc:
-            return _refusal(exc)
+            return json_response(rest_answer.error(exc), exc.http_status)
         except TooLargeError as exc:
-            return json_response(rest_answer.error(ServingError(Code.RESOURCE_EXHAUSTED, str(exc))), 413)
+            return _refusal(str(exc), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {})
 
     def _api(self, path: str) -> Rest | V2 | None:
         if path.lower().startswith("/v1/"):
@@ -95,7 +99,8 @@ class Web:
         }
 
 
-def _refusal(fault: ServingError, headers: dict[str, str] | None = None) -> Response:
-    response = json_response(rest_answer.error(fault), fault.http_status)
-    response.headers.update(headers or {})
+def _refusal(detail: str, status: int, headers: dict[str, str]) -> Response:
+    # The status says what kind of fault it is; of the error only its words are sent.
+    response = json_response(rest_answer.error(ServingError(Code.UNKNOWN, detail)), status)
+    response.headers.update(headers)
     return response

@@ -8,6 +8,7 @@ from functools import partial
 
 from caravan import http, kafka, s3, telemetry
 from caravan.contracts import central_buckets, data_bucket, events_topic, training_event
+from caravan.intake import Senders
 from caravan.retry import forever
 from caravan.runtime import Service
 from training import api
@@ -45,6 +46,6 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
             "kafka": producer.ping,
             "s3": partial(s3.ping, settings.central, data_bucket(settings.edges[0])),
         }
-        http.install(app, checks)
+        http.install(app, checks, Senders(settings.doors))
         loops = {f"{ROUTE}-{n + 1}": partial(training_run, runs) for n in range(settings.runs_at_once)}
         yield Service(app, loops | {"prepare": partial(forever, "prepare", prepare)})

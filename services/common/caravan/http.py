@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import TypeVar
@@ -14,20 +15,23 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from caravan import strict_json, telemetry, tracing
+from caravan import encodings, strict_json, telemetry, tracing
 from caravan.contracts import to_json
-from caravan.errors import BadInput, CaravanError
-from caravan.problems import Problem, problem, problem_of, unexpected
+from caravan.errors import BadInput, CaravanError, Unavailable
+from caravan.intake import DoorLimits, Intake, Senders
+from caravan.lingering import LingeringClose
+from caravan.problems import RETRY_AFTER_SECONDS, Problem, problem, problem_of, unexpected
 from caravan.strict_json import NotJson
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=BaseModel)
 
 CHECK_SECONDS = 3
-RETRY_AFTER_SECONDS = 5
 TRY_AGAIN = (503, 507)
+NO_FILES_LEFT = (errno.EMFILE, errno.ENFILE)
 
 Check = Callable[[], Awaitable[None]]
 
@@ -48,21 +52,30 @@ def fresh_json(content: object, status: int = HTTPStatus.OK) -> Response:
     return Response(to_json(content), status, {"Cache-Control": "no-store"}, "application/json")
 
 
-async def bounded_body(request: Request, limit: int) -> bytes:
-    """Read a request's body into memory, up to `limit` bytes.
+async def bounded_body(
+    request: Request, limit: int, charge: Callable[[int], Awaitable[None]] | None = None
+) -> bytes:
+    """Read a request's body into memory, unpacked, up to `limit` bytes.
+
+    Args:
+        request: whose body.
+        limit: bytes of it at most, unpacked.
+        charge: is told how many bytes came before they are kept; it may wait or raise.
 
     Raises:
-        BadInput: 413 beyond that.
+        BadInput: 413 beyond the limit, 415 for an encoding that is not taken, 400 if it is not that.
 
     """
     message = f"the body is larger than {limit} bytes"
     if int(request.headers.get("content-length") or 0) > limit:
         raise BadInput(message, status=413)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
+    async for part in encodings.unpacked(request.stream(), request.headers.get("content-encoding", "")):
+        if len(body) + len(part) > limit:
             raise BadInput(message, status=413)
+        if charge is not None:
+            await charge(len(part))
+        body += part
     return bytes(body)
 
 
@@ -102,16 +115,44 @@ class Traced:
                 await self._app(scope, receive, send)
 
 
-def install(app: FastAPI, checks: Mapping[str, Check]) -> None:
-    """Give an app its error answers, its place in traces, `/healthz`, `/readyz` and `/metrics`.
+def install(app: FastAPI, checks: Mapping[str, Check], senders: Senders | None = None) -> None:
+    """Give an app error answers, a place in traces, bounds on senders, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
         app: the service's app.
         checks: by name, what `/readyz` asks of each dependency; a check that raises is not ready.
+        senders: those who send a body now; None for the usual limits.
 
     """
+    app.add_middleware(Intake, senders=Senders(DoorLimits()) if senders is None else senders)
+    app.add_middleware(LingeringClose)
     app.add_middleware(Traced)
 
+    _answer_errors(app)
+
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", tags=["operations"])
+    async def healthz() -> dict[str, str]:
+        """Tell that the process is alive."""
+        return {"status": "ok"}
+
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/readyz", tags=["operations"])
+    async def readyz(response: Response) -> dict[str, object]:
+        """Tell for each dependency whether it answers; 503 if one does not."""
+        results = await asyncio.gather(*(_outcome(check) for check in checks.values()))
+        ready = all(result == "ok" for result in results)
+        response.status_code = 200 if ready else 503
+        return {"ready": ready, "checks": dict(zip(checks, results, strict=True))}
+
+    @app.head("/metrics", include_in_schema=False)
+    @app.get("/metrics", tags=["operations"])
+    async def metrics() -> Response:
+        """Give Prometheus its text."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(CaravanError)
     async def _ours(request: Request, exc: CaravanError) -> Response:
         if isinstance(exc, BadInput):
@@ -129,28 +170,20 @@ def install(app: FastAPI, checks: Mapping[str, Check]) -> None:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in exc.errors())
         return answer(problem(422, faults))
 
+    @app.exception_handler(OSError)
+    async def _system(_: Request, exc: OSError) -> Response:
+        if exc.errno not in NO_FILES_LEFT:
+            raise exc
+        return answer(problem_of(Unavailable("too many files are open: try again")))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, __: ClientDisconnect) -> Response:
+        return answer(problem(400, "the body ended early"))
+
     @app.exception_handler(Exception)
     async def _bug(_: Request, exc: Exception) -> Response:
         # uvicorn logs the trace; the sender gets none of it.
         return answer(unexpected(exc))
-
-    @app.get("/healthz", tags=["operations"])
-    async def healthz() -> dict[str, str]:
-        """Tell that the process is alive."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", tags=["operations"])
-    async def readyz(response: Response) -> dict[str, object]:
-        """Tell for each dependency whether it answers; 503 if one does not."""
-        results = await asyncio.gather(*(_outcome(check) for check in checks.values()))
-        ready = all(result == "ok" for result in results)
-        response.status_code = 200 if ready else 503
-        return {"ready": ready, "checks": dict(zip(checks, results, strict=True))}
-
-    @app.get("/metrics", tags=["operations"])
-    async def metrics() -> Response:
-        """Give Prometheus its text."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _door(request: Request) -> str:

@@ -9,6 +9,9 @@ from caravan.errors import BadInput, CaravanError, Refused, Transient, Unavailab
 
 Problem = dict[str, Any]
 
+RETRY_AFTER_SECONDS = 5
+"""Of a 503, for who is told to try again."""
+
 
 def problem(status: int, detail: str, **members: object) -> Problem:
     """Return a problem document: `type`, `title`, `status`, `detail`, and members of one's own."""

@@ -10,15 +10,16 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from caravan import tracing
+from caravan.intake import raise_open_files
+from caravan.server import Server, make_server
 from caravan.settings import ServiceSettings
 from caravan.telemetry import configure_logging
 
@@ -46,6 +47,7 @@ Wire = Callable[[S], AbstractAsyncContextManager[Service]]
 def run(name: str, settings: S, wire: Wire[S]) -> None:
     """Run a service until it is told to stop."""
     configure_logging(settings.log_level, settings.log_format)
+    raise_open_files()
     tracing.start(name, settings)
     try:
         # uvloop where there is one: aiokafka, MQTT and HTTP share this loop.
@@ -67,17 +69,8 @@ async def _main(name: str, settings: S, wire: Wire[S]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with wire(settings) as service:
-        server = _Server(
-            uvicorn.Config(
-                service.app,
-                host=settings.host,
-                port=settings.port,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-            )
+        server = make_server(
+            service.app, settings.doors, host=settings.host, port=settings.port, drain_seconds=DRAIN_SECONDS
         )
         async with asyncio.TaskGroup() as group:
             loops = [
@@ -100,18 +93,10 @@ async def _named(name: str, run_loop: Callable[[], Awaitable[None]]) -> None:
     raise RuntimeError(message)
 
 
-async def _on_stop(stop: asyncio.Event, server: uvicorn.Server, on_stop: Callable[[], None]) -> None:
+async def _on_stop(stop: asyncio.Event, server: Server, on_stop: Callable[[], None]) -> None:
     await stop.wait()
     server.should_exit = True
     on_stop()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: it would raise SIGTERM again before our loops have cleaned up."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,6 +1,6 @@
 """Object stores: obstore where objects move, aioboto3 for buckets, `s3_listing` for listings.
 
-Every call has a deadline, and its errors are translated: `Transient` where the store is away, `Permanent`
+Every call has a deadline, and its errors are translated: `Transient` where the store is away, `Refused`
 where it refuses us. A missing object is Python's own `FileNotFoundError`.
 """
 
@@ -33,7 +33,7 @@ from obstore.store import ObjectStore, S3Store
 
 from caravan import s3_listing
 from caravan.contracts import key_by_content
-from caravan.errors import Permanent, Transient
+from caravan.errors import Refused, Transient
 from caravan.s3_listing import CONNECT_SECONDS, REQUEST_SECONDS
 from caravan.settings import S3Address
 
@@ -96,7 +96,7 @@ def translated(action: str) -> Iterator[None]:
         raise
     except (PermissionDeniedError, UnauthenticatedError) as exc:
         message = f"S3 refused to {action}: check the access key and its rights"
-        raise Permanent(message) from exc
+        raise Refused(message) from exc
     except BaseError as exc:
         message = f"S3 could not {action}: {_first_line(exc)}"
         raise Transient(message) from exc

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from caravan.contracts import edge_faults
 from caravan.errors import Permanent
+from caravan.intake import DoorLimits
 from caravan.tls import client_context
 
 S = TypeVar("S", bound=BaseSettings)
@@ -75,7 +76,30 @@ class TraceSettings(BaseSettings):
         return self
 
 
-class ServiceSettings(TraceSettings):
+class DoorSettings(BaseSettings):
+    """What may be at the HTTP doors at once, and how long it may take: see `DoorLimits`."""
+
+    max_connections: int = Field(default=1000, gt=0)
+    max_senders: int = Field(default=512, gt=0)
+    least_body_rate: float = Field(default=1024, ge=0)
+    idle_seconds: float = Field(default=30, gt=0)
+    body_seconds: float = Field(default=300, gt=0)
+    head_seconds: float = Field(default=15, gt=0)
+
+    @property
+    def doors(self) -> DoorLimits:
+        """The limits as one value."""
+        return DoorLimits(
+            self.max_connections,
+            self.max_senders,
+            self.least_body_rate,
+            self.idle_seconds,
+            self.body_seconds,
+            self.head_seconds,
+        )
+
+
+class ServiceSettings(TraceSettings, DoorSettings):
     """What every service has.
 
     Loopback is the default; in a container `HOST` is 0.0.0.0.

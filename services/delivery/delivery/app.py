@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from caravan import http, kafka
 from caravan.consume import Consumption
 from caravan.contracts import TRIGGER, dead_letter
+from caravan.intake import Senders
 from caravan.runtime import Service
 from delivery.listener import EventListener
 from delivery.routes import LISTENER, ROUTE, policy, trigger_pipeline
@@ -40,5 +41,6 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
 
         route = Consumption(ROUTE, consume)
         app = FastAPI(title="Caravan delivery", docs_url=None, redoc_url=None)
-        http.install(app, {"kafka": producer.ping, LISTENER: listener.ping, ROUTE: route.ping})
+        checks = {"kafka": producer.ping, LISTENER: listener.ping, ROUTE: route.ping}
+        http.install(app, checks, Senders(settings.doors))
         yield Service(app, {ROUTE: route.run})

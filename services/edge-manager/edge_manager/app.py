@@ -15,6 +15,7 @@ from obstore.store import LocalStore
 from caravan import http, kafka, s3
 from caravan.contracts import EDGE_STATUS, MONITOR, ready_bucket
 from caravan.errors import Transient
+from caravan.intake import Senders
 from caravan.manifest import read_public_key
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
@@ -59,7 +60,7 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
             "mqtt": mqtt.ping,
             "model-server": edge.server.ping,
         }
-        http.install(app, checks)
+        http.install(app, checks, Senders(settings.doors))
         api.install(app, edge, settings.edge)
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,

@@ -22,6 +22,7 @@ from caravan.contracts import (
     events_topic,
     models_bucket,
 )
+from caravan.intake import Senders
 from caravan.model_zips import Limits as ModelLimits
 from caravan.retry import forever
 from caravan.runtime import Service
@@ -32,7 +33,6 @@ from feeder.checks import Checks, Labelled
 from feeder.concurrency import Turns
 from feeder.events import Sender
 from feeder.gathering import Gathering
-from feeder.lingering import LingeringClose
 from feeder.models import ModelBuckets, ModelChecks
 from feeder.routes import KAFKA_INTAKE, feed, kafka_intake, model_upload, zip_upload
 from feeder.settings import FeederSettings
@@ -108,15 +108,13 @@ def make_app(
             settings.max_upload_bytes,
             settings.max_spool_bytes,
             settings.min_free_bytes,
-            settings.idle_seconds,
         ),
     )
     limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
     model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
     turns = Turns(settings.uploads_at_once)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
-    app.add_middleware(LingeringClose)
-    http.install(app, checks)
+    http.install(app, checks, Senders(settings.doors))
     api.install(
         app,
         settings.edges,

@@ -7,8 +7,8 @@ import errno
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,18 +21,19 @@ from caravan.errors import BadInput, Unavailable
 SPOOLED = Gauge("caravan_feeder_spool_bytes", "Bytes of ZIPs that are being taken in")
 
 _WRITE_BYTES = 2**20
+_BUFFER_BYTES = 16 * 2**20
+"""Of all uploads, in memory before they are written."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL = "the disk has no room for this upload now"
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolLimits:
-    """Bytes of one upload and of all, bytes of the disk to leave free, seconds to wait for a chunk."""
+    """Bytes of one upload and of all, bytes of the disk to leave free."""
 
     upload_bytes: int
     spool_bytes: int
     free_bytes: int
-    idle_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Spool:
         self._directory = directory or Path(tempfile.gettempdir())
         self._limits = limits
         self.used = 0
+        self._buffered = 0
 
     @asynccontextmanager
     async def taken_in(self, body: AsyncIterator[bytes], declared: int | None) -> AsyncIterator[Spooled]:
@@ -67,28 +69,40 @@ class Spool:
             declared: its size in bytes, if the sender says it.
 
         Raises:
-            BadInput: 413 if it is too large, 408 if the sender falls silent.
+            BadInput: 413 if it is too large.
             Unavailable: 503 if other uploads take the room, 507 if the disk is full.
 
         """
         self._admit(declared or 0, declared or 0)
-        written = 0
+        taken = 0
+        block = bytearray()
         file = await asyncio.to_thread(self._open, declared or 0)
         try:
             digest = hashlib.sha256()
             with tracing.span("receive"):
-                async with aclosing(_blocks(body, self._limits.idle_seconds)) as blocks:
-                    async for block in blocks:
-                        self._admit(written + len(block), len(block))
-                        self.used += len(block)
-                        written += len(block)
-                        SPOOLED.set(self.used)
-                        await asyncio.to_thread(self._write, file, digest, block)
-            yield Spooled(file, written, digest.hexdigest())
+                async for chunk in body:
+                    self._admit(taken + len(chunk), len(chunk))
+                    taken += len(chunk)
+                    self.used += len(chunk)
+                    self._buffered += len(chunk)
+                    SPOOLED.set(self.used)
+                    block += chunk
+                    # Written in blocks that are worth a thread's while, if not too many gather theirs.
+                    if len(block) >= _WRITE_BYTES or self._buffered > _BUFFER_BYTES:
+                        await self._flush(file, digest, block)
+                await self._flush(file, digest, block)
+            yield Spooled(file, taken, digest.hexdigest())
         finally:
-            self.used -= written
+            self.used -= taken
+            self._buffered -= len(block)
             SPOOLED.set(self.used)
             await asyncio.to_thread(file.close)  # giving back gigabytes takes a while
+
+    async def _flush(self, file: BinaryIO, digest: hashlib._Hash, block: bytearray) -> None:
+        whole = bytes(block)
+        block.clear()
+        self._buffered -= len(whole)
+        await asyncio.to_thread(self._write, file, digest, whole)
 
     def _admit(self, size: int, more: int) -> None:
         if size > self._limits.upload_bytes:
@@ -116,23 +130,3 @@ class Spool:
     def _find_room(self, size: int) -> None:
         if shutil.disk_usage(self._directory).free < size + self._limits.free_bytes:
             raise Unavailable(_DISK_FULL, status=507)
-
-
-async def _blocks(body: AsyncIterator[bytes], idle_seconds: float) -> AsyncGenerator[bytes, None]:
-    """Join a body's chunks to blocks worth a thread's while."""
-    block = bytearray()
-    chunks = aiter(body)
-    while True:
-        try:
-            async with asyncio.timeout(idle_seconds):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            break
-        except TimeoutError as exc:
-            raise BadInput(f"nothing came for {idle_seconds:g} s", status=408) from exc
-        block += chunk
-        if len(block) >= _WRITE_BYTES:
-            yield bytes(block)
-            block.clear()
-    if block:
-        yield bytes(block)

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 
 from caravan import http, kafka, pages, s3, sessions
 from caravan.contracts import EDGE_METRICS, dead_letter, events_topic, models_bucket
+from caravan.intake import Senders
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
@@ -52,7 +53,7 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
             board.shows(state)
         elif HUB in settings.routes:
             _wire_hub(settings, wiring)
-        http.install(app, wiring.checks)
+        http.install(app, wiring.checks, Senders(settings.doors))
         yield Service(app, wiring.loops, wiring.stop)
 
 

@@ -25,6 +25,7 @@ from caravan.contracts import (
     detections_topic,
     images_topic,
 )
+from caravan.intake import Senders
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
@@ -78,7 +79,10 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         make_buckets = partial(s3.ensure_buckets, settings.edge_s3, BUCKETS)
         spool = await Spool.opened(settings.spool, settings.max_spool_bytes)
         keeper = ImageKeeper(stores, make_buckets, spool, settings.keep_seconds)
-        bodies = MemoryBudget(settings.max_memory_bytes)
+        senders = Senders(settings.doors)
+        # A share for MQTT, which HTTP's senders cannot take.
+        of_mqtt = settings.max_memory_bytes // 4
+        bodies = MemoryBudget(settings.max_memory_bytes - of_mqtt, make_room=senders.make_room)
         decoding = MemoryBudget(settings.max_memory_bytes)
         limits = ImageLimits(settings.max_image_bytes, settings.max_pixels, decoding)
         models = _models(settings, channel, limits, production, token)
@@ -115,7 +119,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             exchanges,
             detect,
             mqtt.publish,
-            bodies,
+            MemoryBudget(of_mqtt),
             decoding,
             max_payload=json_limit(settings.max_image_bytes),
             concurrency=settings.mqtt_concurrency,
@@ -144,6 +148,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 "mqtt": mqtt.ping,
             },
             sessions=sessions,
+            senders=senders,
         )
         count = TrainingCounts(stores[DATA], shelf)
         page.install(app, page=settings.page, sessions=sessions, relay=relay, count=count)

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import structlog
 from fastapi import FastAPI, Request, Response
-from starlette.requests import ClientDisconnect
+from pydantic import BaseModel
 
 from caravan import http, telemetry
 from caravan.contracts import to_json
 from caravan.errors import BadInput
-from caravan.problems import problem
+from caravan.intake import Senders
 from caravan.sessions import Sessions
 from caravan.tokens import ANYONE
 from shopper import detection as detections
 from shopper import routes
 from shopper.detection import Answer
+from shopper.doors import forms
 from shopper.doors.cors import Cors
 from shopper.doors.encoding import ImageMessage, LabelledImage, ProductName, decode_image, json_limit
-from shopper.doors.once import Once
+from shopper.doors.once import Asked, Once
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Push, Sender
 from shopper.shelf import Shelf
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
-BODY_SECONDS = 30.0
+Body = Callable[[Request, int], AbstractAsyncContextManager[bytes]]
+
 MOST_CLASSES = 1000
 """That a reply lists the probabilities of."""
 SMALL_BODY = 2**16
 """Bytes of a body without an image; and up to here decoding is not worth a thread."""
+IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+"""JPEG, PNG and WebP."""
 
 
 class Detect(Protocol):
@@ -64,6 +70,7 @@ def make_app(
     max_image_bytes: int,
     checks: Mapping[str, http.Check],
     sessions: Sessions,
+    senders: Senders | None = None,
 ) -> FastAPI:
     """Return the web app.
 
@@ -76,12 +83,12 @@ def make_app(
         max_image_bytes: of an image, encoded.
         checks: what `/readyz` asks.
         sessions: open the doors that detect, teach and send.
+        senders: those who send a body now; None for the usual limits.
 
     """
     app = FastAPI(title="Caravan shopper", docs_url=None, redoc_url=None)
     app.add_middleware(Cors)
-    http.install(app, checks)
-    _answer_errors(app)
+    http.install(app, checks, senders)
     once = Once()
     body = partial(_body, bodies)
     admitted = partial(_admitted, sessions)
@@ -89,39 +96,38 @@ def make_app(
 
     @app.post("/detection", tags=["detection"])
     async def detection(request: Request) -> Response:
-        """Recognise and price an image: `{"image": "<base64>"[, "model": "<name>"]}`."""
+        """Recognise and price an image: `{"image": "<base64>"[, "model": "<name>"]}`, or a form."""
         with admitted(request) as sender:
             answer = _answer(request)
             async with body(request, max_json_bytes) as raw:
                 with telemetry.exchange(routes.DETECT_HTTP):
-                    image, model = await _decoded(_image, raw)
+                    image, model = await _decoded(partial(_image, request), raw)
+                    asked = await _asked(request, sessions, image, model)
                     asking = replace(sender, model=sender.model or model)
-                    return _json(await once(_key(request), partial(detect, image, asking, answer)))
+                    return _json(await once(asked, partial(detect, image, asking, answer)))
 
     @app.post("/binary", tags=["detection"])
     async def binary(request: Request) -> Response:
-        """Recognise and price an image: the body is the image."""
+        """Recognise and price an image: the body is the image, or a form with it."""
         with admitted(request) as sender:
             answer = _answer(request)
-            async with body(request, max_image_bytes) as image:
+            async with body(request, max_image_bytes) as raw:
                 with telemetry.exchange(routes.DETECT_BINARY):
-                    return _json(await once(_key(request), partial(detect, image, sender, answer)))
+                    image, model = await _decoded(partial(_bytes, request), raw)
+                    asked = await _asked(request, sessions, image, model)
+                    asking = replace(sender, model=sender.model or model)
+                    return _json(await once(asked, partial(detect, image, asking, answer)))
 
     @app.post("/ingestion", tags=["training"])
     async def ingestion(request: Request) -> Response:
-        """Take a training image in: `{"image": "<base64>", "product": "<label>"[, "new": true]}`."""
+        """Take a training image in: `{"image": "<base64>", "product": "<label>"[, "new": true]}`, a form."""
         with admitted(request) as sender:
             async with body(request, max_json_bytes) as raw:
                 with telemetry.exchange(routes.INGEST):
-                    image, product, new = await _decoded(_labelled, raw)
+                    image, product, new = await _decoded(partial(_labelled, request), raw)
+                    asked = await _asked(request, sessions, image, product, new)
                     taking = partial(ingest, image, product, sender, new=new)
-                    return _json(await once(_key(request), taking))
-
-    @app.get("/ingestion/options", tags=["training"])
-    async def options() -> Response:
-        """List the labels that an image can have."""
-        with telemetry.exchange(routes.INGEST_OPTIONS):
-            return _json(await routes.ingest_options(shelf))
+                    return _json(await once(asked, taking))
 
     @app.get("/zip", tags=["training"])
     @app.post("/zip", tags=["training"])
@@ -129,16 +135,29 @@ def make_app(
         """Send the training images to central; 202 if the link is down and they will follow."""
         with admitted(request), telemetry.exchange(routes.PUSH_TRAINING_DATA):
             account = await routes.push_training_data(push)
-        return _json(account, 202 if account["status"] == "queued" else 200)
+        return _json(to_json(account), 202 if account["status"] == "queued" else 200)
 
+    _install_catalogue(app, shelf, body)
+    return app
+
+
+def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
+    @app.head("/ingestion/options", include_in_schema=False)
+    @app.get("/ingestion/options", tags=["training"])
+    async def options() -> Response:
+        """List the labels that an image can have."""
+        with telemetry.exchange(routes.INGEST_OPTIONS):
+            return _json(to_json(await routes.ingest_options(shelf)))
+
+    @app.head("/price", include_in_schema=False)
     @app.get("/price", tags=["catalogue"])
     async def price(request: Request) -> Response:
         """Price the item that the header `item` names."""
         with telemetry.exchange(routes.PRICE):
-            item = request.headers.get("item", "").strip()
+            item = _text_of(request, "item").strip()
             if not item:
                 raise BadInput("the header item is missing: it names an item, as in item: tea-green")
-            return _json(await routes.price(item, shelf))
+            return _json(to_json(await routes.price(item, shelf)))
 
     @app.post("/item", tags=["catalogue"])
     async def item(request: Request) -> Response:
@@ -146,42 +165,67 @@ def make_app(
         async with body(request, SMALL_BODY) as raw:
             with telemetry.exchange(routes.ITEM):
                 wanted = http.decode_json(ProductName, raw)
-                return _json(await routes.item(wanted.product, shelf))
-
-    return app
+                return _json(to_json(await routes.item(wanted.product, shelf)))
 
 
 @asynccontextmanager
 async def _body(bodies: MemoryBudget, request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Hold a body, and the same again for what is decoded from it, while a request is served."""
-    declared = int(request.headers.get("content-length") or limit)
-    async with bodies.hold(2 * min(declared, limit)):
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                raw = await http.bounded_body(request, limit)
-        except TimeoutError as exc:
-            message = f"the body did not arrive within {BODY_SECONDS:.0f} s"
-            raise BadInput(message, status=408) from exc
-        yield raw
+    """Hold a body as it comes, and the same again for what is decoded from it, while a request is served."""
+    async with bodies.growing() as held:
+        yield await http.bounded_body(request, limit, lambda size: held.grow(2 * size))
+
+
+async def _asked(request: Request, sessions: Sessions, image: bytes, *more: str | bool) -> Asked:
+    key = _text_of(request, "idempotency-key")
+    if not key:
+        return Asked("", "", "", b"")
+    said = repr((request.url.query, _text_of(request, "camera"), *more)).encode()
+    digest = await _decoded(lambda content: hashlib.sha256(said + content).digest(), image)
+    return Asked(sessions.holder(request), request.url.path, key, digest)
 
 
 async def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
     return decode(raw) if len(raw) <= SMALL_BODY else await asyncio.to_thread(decode, raw)
 
 
-def _image(raw: bytes) -> tuple[bytes, str]:
-    message = http.decode_json(ImageMessage, raw)
+def _image(request: Request, raw: bytes) -> tuple[bytes, str]:
+    if forms.is_form(_content_type(request)):
+        return _bytes(request, raw)
+    message = _json_message(ImageMessage, raw)
     return decode_image(message.image), message.model
 
 
-def _labelled(raw: bytes) -> tuple[bytes, str, bool]:
-    message = http.decode_json(LabelledImage, raw)
-    return decode_image(message.image), message.product, message.new
+def _bytes(request: Request, raw: bytes) -> tuple[bytes, str]:
+    if not forms.is_form(_content_type(request)):
+        return raw, ""
+    form = forms.read(raw, _content_type(request))
+    return form.image, form.text("model")
 
 
-def _key(request: Request) -> str:
-    key = request.headers.get("idempotency-key", "")
-    return f"{request.url.path}?{request.url.query} {key}" if key else ""
+def _labelled(request: Request, raw: bytes) -> tuple[bytes, str, bool]:
+    if not forms.is_form(_content_type(request)):
+        message = _json_message(LabelledImage, raw)
+        return decode_image(message.image), message.product, message.new
+    form = forms.read(raw, _content_type(request))
+    if not form.text("product"):
+        raise BadInput("the form names no product: curl -F image=@photo.jpg -F product='Green Tea'", 422)
+    return form.image, form.text("product"), form.flag("new")
+
+
+def _json_message(model: type[M], raw: bytes) -> M:
+    if raw.startswith(IMAGE_STARTS):
+        message = "the body is an image: here it comes in JSON, or in a form, as by curl -F image=@photo.jpg"
+        raise BadInput(message, 415, reason="not-json")
+    return http.decode_json(model, raw)
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "")
+
+
+def _text_of(request: Request, header: str) -> str:
+    """Return a header as text; HTTP headers are bytes, which the framework reads as Latin-1."""
+    return request.headers.get(header, "").encode("latin-1").decode(errors="replace")
 
 
 @contextmanager
@@ -191,8 +235,7 @@ def _admitted(sessions: Sessions, request: Request) -> Iterator[Sender]:
     Its name stands for the camera where no header does.
     """
     holder = sessions.holder(request)
-    # HTTP headers are bytes; the framework reads them as Latin-1.
-    camera = request.headers.get("camera", "").encode("latin-1").decode(errors="replace")
+    camera = _text_of(request, "camera")
     known = "" if holder == ANYONE else holder
     with structlog.contextvars.bound_contextvars(**{"holder": known} if known else {}):
         yield Sender("http", camera or known, request.query_params.get("model", ""))
@@ -207,11 +250,5 @@ def _answer(request: Request) -> Answer:
     return partial(detections.with_probabilities, top=int(top))
 
 
-def _json(content: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(to_json(content), status, media_type="application/json")
-
-
-def _answer_errors(app: FastAPI) -> None:
-    @app.exception_handler(ClientDisconnect)
-    async def _gone(_: Request, __: ClientDisconnect) -> Response:
-        return http.answer(problem(400, "the body ended early"))
+def _json(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, media_type="application/json")

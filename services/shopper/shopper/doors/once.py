@@ -5,56 +5,97 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
+from caravan.contracts import to_json
 from caravan.errors import BadInput
 
 REMEMBERED = 2000
+REMEMBERED_BYTES = 8 * 2**20
 MAX_KEY = 256
 
-Answer = dict[str, Any]
+Act = Callable[[], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that may come again.
+
+    Attributes:
+        holder: who asks.
+        path: where.
+        key: the header `Idempotency-Key`; empty for a request that is done each time.
+        digest: of all that it says.
+
+    """
+
+    holder: str
+    path: str
+    key: str
+    digest: bytes
+
+
+@dataclass(slots=True)
+class _Done:
+    digest: bytes
+    task: asyncio.Task[bytes]
+    size: int = 0
 
 
 class Once:
     """Remembers the answers of the last requests that came with an idempotency key.
 
-    What failed is not remembered: it may be tried again. A restart forgets; then content decides, as the
-    feeder knows a training image that it has.
+    A key is its holder's, at one path, for one request: another request under it is refused. What failed is
+    not remembered: it may be tried again. A restart forgets; then content decides, as the feeder knows a
+    training image that it has.
 
     Args:
         remembered: how many answers.
+        remembered_bytes: how many bytes of them.
 
     """
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._remembered = remembered
-        self._answers: OrderedDict[str, asyncio.Task[Answer]] = OrderedDict()
+    def __init__(self, remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES) -> None:
+        self._most = remembered
+        self._most_bytes = remembered_bytes
+        self._bytes = 0
+        self._done: OrderedDict[tuple[str, str, str], _Done] = OrderedDict()
 
-    async def __call__(self, key: str, act: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Act, unless a request with this key did, or does; return the answer. Without a key, just act.
+    async def __call__(self, asked: Asked, act: Act) -> bytes:
+        """Act, unless the same request did, or does; return the answer as JSON. Without a key, just act.
 
         Raises:
-            BadInput: if the key is too long.
+            BadInput: 400 if the key is too long, 422 if it came with another request before.
 
         """
-        if not key:
-            return await act()
-        if len(key) > MAX_KEY:
+        if not asked.key:
+            return to_json(await act())
+        if len(asked.key) > MAX_KEY:
             raise BadInput(f"an idempotency key has at most {MAX_KEY} characters", reason="long-key")
-        task = self._answers.get(key)
-        if task is None:
+        place = (asked.holder, asked.path, asked.key)
+        done = self._done.get(place)
+        if done is None:
             # A task of its own: a sender that goes away takes the answer from nobody else.
-            task = asyncio.ensure_future(_run(act))
-            self._answers[key] = task
-            task.add_done_callback(lambda done: self._forget_failure(key, done))
-            while len(self._answers) > self._remembered:
-                self._answers.popitem(last=False)
-        return await asyncio.shield(task)
+            done = _Done(asked.digest, asyncio.ensure_future(_run(act)))
+            self._done[place] = done
+            done.task.add_done_callback(lambda _: self._keep(place, done))
+        elif done.digest != asked.digest:
+            message = "this idempotency key came with another request before: each has a key of its own"
+            raise BadInput(message, 422, reason="used-key")
+        return await asyncio.shield(done.task)
 
-    def _forget_failure(self, key: str, task: asyncio.Task[Answer]) -> None:
-        if (task.cancelled() or task.exception()) and self._answers.get(key) is task:
-            del self._answers[key]
+    def _keep(self, place: tuple[str, str, str], done: _Done) -> None:
+        if self._done.get(place) is not done:
+            return
+        if done.task.cancelled() or done.task.exception():
+            del self._done[place]
+            return
+        done.size = len(done.task.result())
+        self._bytes += done.size
+        while len(self._done) > self._most or self._bytes > self._most_bytes:
+            self._bytes -= self._done.popitem(last=False)[1].size
 
 
-async def _run(act: Callable[[], Awaitable[Answer]]) -> Answer:
-    return await act()
+async def _run(act: Act) -> bytes:
+    return to_json(await act())

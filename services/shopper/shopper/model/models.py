@@ -111,7 +111,7 @@ class Models:
         Raises:
             BadInput: 404 if the model server has no such model, 422 if the model cannot read the image.
             Unavailable: if the model has no version ready yet, the server is away or too slow.
-            Permanent: if the model cannot be asked about images, or answers in a form that is not known.
+            Refused: if the model cannot be asked about images, or answers in a form that is not known.
 
         """
         if model in {"", self._default_name}:

@@ -46,7 +46,7 @@ def read(outputs: Mapping[str, Any]) -> Opinion:
 
     Raises:
         KeyError, IndexError, ValueError: if they are of no form that is known.
-        Permanent: if a tensor is broken.
+        Refused: if a tensor is broken.
 
     """
     if {"labels", "scores"} <= set(outputs):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caravan.errors import Permanent
+from caravan.errors import Refused
 from shopper.model import outputs
 from shopper.model.inputs import Form, Size, StringInput, form_of
 from shopper.model.outputs import Opinion
@@ -47,14 +47,14 @@ class Plan:
         """Read a PredictResponse: what the model says, and which version said it.
 
         Raises:
-            Permanent: if it is not what the signature promises.
+            Refused: if it is not what the signature promises.
 
         """
         try:
             opinion = outputs.read(response.outputs)
         except (KeyError, IndexError, ValueError) as exc:
             message = f"the model {self.model} answered in a form that is not known: {exc!r}"
-            raise Permanent(message) from exc
+            raise Refused(message) from exc
         return opinion, int(response.model_spec.version.value) or self.version
 
 
@@ -68,7 +68,7 @@ def decide(model: str, version: int, signatures: Mapping[str, Any], size: Size |
         size: height and width of the images where the signature leaves them open.
 
     Raises:
-        Permanent: if neither takes one image.
+        Refused: if neither takes one image.
 
     """
     for name in (CLASSIFY, DEFAULT):
@@ -84,7 +84,7 @@ def decide(model: str, version: int, signatures: Mapping[str, Any], size: Size |
         f"version {version} of model {model} has no signature that takes an image: a string, or a tensor of"
         " [N, height, width, channels], with 1 or 3 channels; where height and width are open, set its size"
     )
-    raise Permanent(message)
+    raise Refused(message)
 
 
 def _is_ours(key: str, form: Form, signature: Any) -> bool:

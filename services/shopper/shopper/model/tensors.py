@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caravan.errors import Permanent
+from caravan.errors import Refused
 from caravan.names import class_name
 from shopper.model.inputs import DTYPES
 from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_STRING, TensorProto
@@ -49,11 +49,11 @@ def texts(tensor: Any) -> list[str]:
     """Return the values of a string tensor, row by row, fit to be names of classes.
 
     Raises:
-        Permanent: if its dtype is another.
+        Refused: if its dtype is another.
 
     """
     if tensor.dtype != DT_STRING:
-        raise Permanent("the model answered a tensor that is not of strings")
+        raise Refused("the model answered a tensor that is not of strings")
     return [class_name(value.decode(errors="replace")) for value in _filled(tensor.string_val, _size(tensor))]
 
 
@@ -61,7 +61,7 @@ def numbers(tensor: Any) -> list[float]:
     """Return the values of a tensor of floats, row by row.
 
     Raises:
-        Permanent: if its dtype is another, or its content does not fill its shape.
+        Refused: if its dtype is another, or its content does not fill its shape.
 
     """
     values: list[float] = array(tensor).reshape(-1).tolist()
@@ -72,16 +72,16 @@ def array(tensor: Any) -> NDArray[Any]:
     """Return a tensor of floats as an array of its shape.
 
     Raises:
-        Permanent: if its dtype is another, or its content does not fill its shape.
+        Refused: if its dtype is another, or its content does not fill its shape.
 
     """
     code = _FLOATS.get(tensor.dtype)
     if code is None:
-        raise Permanent("the model answered a tensor that is not of floats")
+        raise Refused("the model answered a tensor that is not of floats")
     shape = [int(dim.size) for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         if len(tensor.tensor_content) != math.prod(shape) * np.dtype(code).itemsize:
-            raise Permanent("the model answered a tensor whose content does not fill its shape")
+            raise Refused("the model answered a tensor whose content does not fill its shape")
         return np.frombuffer(tensor.tensor_content, code).reshape(shape)
     if tensor.dtype == DT_HALF:
         # Half floats travel as their bits, in integers.
@@ -98,5 +98,5 @@ def _size(tensor: Any) -> int:
 def _filled(values: Sequence[Any], size: int) -> list[Any]:
     # The format lets equal values at the end be sent once.
     if len(values) > size or (size and not values):
-        raise Permanent("the model answered a tensor whose content does not fill its shape")
+        raise Refused("the model answered a tensor whose content does not fill its shape")
     return [*values, *(values[-1] for _ in range(size - len(values)))]

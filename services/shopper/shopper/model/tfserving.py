@@ -16,7 +16,7 @@ import grpc
 import structlog
 
 from caravan import tracing
-from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
+from caravan.errors import BadInput, CaravanError, Refused, Unavailable
 from caravan.retry import retried
 from shopper import metrics
 from shopper.model.outputs import Opinion
@@ -49,6 +49,8 @@ CHANNEL = (
 Names = Callable[[str, int, int], Awaitable[tuple[str, ...]]]
 """Returns the names of a model's classes: of a model, a version, and how many there are."""
 
+_PATH = re.compile(r"(?<![\w:/])(?:/[\w.+-]+){2,}")
+"""Of a file on the model server's machine, which is nobody's business here."""
 _WRONG_SIGNATURE = re.compile(
     r"Serving signature key .* not found|input size does not match signature|Signature input alias"
 )
@@ -119,7 +121,7 @@ class TfServing:
             BadInput: 422 if the model cannot read the image.
             NotServed: if the server has no version of the model.
             Unavailable: if the server is away, or does not answer in time.
-            Permanent: if the model has no signature that we know, or answers in another form.
+            Refused: if the model has no signature that we know, or answers in another form.
 
         """
         try:
@@ -206,7 +208,7 @@ class TfServing:
         response = await self._call(self._predictions.GetModelMetadata, request, METADATA_SECONDS)
         signatures = SignatureDefMap()
         if not response.metadata["signature_def"].Unpack(signatures):
-            raise Permanent("the model server's metadata has no signatures")
+            raise Refused("the model server's metadata has no signatures")
         version = int(response.model_spec.version.value)
         plan = decide(self._model, version, signatures.signature_def, self._preparing.size)
         facts = {"version": plan.version, "signature": plan.signature, "input": str(plan.form)}
@@ -243,7 +245,8 @@ class TfServing:
         if code is grpc.StatusCode.INVALID_ARGUMENT and not _is_wrong_signature(exc):
             log.info("image refused by the model", model=self._model, error=(exc.details() or "")[:300])
             return BadInput("the model cannot read this image", status=422, reason="unreadable-image")
-        return Permanent(f"model {self._model}: {code.name}: {(exc.details() or '')[:300]}")
+        details = _PATH.sub("…", (exc.details() or "")[:300])
+        return Refused(f"the model server refused: model {self._model}: {code.name}: {details}")
 
 
 def _likeliest(opinion: Opinion, classes: tuple[str, ...]) -> str:

@@ -11,6 +11,8 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from caravan.intake import has_body
+
 LINGER_SECONDS = 30.0
 IDLE_SECONDS = 5.0
 
@@ -34,7 +36,7 @@ class LingeringClose:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not _has_body(scope):
+        if scope["type"] != "http" or not has_body(scope):
             await self._app(scope, receive, send)
             return
         more_comes = True
@@ -67,8 +69,3 @@ class LingeringClose:
                 return
 
         await self._app(scope, receive_and_see, send_and_linger)
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"

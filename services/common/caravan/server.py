@@ -1,0 +1,200 @@
+"""The HTTP server of every process: uvicorn, and bounds on what a connection costs that sends no request.
+
+uvicorn waits without end for the rest of a head, reads one of any size, and drops the body of a request that
+offers HTTP/2 (`Upgrade: h2c`, as Java's client does with each first one): its parser then takes what follows
+for another protocol. Here the offer is ignored, as RFC 9110 has it, and the request is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httptools
+import uvicorn
+from starlette.responses import Response
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from caravan.contracts import to_json
+from caravan.intake import DoorLimits, open_files
+from caravan.problems import RETRY_AFTER_SECONDS, problem
+
+MAX_HEAD = 2**16
+"""Bytes of a request's line and headers."""
+HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics", b"/v2/health/live", b"/v2/health/ready"})
+"""What is answered however many connections there are."""
+SPARE = 64
+"""Connections beyond the limit that are told so; any more are closed without an answer."""
+OFFERS = frozenset({b"upgrade", b"http2-settings"})
+"""Headers, and options of the header `connection`, by which a client offers another protocol."""
+
+busy: ASGIApp = Response(
+    to_json(problem(503, "too many connections at once: try again")),
+    503,
+    {"Connection": "close", "Retry-After": str(RETRY_AFTER_SECONDS)},
+    "application/problem+json",
+)
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handling: it would raise SIGTERM again before our loops have cleaned up."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+class _Config(uvicorn.Config):
+    def __init__(self, app: ASGIApp, limits: DoorLimits, **options: Any) -> None:
+        super().__init__(app, http=_Connection, **options)
+        self.limits = limits
+
+
+def make_server(
+    app: ASGIApp, limits: DoorLimits, *, host: str = "127.0.0.1", port: int = 0, drain_seconds: int = 10
+) -> Server:
+    """Return a server; `limits` that the process has too few open files for are lowered."""
+    return Server(
+        _Config(
+            app,
+            limits.within(open_files()),
+            host=host,
+            port=port,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=drain_seconds,
+        )
+    )
+
+
+class _Parser(httptools.HttpRequestParser):
+    """httptools' parser, which reads on where a client offers another protocol."""
+
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__(connection)
+        self._connection = connection
+
+    def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
+        rest = data
+        while True:
+            try:
+                super().feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                super().feed_data(self._connection.head_without_offer())
+                rest = memoryview(rest)[offer.args[0] :]
+            else:
+                return
+
+
+class _Connection(HttpToolsProtocol):
+    config: _Config
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.made = self.loop.time()
+        self._head_due: asyncio.TimerHandle | None = None
+        self._head_size = 0
+        self._reading_due: asyncio.TimerHandle | None = None
+        self._offered = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request of it is being served."""
+        return self.cycle is None or self.cycle.response_complete
+
+    # --- what a client may cost ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        self._await_head()
+        beyond = len(self.connections) - self.config.limits.connections
+        if beyond > 0:
+            idle = [one for one in self.connections if isinstance(one, _Connection) and one.is_idle]
+            oldest = min(idle, key=lambda one: one.made)
+            if oldest is not self:
+                oldest.transport.close()
+            elif beyond > SPARE:
+                transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_due is None and self.is_idle:
+            self._await_head()
+        self._head_size += len(data)
+        super().data_received(data)
+        if self._head_due is not None and self._head_size > MAX_HEAD:
+            self._end(b"431 Request Header Fields Too Large")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._reading_due is None:
+            self._reading_due = self.loop.call_later(self.config.limits.idle_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading_due is not None:
+            self._reading_due.cancel()
+            self._reading_due = None
+
+    def _await_head(self) -> None:
+        self._head_size = 0
+        self._head_due = self.loop.call_later(
+            self.config.limits.head_seconds, self._end, b"408 Request Timeout"
+        )
+
+    def _head_came(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def _end(self, status: bytes) -> None:
+        self._head_came()
+        if not self.transport.is_closing():
+            if self._head_size:
+                self.transport.write(
+                    b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % status
+                )
+            self.transport.close()
+
+    # --- the head -----------------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        self._head_came()
+        # With CONNECT there is no offer that could be ignored.
+        self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._offered:
+            return
+        crowded = len(self.connections) > self.config.limits.connections
+        self.app = busy if crowded and self.url.partition(b"?")[0] not in HEALTH else self.config.loaded_app
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._offered:
+            super().on_message_complete()
+
+    def head_without_offer(self) -> bytes:
+        """Return the head that was just read as a client would have sent it that offers nothing."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                kept = b", ".join(option for option in options if option.lower() not in OFFERS)
+                lines += [b"connection: " + kept] if kept else []
+            elif name not in OFFERS:
+                lines.append(b"%s: %s" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])

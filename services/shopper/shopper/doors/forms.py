@@ -1,0 +1,121 @@
+"""Images in forms, as `curl -F image=@photo.jpg` and web pages send them (RFC 7578)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from caravan.errors import BadInput
+
+MAX_PARTS = 16
+IMAGE = "image"
+_TRUE = frozenset({"true", "1", "on", "yes"})
+
+
+def is_form(content_type: str) -> bool:
+    """Tell whether a body is a form with files in it."""
+    return content_type.lower().startswith("multipart/")
+
+
+@dataclass
+class _Part:
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    name: bytes = b""
+    value: bytearray = field(default_factory=bytearray)
+
+    def disposition(self) -> dict[bytes, bytes]:
+        return parse_options_header(self.headers.get(b"content-disposition", b""))[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form with one image in it.
+
+    Attributes:
+        image: the bytes of its one file.
+        fields: its texts by name.
+
+    """
+
+    image: bytes
+    fields: dict[str, str]
+
+    def text(self, name: str) -> str:
+        """Return a field, or nothing."""
+        return self.fields.get(name, "").strip()
+
+    def flag(self, name: str) -> bool:
+        """Tell whether a field says yes."""
+        return self.text(name).lower() in _TRUE
+
+
+def read(raw: bytes, content_type: str) -> Form:
+    """Read a form.
+
+    Raises:
+        BadInput: 400 if it is none, 422 if it has not one file.
+
+    """
+    parts = _parts(raw, content_type)
+    images: list[bytes] = []
+    fields: dict[str, str] = {}
+    for part in parts:
+        options = part.disposition()
+        if b"filename" in options:
+            images.append(bytes(part.value))
+        else:
+            name = options.get(b"name", b"").decode(errors="replace")
+            fields[name] = part.value.decode(errors="replace")
+    if len(images) != 1:
+        message = f"the form has {len(images)} files: one is taken, as by curl -F {IMAGE}=@photo.jpg"
+        raise BadInput(message, 422, reason="no-image")
+    return Form(images[0], fields)
+
+
+def _parts(raw: bytes, content_type: str) -> list[_Part]:
+    parts: list[_Part] = []
+    ended = False
+
+    def begin() -> None:
+        if len(parts) == MAX_PARTS:
+            raise BadInput(f"the form has more than {MAX_PARTS} parts", 413, reason="too-large")
+        parts.append(_Part())
+
+    def name(data: bytes, start: int, end: int) -> None:
+        parts[-1].name += data[start:end].lower()
+
+    def value(data: bytes, start: int, end: int) -> None:
+        part = parts[-1]
+        part.headers[part.name] = part.headers.get(part.name, b"") + data[start:end]
+
+    def header_end() -> None:
+        parts[-1].name = b""
+
+    def content(data: bytes, start: int, end: int) -> None:
+        parts[-1].value += data[start:end]
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": begin,
+                "on_header_field": name,
+                "on_header_value": value,
+                "on_header_end": header_end,
+                "on_part_data": content,
+                "on_end": end,
+            },
+        )
+        parser.write(raw)
+    except FormParserError as exc:
+        raise BadInput("the body is not the form that its Content-Type says", reason="not-a-form") from exc
+    if not ended:
+        raise BadInput("the form ends before its last boundary", reason="not-a-form")
+    return parts

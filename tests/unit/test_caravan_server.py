@@ -1,0 +1,191 @@
+"""common: the HTTP server, asked over sockets: offers to upgrade, heads that do not come, connections."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from caravan.intake import DoorLimits
+from caravan.server import make_server
+
+LIMITS = DoorLimits(head_seconds=5)
+OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    said = f"{request.method} {request.url.path}?{request.url.query} {request.headers.get('upgrade', '-')} "
+    await Response(said.encode() + await request.body())(scope, receive, send)
+
+
+class Door:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def served(limits: DoorLimits = LIMITS, app: Any = echo) -> AsyncIterator[Door]:
+    server = make_server(app, limits, drain_seconds=1)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield Door(server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        return int(lines[0].split()[1]), await reader.readexactly(int(headers["content-length"]))
+
+
+# --- offers to upgrade --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(
+    ("length", "body"),
+    [
+        ("Content-Length: 5", b"h\0l\r\n"),
+        ("Transfer-Encoding: chunked", b"2\r\nh\0\r\n3\r\nl\r\n\r\n0\r\n\r\n"),
+    ],
+)
+async def test_an_offer_of_http_2_is_ignored_and_the_body_read(
+    length: str, body: bytes, *, apart: bool
+) -> None:
+    head = f"POST /x?y=1 HTTP/1.1\r\nHost: a\r\n{OFFER}{length}\r\n\r\n".encode()
+    async with served() as door, door.connected() as (reader, writer):
+        for _ in range(2):  # the connection goes on
+            writer.write(head if apart else head + body)
+            if apart:
+                await writer.drain()
+                await asyncio.sleep(0.05)
+                writer.write(body)
+            assert await answer(reader) == (200, b"POST /x?y=1 - h\0l\r\n")
+
+
+async def test_many_requests_at_once_that_each_offer_are_each_answered() -> None:
+    request = f"POST / HTTP/1.1\r\nHost: a\r\n{OFFER}Content-Length: 2\r\n\r\nok".encode()
+    async with served() as door, door.connected() as (reader, writer):
+        writer.write(request * 500)
+        assert [await answer(reader) for _ in range(500)] == [(200, b"POST /? - ok")] * 500
+
+
+async def test_a_get_that_offers_and_an_offer_of_a_web_socket_are_answered() -> None:
+    socket = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAA\r\n"
+    async with served() as door, door.connected() as (reader, writer):
+        for offer in (OFFER, socket):
+            writer.write(f"GET /a HTTP/1.1\r\nHost: a\r\n{offer}\r\n".encode())
+            assert await answer(reader) == (200, b"GET /a? - ")
+
+
+async def test_a_body_that_is_waited_for_is_asked_for() -> None:
+    async with served() as door, door.connected() as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ok")
+        assert await answer(reader) == (200, b"POST /? - ok")
+
+
+# --- what does not come -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nX-"])
+async def test_a_head_that_does_not_come_closes_the_connection(sent: bytes) -> None:
+    async with served(replace(LIMITS, head_seconds=0.1)) as door, door.connected() as (reader, writer):
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            said = await reader.read()
+    assert said.startswith(b"HTTP/1.1 408" if sent else b"")
+
+
+async def test_a_head_that_comes_in_drops_has_no_more_time() -> None:
+    async with served(replace(LIMITS, head_seconds=0.3)) as door, door.connected() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nX: ")
+        reading = asyncio.create_task(reader.read())
+        async with asyncio.timeout(10):
+            while not reading.done():
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+        assert (await reading).startswith(b"HTTP/1.1 408")
+
+
+async def test_a_head_has_a_size() -> None:
+    async with served() as door, door.connected() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 431")
+
+
+async def test_who_does_not_read_the_answer_is_let_go() -> None:
+    ended = asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1000):  # far more than the system's buffers hold
+            await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        ended.set()
+
+    async with served(replace(LIMITS, idle_seconds=0.2), endless) as door, door.connected() as (_, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+
+# --- many connections ---------------------------------------------------------------------------------
+
+
+async def test_idle_connections_give_way_to_new_ones() -> None:
+    async with served(replace(LIMITS, connections=3)) as door:
+        idle = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(6)]
+        async with door.connected() as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await answer(reader))[0] == 200
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_beyond_the_limit_requests_are_told_to_come_again_and_health_is_answered() -> None:
+    release = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await release.wait()
+        await Response(b"ok")(scope, receive, send)
+
+    async with served(replace(LIMITS, connections=2), slow) as door:
+        busy = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(2)]
+        for _, writer in busy:
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with door.connected() as (reader, writer):
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await answer(reader) == (200, b"ok")
+            writer.write(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 5" in head.lower()
+        release.set()
+        for reader, writer in busy:
+            assert await answer(reader) == (200, b"ok")
+            writer.close()

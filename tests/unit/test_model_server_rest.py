@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -404,3 +405,18 @@ def test_metrics_and_cors_are_off_unless_switched_on(saved_models: Path, serve_m
     assert httpx.get(f"{server.url}/monitoring/prometheus/metrics").status_code == 404
     assert "access-control-allow-origin" not in httpx.get(f"{server.url}/v1/models/half").headers
     assert httpx.options(f"{server.url}/v1/models/half").status_code == 400
+
+
+def test_an_offer_of_http_2_is_ignored_and_the_body_read(web: httpx.Client) -> None:
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAAB"}
+    answer = web.post("/v1/models/half:predict", json={"instances": [1.0]}, headers=offer)
+    assert answer.json() == {"predictions": [{"y": 2.5, "z": 3.0}]}
+
+
+def test_a_deflated_body_is_unpacked_and_another_encoding_refused(web: httpx.Client) -> None:
+    body = b'{"instances": [1.0]}'
+    for encoding, packed, status in (("deflate", zlib.compress(body), 200), ("br", body, 415)):
+        headers = {"content-encoding": encoding}
+        answer = web.post("/v1/models/half:predict", content=packed, headers=headers)
+        assert answer.status_code == status
+    assert "gzip, deflate" in answer.json()["error"]

@@ -64,6 +64,7 @@ def outputs(web: httpx.Client, model: str, *inputs: Any, **more: Any) -> dict[st
 
 def test_health_is_told_in_the_words_of_the_protocol(web: httpx.Client) -> None:
     live, ready = web.get("/v2/health/live"), web.get("/v2/health/ready")
+    assert web.head("/v2/health/live").status_code == 200
     assert (live.status_code, live.json()) == (200, {"live": True})
     # A model without any version, and one that cannot be loaded, keep nobody waiting.
     assert (ready.status_code, ready.json()) == (200, {"ready": True})

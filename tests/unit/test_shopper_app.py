@@ -135,6 +135,11 @@ async def test_files_travel_packed_and_only_when_they_changed(pages: Pages) -> N
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize("path", ["/", "/login", "/app.js"])
+async def test_head_of_a_page_is_answered(pages: Pages, path: str) -> None:
+    assert (await pages.client.head(path)).status_code == 200
+
+
 async def test_pages_are_open_and_what_they_read_is_not() -> None:
     pages = Pages(tokens=TOKENS)
     for path in ("/", "/login", "/app.js"):

@@ -9,8 +9,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from caravan.contracts import model_rejected_event, to_json, training_event
 from caravan.errors import Permanent
 from caravan.manifest import File, Lineage, Manifest, read_private_key, read_public_key
+from caravan.names import LONGEST_REASON
 
 MANIFEST = Manifest(
     "tea_model_b64",
@@ -71,7 +73,9 @@ def test_an_unsigned_manifest_is_refused_where_signatures_are_asked_for() -> Non
         MANIFEST.verify(Ed25519PrivateKey.generate().public_key())
 
 
-@pytest.mark.parametrize("path", ["../etc/passwd", "/etc/passwd", "a/../../b", "", "a\\b"])
+@pytest.mark.parametrize(
+    "path", ["../etc/passwd", "/etc/passwd", "a/../../b", "", "a\\b", "a//b", "./a", "a\tb", "\0"]
+)
 def test_a_path_out_of_the_version_is_refused(path: str) -> None:
     body = json.loads(MANIFEST.to_json())
     body["files"][0]["path"] = path
@@ -83,6 +87,64 @@ def test_a_path_out_of_the_version_is_refused(path: str) -> None:
 def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
     with pytest.raises(Permanent):
         Manifest.from_json(raw)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("lineage.classes", "tea"),
+        ("lineage.classes", [1, 2]),
+        ("lineage.classes", ["te\ta"]),
+        ("lineage.classes", ["a" * 201]),
+        ("lineage.classes", ["a"] * 10_001),
+        ("lineage.classes", {"a": 1}),
+        ("lineage.metrics", [1]),
+        ("lineage.metrics", {"notes": "x" * 2**20}),
+        ("lineage.parent", "one"),
+        ("lineage.parent", -1),
+        ("lineage.parent", 2**63),
+        ("lineage.rejected", {"why": "x"}),
+        ("lineage.rejected", "x" * 2001),
+        ("lineage.created", 7),
+        ("lineage.data_digest", ["d"]),
+        ("lineage.upload", "u" * 201),
+        ("lineage.more", "x"),
+        ("lineage", [1]),
+        ("lineage", None),
+        ("model", ["m"]),
+        ("model", "m" * 201),
+        ("version", 0),
+        ("version", 1.5),
+        ("signature", 5),
+        ("schema", "x" * 4_000_000),
+        ("files", [{"path": "a", "size": -1, "sha256": "a" * 64}]),
+        ("files", [{"path": "a", "size": 1, "sha256": "z" * 64}]),
+        ("files", [{"path": "a" * 2000, "size": 1, "sha256": "a" * 64}]),
+        ("files", [{"path": 5, "size": 1, "sha256": "a" * 64}]),
+    ],
+)
+def test_a_fact_of_another_type_or_length_is_refused_in_few_words(place: str, value: Any) -> None:
+    body = json.loads(MANIFEST.to_json())
+    *parents, last = place.split(".")
+    node = body
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    with pytest.raises(Permanent) as refused:
+        Manifest.from_json(json.dumps(body).encode())
+    assert len(str(refused.value)) <= LONGEST_REASON
+
+
+def test_text_that_cannot_be_written_again_is_refused() -> None:
+    raw = MANIFEST.to_json().replace(b'"tea-green"', rb'"\ud800"')
+    with pytest.raises(Permanent, match="cannot be read"):
+        Manifest.from_json(raw)
+
+
+def test_what_an_event_tells_of_a_reason_is_short() -> None:
+    reason = "x" * 4_000_000
+    assert len(to_json(model_rejected_event("m", 1, reason))) < 1000
+    assert len(to_json(training_event("train", 0.5, outcome=reason))) < 1000
 
 
 def test_keys_are_read_from_pem_files(tmp_path: Path) -> None:

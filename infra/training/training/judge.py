@@ -19,6 +19,7 @@ from caravan.contracts import model_rejected_event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
 from caravan.model_zips import Limits, read_model_zip
+from caravan.names import cut
 from caravan.uploads import Listed, Upload, Verdict, read_upload, uploads_of, write_verdict, zip_key
 from training.comparison import Comparison, comparison
 from training.evaluate import Answer, evaluate, gate
@@ -70,7 +71,7 @@ async def _judge(run: Run, upload: Upload) -> Verdict:
         try:
             verdict = await _published(run, upload)
         except Permanent as exc:
-            verdict = Verdict("rejected", upload.id, None, upload.classes, str(exc), _now())
+            verdict = Verdict("rejected", upload.id, None, upload.classes, cut(str(exc)), _now())
             run.announce(model_rejected_event(upload.model, None, str(exc), upload=upload.id))
         await write_verdict(run.stores.models, upload, verdict)
         tracing.note(state=verdict.state)

@@ -14,6 +14,7 @@ from caravan import tracing
 from caravan.contracts import Event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
+from caravan.names import cut
 from training import parent as parents
 from training import versions
 from training.acquire import ImageCache, acquire
@@ -238,12 +239,13 @@ async def publish_step(run: Run, acquired: Acquired) -> Published:
     """FROM model, report and verdict → TO `E-models`, and to `E-ready` if it passed; then an event."""
     evaluated = run.workspace.read_evaluated(acquired.dataset.digest)
     run.progress("publish", 0)
+    rejected = evaluated.verdict.rejected
     lineage = Lineage(
         data_digest=acquired.dataset.digest,
         parent=evaluated.parent,
         classes=evaluated.classes,
         metrics=evaluated.metrics,
-        rejected=evaluated.verdict.rejected,
+        rejected=None if rejected is None else cut(rejected),
     )
     key = read_key(run.settings.signing_key)
     model, files = run.settings.model_name, run.workspace.files()

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from caravan import strict_json
+from caravan.names import class_name, cut
 from training.trial import Found, Job
 
 COMMAND = (sys.executable, "-m", "training.trial")
@@ -57,7 +58,10 @@ async def _answer(process: Process, job: Job) -> Found:
     code = await process.wait()
     try:
         body = strict_json.loads_object(raw)
-        answers = tuple((str(label), float(probability)) for label, probability in body["answers"])
-        return Found(body["fault"], tuple(body["classes"]), answers)
+        # It is a stranger's model that made these up.
+        fault = None if body["fault"] is None else cut(str(body["fault"]))
+        classes = tuple(class_name(str(name)) for name in body["classes"])
+        answers = tuple((class_name(str(label)), float(share)) for label, share in body["answers"])
+        return Found(fault, classes, answers)
     except (ValueError, KeyError, TypeError):
         return Found(f"the process that loaded it ended with {code}")

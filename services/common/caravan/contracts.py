@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Self
 
 from caravan.errors import BadInput
-from caravan.names import folder_of, is_file_name, is_folder, is_image_name, normal
+from caravan.names import cut, folder_of, is_file_name, is_folder, is_image_name, normal
 
 DEFAULT_MODEL = "tea_model_b64"
 OTHER = "other"
@@ -235,6 +235,9 @@ def _edge_fault(edge: str, owners: dict[str, str]) -> str:
 
 Event = dict[str, Any]
 
+TOLD = 500
+"""Characters of a reason in an event."""
+
 
 def to_json(value: object) -> bytes:
     """Encode what goes out, compact as the systems before wrote it: some clients match its text."""
@@ -258,7 +261,8 @@ def model_upload_event(model: str, upload: str, size: int) -> Event:
 
 def training_event(stage: str, progress: float, **facts: Any) -> Event:
     """Training is at `stage`, `progress` in 0..1 of the whole run."""
-    return {"name": "training", "stage": stage, "progress": round(progress, 3), **facts}
+    told = {name: cut(fact, TOLD) if isinstance(fact, str) else fact for name, fact in facts.items()}
+    return {"name": "training", "stage": stage, "progress": round(progress, 3), **told}
 
 
 def model_ready_event(model: str, version: int, **facts: Any) -> Event:
@@ -268,7 +272,13 @@ def model_ready_event(model: str, version: int, **facts: Any) -> Event:
 
 def model_rejected_event(model: str, version: int | None, reason: str, **facts: Any) -> Event:
     """Tell that a version, or the data for one, was refused, and why."""
-    return {"name": "model-rejected", "model": model, "version": version, "reason": reason, **facts}
+    return {
+        "name": "model-rejected",
+        "model": model,
+        "version": version,
+        "reason": cut(reason, TOLD),
+        **facts,
+    }
 
 
 def pushmodel_event(model: str, version: int) -> Event:

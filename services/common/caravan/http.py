@@ -24,7 +24,7 @@ from caravan.errors import BadInput, CaravanError, Unavailable
 from caravan.intake import DoorLimits, Intake, Senders
 from caravan.lingering import LingeringClose
 from caravan.problems import RETRY_AFTER_SECONDS, Problem, problem, problem_of, unexpected
-from caravan.strict_json import NotJson
+from caravan.strict_json import NotJson, faults_of
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=BaseModel)
@@ -95,9 +95,7 @@ def decode_json(model: type[M], raw: bytes) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as exc:
-        faults = exc.errors(include_url=False, include_input=False, include_context=False)
-        where = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
-        raise BadInput(where, status=422) from exc
+        raise BadInput(faults_of(exc), status=422) from exc
 
 
 class Traced:

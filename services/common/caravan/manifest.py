@@ -8,37 +8,60 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from caravan import strict_json
-from caravan.contracts import is_edge_id
+from caravan.contracts import is_edge_id, to_json
 from caravan.errors import Permanent
+from caravan.names import CLASS_RULE, LONGEST_REASON, cut, is_addressable, is_class
+from caravan.strict_json import NotJson, faults_of
 
 SCHEMA = 1
+MOST_CLASSES = 10_000
+MOST_METRICS_BYTES = 2**20
 Verdict = Literal["passed", "rejected"]
-_HEX_SHA256 = 64
+
+
+def _class(name: str) -> str:
+    if not is_class(name):
+        raise ValueError(CLASS_RULE)
+    return name
+
+
+def _metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    if (size := len(to_json(metrics))) > MOST_METRICS_BYTES:
+        raise ValueError(f"they have {size} bytes; {MOST_METRICS_BYTES} are taken")
+    return metrics
+
+
+# What is checked where a manifest is read; the rest of the code makes them right.
+_Fact = Annotated[str, Field(max_length=200)]
+_Path = Annotated[str, Field(max_length=1024)]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+_Version = Annotated[int, Field(ge=1, lt=2**63)]
+_Classes = Annotated[tuple[Annotated[str, AfterValidator(_class)], ...], Field(max_length=MOST_CLASSES)]
+_Metrics = Annotated[dict[str, Any], AfterValidator(_metrics)]
+_Reason = Annotated[str, Field(max_length=LONGEST_REASON)]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class File:
     """One file: path relative to the version, size in bytes, SHA-256 in hex."""
 
-    path: str
-    size: int
-    sha256: str
+    path: _Path
+    size: Annotated[int, Field(ge=0)]
+    sha256: _Sha256
 
     def __post_init__(self) -> None:
-        parts = PurePosixPath(self.path).parts
-        if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path:
-            raise Permanent(f"the manifest names an unsafe path: {self.path!r}")
-        if self.size < 0 or len(self.sha256) != _HEX_SHA256:
-            raise Permanent(f"the manifest's entry for {self.path!r} has no valid size or SHA-256")
+        if not is_addressable(self.path) or "\\" in self.path:
+            raise Permanent(f"the manifest names an unsafe path: {cut(self.path)!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +80,17 @@ class Lineage:
 
     """
 
-    data_digest: str | None = None
-    upload: str | None = None
-    parent: int | None = None
-    rollback_of: int | None = None
-    classes: tuple[str, ...] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
-    created: str = ""
-    rejected: str | None = None
+    # Nothing that is signed may be lost on the way.
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    data_digest: _Fact | None = None
+    upload: _Fact | None = None
+    parent: _Version | None = None
+    rollback_of: _Version | None = None
+    classes: _Classes = ()
+    metrics: _Metrics = field(default_factory=dict)
+    created: _Fact = ""
+    rejected: _Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +104,17 @@ class Manifest:
 
     """
 
-    model: str
-    version: int
+    model: _Fact
+    version: _Version
     files: tuple[File, ...]
     lineage: Lineage = field(default_factory=Lineage)
-    edge: str | None = None
+    edge: _Fact | None = None
     verdict: Verdict | None = None
-    signature: str | None = None
+    signature: _Fact | None = None
 
     def __post_init__(self) -> None:
-        if self.edge is not None and not (isinstance(self.edge, str) and is_edge_id(self.edge)):
+        if self.edge is not None and not is_edge_id(self.edge):
             raise Permanent("the manifest's edge is not the id of one")
-        if self.verdict not in (None, *get_args(Verdict)):
-            raise Permanent("the manifest's verdict is neither passed nor rejected")
         if self.verdict == "passed" and self.lineage.rejected is not None:
             raise Permanent("the manifest says that the version passed, and why it was rejected")
 
@@ -105,7 +129,7 @@ class Manifest:
         return json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
     @classmethod
-    def from_json(cls, raw: bytes) -> Self:
+    def from_json(cls, raw: bytes) -> Manifest:
         """Parse and check.
 
         Raises:
@@ -114,22 +138,15 @@ class Manifest:
         """
         try:
             body = strict_json.loads_object(raw)
-            if body["schema"] != SCHEMA:
-                raise Permanent(f"the manifest has schema {body['schema']!r}; this Caravan reads {SCHEMA}")
-            lineage, signature = body["lineage"], body.get("signature")
-            if not isinstance(signature, str | None):
-                raise Permanent("the manifest's signature is not text")
-            return cls(
-                model=str(body["model"]),
-                version=int(body["version"]),
-                files=tuple(File(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in body["files"]),
-                lineage=Lineage(**{**lineage, "classes": tuple(lineage.get("classes", ()))}),
-                edge=body.get("edge"),
-                verdict=body.get("verdict"),
-                signature=signature,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
-            raise Permanent(f"the manifest cannot be read: {exc!r}") from exc
+        except NotJson as exc:
+            raise Permanent(f"the manifest cannot be read: {exc}") from exc
+        if body.get("schema") != SCHEMA:
+            schema = cut(repr(body.get("schema")), 20)
+            raise Permanent(f"the manifest has schema {schema}; this Caravan reads {SCHEMA}")
+        try:
+            return _MANIFEST.validate_python(body)
+        except ValidationError as exc:
+            raise Permanent(cut(f"the manifest cannot be read: {faults_of(exc)}")) from exc
 
     def sign(self, key: Ed25519PrivateKey) -> Self:
         """Return the manifest with its Ed25519 signature."""
@@ -146,7 +163,7 @@ class Manifest:
             raise Permanent("the manifest is not signed, and signatures are required here")
         try:
             key.verify(base64.b64decode(self.signature, validate=True), self._canonical())
-        except (InvalidSignature, ValueError, RecursionError) as exc:  # content made to upset the encoders
+        except (InvalidSignature, ValueError) as exc:
             raise Permanent("the manifest's signature does not fit its content") from exc
 
     def _body(self) -> dict[str, Any]:
@@ -157,14 +174,17 @@ class Manifest:
             "version": self.version,
             "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in sorted(self.files)],
             "lineage": {
-                name: getattr(self.lineage, name)
-                for name in Lineage.__dataclass_fields__
-                if getattr(self.lineage, name) not in (None, (), {}, "")
+                each.name: fact
+                for each in fields(Lineage)
+                if (fact := getattr(self.lineage, each.name)) not in (None, (), {}, "")
             },
         }
 
     def _canonical(self) -> bytes:
         return json.dumps(self._body(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:

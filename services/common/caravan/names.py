@@ -6,6 +6,7 @@ model answers and what the catalogue calls an item; the folder of its images has
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -24,8 +25,13 @@ FOLDER_RULE = (
     "without slashes, blanks around them, or a dot before them"
 )
 
+LONGEST_REASON = 2000
+"""Characters of why something was refused, where it is kept; where it is told, it may be less."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Of the names of images that can be learnt from, in any letter case."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def normal(text: str) -> str:
@@ -53,6 +59,11 @@ def is_file_name(text: str) -> bool:
     )
 
 
+def is_addressable(key: str) -> bool:
+    """Tell whether obstore has a path for a key: no segment empty, `.` or `..`, no control characters."""
+    return _CONTROL.search(key) is None and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
 def folder_of(item: str) -> str:
     """Return the folder for images of a class: its name, with `_` in place of what a folder cannot have."""
     if is_folder(item):
@@ -72,6 +83,11 @@ def is_image_name(file: str) -> bool:
 def class_name(text: str) -> str:
     """Return what a model calls a class, as it is shown and kept: a model made elsewhere may say anything."""
     return _printable(text, CLASS_CHARACTERS)
+
+
+def cut(text: str, most: int = LONGEST_REASON) -> str:
+    """Return text of at most `most` characters; where some are left out, it ends with `…`."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def camera_name(text: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from botocore.credentials import Credentials
 from prometheus_client import Counter
 
 from caravan.errors import Permanent, Transient
+from caravan.names import is_addressable
 from caravan.retry import pause
 from caravan.settings import S3Address
 
@@ -42,7 +42,6 @@ ODD_KEYS = Counter(
     "caravan_odd_keys_total", "Keys passed over in listings of a bucket: they cannot be ours", ["bucket"]
 )
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path | None, httpx.AsyncClient]] = (
     WeakKeyDictionary()
@@ -85,11 +84,6 @@ async def pages(
         if not token:
             return
         query["continuation-token"] = token
-
-
-def is_addressable(key: str) -> bool:
-    """Tell whether a key has a path in obstore: non-empty segments, none of them `.` or `..`, no controls."""
-    return _CONTROL.search(key) is None and all(part not in ("", ".", "..") for part in key.split("/"))
 
 
 async def _get(address: S3Address, bucket: str, query: dict[str, str]) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import ValidationError, from_json
 
 _MARK = b"\xef\xbb\xbf"
 
@@ -50,6 +50,12 @@ def loads_object(raw: str | bytes | bytearray) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise NotJson("it is not a JSON object")
     return value
+
+
+def faults_of(exc: ValidationError) -> str:
+    """Return what has not the shape asked for, `member.member: what is wrong`; no value is shown."""
+    faults = exc.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
 
 
 def _is_finite(value: Any) -> bool:

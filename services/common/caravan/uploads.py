@@ -16,13 +16,16 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from obstore.store import ObjectStore
+from pydantic import TypeAdapter, ValidationError
 
 from caravan import s3, strict_json
 from caravan.contracts import UPLOADS
 from caravan.errors import Permanent
+from caravan.names import cut
+from caravan.strict_json import faults_of
 
 SCHEMA = 1
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +84,7 @@ class Upload:
         return _to_json(asdict(self))
 
     @classmethod
-    def from_json(cls, raw: bytes) -> Self:
+    def from_json(cls, raw: bytes) -> Upload:
         """Read what `to_json` made.
 
         Raises:
@@ -89,10 +92,11 @@ class Upload:
 
         """
         try:
-            body = _from_json(raw)
-            return cls(**{**body, "classes": tuple(body["classes"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise Permanent(f"not an upload: {exc!r}") from exc
+            return _UPLOAD.validate_python(_from_json(raw))
+        except ValidationError as exc:
+            raise Permanent(cut(f"not an upload: {faults_of(exc)}")) from exc
+        except (ValueError, KeyError) as exc:
+            raise Permanent(f"not an upload: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Verdict:
         return _to_json(asdict(self))
 
     @classmethod
-    def from_json(cls, raw: bytes) -> Self:
+    def from_json(cls, raw: bytes) -> Verdict:
         """Read what `to_json` made.
 
         Raises:
@@ -129,10 +133,15 @@ class Verdict:
 
         """
         try:
-            body = _from_json(raw)
-            return cls(**{**body, "classes": tuple(body["classes"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise Permanent(f"not a verdict: {exc!r}") from exc
+            return _VERDICT.validate_python(_from_json(raw))
+        except ValidationError as exc:
+            raise Permanent(cut(f"not a verdict: {faults_of(exc)}")) from exc
+        except (ValueError, KeyError) as exc:
+            raise Permanent(f"not a verdict: {exc}") from exc
+
+
+_UPLOAD = TypeAdapter(Upload)
+_VERDICT = TypeAdapter(Verdict)
 
 
 async def read_upload(store: ObjectStore, model: str, upload: str) -> Upload | None:

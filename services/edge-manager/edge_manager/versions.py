@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from caravan.contracts import ENTRY_FILES, MANIFEST, VersionKey, is_model_name, version_prefix
+from caravan.contracts import ENTRY_FILES, MANIFEST, TOLD, VersionKey, is_model_name, version_prefix
 from caravan.manifest import Manifest
+from caravan.names import cut
 from edge_manager.tf_index import SavedModel
 
 _LARGEST_VERSION = 2**63 - 1
@@ -102,6 +103,9 @@ class Waiting:
 
     reason: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", cut(self.reason, TOLD))
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -109,6 +113,9 @@ class Refused:
 
     cause: Cause
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", cut(self.reason, TOLD))
 
 
 Verdict = Complete | Waiting | Refused

@@ -128,9 +128,13 @@ EDGE ?= edge1
 MODEL ?= tea_model_b64
 AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 
-.PHONY: account replay report rollback trace
+.PHONY: account replay report rollback trace withdraw
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
+
+withdraw: setup ## Take an image out of an edge's data for good (EDGE=edge1 IMAGE=images/tea/a.jpg REASON=… LABEL_ONLY=1)
+	@$(AS_STACK) caravan withdraw '$(or $(IMAGE),$(error say which: make withdraw IMAGE=images/tea/a.jpg))' \
+		--reason '$(REASON)' $(if $(LABEL_ONLY),--label-only)
 
 replay: setup ## Send a topic's dead letters on their way again (TOPIC=trigger)
 	@$(AS_STACK) caravan replay $(or $(TOPIC),$(error say which: make replay TOPIC=trigger))

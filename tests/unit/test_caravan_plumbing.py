@@ -1,10 +1,12 @@
 """What the services share: names, settings, images, stores, answers."""
 
 import asyncio
+import hashlib
 import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,7 +16,7 @@ from obstore.store import MemoryStore
 from PIL import Image
 
 from caravan import http, images, s3
-from caravan.contracts import VersionKey, parse_edge
+from caravan.contracts import VersionKey, key_by_content, parse_edge
 from caravan.errors import BadInput, Transient
 from caravan.retry import retried
 from caravan.settings import CentralS3Settings, EdgeIds, KafkaSettings, Port, ServiceSettings, load
@@ -135,6 +137,31 @@ async def test_other_content_of_the_same_name_gets_a_key_of_its_own_again_and_ag
     assert (other.new, again.new, other.key == again.key) == (True, False, True)
     assert await s3.read(store, "images/a/x.jpg") == b"one"
     assert await s3.read(store, other.key) == b"two"
+
+
+async def test_a_name_proves_no_content_not_even_one_made_of_a_sha256() -> None:
+    store = MemoryStore()
+    sha256 = hashlib.sha256(b"two").hexdigest()
+    await s3.write(store, "images/a/x.jpg", b"one")
+    await s3.write(store, key_by_content("images/a/x.jpg", sha256), b"three")
+
+    placed = await s3.put_new(store, "images/a/x.jpg", b"two")
+
+    assert (placed.key, placed.new) == (f"images/a/{sha256}.jpg", True)
+    assert await s3.put_new(store, "images/a/x.jpg", b"two") == replace(placed, new=False)
+    await s3.write(store, placed.key, b"four")
+    with pytest.raises(s3.NamesTaken):
+        await s3.put_new(store, "images/a/x.jpg", b"two")
+
+
+async def test_an_object_is_replaced_only_as_it_was_read() -> None:
+    store = MemoryStore()
+    assert await s3.replace(store, "a", b"one", None)
+    assert not await s3.replace(store, "a", b"two", None)
+    _, etag = await s3.read_with_etag(store, "a")
+    assert await s3.replace(store, "a", b"two", etag)
+    assert not await s3.replace(store, "a", b"three", etag)
+    assert await s3.read(store, "a") == b"two"
 
 
 # --- retry --------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from caravan.concurrency import for_each
 from caravan.errors import BadInput, Unavailable
-from feeder.concurrency import Budget, Turns, for_each
+from feeder.concurrency import Budget, Turns
 from feeder.events import zipfile_events
 from feeder.spool import Spool, SpoolLimits
 

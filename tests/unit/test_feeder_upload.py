@@ -1,6 +1,7 @@
 """feeder: ZIPs through the HTTP door, with the object store in memory and Kafka played."""
 
 import asyncio
+import hashlib
 import io
 import json
 import struct
@@ -9,7 +10,7 @@ import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from PIL import Image
 from pydantic import SecretStr
 
 from caravan import s3
+from caravan.books import read_account
+from caravan.contracts import key_by_content
 from caravan.errors import Transient
 from caravan.receipts import Account, Receipt, account, receipt_key
 from caravan.settings import S3Address
+from caravan.withdraw import withdraw
 from feeder.app import make_app
 from feeder.settings import FeederSettings
 
@@ -468,6 +472,85 @@ async def test_a_form_and_an_encoded_body_are_refused_with_advice(door: Door) ->
 
     assert (form.status_code, packed.status_code) == (415, 415)
     assert "curl -T" in form.json()["detail"]
+
+
+# --- one name, one content ----------------------------------------------------------------------
+
+
+async def test_a_file_with_the_name_that_other_content_would_get_is_no_duplicate(door: Door) -> None:
+    first, second, third = (photo(n) for n in range(3))
+    odd = key_by_content("images/tea/a.jpg", hashlib.sha256(second).hexdigest())
+    await door.put(zipped(("images/tea/a.jpg", first), (odd, third)))
+
+    answer = (await door.put(zipped(("images/tea/a.jpg", second)))).json()
+
+    assert (answer["stored"], answer["duplicates"]) == (1, 0)
+    contents = [await s3.read(door.stores["edge1"], key) for key in await door.images()]
+    assert sorted(contents) == sorted([first, second, third])
+    assert (await read_account(door.stores["edge1"])).adds_up
+
+
+async def test_a_receipt_that_is_done_is_never_pending_again_whichever_feeder_is_late(door: Door) -> None:
+    content = zipped(("images/tea/a.jpg", photo(1)))
+    batch = hashlib.sha256(content).hexdigest()
+    await asyncio.gather(*(door.put(content) for _ in range(2)))
+    store, here = door.stores["edge1"], await door.receipt(batch)
+    late = replace(here, state="pending", uploads=0, completed="")
+
+    assert not await s3.replace(store, receipt_key(batch), late.to_json(), None)
+
+    assert (await door.receipt(batch)).state == "done"
+    assert (await door.receipt(batch)).uploads == 2
+
+
+async def test_a_withdrawn_image_is_rejected_with_the_reason_and_the_rest_is_stored(door: Door) -> None:
+    face, tea = photo(1), photo(2)
+    content = zipped(("images/tea/face.jpg", face), ("images/tea/a.jpg", tea))
+    await door.put(content)
+    await withdraw(door.stores["edge1"], "images/tea/face.jpg", reason="a face", label_only=False)
+
+    for name in ("images/tea/face.jpg", "images/coffee/other.jpg"):
+        again = await door.put(zipped((name, face)))
+        assert (again.status_code, again.json()["rejected"][0]["name"]) == (422, name)
+        assert "withdrawn" in again.json()["rejected"][0]["reason"]
+    body = (await door.put(content)).json()
+
+    assert (body["stored"], body["duplicates"], len(body["rejected"])) == (0, 1, 1)
+    assert await door.images() == ["images/tea/a.jpg"]
+    total = await read_account(door.stores["edge1"])
+    assert total.adds_up
+    assert await read_account(door.stores["edge1"]) == total
+
+
+async def test_an_image_that_the_store_does_not_take_is_rejected_and_the_rest_is_stored(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = s3.put_new
+
+    async def refuses(store: Any, key: str, *more: Any) -> s3.Placed:
+        if "long" in key:
+            raise s3.Unstorable("S3 does not take it: KeyTooLongError")
+        return await real(store, key, *more)
+
+    monkeypatch.setattr(s3, "put_new", refuses)
+
+    content = zipped(("images/tea/long.jpg", photo(1)), ("images/tea/a.jpg", photo(2)))
+    body = (await door.put(content)).json()
+
+    assert (body["stored"], [each["name"] for each in body["rejected"]]) == (1, ["images/tea/long.jpg"])
+    assert (await read_account(door.stores["edge1"])).adds_up
+
+
+async def test_a_bucket_that_vanishes_is_asked_for_again_and_the_sender_may_come_back(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def vanished(*_: Any) -> s3.Placed:
+        raise s3.BucketMissing("S3 could not create it: the bucket is missing")
+
+    monkeypatch.setattr(s3, "put_new", vanished)
+
+    assert (await door.put(zipped(("images/tea/a.jpg", photo(1))))).status_code == 503
+    assert not door.prepared.is_set()
 
 
 # --- when something behind the feeder is away ---------------------------------------------------

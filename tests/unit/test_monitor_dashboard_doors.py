@@ -1,5 +1,6 @@
 """monitor: the dashboard's doors: who may come in, what may be sent again, the account."""
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -167,7 +168,7 @@ async def test_a_page_of_another_site_may_not_have_letters_sent(foreign: dict[st
 
 async def a_batch(store: MemoryStore) -> None:
     images = (
-        ImageReceipt("a", "stored", "images/tea/a.jpg", "0"),
+        ImageReceipt("a", "stored", "images/tea/a.jpg", hashlib.sha256(b"a").hexdigest()),
         ImageReceipt("b", "rejected", reason="no"),
     )
     receipt = Receipt("done", "edge1", "b1", 9, 0, 1, "x", "x", images)

@@ -13,8 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caravan import s3, trace_files, trace_view
-from caravan.books import read_account
+from caravan import s3
 from caravan.contracts import (
     DATA,
     DEFAULT_MODEL,
@@ -26,8 +25,6 @@ from caravan.contracts import (
     models_bucket,
 )
 from caravan.errors import CaravanError
-from caravan.replay import replay
-from caravan.reports import LATEST, read_report
 from caravan.settings import CentralS3Settings, EdgeId, EdgeS3Settings, KafkaSettings, S3Address, load
 from caravan.telemetry import configure_logging
 
@@ -59,27 +56,57 @@ def start() -> None:
 def print_account() -> None:
     """Account for every image of one edge (EDGE), and exit with 1 if it does not add up.
 
-    captured = stored + duplicate + rejected + pending, and the bucket holds just what the receipts say.
+    captured = stored + duplicate + rejected + pending + withdrawn, and the bucket holds just that content.
     """
+    from caravan.books import read_account  # noqa: PLC0415
+
     settings = load(AccountSettings)
     with _plainly():
         books = asyncio.run(read_account(s3.open_bucket(settings.central, data_bucket(settings.edge))))
     console = Console()
     table = Table("at central", "images", title=f"{settings.edge}: every image of every upload")
-    for name in ("captured", "stored", "duplicates", "rejected", "pending"):
+    for name in ("captured", "stored", "duplicates", "rejected", "pending", "withdrawn"):
         table.add_row(name, str(getattr(books, name)))
     console.print(table)
     console.print(_edge_table(settings))
-    for what, keys in (("missing", books.missing), ("unaccounted", books.unaccounted)):
+    for what, keys in books.faults.items():
         for key in keys:
             console.print(f"{what}: {key}", style="red", highlight=False, soft_wrap=True)
     console.print("It adds up." if books.adds_up else "It does not add up.")
     raise typer.Exit(0 if books.adds_up else 1)
 
 
+@commands.command("withdraw")
+def withdraw_image(
+    image: Annotated[
+        str, typer.Argument(help="Its key, images/<class>/<file>, or the SHA-256 of its content.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why; kept with the tombstone.")] = "",
+    label_only: Annotated[
+        bool, typer.Option("--label-only", help="From this class alone: under another it may come again.")
+    ] = False,
+) -> None:
+    """Take an image out of the data of one edge (EDGE) for good: for privacy, or for a wrong label.
+
+    It is removed wherever it lies, training forgets it, and who sends it again is told that it is withdrawn.
+    The account counts it as withdrawn. Models that were trained on it stay.
+    """
+    from caravan.withdraw import withdraw  # noqa: PLC0415
+
+    settings = load(EdgeAtCentral)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    with _plainly():
+        done = asyncio.run(withdraw(store, image, reason=reason, label_only=label_only))
+    for key in done.removed:
+        typer.echo(f"removed {key}")
+    typer.echo(f"withdrawn: {', '.join(done.contents)}")
+
+
 @commands.command("replay")
 def print_replay(topic: str = typer.Argument(help="The topic to send them to again, e.g. trigger")) -> None:
     """Send the dead letters of a topic on their way again, as they first came."""
+    from caravan.replay import replay  # noqa: PLC0415
+
     with _plainly():
         sent = asyncio.run(replay(load(KafkaSettings), topic))
     typer.echo(f"{sent} messages sent to {topic} again")
@@ -88,12 +115,14 @@ def print_replay(topic: str = typer.Argument(help="The topic to send them to aga
 @commands.command("report")
 def write_report(
     model: Annotated[str, typer.Argument(help="Name of the model.")] = DEFAULT_MODEL,
-    version: Annotated[str, typer.Option(help="Number of the version, or `latest`.")] = LATEST,
+    version: Annotated[str, typer.Option(help="Number of the version, or `latest`.")] = "latest",
     out: Annotated[Path, typer.Option(help="Folder to write it into.", file_okay=False)] = Path(
         ".caravan/reports"
     ),
 ) -> None:
     """Write the training report of a version of one edge (EDGE) to a file, and print its path."""
+    from caravan.reports import read_report  # noqa: PLC0415
+
     settings = load(EdgeAtCentral)
     store = s3.open_bucket(settings.central, models_bucket(settings.edge))
     with _plainly():
@@ -116,6 +145,8 @@ def print_trace(
 
     They are in `traces/` of CARAVAN_HOME (.caravan), where services run with TRACES=file, as the stack's do.
     """
+    from caravan import trace_files, trace_view  # noqa: PLC0415
+
     del newest
     folder = Path(os.environ.get("CARAVAN_HOME") or ".caravan", "traces")
     traces = trace_files.read_traces(folder).values()
@@ -159,8 +190,8 @@ def _edge_table(settings: AccountSettings) -> Table:
 
 async def _count(address: S3Address, bucket: str, prefix: str) -> str:
     try:
-        return str(sum([1 async for _ in s3.listing(s3.open_bucket(address, bucket), prefix)]))
-    except CaravanError:
+        return str(await s3.count(s3.open_bucket(address, bucket), prefix))
+    except (CaravanError, FileNotFoundError):
         return "out of reach"
 
 

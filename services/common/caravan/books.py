@@ -1,46 +1,458 @@
-"""The account of an edge at central: every receipt, set against every image in its data bucket."""
+"""The account of an edge at central: every receipt, set against the content of its data bucket.
+
+What was added up before is in the ledger; of the bucket the listing is enough, as long as each object has
+the ETag and the size that it had when it was stored. What has not is read, and its SHA-256 compared: stores
+may make ETags as they like, and make others when a bucket is copied.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
+import structlog
 from obstore.store import ObjectStore
 
 from caravan import s3
-from caravan.contracts import IMAGES
-from caravan.receipts import UPLOADS, Account, Receipt, account
+from caravan.concurrency import for_each
+from caravan.contracts import IMAGES, possible_keys
+from caravan.errors import CaravanError, Permanent, Transient
+from caravan.ledger import (
+    BodyWriter,
+    Damaged,
+    Ledger,
+    body_lines,
+    close_receipts,
+    closed_receipts,
+    digest,
+    read_ledger,
+    replace_ledger,
+)
+from caravan.receipts import (
+    UPLOADS,
+    Account,
+    Expected,
+    Promise,
+    Receipt,
+    Tally,
+    parse_promise,
+    place,
+    promise_line,
+    receipt_key,
+)
+from caravan.withdrawn import read_withdrawn
 
-LOOKS = 3
-"""An upload that goes on between listing receipts and images blurs one look, hardly three."""
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+log = structlog.get_logger()
+
 AT_ONCE = 16
+KEPT = timedelta(days=7)
+"""How long a receipt stays in `uploads/` after its batch was last accepted; then it is closed."""
+MOST_KEPT = 10_000
+"""Receipts that stay there, however young: of labelled images on Kafka one may come every ten seconds."""
+CLOSED_TOGETHER = 1000
+"""Receipts that are closed at once, at least."""
+NEW_RECEIPTS = 100
+NEW_IMAGES = 1000
+"""From so many on the ledger is written again; fewer are read anew each time."""
 
 
-async def read_account(store: ObjectStore) -> Account:
+class _Outdated(Exception):
+    """A receipt that the ledger holds says something else now, or is gone."""
+
+
+@dataclass(slots=True)
+class _Receipts:
+    """The receipts that the ledger does not hold.
+
+    Attributes:
+        listed: tag and time of each receipt in `uploads/`, by batch.
+        known: tag and digest of those that the ledger holds.
+        fresh: of the done ones, the tag and the digest, by batch.
+        images: how many images those have that are added up here.
+        done: what these say.
+        pending: what the pending ones say.
+        unreadable: keys of those that are none.
+
+    """
+
+    listed: Mapping[str, tuple[str, datetime]]
+    known: Mapping[str, tuple[str, str]]
+    fresh: dict[str, tuple[str, str]] = field(default_factory=dict)
+    done: Tally = field(default_factory=Tally)
+    pending: Tally = field(default_factory=Tally)
+    unreadable: set[str] = field(default_factory=set)
+    _added: set[tuple[str, str]] = field(default_factory=set)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def take(self, batch: str, receipt: Receipt | None) -> None:
+        """Take what was read of a batch.
+
+        Raises:
+            _Outdated: if the ledger holds it otherwise.
+
+        """
+        if receipt is None:
+            self.unreadable.add(receipt_key(batch))
+            return
+        if receipt.state == "done":
+            self.fresh[batch] = self.listed[batch][0], await asyncio.to_thread(digest, receipt)
+        if batch not in self.known:
+            await self.add(receipt)
+        elif receipt.state == "done" and self.fresh[batch][1] != self.known[batch][1]:
+            raise _Outdated(f"the receipt of {batch} has changed")
+
+    async def add(self, receipt: Receipt) -> None:
+        """Add a receipt up, once."""
+        if (receipt.batch, receipt.completed) in self._added:
+            return
+        self._added.add((receipt.batch, receipt.completed))
+        async with self._one_at_a_time:
+            tally = self.done if receipt.state == "done" else self.pending
+            await asyncio.to_thread(tally.add, receipt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """An account, and what was learned on the way.
+
+    Attributes:
+        account: the account.
+        receipts: those that were read for it.
+        new: how many images were, or were found to be under another ETag.
+        found: ETag and size of contents that were read, by key and SHA-256.
+        disputed: keys to which different contents are ascribed.
+
+    """
+
+    account: Account
+    receipts: _Receipts
+    new: int
+    found: Mapping[tuple[str, str], tuple[str, int]]
+    disputed: Collection[str]
+
+
+async def read_account(
+    store: ObjectStore, *, kept: timedelta = KEPT, closed_together: int = CLOSED_TOGETHER
+) -> Account:
     """Add up what an edge's data bucket holds.
+
+    Args:
+        store: the bucket; without the right to write there, all is added up each time.
+        kept: how long a receipt stays where the feeder looks for it.
+        closed_together: how many must be older before they are closed.
 
     Raises:
         Transient: if the store is away.
-        Permanent: if a receipt cannot be read.
+        Permanent: if it refuses us.
         FileNotFoundError: if there is no such bucket.
 
     """
-    for _ in range(LOOKS):
-        receipts = await _receipts(store)
-        keys = [entry["path"] async for entry in s3.listing(store, IMAGES)]
-        books = await asyncio.to_thread(account, receipts, keys)
-        if books.adds_up:
-            break
-    return books
+    ledger, etag = await read_ledger(store)
+    try:
+        books = await _add_up(store, ledger)
+    except (_Outdated, Damaged) as exc:
+        log.warning("the ledger is made again", reason=str(exc))
+        ledger = None
+        books = await _add_up(store, None)
+    try:
+        await _write(store, books, ledger, etag, _due(books, ledger, kept, closed_together))
+    except (CaravanError, Damaged, OSError) as exc:
+        log.warning("the ledger was not written: the next account reads the same again", error=str(exc))
+    return books.account
 
 
-async def _receipts(store: ObjectStore) -> list[Receipt]:
-    places = asyncio.Semaphore(AT_ONCE)
+async def promises(store: ObjectStore) -> AsyncIterator[tuple[str, Promise]]:
+    """Yield every content that receipts promise, with its key; one may come repeatedly.
 
-    async def receipt(key: str) -> Receipt:
-        async with places:
-            raw = await s3.read(store, key)
-            # A hundred thousand images in one receipt take a moment.
-            return await asyncio.to_thread(Receipt.from_json, raw)
+    Raises:
+        CaravanError: if the store is away, or refuses us.
+        FileNotFoundError: if there is no such bucket.
 
-    keys = [entry["path"] async for entry in s3.listing(store, UPLOADS)]
-    return await asyncio.gather(*map(receipt, keys))
+    """
+    ledger, _ = await read_ledger(store)
+    try:
+        receipts = await _receipts(store, ledger)
+        if ledger is not None:
+            async for lines in body_lines(store, ledger):
+                for line in lines:
+                    yield parse_promise(line)
+    except (_Outdated, Damaged, ValueError):
+        receipts = await _receipts(store, None)
+    for key, contents in receipts.done.promised.items():
+        for promise in contents:
+            yield key, promise
+    for image in receipts.pending.open_images:
+        for key in possible_keys(image.key, image.sha256):
+            yield key, Promise(image.sha256, "", 0, 1)
+
+
+async def content_sha256(store: ObjectStore, key: str) -> str:
+    """Return the SHA-256 of an object of any size, in hex.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+
+    """
+    hashed = hashlib.sha256()
+    async for piece in s3.pieces(store, key):
+        hashed.update(piece)
+    return hashed.hexdigest()
+
+
+# --- adding up ----------------------------------------------------------------------------------
+
+
+async def _add_up(store: ObjectStore, ledger: Ledger | None) -> _Books:
+    receipts = await _receipts(store, ledger)
+    new = receipts.done.captured
+    withdrawn = await read_withdrawn(store)
+    expected = Expected(
+        receipts.done.promised,
+        receipts.pending.open_images,
+        withdrawn,
+        ledger.disputed if ledger else (),
+    )
+    if ledger is not None:
+        async for lines in body_lines(store, ledger):
+            try:
+                await asyncio.to_thread(expected.take, lines)
+            except ValueError as exc:
+                raise Damaged(f"{ledger.body} has lines that are none") from exc
+    await asyncio.to_thread(expected.settle)
+    strangers = await _strangers(store, expected.places)
+    unmet = await _unmet(store, ledger, receipts, expected.places) if expected.places else []
+    missing: list[str] = []
+    swapped: list[str] = []
+    found: dict[tuple[str, str], tuple[str, int]] = {}
+
+    async def look(each: tuple[str, str]) -> None:
+        key, sha256 = each
+        try:
+            is_same = await content_sha256(store, key) == sha256
+        except FileNotFoundError:
+            missing.append(key)
+            return
+        if not is_same:
+            swapped.append(key)
+        elif key in strangers:
+            found[each] = strangers[key]
+
+    await for_each(unmet, look, at_once=AT_ONCE)
+    unaccounted = strangers.keys() - {key for key, _ in unmet} - expected.allowed
+    if unaccounted:
+        # What came since the receipts were listed is in a receipt that was written before.
+        unaccounted -= await _announced(store, receipts.listed)
+    account = expected.account(
+        captured=(ledger.captured if ledger else 0) + receipts.done.captured + receipts.pending.captured,
+        rejected=(ledger.rejected if ledger else 0) + receipts.done.rejected + receipts.pending.rejected,
+        missing=missing,
+        swapped=swapped,
+        unaccounted=unaccounted,
+        unreadable=receipts.unreadable,
+    )
+    return _Books(account, receipts, new + len(found), found, expected.contradicted)
+
+
+async def _strangers(store: ObjectStore, places: set[int]) -> dict[str, tuple[str, int]]:
+    """Take what is listed out of what must be; return ETag and size of all else, by key."""
+    strangers: dict[str, tuple[str, int]] = {}
+    met: set[int] = set()
+
+    def compare(page: Iterable[ObjectMeta | dict[str, Any]]) -> None:
+        for entry in page:
+            key, etag, size = entry["path"], (entry["e_tag"] or "").strip('"'), entry["size"]
+            expected = hash(place(key, etag, size))
+            if expected in places:
+                met.add(expected)
+            else:
+                strangers[key] = (etag, size)
+
+    try:
+        async for page in s3.fast_listing(store, IMAGES):
+            compare(page)
+    except s3.OddKey:
+        async for entry in s3.listing(store, IMAGES):
+            compare([entry])
+    places -= met
+    return strangers
+
+
+async def _unmet(
+    store: ObjectStore, ledger: Ledger | None, receipts: _Receipts, places: Collection[int]
+) -> list[tuple[str, str]]:
+    """Return key and SHA-256 of each promise that was not met by what is listed."""
+    unmet = [
+        (key, promise.sha256)
+        for key, contents in receipts.done.promised.items()
+        for promise in contents
+        if hash(place(key, promise.etag, promise.size)) in places
+    ]
+    if ledger is not None:
+        async for lines in body_lines(store, ledger):
+            for line in lines:
+                listed, sha256, _ = line.rsplit("\t", 2)
+                if hash(listed) in places:
+                    unmet.append((listed.partition("\t")[0], sha256))
+    return list(dict.fromkeys(unmet))
+
+
+async def _announced(store: ObjectStore, before: Mapping[str, tuple[str, datetime]]) -> set[str]:
+    """Return the keys of images in receipts that were written since."""
+    now = await _list_receipts(store)
+    keys: set[str] = set()
+
+    async def take(_: str, receipt: Receipt | None) -> None:
+        for image in receipt.images if receipt else ():
+            if image.outcome != "rejected":
+                keys.update((image.key, *possible_keys(image.key, image.sha256)))
+
+    await _read([batch for batch in now if now[batch] != before.get(batch)], store, take)
+    return keys
+
+
+# --- receipts -----------------------------------------------------------------------------------
+
+
+async def _list_receipts(store: ObjectStore) -> dict[str, tuple[str, datetime]]:
+    """Return a tag and the time of each receipt, by batch."""
+    listed: dict[str, tuple[str, datetime]] = {}
+    async for entry in s3.listing(store, UPLOADS):
+        batch = entry["path"].removeprefix(UPLOADS).removesuffix(".json")
+        if entry["path"] == receipt_key(batch):
+            tag = entry["e_tag"] or f"{entry['last_modified'].isoformat()} {entry['size']}"
+            listed[batch] = tag, entry["last_modified"]
+    return listed
+
+
+async def _receipts(store: ObjectStore, ledger: Ledger | None) -> _Receipts:
+    """Read the receipts that a ledger does not hold; without one, the closed ones too."""
+    receipts = _Receipts(await _list_receipts(store), ledger.receipts if ledger else {})
+    closed = ledger.closed if ledger else {}
+    if gone := receipts.known.keys() - receipts.listed.keys():
+        raise _Outdated(f"{len(gone)} receipts are gone")
+    wanted = [
+        batch
+        for batch, (tag, _) in receipts.listed.items()
+        if receipts.known.get(batch, ("", ""))[0] != tag and closed.get(batch) != tag
+    ]
+    read = await _read(wanted, store, receipts.take)
+    if ledger is not None and read < len(wanted):
+        raise _Outdated("another has closed receipts meanwhile")
+    if ledger is None:
+        async for key, receipt in closed_receipts(store):
+            if receipt is None:
+                receipts.unreadable.add(key)
+            else:
+                await receipts.add(receipt)
+    return receipts
+
+
+async def _read(
+    batches: Collection[str],
+    store: ObjectStore,
+    take: Callable[[str, Receipt | None], Awaitable[None]],
+) -> int:
+    """Read receipts and hand each on, None for one that is none; return how many there were."""
+    there = 0
+
+    async def one(batch: str) -> None:
+        nonlocal there
+        try:
+            raw = await s3.read(store, receipt_key(batch))
+        except FileNotFoundError:
+            return
+        there += 1
+        try:
+            receipt = await asyncio.to_thread(Receipt.from_json, raw)
+        except Permanent as exc:
+            log.warning("a receipt cannot be read", batch=batch, error=str(exc))
+            await take(batch, None)
+        else:
+            await take(batch, receipt)
+
+    await for_each(batches, one, at_once=AT_ONCE)
+    return there
+
+
+# --- the ledger ---------------------------------------------------------------------------------
+
+
+def _due(books: _Books, ledger: Ledger | None, kept: timedelta, together: int) -> list[str]:
+    """Return the batches whose receipts are to be closed: the old ones, if there are enough of them."""
+    known = {**(ledger.receipts if ledger else {}), **books.receipts.fresh}
+    times = sorted(
+        (changed, batch) for batch, (_, changed) in books.receipts.listed.items() if batch in known
+    )
+    before = datetime.now(UTC) - kept
+    beyond = len(times) - MOST_KEPT
+    due = [batch for number, (changed, batch) in enumerate(times) if changed < before or number < beyond]
+    return due if len(due) >= together else []
+
+
+async def _write(
+    store: ObjectStore, books: _Books, old: Ledger | None, etag: str | None, due: Collection[str]
+) -> None:
+    """Write the ledger again if there is enough that is new, and close the receipts that are due."""
+    listed, fresh = books.receipts.listed, books.receipts.fresh
+    left = {
+        batch: tag for batch, tag in (old.closed if old else {}).items() if listed.get(batch, ("",))[0] == tag
+    }
+    if left:
+        await s3.delete(store, [receipt_key(batch) for batch in left])
+    if old and not due and len(fresh) < NEW_RECEIPTS and books.new < NEW_IMAGES:
+        return
+    known = {**(old.receipts if old else {}), **fresh}
+    if due:
+        await _close(store, due)
+    with closing(BodyWriter()) as body:
+        await _write_body(store, books, old, body)
+        ledger = Ledger(
+            await body.store(store),
+            captured=(old.captured if old else 0) + books.receipts.done.captured,
+            rejected=(old.rejected if old else 0) + books.receipts.done.rejected,
+            receipts={batch: each for batch, each in known.items() if batch not in due},
+            closed=left | {batch: known[batch][0] for batch in due},
+            disputed=tuple(sorted(books.disputed)),
+        )
+    if await replace_ledger(store, ledger, old, etag):
+        await s3.delete(store, [receipt_key(batch) for batch in due])
+
+
+async def _close(store: ObjectStore, due: Collection[str]) -> None:
+    receipts: list[Receipt] = []
+
+    async def take(_: str, receipt: Receipt | None) -> None:
+        if receipt is not None:
+            receipts.append(receipt)
+
+    await _read(due, store, take)
+    if len(receipts) < len(due):
+        raise Transient("another closes receipts, too")
+    await close_receipts(store, receipts, datetime.now(UTC))
+
+
+async def _write_body(store: ObjectStore, books: _Books, old: Ledger | None, body: BodyWriter) -> None:
+    here = books.receipts.done.promised  # also what the old body says of the same keys
+
+    def newest(key: str, promise: Promise) -> str:
+        etag, size = books.found.get((key, promise.sha256), (promise.etag, promise.size))
+        return promise_line(key, Promise(promise.sha256, etag, size, promise.mentions))
+
+    def carry(lines: Iterable[str]) -> None:
+        kept = [line for line in lines if line.partition("\t")[0] not in here]
+        body.write([newest(*parse_promise(line)) for line in kept] if books.found else kept)
+
+    if old is not None:
+        async for lines in body_lines(store, old):
+            await asyncio.to_thread(carry, lines)
+    await asyncio.to_thread(
+        body.write, (newest(key, promise) for key, contents in here.items() for promise in contents)
+    )

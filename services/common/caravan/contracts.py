@@ -76,10 +76,26 @@ def image_of(key: str) -> tuple[str, str] | None:
     return (item, file) if is_folder(item) and is_file_name(file) and is_image_name(file) else None
 
 
+def class_of(key: str) -> str:
+    """Return the class in the key of an image; empty if it is none."""
+    images, _, rest = key.partition("/")
+    item, slash, _ = rest.partition("/")
+    return item if slash and f"{images}/" == IMAGES else ""
+
+
 def key_by_content(key: str, sha256: str) -> str:
     """Key of content whose name is taken by other content: `images/tea/a-<12 hex digits>.jpg`."""
     path = PurePosixPath(key)
     return str(path.with_name(f"{path.stem}-{sha256[:12]}{path.suffix}"))
+
+
+def possible_keys(key: str, sha256: str) -> tuple[str, str, str]:
+    """Keys that content with a name may have, in the order in which they are tried.
+
+    Its own; that with a suffix, if other content has it; and where that is taken too, its whole SHA-256.
+    """
+    path = PurePosixPath(key)
+    return key, key_by_content(key, sha256), str(path.with_name(f"{sha256}{path.suffix}"))
 
 
 def version_prefix(model: str, version: int) -> str:

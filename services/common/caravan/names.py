@@ -31,7 +31,7 @@ LONGEST_REASON = 2000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Of the names of images that can be learnt from, in any letter case."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:\A|/)\.{0,2}(?:/|\Z)")
 
 
 def normal(text: str) -> str:
@@ -61,7 +61,7 @@ def is_file_name(text: str) -> bool:
 
 def is_addressable(key: str) -> bool:
     """Tell whether obstore has a path for a key: no segment empty, `.` or `..`, no control characters."""
-    return _CONTROL.search(key) is None and all(part not in ("", ".", "..") for part in key.split("/"))
+    return _NO_PATH.search(key) is None
 
 
 def folder_of(item: str) -> str:

@@ -1,7 +1,8 @@
 """Object stores: obstore where objects move, aioboto3 for buckets, `s3_listing` for listings.
 
-Every call has a deadline, and its errors are translated: `Transient` where the store is away, `Refused`
-where it refuses us. A missing object is Python's own `FileNotFoundError`.
+Every call has a deadline, and its errors are translated: `Transient` where the store is away or the bucket
+is gone, `Unstorable` where it refuses one object for its own sake, `Refused` where it refuses us. A missing
+object is Python's own `FileNotFoundError`.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import asyncio
 import atexit
 import functools
 import hashlib
+import re
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import aioboto3
 import obstore
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    InvalidPathError,
+    NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -32,18 +33,20 @@ from obstore.exceptions import (
 from obstore.store import ObjectStore, S3Store
 
 from caravan import s3_listing
-from caravan.contracts import key_by_content
-from caravan.errors import Refused, Transient
+from caravan.contracts import possible_keys
+from caravan.errors import Permanent, Refused, Transient
 from caravan.s3_listing import CONNECT_SECONDS, REQUEST_SECONDS
 from caravan.settings import S3Address
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import ClientConfig
 
 FAREWELL_SECONDS = 0.25
 PIECE = 8 * 2**20
 """Bytes of a large object that are in memory, and under way in one request."""
+STREAMED = 2**20
+"""Bytes of an object that is read from its beginning to its end in one request."""
 
 
 class Bucket(S3Store):
@@ -87,6 +90,32 @@ def _part_from_threads() -> None:
     atexit.register(time.sleep, FAREWELL_SECONDS)
 
 
+class BucketMissing(Transient):
+    """The bucket is not there: whoever owns it makes it again."""
+
+
+class Unstorable(Permanent):
+    """The store takes no such object, for its key, its metadata or its size; others it may take."""
+
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_OF_THE_OBJECT = {"400", "413", "414", "431"}
+_OF_THE_REQUEST = {
+    "AuthorizationHeaderMalformed",
+    "AuthorizationQueryParametersError",
+    "BadDigest",
+    "ExpiredToken",
+    "IncompleteBody",
+    "InvalidBucketName",
+    "InvalidToken",
+    "MissingSecurityHeader",
+    "RequestTimeout",
+    "SlowDown",
+}
+"""Codes that come with a 400 and say nothing of the object: credentials, clocks, a broken connection."""
+
+
 @contextmanager
 def translated(action: str) -> Iterator[None]:
     """Translate the store's errors into Caravan's; `action` says what was tried, for the message."""
@@ -98,16 +127,53 @@ def translated(action: str) -> Iterator[None]:
         message = f"S3 refused to {action}: check the access key and its rights"
         raise Refused(message) from exc
     except BaseError as exc:
+        status, code = _STATUS.search(str(exc)), _CODE.search(str(exc))
+        word = code[1] if code else ""
+        if word == "NoSuchBucket":
+            raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
+        if status and status[1] in _OF_THE_OBJECT and word not in _OF_THE_REQUEST:
+            raise Unstorable(f"S3 does not take {action}: {word or status[1]}") from exc
         message = f"S3 could not {action}: {_first_line(exc)}"
         raise Transient(message) from exc
 
 
+@asynccontextmanager
+async def writing(store: ObjectStore, action: str) -> AsyncIterator[None]:
+    """Translate the errors of a write; a bucket that is gone has another look on each store."""
+    try:
+        with translated(action):
+            yield
+    except FileNotFoundError as exc:
+        raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
+    except Refused as exc:
+        # SeaweedFS answers 403 to a write into a bucket that it does not have.
+        if await _is_missing(store):
+            raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
+        raise
+
+
+async def _is_missing(store: ObjectStore) -> bool:
+    try:
+        async for _ in listing(store, "ping/"):
+            break
+    except (BucketMissing, FileNotFoundError):
+        return True
+    except (Transient, Refused):
+        return False
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where content is, and whether this call put it there."""
+    """Where content is, whether this call put it there, and the ETag that the store gave it, if any."""
 
     key: str
     new: bool
+    etag: str = ""
+
+
+class NamesTaken(Permanent):
+    """Every key that content could have holds other content."""
 
 
 async def put_new(
@@ -117,27 +183,88 @@ async def put_new(
 
     The key is taken if it is free. If the same content is there already, nothing is written. If other
     content has the name, the key gets a suffix made from the content's SHA-256; so a repeat, at any
-    time, from anywhere, ends at the same key.
+    time, from anywhere, ends at the same key. What is there is compared byte by byte: a name proves nothing.
+
+    Raises:
+        NamesTaken: if other content has all of `possible_keys`.
+
     """
-    if await _create(store, key, content, attributes):
-        return Placed(key, new=True)
-    if await read(store, key) == content:
-        return Placed(key, new=False)
-    other = key_by_content(key, hashlib.sha256(content).hexdigest())
-    return Placed(other, new=await _create(store, other, content, attributes))
+    keys = possible_keys(key, hashlib.sha256(content).hexdigest())
+    for candidate in keys:
+        etag = await _create(store, candidate, content, attributes)
+        if etag is not None:
+            return Placed(candidate, new=True, etag=etag)
+        etag = await _etag_of(store, candidate, content)
+        if etag is not None:
+            return Placed(candidate, new=False, etag=etag)
+    raise NamesTaken(f"other content has the names {', '.join(keys)}")
+
+
+async def _etag_of(store: ObjectStore, key: str, content: bytes) -> str | None:
+    """Return the ETag of an object if it has this content, else None."""
+    try:
+        with translated(f"read {key}"):
+            result = await obstore.get_async(store, key)
+            if result.meta["size"] != len(content) or await result.bytes_async() != content:
+                return None
+            return result.meta["e_tag"] or ""
+    except FileNotFoundError as exc:
+        raise Transient(f"{key} went while it was read") from exc
 
 
 async def create(store: ObjectStore, key: str, content: bytes) -> bool:
     """Store content if the key is free; tell whether it was."""
-    return await _create(store, key, content, None)
+    return await _create(store, key, content, None) is not None
 
 
 async def write(
     store: ObjectStore, key: str, content: bytes, attributes: dict[str, str] | None = None
 ) -> None:
     """Store content, replacing what was there."""
-    with translated(f"write {key}"):
+    async with writing(store, f"write {key}"):
         await obstore.put_async(store, key, content, attributes=attributes or None)
+
+
+async def replace(store: ObjectStore, key: str, content: bytes, etag: str | None) -> bool:
+    """Store content if the object still has this ETag (None: if it is not there); tell whether it had.
+
+    A store without conditional replacing (501) is written to as it stands.
+    """
+    if etag is None:
+        return await create(store, key, content)
+    async with writing(store, f"replace {key}"):
+        try:
+            await obstore.put_async(store, key, content, mode={"e_tag": etag})
+        except (PreconditionError, FileNotFoundError):
+            return False
+        except NotSupportedError:
+            await obstore.put_async(store, key, content)
+    return True
+
+
+async def read_with_etag(store: ObjectStore, key: str) -> tuple[bytes, str | None]:
+    """Return an object's content and its ETag, None where the store gives none; for small objects.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+
+    """
+    with translated(f"read {key}"):
+        result = await obstore.get_async(store, key)
+        return bytes(await result.bytes_async()), result.meta["e_tag"]
+
+
+async def pieces(store: ObjectStore, key: str) -> AsyncIterator[bytes]:
+    """Yield the content of an object of any size as it comes.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+
+    """
+    with translated(f"read {key}"):
+        result = await obstore.get_async(store, key)
+        async for piece in result.stream(min_chunk_size=STREAMED):
+            yield bytes(piece)
 
 
 async def read(store: ObjectStore, key: str) -> bytes:
@@ -180,15 +307,15 @@ async def read_with_facts(store: ObjectStore, key: str) -> tuple[bytes, dict[str
 async def upload(store: ObjectStore, key: str, file: BinaryIO, size: int) -> None:
     """Store a file of any size, in pieces; it is there whole or not at all."""
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes]:
         for start in range(0, size, PIECE):
             yield await asyncio.to_thread(_read_at, file, start)
 
-    with translated(f"write {key}"):
+    async with writing(store, f"write {key}"):
         if size <= PIECE:
             await obstore.put_async(store, key, await asyncio.to_thread(_read_at, file, 0))
         else:
-            await obstore.put_async(store, key, pieces(), chunk_size=PIECE, max_concurrency=2)
+            await obstore.put_async(store, key, parts(), chunk_size=PIECE, max_concurrency=2)
 
 
 async def download(store: ObjectStore, key: str, file: BinaryIO) -> None:
@@ -238,6 +365,43 @@ async def listing(store: ObjectStore, prefix: str = "", *, after: str = "") -> A
                 yield dict(meta)
 
 
+class OddKey(Exception):
+    """A key that obstore has no path for; `listing` passes over it."""
+
+
+async def fast_listing(store: ObjectStore, prefix: str) -> AsyncIterator[Sequence[ObjectMeta]]:
+    """Yield what `listing` does, by pages and at half its CPU: for buckets of hundreds of thousands.
+
+    Raises:
+        OddKey: if the bucket has one.
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    try:
+        with translated(f"list {prefix!r}"):
+            async for page in obstore.list(store, prefix=prefix, chunk_size=1000):
+                yield page
+    except BucketMissing as exc:
+        raise FileNotFoundError(str(exc)) from exc
+    except Transient as exc:
+        if isinstance(exc.__cause__, InvalidPathError):
+            raise OddKey(str(exc)) from exc
+        raise
+
+
+async def count(store: ObjectStore, prefix: str) -> int:
+    """Return how many objects there are under a prefix.
+
+    Raises:
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    try:
+        return sum([len(page) async for page in fast_listing(store, prefix)])
+    except OddKey:
+        return sum([1 async for _ in listing(store, prefix)])
+
+
 async def folders(store: ObjectStore, prefix: str = "") -> list[str]:
     """Return what lies one level below a prefix, each with its slash at the end; no object is listed.
 
@@ -265,13 +429,16 @@ async def delete(store: ObjectStore, keys: Collection[str]) -> None:
                 continue
 
 
-async def _create(store: ObjectStore, key: str, content: bytes, attributes: dict[str, str] | None) -> bool:
-    with translated(f"create {key}"):
+async def _create(
+    store: ObjectStore, key: str, content: bytes, attributes: dict[str, str] | None
+) -> str | None:
+    """Return the ETag of a new object, empty where the store gives none; None if the key is taken."""
+    async with writing(store, f"create {key}"):
         try:
-            await obstore.put_async(store, key, content, mode="create", attributes=attributes)
+            result = await obstore.put_async(store, key, content, mode="create", attributes=attributes)
         except AlreadyExistsError:
-            return False
-        return True
+            return None
+        return result["e_tag"] or ""
 
 
 async def ensure_buckets(address: S3Address, names: Collection[str]) -> None:
@@ -281,6 +448,9 @@ async def ensure_buckets(address: S3Address, names: Collection[str]) -> None:
         Transient: if the server is away or will not.
 
     """
+    # Costly to import (40 MB, a third of a second), and of use for buckets alone.
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
     async with _client(address) as client:
         try:
             for name in names:
@@ -291,6 +461,8 @@ async def ensure_buckets(address: S3Address, names: Collection[str]) -> None:
 
 
 async def _ensure_bucket(client: Any, name: str) -> None:
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
     try:
         await client.head_bucket(Bucket=name)
     except ClientError as exc:
@@ -318,6 +490,9 @@ async def ping(address: S3Address, bucket: str) -> None:
 
 
 def _client(address: S3Address) -> Any:
+    import aioboto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
     return aioboto3.Session().client(
         "s3",
         endpoint_url=address.endpoint,

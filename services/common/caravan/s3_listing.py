@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ ODD_KEYS = Counter(
     "caravan_odd_keys_total", "Keys passed over in listings of a bucket: they cannot be ours", ["bucket"]
 )
 
+_ENCODED = re.compile("[%+]")
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path | None, httpx.AsyncClient]] = (
     WeakKeyDictionary()
@@ -133,36 +135,33 @@ def _signed(address: S3Address, url: str) -> dict[str, str]:
 def _read(content: bytes, bucket: str) -> tuple[Page, str]:
     page = Page([], [])
     try:
-        root = _members(ET.fromstring(content))  # noqa: S314 - the answer of a server that we hold keys of
-        for name, element in root:
-            if name == "CommonPrefixes":
-                folder = _ours(_facts(element)["Prefix"], bucket, folder=True)
-                page.folders.extend([folder] if folder else [])
-            elif name == "Contents":
-                facts = _facts(element)
-                if key := _ours(facts["Key"], bucket):
-                    changed = datetime.fromisoformat(facts["LastModified"])
-                    size, e_tag = int(facts["Size"]), facts.get("ETag") or None
-                    page.objects.append({"path": key, "size": size, "e_tag": e_tag, "last_modified": changed})
-        token = next((element.text or "" for name, element in root if name == "NextContinuationToken"), "")
-    except (ET.ParseError, KeyError, ValueError) as exc:
+        root = ET.fromstring(content)  # noqa: S314 - the answer of a server that we hold keys of
+        # Servers put their names into a namespace, or do not.
+        space = root.tag[: root.tag.rfind("}") + 1]
+        key_tag, etag_tag = f"{space}Key", f"{space}ETag"
+        size_tag, changed_tag = f"{space}Size", f"{space}LastModified"
+        for element in root.iterfind(f"{space}Contents"):
+            text = element.findtext
+            if key := _ours(text(key_tag), bucket):
+                changed = datetime.fromisoformat(text(changed_tag, ""))
+                size, e_tag = int(text(size_tag, "")), text(etag_tag) or None
+                page.objects.append({"path": key, "size": size, "e_tag": e_tag, "last_modified": changed})
+        for element in root.iterfind(f"{space}CommonPrefixes"):
+            if folder := _ours(element.findtext(f"{space}Prefix"), bucket, folder=True):
+                page.folders.append(folder)
+        token = root.findtext(f"{space}NextContinuationToken") or ""
+    except (ET.ParseError, ValueError) as exc:
         raise Transient(f"what lists {bucket} does not answer as S3 does: {exc!r}") from exc
     return page, token
 
 
-def _members(element: ET.Element) -> list[tuple[str, ET.Element]]:
-    # Servers put their names into a namespace, or do not.
-    return [(child.tag.rpartition("}")[2], child) for child in element]
-
-
-def _facts(element: ET.Element) -> dict[str, str]:
-    return {name: child.text or "" for name, child in _members(element)}
-
-
-def _ours(raw: str, bucket: str, *, folder: bool = False) -> str:
+def _ours(raw: str | None, bucket: str, *, folder: bool = False) -> str:
     """Return a key decoded; empty for one that is passed over."""
+    if raw is None:
+        raise ValueError("a key is missing")
     try:
-        key = unquote_to_bytes(raw.replace("+", " ")).decode()
+        # Most need no decoding, which costs more than all else here.
+        key = unquote_to_bytes(raw.replace("+", " ")).decode() if _ENCODED.search(raw) else raw
     except UnicodeDecodeError:
         key = ""
     if is_addressable(key.removesuffix("/") if folder else key):

@@ -172,4 +172,7 @@ async def _prepare(settings: FeederSettings, prepared: asyncio.Event) -> None:
         await s3.ensure_buckets(settings.central, buckets)
         await kafka.ensure_topics(settings, [*topics, *map(dead_letter, topics)])
         prepared.set()
-        await asyncio.sleep(PREPARE_AGAIN_SECONDS)
+        for _ in range(PREPARE_AGAIN_SECONDS):
+            await asyncio.sleep(1)
+            if not prepared.is_set():
+                break  # one was found to be gone

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
+import structlog
 from obstore.store import ObjectStore
 
 from caravan import s3
+from caravan.concurrency import for_each
 from caravan.errors import BadInput, Transient
 from caravan.receipts import ImageReceipt, Outcome, Receipt, receipt_key
 from caravan.retry import retried
+from caravan.withdrawn import REASON as WITHDRAWN_REASON
+from caravan.withdrawn import Withdrawn, read_withdrawn
 from feeder.archive import Rejected
 from feeder.checks import Batch, Labelled
-from feeder.concurrency import Budget, for_each
+from feeder.concurrency import Budget
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
+
+_REFUSED = "the object store does not take it: its name or its content is too long"
+_NAMES_TAKEN = "all names that it could have are taken by other images"
 
 
 class DataBuckets:
@@ -26,7 +36,7 @@ class DataBuckets:
 
     Args:
         stores: the bucket of each edge.
-        prepared: set once the buckets are there.
+        prepared: set once the buckets are there; cleared where one is gone.
         at_once: how many images of a batch are on their way at once.
         buffer_bytes: how much content of all batches is in memory at once.
         retry_seconds: how long a write is tried while the object store is away.
@@ -48,6 +58,22 @@ class DataBuckets:
         self._budget = Budget(buffer_bytes)
         self._retry_seconds = retry_seconds
 
+    async def screened(self, edge: str, batch: Batch) -> Batch:
+        """Return a batch whose withdrawn images are rejected.
+
+        Raises:
+            Transient: if the object store is away for too long.
+
+        """
+        await self._retried(self._are_prepared)
+        withdrawn = await self._retried(partial(self._withdrawn, edge))
+        out = [image for image in batch.images if withdrawn.covers(image.key, image.sha256)]
+        if not out:
+            return batch
+        kept = tuple(image for image in batch.images if not withdrawn.covers(image.key, image.sha256))
+        rejected = tuple(Rejected(image.name, WITHDRAWN_REASON) for image in out)
+        return replace(batch, images=kept, rejected=batch.rejected + rejected)
+
     async def begin(self, edge: str, batch: Batch) -> Receipt:
         """Write what is to be stored, unless an earlier receipt says that it is; return that or this one.
 
@@ -68,17 +94,22 @@ class DataBuckets:
             images=tuple(_image(image, "pending", image.key) for image in batch.images)
             + tuple(_rejected(image) for image in batch.rejected),
         )
-        earlier = await self._retried(partial(self._receipt, edge, batch.id))
-        if earlier is not None and earlier.state == "done":
-            return earlier
-        receipt = receipt.following(earlier)
-        await self._write(receipt)
-        return receipt
+
+        async def attempt() -> Receipt:
+            earlier, etag = await self._receipt(edge, batch.id)
+            # Another feeder may have been quicker: what is done stays done.
+            if earlier is not None and earlier.state == "done":
+                return earlier
+            begun = receipt.following(earlier)
+            await self._write(begun, etag)
+            return begun
+
+        return await self._retried(attempt)
 
     async def store(
         self, edge: str, batch: Batch, one_stored: Callable[[], None]
     ) -> tuple[ImageReceipt, ...]:
-        """Put every image where it belongs; a repeat finds it there.
+        """Put every image where it belongs; a repeat finds it there, and one that S3 refuses is rejected.
 
         Args:
             edge: whose bucket.
@@ -93,8 +124,14 @@ class DataBuckets:
 
         async def put(numbered: tuple[int, Labelled]) -> None:
             number, image = numbered
-            placed = await self._put(edge, image)
-            results[number] = _image(image, "stored" if placed.new else "duplicate", placed.key)
+            try:
+                placed = await self._put(edge, image)
+            except (s3.Unstorable, s3.NamesTaken) as exc:
+                log.warning("image refused by the object store", key=image.key, error=str(exc))
+                reason = _REFUSED if isinstance(exc, s3.Unstorable) else _NAMES_TAKEN
+                results[number] = _rejected(Rejected(image.name, reason))
+                return
+            results[number] = _image(image, "stored" if placed.new else "duplicate", placed.key, placed.etag)
             if placed.new:
                 one_stored()
 
@@ -102,7 +139,7 @@ class DataBuckets:
         return tuple(result for result in results if result is not None)
 
     async def finish(self, begun: Receipt, batch: Batch, placed: tuple[ImageReceipt, ...]) -> None:
-        """Write what became of each image.
+        """Write what became of each image; two that finish the same batch are both counted.
 
         Raises:
             Transient: if the object store is away for too long.
@@ -119,7 +156,12 @@ class DataBuckets:
             completed=_now(),
             images=placed + tuple(_rejected(image) for image in batch.rejected),
         )
-        await self._write(receipt.following(begun))
+
+        async def attempt() -> None:
+            earlier, etag = await self._receipt(begun.edge, batch.id)
+            await self._write(receipt.following(earlier), etag)
+
+        await self._retried(attempt)
 
     async def _are_prepared(self) -> None:
         if not self._prepared.is_set():
@@ -137,23 +179,38 @@ class DataBuckets:
             )
             return await self._retried(put)
 
-    async def _receipt(self, edge: str, batch: str) -> Receipt | None:
+    async def _receipt(self, edge: str, batch: str) -> tuple[Receipt | None, str | None]:
+        """Return a receipt, and the ETag that replacing it needs."""
         try:
-            raw = await s3.read(self._stores[edge], receipt_key(batch))
+            raw, etag = await s3.read_with_etag(self._stores[edge], receipt_key(batch))
         except FileNotFoundError:
-            return None
-        return await asyncio.to_thread(Receipt.from_json, raw)
+            return None, None
+        return await asyncio.to_thread(Receipt.from_json, raw), etag
 
-    async def _write(self, receipt: Receipt) -> None:
+    async def _write(self, receipt: Receipt, etag: str | None) -> None:
         raw = await asyncio.to_thread(receipt.to_json)
-        await self._retried(partial(s3.write, self._stores[receipt.edge], receipt_key(receipt.batch), raw))
+        if not await s3.replace(self._stores[receipt.edge], receipt_key(receipt.batch), raw, etag):
+            raise Transient("another feeder wrote the receipt meanwhile")
+
+    async def _withdrawn(self, edge: str) -> Withdrawn:
+        try:
+            return await read_withdrawn(self._stores[edge])
+        except FileNotFoundError as exc:
+            raise s3.BucketMissing(f"the bucket with the data of {edge} is missing") from exc
 
     async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await retried(call, to="s3", within=self._retry_seconds)
+        async def noticing() -> T:
+            try:
+                return await call()
+            except s3.BucketMissing:
+                self._prepared.clear()  # and so it is made again
+                raise
+
+        return await retried(noticing, to="s3", within=self._retry_seconds)
 
 
-def _image(image: Labelled, outcome: Outcome, key: str) -> ImageReceipt:
-    return ImageReceipt(image.name, outcome, key=key, sha256=image.sha256)
+def _image(image: Labelled, outcome: Outcome, key: str, etag: str = "") -> ImageReceipt:
+    return ImageReceipt(image.name, outcome, key=key, sha256=image.sha256, size=image.size, etag=etag)
 
 
 def _rejected(image: Rejected) -> ImageReceipt:

@@ -11,9 +11,9 @@ from functools import partial
 from typing import BinaryIO
 
 from caravan import images
+from caravan.concurrency import for_each
 from caravan.errors import BadInput
 from feeder.archive import Archive, Candidate, Limits, Rejected, read_archive
-from feeder.concurrency import for_each
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,28 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 from weakref import WeakValueDictionary
-
-T = TypeVar("T")
-
-
-async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
-    """Do something with each item, so many at a time; the first error ends all and is raised as it is."""
-    todo = iter(items)
-
-    async def worker() -> None:
-        for item in todo:
-            await work(item)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
-                group.create_task(worker())
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from several
 
 
 class Budget:

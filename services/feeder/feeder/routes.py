@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -131,6 +132,8 @@ async def _feed_due(gathering: Gathering, now: float, feed: Feed) -> None:
 async def _feed_gathered(gathered: Gathered, feed: Feed) -> None:
     try:
         await feed(gathered.edge, gathered.batch())
+    except NothingToStore as exc:
+        log.warning("batch withdrawn", edge=gathered.edge, batch=exc.batch.id, images=len(exc.batch.rejected))
     except Permanent as exc:
         # Rights, say, can be mended while we run; until then the images are safe in Kafka.
         raise Transient(str(exc)) from exc
@@ -147,14 +150,21 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
         Transient: if S3 or Kafka are away for too long.
 
     """
-    if not batch.images:
-        raise NothingToStore(batch)
+    screened = await buckets.screened(edge, batch) if batch.images else batch
+    if not screened.images:
+        if batch.images:
+            # Of what came by Kafka nobody is told but by the receipt.
+            await buckets.finish(await buckets.begin(edge, screened), screened, ())
+        raise NothingToStore(screened)
+    batch = screened
     with tracing.span("store", images=len(batch.images)):
         receipt = await buckets.begin(edge, batch)
         async with zipfile_events(sender, edge) as one_stored:
             placed = await buckets.store(edge, batch, one_stored)
-    stored = sum(image.outcome == "stored" for image in placed)
-    fed = Fed(edge, batch.id, stored, len(placed) - stored, batch.ignored, batch.rejected)
+    outcomes = Counter(image.outcome for image in placed)
+    refused = tuple(Rejected(image.name, image.reason) for image in placed if image.outcome == "rejected")
+    stored, duplicates = outcomes["stored"], outcomes["duplicate"]
+    fed = Fed(edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused)
 
     headers = {
         "batch": fed.batch,
@@ -165,7 +175,7 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
     with tracing.span("trigger"):
         await retried(lambda: _trigger(sender, edge, headers), to="kafka", within=retry_seconds)
     await buckets.finish(receipt, batch, placed)
-    await tell_pipeline(sender, edge, files=len(placed))
+    await tell_pipeline(sender, edge, files=stored + duplicates)
 
     counts = {"stored": stored, "duplicates": fed.duplicates, "rejected": len(fed.rejected)}
     tracing.note(**counts)

@@ -85,7 +85,7 @@ class BucketSink:
     async def put(self, ref: Ref, path: str, size: int, pieces: AsyncIterator[bytes]) -> None:
         """Write a file in one request, or in a multipart upload that ends only after the last piece."""
         key = ref.key(path)
-        with s3.translated(f"write {key}"):
+        async with s3.writing(self._store, f"write {key}"):
             if size <= PART:
                 content = b"".join([content async for content in pieces])
                 # By the manifest's metadata a model server that reads S3 goes on with the trace.

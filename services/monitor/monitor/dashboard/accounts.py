@@ -65,6 +65,6 @@ def as_json(edge: str, books: Account) -> dict[str, Any]:
         "duplicates": books.duplicates,
         "rejected": books.rejected,
         "pending": books.pending,
-        "missing": {"count": len(books.missing), "keys": books.missing[:MOST_KEYS]},
-        "unaccounted": {"count": len(books.unaccounted), "keys": books.unaccounted[:MOST_KEYS]},
+        "withdrawn": books.withdrawn,
+        **{kind: {"count": len(keys), "keys": keys[:MOST_KEYS]} for kind, keys in books.faults.items()},
     }

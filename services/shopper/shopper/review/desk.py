@@ -164,7 +164,7 @@ class ReviewDesk:
             attributes |= facts(decision, before, who, at)
             try:
                 await s3.put_new(self._stores[bucket], key, content, attributes)
-            except FileNotFoundError as exc:
+            except s3.BucketMissing as exc:
                 raise Unavailable(f"bucket {bucket} is missing") from exc
             await s3.delete(self._stores[ref.bucket], [ref.key])
         outcome: Outcome = "taught" if product else "discarded"

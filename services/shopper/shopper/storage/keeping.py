@@ -127,10 +127,9 @@ class ImageKeeper:
         attributes = {"Content-Type": "image/jpeg", **capture.facts}
         try:
             await s3.put_new(self._buckets[capture.bucket], key(capture), capture.image, attributes)
-        except FileNotFoundError as exc:
+        except s3.BucketMissing:
             self._buckets_missing = True
-            message = f"bucket {capture.bucket} is missing, or an object went while it was read"
-            raise Transient(message) from exc
+            raise
 
 
 def _stamp(at: datetime) -> str:

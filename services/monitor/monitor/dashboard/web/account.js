@@ -4,7 +4,11 @@ import { exact, time } from "./words.js";
 
 const AGAIN_MS = 60_000;
 const shown = new Map();
-const PARTS = ["captured", "stored", "duplicates", "rejected", "pending"];
+const PARTS = ["captured", "stored", "duplicates", "rejected", "pending", "withdrawn"];
+const FAULTS = {
+  missing: "missing", swapped: "with other content", contradicted: "contradicted by receipts",
+  unaccounted: "in no receipt", unreadable: "receipts that cannot be read",
+};
 
 export function showAccounts(edges) {
   for (const name of edges.keys()) {
@@ -39,7 +43,7 @@ async function count(name) {
 function books(facts) {
   const verdict = facts.adds_up ? ["good", "adds up"] : ["bad", "does not add up"];
   const sum = PARTS.map((part) => el("div", {}, el("dt", {}, part), el("dd", {}, exact(facts[part]))));
-  const wrong = [["missing", facts.missing], ["in no receipt", facts.unaccounted]].filter(([, { count: many }]) => many).map(([words, { count: many, keys }]) =>
+  const wrong = Object.entries(FAULTS).map(([kind, words]) => [words, facts[kind]]).filter(([, { count: many }]) => many).map(([words, { count: many, keys }]) =>
     el("details", {}, el("summary", { class: "bad" }, `${exact(many)} ${words}`), el("ul", {}, ...keys.map((key) => el("li", {}, key)))));
   return [
     el("h3", {}, facts.edge, el("span", { class: `pill ${verdict[0]}` }, verdict[1]), el("span", { class: "soft small" }, time(facts.at))),

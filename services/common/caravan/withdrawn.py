@@ -1,0 +1,72 @@
+"""Images that an operator took out of an edge's data, for privacy or for a wrong label: they stay out.
+
+A tombstone in `E-data` says so for good, and its key says it all; what is in it is for people.
+
+    withdrawn/<SHA-256>.json            this content, under whatever name
+    withdrawn/<class>/<SHA-256>.json    this content under this class; under another it may come again
+
+The feeder rejects such content, with this reason; the account counts it as withdrawn, wherever a receipt
+mentions it; training passes it over and forgets what it kept of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from obstore.store import ObjectStore
+
+from caravan import s3
+from caravan.contracts import class_of
+
+WITHDRAWN = "withdrawn/"
+REASON = "withdrawn by an operator"
+
+_TOMBSTONE = re.compile(rf"{WITHDRAWN}(?:([^/]+)/)?([0-9a-f]{{64}})\.json")
+
+
+class Withdrawn:
+    """Contents that were taken out.
+
+    Args:
+        everywhere: SHA-256 of those that are withdrawn under whatever name.
+        labels: class and SHA-256 of those that are withdrawn from one class.
+
+    """
+
+    def __init__(self, everywhere: Collection[str] = (), labels: Collection[tuple[str, str]] = ()) -> None:
+        self._everywhere = frozenset(everywhere)
+        self._labels = frozenset(labels)
+
+    def __len__(self) -> int:
+        return len(self._everywhere) + len(self._labels)
+
+    def covers(self, key: str, sha256: str) -> bool:
+        """Tell whether content under a key is withdrawn."""
+        return sha256 in self._everywhere or (bool(self._labels) and (class_of(key), sha256) in self._labels)
+
+
+def tombstone_key(sha256: str, item: str = "") -> str:
+    """Key of the tombstone of content: everywhere, or in one class."""
+    return f"{WITHDRAWN}{item}/{sha256}.json" if item else f"{WITHDRAWN}{sha256}.json"
+
+
+async def read_withdrawn(store: ObjectStore) -> Withdrawn:
+    """Return what was taken out of an edge's data; none of it is read, the keys are enough.
+
+    Raises:
+        Transient: if the store is away.
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    everywhere: set[str] = set()
+    labels: set[tuple[str, str]] = set()
+    async for entry in s3.listing(store, WITHDRAWN):
+        match = _TOMBSTONE.fullmatch(entry["path"])
+        if match is None:
+            continue
+        if match[1]:
+            labels.add((match[1], match[2]))
+        else:
+            everywhere.add(match[2])
+    return Withdrawn(everywhere, labels)

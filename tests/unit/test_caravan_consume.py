@@ -189,6 +189,19 @@ async def test_what_does_not_work_in_time_stops_the_loop_and_keeps_its_offset() 
     assert topic.offset == 1
 
 
+async def test_what_alone_does_not_work_while_others_are_done_is_put_aside() -> None:
+    topic, handler = Topic("t", *batch("later")), Handler()
+    route = consume(topic, handler.handle, topic.put_aside, policy(within=0.5))
+
+    def others_go_on() -> bool:
+        if not topic.aside:
+            topic.send(b"other")
+        return bool(topic.aside) and topic.offset == len(topic.records[ONE])
+
+    await topic.run(route, others_go_on)
+    assert topic.aside == [(b"later", "the sink is away", "away")]
+
+
 async def test_what_does_not_work_in_time_is_put_aside_where_the_policy_says_so() -> None:
     topic, handler = Topic("t", *batch("a later b")), Handler()
     route = consume(topic, handler.handle, topic.put_aside, policy(then="put-aside"))

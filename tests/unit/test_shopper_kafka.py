@@ -2,21 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
+from caravan.consume import Stopped, consume
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
-from caravan.kafka import Batch
 from shopper.detection import Answer, answer
-from shopper.doors.kafka import KafkaDoor
+from shopper.doors.kafka import KafkaDoor, policy
 from shopper.ports import Picture, Sender
+from support.partitions import Topic
 
-PARTITION = TopicPartition("edge1-images", 0)
 HEADERS = (("camera", b"till-1"), ("trace", b"\xff\x00"), ("trace", b"again"), ("nothing", None))
 
 
@@ -26,37 +25,23 @@ def record(
     return ConsumerRecord("edge1-images", 0, offset, 0, 0, key, value, None, 0, 0, headers)
 
 
-class Kafka:
-    """The door with fakes on all sides; an image's content says what becomes of it."""
+class Kafka(Topic):
+    """The topic, and the door with fakes on all sides; an image's content says what becomes of it."""
 
-    def __init__(
-        self, *batches: Sequence[ConsumerRecord], concurrency: int = 8, within: float = 0.05
-    ) -> None:
-        self.source = batches
+    def __init__(self, *records: ConsumerRecord, concurrency: int = 8, within: float = 0.05) -> None:
+        super().__init__("edge1-images", *records)
         self.seen: list[tuple[Picture, Sender]] = []
         self.errors: dict[bytes, list[Exception]] = {}
         self.gates: dict[bytes, asyncio.Event] = {}
         self.at_once = self.most_at_once = 0
         self.replies: list[tuple[bytes | None, dict[str, Any], list[tuple[str, bytes | None]]]] = []
         self.full = False
-        self.aside: list[tuple[int, str, str]] = []
-        self.committed: list[int] = []
-        self.door = KafkaDoor(
-            self.detect,
-            self.send,
-            self.put_aside,
-            replies="edge1-detections",
-            concurrency=concurrency,
-            within=within,
-        )
+        door = KafkaDoor(self.detect, self.reply, "edge1-detections")
+        self.door = consume(self, door.handle, self.put_aside, policy(concurrency, within))
 
-    async def run(self) -> None:
-        async with asyncio.timeout(20):
-            await self.door.serve(self.batches(), self.commit)
-
-    async def batches(self) -> AsyncIterator[Batch]:
-        for records in self.source:
-            yield {PARTITION: records}
+    async def answered(self, count: int) -> None:
+        """Run until so many messages are committed."""
+        await self.run(self.door, lambda: self.offset == count)
 
     async def detect(self, image: Picture, sender: Sender, answer: Answer = answer) -> dict[str, Any]:
         assert isinstance(image, bytes)
@@ -73,17 +58,11 @@ class Kafka:
         finally:
             self.at_once -= 1
 
-    async def send(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any) -> None:
+    async def reply(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any) -> None:
         assert topic == "edge1-detections"
         if self.full:
             raise Permanent("more than Kafka takes here")
         self.replies.append((key, json.loads(value or b""), headers))
-
-    async def put_aside(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
-        self.aside.append((record.offset, reason, code))
-
-    async def commit(self, batch: Batch) -> None:
-        self.committed.append(batch[PARTITION][-1].offset + 1)
 
     @property
     def items(self) -> list[str]:
@@ -91,17 +70,16 @@ class Kafka:
 
 
 async def test_the_answer_has_the_key_and_all_headers_of_the_request_as_they_came() -> None:
-    kafka = Kafka([record(0, b"tea", b"\xfe\x01", HEADERS)])
-    await kafka.run()
+    kafka = Kafka(record(0, b"tea", b"\xfe\x01", HEADERS))
+    await kafka.answered(1)
     assert kafka.replies == [(b"\xfe\x01", {"known": "true", "item": "tea"}, list(HEADERS))]
-    assert kafka.committed == [1]
     assert kafka.aside == []
 
 
 async def test_an_image_goes_on_with_its_trace_and_so_does_the_answer(spans: InMemorySpanExporter) -> None:
     parent = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    kafka = Kafka([record(0, headers=(parent,))])
-    await kafka.run()
+    kafka = Kafka(record(0, headers=(parent,)))
+    await kafka.answered(1)
     (span,) = spans.get_finished_spans()
     assert (span.name, f"{span.context.trace_id:032x}".encode()) == ("detect-kafka", parent[1][3:35])
     ((_, _, headers),) = kafka.replies
@@ -120,8 +98,8 @@ async def test_an_image_goes_on_with_its_trace_and_so_does_the_answer(spans: InM
 async def test_headers_choose_the_model_and_name_the_camera_as_the_key_does(
     key: bytes | None, headers: Any, sender: Sender
 ) -> None:
-    kafka = Kafka([record(0, key=key, headers=headers)])
-    await kafka.run()
+    kafka = Kafka(record(0, key=key, headers=headers))
+    await kafka.answered(1)
     assert kafka.seen == [(b"image", sender)]
 
 
@@ -137,17 +115,16 @@ async def test_headers_choose_the_model_and_name_the_camera_as_the_key_does(
 async def test_what_is_refused_is_answered_with_a_problem_and_put_aside_and_the_rest_goes_on(
     error: Exception, status: int, code: str, says: str
 ) -> None:
-    kafka = Kafka([record(0, b"bad", headers=HEADERS), record(1, b"good")])
+    kafka = Kafka(record(0, b"bad", headers=HEADERS), record(1, b"good"))
     kafka.errors[b"bad"] = [error]
-    await kafka.run()
+    await kafka.answered(2)
     key, problem, headers = kafka.replies[0]
     assert (key, problem["status"]) == (b"k", status)
     assert says in problem["detail"]
     assert "secret" not in problem["detail"]
     assert headers == [*HEADERS, ("error", code.encode())]
-    assert [(offset, code) for offset, _, code in kafka.aside] == [(0, code)]
+    assert [(value, code) for value, _, code in kafka.aside] == [(b"bad", code)]
     assert kafka.replies[1][1]["item"] == "good"
-    assert kafka.committed == [2]
 
 
 async def test_a_refusal_is_counted_by_its_reason() -> None:
@@ -156,8 +133,8 @@ async def test_a_refusal_is_counted_by_its_reason() -> None:
         return REGISTRY.get_sample_value("caravan_refusals_total", labels) or 0
 
     before = count()
-    kafka = Kafka([record(0, headers=(("model", b"\xff"),))])
-    await kafka.run()
+    kafka = Kafka(record(0, headers=(("model", b"\xff"),)))
+    await kafka.answered(1)
     assert count() == before + 1
     assert kafka.replies[0][1]["status"] == 400
     assert kafka.seen == []
@@ -166,76 +143,83 @@ async def test_a_refusal_is_counted_by_its_reason() -> None:
 async def test_answers_of_one_key_keep_their_order_while_images_are_classified_side_by_side() -> None:
     names = [b"first", b"second", b"third", b"other"]
     keys = [b"a", b"a", b"a", b"b"]
-    kafka = Kafka([record(n, name, key) for n, (name, key) in enumerate(zip(names, keys, strict=True))])
-    kafka.gates[b"first"] = asyncio.Event()
-    run = asyncio.create_task(kafka.run())
-    async with asyncio.timeout(20):
-        while kafka.items != ["other"]:
-            await asyncio.sleep(0.001)
-    assert kafka.most_at_once == 4
-    assert kafka.committed == []
-    kafka.gates[b"first"].set()
-    await run
+    kafka = Kafka(*(record(0, name, key) for name, key in zip(names, keys, strict=True)))
+    gate = kafka.gates[b"first"] = asyncio.Event()
+
+    def all_but_the_first() -> bool:
+        if kafka.items == ["other"]:
+            assert (kafka.most_at_once, kafka.offset) == (4, 0)
+            gate.set()
+        return kafka.offset == 4
+
+    await kafka.run(kafka.door, all_but_the_first)
     assert kafka.items == ["other", "first", "second", "third"]
-    assert kafka.committed == [4]
 
 
 async def test_no_more_than_so_many_are_classified_at_once() -> None:
-    kafka = Kafka([record(n, b"%d" % n, None) for n in range(12)], concurrency=3)
-    await kafka.run()
+    kafka = Kafka(*(record(n, b"%d" % n, None) for n in range(12)), concurrency=3)
+    await kafka.answered(12)
     assert kafka.most_at_once == 3
     assert len(kafka.replies) == 12
 
 
 async def test_while_the_model_server_is_away_for_a_moment_images_wait_and_are_answered() -> None:
-    kafka = Kafka([record(0, b"tea")], within=20)
+    kafka = Kafka(record(0, b"tea"), within=20)
     kafka.errors[b"tea"] = [Unavailable("the model server is away"), Unavailable("still")]
-    await kafka.run()
+    await kafka.answered(1)
     assert kafka.items == ["tea"]
-    assert kafka.committed == [1]
 
 
 async def test_what_cannot_be_answered_in_time_is_not_committed_but_what_came_before_is() -> None:
-    kafka = Kafka([record(n, name, b"k%d" % n) for n, name in enumerate([b"a", b"b", b"stuck", b"d"])])
+    kafka = Kafka(*(record(0, name, b"k" + name) for name in (b"a", b"b", b"stuck", b"d")), within=0.5)
     kafka.errors[b"stuck"] = [Transient("away")] * 100
     with pytest.raises(Transient):
-        await kafka.run()
+        await kafka.run(kafka.door, lambda: False)
     assert set(kafka.items) >= {"a", "b"}
-    assert kafka.committed == [2]
+    assert kafka.offset == 2
     assert kafka.aside == []
 
 
-async def test_if_the_dead_letter_cannot_be_written_nothing_is_committed() -> None:
-    class Away(Kafka):
-        async def put_aside(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
-            raise Transient("Kafka is away")
+async def test_an_image_whose_model_alone_is_away_does_not_stop_the_others() -> None:
+    kafka = Kafka(record(0, b"stuck", b"k"), within=0.5)
+    kafka.errors[b"stuck"] = [Unavailable("the model is away")] * 1000
 
-    kafka = Away([record(0, b"bad"), record(1, b"good")])
+    def others_come() -> bool:
+        if not kafka.aside:
+            kafka.send(record(0, b"good", b"other"))
+        return bool(kafka.aside) and kafka.offset == len(kafka.items) + 1
+
+    await kafka.run(kafka.door, others_come)
+    assert kafka.aside == [(b"stuck", "the model is away", "away")]
+
+
+async def test_a_fault_of_ours_does_not_make_dead_letters_of_all_images() -> None:
+    kafka = Kafka(*(record(0, b"image", None) for _ in range(500)))
+    kafka.errors[b"image"] = [ZeroDivisionError() for _ in range(500)]
+    with pytest.raises(Stopped):
+        await kafka.run(kafka.door, lambda: False)
+    assert len(kafka.aside) <= 20
+    assert kafka.offset == 0
+
+
+async def test_if_the_dead_letter_cannot_be_written_nothing_is_committed() -> None:
+    kafka = Kafka(record(0, b"bad"), record(1, b"good"))
+    kafka.refuses = Transient("Kafka is away")
     kafka.errors[b"bad"] = [BadInput("no")]
     with pytest.raises(Transient):
-        await kafka.run()
-    assert kafka.committed == []
+        await kafka.run(kafka.door, lambda: False)
+    assert kafka.offset == 0
 
 
 async def test_an_answer_that_kafka_will_not_take_is_put_aside_and_does_not_stop_the_door() -> None:
-    kafka = Kafka([record(0), record(1)])
+    kafka = Kafka(record(0), record(1))
     kafka.full = True
-    await kafka.run()
-    assert [(offset, code) for offset, _, code in kafka.aside] == [
-        (0, "answer-too-large"),
-        (1, "answer-too-large"),
-    ]
-    assert kafka.committed == [2]
+    await kafka.answered(2)
+    assert [code for _, _, code in kafka.aside] == ["answer-too-large"] * 2
 
 
 async def test_a_stop_in_the_middle_commits_what_is_done_and_is_not_held_up() -> None:
-    kafka = Kafka([record(0, b"a", b"x"), record(1, b"stuck", b"y")])
+    kafka = Kafka(record(0, b"a", b"x"), record(1, b"stuck", b"y"))
     kafka.gates[b"stuck"] = asyncio.Event()
-    run = asyncio.create_task(kafka.run())
-    async with asyncio.timeout(20):
-        while kafka.items != ["a"]:
-            await asyncio.sleep(0.001)
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
-    assert kafka.committed == [1]
+    await kafka.run(kafka.door, lambda: kafka.items == ["a"])
+    assert kafka.offset == 1

@@ -72,7 +72,8 @@ class Policy:
             `partition` has the effects of a partition begin in its order, so that an aggregator gets them so.
         within: seconds for which a message is tried that may work later.
         then: what becomes of it after that. `stop` ends the loop, which begins again where it was committed;
-            `park` sends it where it is read again later, until it has waited for `age` seconds in all;
+            but a message that twice fails for so long while others are done fails alone, and is put aside.
+            `park` sends it where it is read again later, until it has waited for `age` seconds in all.
             `put-aside`, and too old a message, is the dead letter.
         age: see `park`.
         unforeseen: messages in a row that may fail in a way that nobody foresaw; one more stops the consumer.
@@ -212,7 +213,7 @@ async def consume(
                 await loop.commit()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Message:
     """A message in flight.
 
@@ -221,6 +222,7 @@ class _Message:
         done: to be called once nothing more is to be done for it.
         before: what ends before its effect may begin.
         over: what ends when that of the next may.
+        began: when it was last begun, by the loop's clock.
 
     """
 
@@ -228,6 +230,7 @@ class _Message:
     done: Callable[[], None]
     before: asyncio.Future[None] | None
     over: asyncio.Future[None]
+    began: float = 0
 
     @property
     def size(self) -> int:
@@ -252,6 +255,7 @@ class _Loop:
         self._bytes = 0
         self._room = asyncio.Event()
         self._moved = asyncio.Event()
+        self._last_success = 0.0
         self._in_a_row = 0
         self._suspects: list[Callable[[], None]] = []
         """Of a row that nobody foresaw: put aside already, but not committed while it goes on."""
@@ -280,13 +284,7 @@ class _Loop:
 
     async def _one(self, message: _Message) -> None:
         try:
-            await self._work(message)
-        except Exception as exc:  # noqa: BLE001 - what becomes of it is decided there
-            await self._failed(message, exc)
-        else:
-            self._in_a_row = 0
-            self._clear_suspects()
-            message.done()
+            await self._settle(message)
         finally:
             if not message.over.done():
                 message.over.set_result(None)
@@ -295,28 +293,50 @@ class _Loop:
             self._room.set()
             self._moved.set()
 
+    async def _settle(self, message: _Message) -> None:
+        for is_last in (False, True):
+            try:
+                await self._work(message)
+            except Exception as exc:  # noqa: BLE001 - what becomes of it is decided there
+                is_alone = isinstance(exc, Transient) and self._fails_alone(message)
+                if is_alone and not is_last:
+                    continue  # what it needs came back, perhaps, between its last try and those of the others
+                await self._failed(message, exc, is_alone=is_alone)
+            else:
+                self._last_success = asyncio.get_running_loop().time()
+                self._in_a_row = 0
+                self._clear_suspects()
+                message.done()
+            return
+
+    def _fails_alone(self, message: _Message) -> bool:
+        """Tell whether others were done while this message was tried, where one is tried by itself."""
+        is_itself = not self._policy.gathers and self._policy.order != "partition"
+        return self._policy.then == "stop" and is_itself and self._last_success > message.began
+
     async def _work(self, message: _Message) -> None:
         async with AsyncExitStack() as place:
             await place.enter_async_context(self._places)
+            message.began = asyncio.get_running_loop().time()
             with self._exchange(message.record):
                 effect = await self._tried(partial(self._handle, message.record), self._policy.sink)
                 await place.aclose()
                 if message.before is not None:
                     await message.before
-                if self._policy.order == "partition":
+                if self._policy.order == "partition" and not message.over.done():
                     message.over.set_result(None)
                 if self._policy.gathers:
                     await effect()
                 else:
                     await self._tried(effect, self._policy.sink)
 
-    async def _failed(self, message: _Message, error: Exception) -> None:
+    async def _failed(self, message: _Message, error: Exception, *, is_alone: bool) -> None:
         match error:
             case BadInput():
                 telemetry.REFUSALS.labels(self._policy.route, error.reason).inc()
                 await self._aside(message.record, error.detail, error.reason)
             case Transient():
-                await self._later(message.record, error)
+                await self._later(message.record, error, is_alone=is_alone)
             case CaravanError():
                 await self._aside(message.record, str(error), "refused")
             case _:
@@ -324,9 +344,9 @@ class _Loop:
                 return
         message.done()
 
-    async def _later(self, record: ConsumerRecord, error: Transient) -> None:
+    async def _later(self, record: ConsumerRecord, error: Transient, *, is_alone: bool) -> None:
         policy = self._policy
-        if policy.then == "stop":
+        if policy.then == "stop" and not is_alone:
             raise error
         if self._park is not None and parked_for(record) < policy.age:
             try:

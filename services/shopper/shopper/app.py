@@ -14,6 +14,7 @@ import httpx
 from obstore.store import ObjectStore
 
 from caravan import kafka, s3
+from caravan.consume import Consumption, consume
 from caravan.contracts import (
     DATA,
     EDGE_METRICS,
@@ -27,14 +28,13 @@ from caravan.contracts import (
 )
 from caravan.intake import Senders
 from caravan.mqtt import Mqtt
-from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
 from shopper import routes
 from shopper.doors import http, page, reports, review
 from shopper.doors.codecs import Json, Tensor
 from shopper.doors.encoding import json_limit
-from shopper.doors.kafka import KafkaDoor
+from shopper.doors.kafka import KafkaDoor, policy
 from shopper.doors.mqtt import Exchange, MqttDoor
 from shopper.doors.relay import EventRelay
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
@@ -56,8 +56,6 @@ from shopper.storage.push import TrainingPush
 from shopper.storage.spool import Spool
 
 BUCKETS = (DATA, VALID, UNCLASSIFIED)
-READ_AHEAD = 4
-"""Messages taken from Kafka at once, for each that is classified at once."""
 
 
 @asynccontextmanager
@@ -125,14 +123,8 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             concurrency=settings.mqtt_concurrency,
             waiting=settings.mqtt_waiting,
         )
-        kafka_door = KafkaDoor(
-            detect,
-            producer.send,
-            partial(kafka.put_aside, producer, routes.DETECT_KAFKA),
-            replies=detections_topic(settings.edge),
-            concurrency=settings.kafka_concurrency,
-            within=settings.kafka_retry_seconds,
-        )
+        kafka_door = KafkaDoor(detect, producer.send, detections_topic(settings.edge))
+        images = Consumption(routes.DETECT_KAFKA, partial(_consume, settings, producer, kafka_door))
 
         sessions = Sessions(tokens)
         app = http.make_app(
@@ -146,6 +138,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 "model-server": models.ping,
                 "s3": partial(s3.ping, settings.edge_s3, DATA),
                 "mqtt": mqtt.ping,
+                routes.DETECT_KAFKA: images.ping,
             },
             sessions=sessions,
             senders=senders,
@@ -168,9 +161,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             routes.EDGE_METRICS: partial(routes.edge_metrics, scoring.send),
         }
         if settings.kafka_detection:
-            loops[routes.DETECT_KAFKA] = partial(
-                forever, routes.DETECT_KAFKA, partial(_consume, settings, kafka_door)
-            )
+            loops[routes.DETECT_KAFKA] = images.run
         yield Service(app, loops, on_stop=relay.close)
 
 
@@ -200,13 +191,13 @@ def _exchanges(settings: ShopperSettings) -> list[Exchange]:
     ]
 
 
-async def _consume(settings: ShopperSettings, door: KafkaDoor) -> None:
+async def _consume(settings: ShopperSettings, producer: kafka.Producer, door: KafkaDoor) -> None:
     images = images_topic(settings.edge)
-    topics = [images, detections_topic(settings.edge), dead_letter(images)]
-    await kafka.ensure_topics(settings, topics)
+    await kafka.ensure_topics(settings, [images, detections_topic(settings.edge), dead_letter(images)])
+    put_aside = partial(kafka.put_aside, producer, routes.DETECT_KAFKA)
+    how = policy(settings.kafka_concurrency, settings.kafka_retry_seconds)
     async with kafka.consumer(settings, images, group=settings.group) as source:
-        batches = kafka.batches(source, most=READ_AHEAD * settings.kafka_concurrency)
-        await door.serve(batches, partial(kafka.commit, source))
+        await consume(source, door.handle, put_aside, how)
 
 
 def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringDesk:

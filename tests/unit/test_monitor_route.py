@@ -1,45 +1,32 @@
 """monitor: what becomes of an edge's events."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
-from aiokafka import ConsumerRecord, TopicPartition
 
-from caravan.errors import Transient
-from caravan.kafka import Batch
+from caravan.consume import Stopped
+from caravan.errors import Permanent, Transient
 from monitor.routes import bridge
-
-PARTITION = TopicPartition("edge1", 0)
+from support.partitions import Topic
 
 
 def event(number: int) -> bytes:
     return json.dumps({"name": "zipfile", "number": number}).encode()
 
 
-class Bridge:
-    """The ports of the route, with what went through them."""
+class Bridge(Topic):
+    """The topic and the ports of the route, with what went through them."""
 
-    def __init__(self, *batches: list[bytes | None], breaks: bool = False) -> None:
-        self.source = batches
+    def __init__(self, *values: bytes | None, breaks: bool = False) -> None:
+        super().__init__("edge1", *values)
         self.breaks = breaks
         self.published: list[tuple[str, bytes]] = []
-        self.committed: list[int] = []
-        self.aside: list[tuple[bytes | None, str]] = []
 
-    async def run(self) -> None:
-        await bridge(self.batches(), self.publish, self.commit, self.put_aside, max_bytes=1000)
-
-    async def batches(self) -> AsyncIterator[Batch]:
-        offset = 0
-        for values in self.source:
-            yield {
-                PARTITION: [
-                    ConsumerRecord("edge1", 0, offset + i, 0, 0, None, v, None, 0, len(v or b""), ())
-                    for i, v in enumerate(values)
-                ]
-            }
-            offset += len(values)
+    async def until(self, committed: int) -> None:
+        await self.run(
+            bridge(self, self.publish, self.put_aside, max_bytes=1000), lambda: self.offset == committed
+        )
 
     async def publish(self, topic: str, payload: bytes) -> None:
         if self.breaks and len(self.published) == 70:
@@ -48,27 +35,20 @@ class Bridge:
                 self.breaks = False
             raise Transient("MQTT is away")
         self.published.append((topic, payload))
-
-    async def commit(self, batch: Batch) -> None:
-        self.committed.append(batch[PARTITION][-1].offset + 1)
-
-    async def put_aside(self, record: ConsumerRecord, reason: str, code: str = "") -> None:
-        self.aside.append((record.value, reason))
+        await asyncio.sleep(0)
 
 
 async def test_events_reach_mqtt_in_order_and_unchanged() -> None:
-    ports = Bridge([event(n) for n in range(120)], [event(120)])
-    await ports.run()
+    ports = Bridge(*(event(n) for n in range(121)))
+    await ports.until(121)
     assert ports.published == [("monitor", event(n)) for n in range(121)]
-    assert ports.committed == [120, 121]
 
 
 async def test_after_mqtt_was_away_every_event_is_there_in_order() -> None:
-    ports = Bridge([event(n) for n in range(120)], breaks=True)
-    await ports.run()
+    ports = Bridge(*(event(n) for n in range(120)), breaks=True)
+    await ports.until(120)
     numbers = [json.loads(payload)["number"] for _, payload in ports.published]
     assert list(dict.fromkeys(numbers)) == list(range(120))
-    assert ports.committed == [120]
 
 
 @pytest.mark.parametrize(
@@ -84,19 +64,43 @@ async def test_after_mqtt_was_away_every_event_is_there_in_order() -> None:
     ],
 )
 async def test_what_is_no_event_is_put_aside_and_the_rest_goes_on(value: bytes | None, reason: str) -> None:
-    ports = Bridge([event(1), value, event(2)])
-    await ports.run()
+    ports = Bridge(event(1), value, event(2))
+    await ports.until(3)
     assert [payload for _, payload in ports.published] == [event(1), event(2)]
-    assert [(v, reason in r) for v, r in ports.aside] == [(value, True)]
-    assert ports.committed == [3]
+    assert [(v, reason in r) for v, r, _ in ports.aside] == [(value, True)]
 
 
 async def test_nothing_is_committed_before_mqtt_has_it() -> None:
     class Away(Bridge):
         async def publish(self, topic: str, payload: bytes) -> None:
-            raise RuntimeError("the process dies here")
+            self.published.append((topic, payload))
+            await asyncio.Event().wait()
 
-    ports = Away([event(1)])
-    with pytest.raises(RuntimeError):
-        await ports.run()
-    assert ports.committed == []
+    ports = Away(event(1))
+    await ports.run(bridge(ports, ports.publish, ports.put_aside, 1000), lambda: bool(ports.published))
+    assert ports.offset == 0
+
+
+async def test_an_event_that_mqtt_refuses_is_put_aside_and_those_of_its_window_go_on() -> None:
+    class Refusing(Bridge):
+        async def publish(self, topic: str, payload: bytes) -> None:
+            if payload == event(1):
+                raise Permanent("more than the broker takes")
+            await super().publish(topic, payload)
+
+    ports = Refusing(*(event(n) for n in range(3)))
+    await ports.until(3)
+    assert [value for value, _, _ in ports.aside] == [event(1)]
+    assert {payload for _, payload in ports.published} == {event(0), event(2)}
+
+
+async def test_a_fault_of_ours_does_not_make_dead_letters_of_all_events() -> None:
+    class Broken(Bridge):
+        async def publish(self, topic: str, payload: bytes) -> None:
+            raise ZeroDivisionError
+
+    ports = Broken(*(event(n) for n in range(500)))
+    with pytest.raises(Stopped):
+        await ports.until(500)
+    assert len(ports.aside) <= 20
+    assert ports.offset == 0

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from fastapi import Depends, FastAPI
 
 from caravan import http, kafka, pages, s3, sessions
+from caravan.consume import Consumption
 from caravan.contracts import EDGE_METRICS, dead_letter, events_topic, models_bucket
 from caravan.intake import Senders
 from caravan.mqtt import Mqtt
@@ -23,7 +24,7 @@ from monitor.dashboard import wiring as dashboard
 from monitor.hub_feed import Feed
 from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
-from monitor.routes import BRIDGE, DASHBOARD, HUB, bridge, hub
+from monitor.routes import BRIDGE, DASHBOARD, HUB, MQTT, bridge, hub
 from monitor.settings import MonitorSettings
 from monitor.wiring import Wiring
 
@@ -65,16 +66,11 @@ def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wi
     async def consume() -> None:
         await kafka.ensure_topics(settings, [topic, dead_letter(topic)])
         async with kafka.consumer(settings, topic, group=settings.group) as source:
-            await bridge(
-                kafka.batches(source),
-                mqtt.publish,
-                partial(kafka.commit, source),
-                put_aside,
-                settings.max_event_bytes,
-            )
+            await bridge(source, mqtt.publish, put_aside, settings.max_event_bytes)
 
-    wiring.checks["mqtt"] = mqtt.ping
-    wiring.loops |= {"mqtt": mqtt.run, BRIDGE: partial(forever, BRIDGE, consume)}
+    events = Consumption(BRIDGE, consume)
+    wiring.checks |= {MQTT: mqtt.ping, BRIDGE: events.ping}
+    wiring.loops |= {MQTT: mqtt.run, BRIDGE: events.run}
 
 
 def _wire_hub(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import structlog
 from aiokafka import ConsumerRecord
 
 from caravan import strict_json, telemetry
+from caravan.aggregate import Aggregator
+from caravan.consume import Effect, Policy, Source, consume
 from caravan.contracts import MONITOR
 from caravan.errors import BadInput
 from caravan.kafka import Batch, PutAside
 from caravan.mqtt import WINDOW
 from caravan.reports import ListModels, ReadReport, Report
-from caravan.retry import retried
 from caravan.strict_json import NotJson
 from monitor import hub_messages, metrics
 from monitor.dashboard import source
@@ -31,33 +33,45 @@ HUB = "hub"
 REPORTS = "reports"
 REPORT = "report"
 DASHBOARD = "dashboard"
+MQTT = "mqtt"
 MQTT_AWAY_SECONDS = 240.0
-"""How long a batch is kept while MQTT is away; then it is read again from its committed offset."""
+"""How long events are kept while MQTT is away; then they are read again from the committed offset."""
+BRIDGE_POLICY = Policy(
+    route=BRIDGE,
+    sink=MQTT,
+    at_once=10 * WINDOW,
+    in_flight=10 * WINDOW,
+    order="partition",
+    within=MQTT_AWAY_SECONDS,
+    then="stop",
+    gathers=True,
+)
 
 
 async def bridge(
-    batches: AsyncIterable[Batch],
-    publish: Callable[[str, bytes], Awaitable[None]],
-    commit: Callable[[Batch], Awaitable[None]],
-    put_aside: PutAside,
-    max_bytes: int,
-) -> None:
+    source: Source, publish: Callable[[str, bytes], Awaitable[None]], put_aside: PutAside, max_bytes: int
+) -> NoReturn:
     """FROM Kafka `E` → events that are JSON objects → TO MQTT `monitor`, in order → commit.
 
     Route `bridge`. Mandatory: the broker's acknowledgement of each event, or the dead letter of what is no
     event. What is not acknowledged is sent again, so a dashboard sees each event at least once, in order.
     """
-    async for batch in batches:
-        for records in batch.values():
-            events: list[bytes] = []
-            for record in records:
-                if reason := _fault(record.value, max_bytes):
-                    await put_aside(record, reason)
-                else:
-                    events.append(record.value)
-            for start in range(0, len(events), WINDOW):
-                await _publish(events[start : start + WINDOW], publish)
-        await commit(batch)
+
+    async def publish_all(_: int, events: Sequence[bytes]) -> None:
+        # Handed over in order, acknowledged together: one round trip for a window, not for each event.
+        # All must have ended before any is sent again, or a late one would come out of order.
+        ends = await asyncio.gather(*(publish(MONITOR, event) for event in events), return_exceptions=True)
+        for error in filter(None, ends):
+            raise error
+
+    async def handle(record: ConsumerRecord) -> Effect:
+        return partial(windows.add, record.partition, _event(record.value, max_bytes))
+
+    windows = Aggregator[int, bytes](
+        BRIDGE, MQTT, publish_all, within=MQTT_AWAY_SECONDS, age=0, count=WINDOW, begins_trace=False
+    )
+    async with windows:
+        await consume(source, handle, put_aside, BRIDGE_POLICY)
 
 
 async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> None:
@@ -121,23 +135,22 @@ def _read_one(value: bytes | None) -> list[Window] | Uncertain | BadInput:
         return exc
 
 
-async def _publish(events: Sequence[bytes], publish: Callable[[str, bytes], Awaitable[None]]) -> None:
-    async def once() -> None:
-        # Handed over in order, acknowledged together: one round trip for a window, not for each event.
-        # All must have ended before any is sent again, or a late one would come out of order.
-        ends = await asyncio.gather(*(publish(MONITOR, event) for event in events), return_exceptions=True)
-        for error in filter(None, ends):
-            raise error
+def _event(value: bytes | None, max_bytes: int) -> bytes:
+    """Return an event as it came.
 
-    with telemetry.exchange(BRIDGE, begins_trace=False):
-        await retried(once, to="mqtt", within=MQTT_AWAY_SECONDS)
+    Raises:
+        BadInput: if it is none.
 
-
-def _fault(value: bytes | None, max_bytes: int) -> str:
-    if value is not None and len(value) > max_bytes:
-        return f"the event has {len(value)} bytes; {max_bytes} are allowed"
+    """
+    raw = value or b""
+    if len(raw) > max_bytes:
+        message = f"the event has {len(raw)} bytes; {max_bytes} are allowed"
+        raise BadInput(message, 413, reason="too-large")
     try:
-        event = strict_json.loads(value or b"")
+        event = strict_json.loads(raw)
     except NotJson as exc:
-        return f"the event is not JSON: {exc}"
-    return "" if isinstance(event, dict) else "the event is not a JSON object"
+        message = f"the event is not JSON: {exc}"
+        raise BadInput(message, reason="not-json") from exc
+    if not isinstance(event, dict):
+        raise BadInput("the event is not a JSON object", 422, reason="not-an-object")
+    return raw

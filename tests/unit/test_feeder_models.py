@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import onnx
 import pytest
 from obstore.store import MemoryStore
+from onnx import TensorProto, helper, numpy_helper
 
 from caravan import s3
 from caravan.errors import Transient
+from caravan.model_zips import Limits, read_model_zip
 from caravan.uploads import Upload, Verdict, read_upload, write_verdict
 from feeder.app import make_app
 from feeder.settings import FeederSettings
@@ -121,6 +125,45 @@ async def test_a_zipped_saved_model_is_kept_whole_and_the_pipeline_triggered(doo
 async def test_an_onnx_model_is_taken_too(door: Door) -> None:
     answer = await door.put(zipped({"model.onnx": b"onnx", "README.md": b"hello"}))
     assert (answer.status_code, answer.json()["kind"], answer.json()["ignored"]) == (202, "onnx", 1)
+
+
+def onnx_with_data(folder: Path, data: str) -> dict[str, bytes]:
+    """A model whose weights lie in a file beside it."""
+    weights = numpy_helper.from_array(np.zeros((2, 2), np.float32), "w")
+    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])
+    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [value], [weights])
+    onnx.save_model(
+        helper.make_model(graph),
+        str(folder / "model.onnx"),
+        save_as_external_data=True,
+        location=data,
+        size_threshold=0,
+    )
+    return {f"net/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+
+async def test_the_data_that_an_onnx_model_names_belongs_to_it(door: Door, tmp_path: Path) -> None:
+    name = f"{'long' * 40}.data"
+    files = onnx_with_data(tmp_path, name)
+    content = zipped(files | {"net/notes.data": b"not named"})
+    answer = await door.put(content)
+    assert (answer.status_code, answer.json()["ignored"]) == (202, 1), answer.text
+    found = read_model_zip(io.BytesIO(content), Limits(10, 10_000))
+    assert set(found.files) == {"model.onnx", name}
+
+
+async def test_two_classes_of_one_name_are_told_to_their_sender(door: Door) -> None:
+    answer = await door.put(zipped(SAVED | {"labels.txt": b"crane\nheron\ncrane"}))
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "two classes are named 'crane': give each a name of its own",
+    )
+
+
+async def test_class_names_beside_a_version_folder_are_found(door: Door) -> None:
+    files = {f"net/3/{name}": content for name, content in SAVED.items()}
+    answer = await door.put(zipped(files | {"net/labels.txt": b"a\nb"}))
+    assert (answer.json()["classes"], answer.json()["ignored"]) == (["a", "b"], 0)
 
 
 @pytest.mark.parametrize("place", ["m/labels.txt", "m/assets/labels.txt", "labels.txt"])

@@ -8,6 +8,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from caravan.graphs.session import Limits
 from model_server import rest_answer, rest_request
 from model_server.config_file import with_own
 from model_server.configs import model_configs
@@ -251,10 +252,10 @@ def test_contradictory_batching_parameters_are_refused(wrong: dict[str, Any]) ->
 
 
 def test_only_outputs_that_no_input_reaches_are_handed_out_whole(saved_models: Path) -> None:
-    text = load("text", 1, saved_models / "text" / "1").signatures
+    text = load("text", 1, saved_models / "text" / "1", Limits()).signatures
     assert (text["classify"].batchable, text["classify"].whole) == (True, frozenset({"classes"}))
     assert not text["serving_default"].batchable
-    pair = load("pair", 1, saved_models / "pair" / "1").signatures
+    pair = load("pair", 1, saved_models / "pair" / "1", Limits()).signatures
     assert pair["serving_default"].batchable
     assert not pair["total"].batchable
 

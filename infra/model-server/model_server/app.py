@@ -15,6 +15,7 @@ import structlog
 import tensorflow as tf
 
 from caravan import server
+from caravan.graphs.session import Limits
 from caravan.intake import Intake, Senders
 from caravan.lingering import LingeringClose
 from model_server import sources
@@ -143,8 +144,10 @@ def limit_threads(settings: Settings) -> None:
 
 
 def _loader(settings: Settings) -> Callable[[str, int, Path], Servable]:
+    limits = Limits(settings.intra_op_threads, settings.inter_op_threads)
+
     def load_warm(name: str, version: int, path: Path) -> Servable:
-        servable = load(name, version, path, settings.intra_op_threads)
+        servable = load(name, version, path, limits)
         if settings.warmup:
             warm_up(servable, path)
         return servable

@@ -5,19 +5,18 @@ first dimension is open, and where the graph names these dimensions, if it names
 """
 
 import gc
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from caravan.contracts import ONNX_MODEL
+from caravan.graphs.onnx import OnnxError, open_session
+from caravan.graphs.session import Limits
 from model_server.errors import Code, ServingError, from_exception, invalid
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, batch_first
 
@@ -37,11 +36,8 @@ _DTYPES = {
     "tensor(bool)": types_pb2.DT_BOOL,
     "tensor(string)": types_pb2.DT_STRING,
 }
-# "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : words": its exceptions have no other sign in common.
-_RUNTIME_ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOTALL)
 _LOAD_CODES = {2: Code.INVALID_ARGUMENT, 3: Code.NOT_FOUND, 7: Code.DATA_LOSS, 9: Code.UNIMPLEMENTED}
 _MEMORY = ("Failed to allocate memory", "bad allocation", "bad_alloc")
-_SEVERITY_FATAL = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +58,7 @@ class OnnxSignature:
         try:
             results = self.session.run(self.outputs, feeds)
         except Exception as exc:  # ONNX Runtime's errors have no public base class
-            raise _run_error(exc) from exc
+            raise _run_error(OnnxError(exc)) from exc
         return {
             alias: _from_runtime(np.asarray(result))
             for alias, result in zip(self.outputs, results, strict=True)
@@ -86,22 +82,16 @@ class OnnxModel:
         gc.collect()
 
 
-def load(name: str, version: int, path: Path, threads: int) -> OnnxModel:
-    """Load `model.onnx` (blocking); a call of it uses up to `threads` threads.
+def load(name: str, version: int, path: Path, limits: Limits) -> OnnxModel:
+    """Load `model.onnx` (blocking); a call of it uses up to `intra_op_threads` threads.
 
     Raises ServingError saying why it cannot be loaded.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = _SEVERITY_FATAL  # what fails is the answer to who asked
     try:
-        session = onnxruntime.InferenceSession(
-            str(path / ONNX_MODEL), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as exc:  # ONNX Runtime's errors have no public base class
-        raise _load_error(exc, path) from exc
+        session = open_session(path, limits.intra_op_threads)
+    except OnnxError as exc:
+        code = _LOAD_CODES.get(exc.number or 0, Code.INTERNAL)
+        raise ServingError(code, f"Cannot load ONNX model: {exc.words}") from exc
     return OnnxModel(name, version, _signature(session))
 
 
@@ -172,14 +162,7 @@ def _from_runtime(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(texts, dtype=object).reshape(array.shape)
 
 
-def _run_error(error: Exception) -> ServingError:
-    match = _RUNTIME_ERROR.fullmatch(str(error))
-    if any(sign in str(error) for sign in _MEMORY):
-        return ServingError(Code.RESOURCE_EXHAUSTED, match[2] if match else str(error))
-    return invalid(match[2]) if match else from_exception(error)
-
-
-def _load_error(error: Exception, path: Path) -> ServingError:
-    match = _RUNTIME_ERROR.fullmatch(str(error))
-    code = _LOAD_CODES.get(int(match[1]), Code.INTERNAL) if match else Code.INTERNAL
-    return ServingError(code, f"Cannot load ONNX model at {path}: {match[2] if match else error}")
+def _run_error(error: OnnxError) -> ServingError:
+    if any(sign in error.words for sign in _MEMORY):
+        return ServingError(Code.RESOURCE_EXHAUSTED, error.words)
+    return invalid(error.words) if error.number else from_exception(error)

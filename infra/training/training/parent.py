@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import structlog
 from obstore.store import ObjectStore
 
@@ -79,12 +80,14 @@ def _asked(
     """Ask a SavedModel of our contract, made by anyone, one image at a time."""
     import tensorflow as tf  # noqa: PLC0415 - our own versions are asked without it
 
+    from caravan.graphs.session import GraphSession, Limits  # noqa: PLC0415 - as above
+
     answers = []
     try:
-        signature = tf.saved_model.load(str(directory)).signatures["serving_default"]
-        (output,) = signature.structured_outputs
+        signature = GraphSession.load(directory, Limits()).signatures["serving_default"]
         for (sha, truth), image in zip(truths, images, strict=True):
-            label, probability = signature(image_b64=tf.constant([image.read_bytes()]))[output].numpy()
+            (answer,) = signature.call({"image_b64": np.array([image.read_bytes()], object)}).values()
+            label, probability = answer.reshape(-1)
             answers.append(Answer(sha, truth, label.decode(), float(probability.decode())))
     except (tf.errors.OpError, OSError, KeyError, ValueError, TypeError) as exc:
         raise Permanent(f"version {version} does not answer: {exc}") from exc

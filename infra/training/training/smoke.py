@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from caravan.graphs.session import GraphSession, Limits
 from training.head import Head
 
 CLOSE = 5e-3
@@ -29,13 +30,13 @@ def fault_of(
 
     """
     try:
-        signatures = tf.saved_model.load(str(directory)).signatures
-        answer = signatures["classify"](images=tf.constant(list(images)))
-        one = signatures["serving_default"](image_b64=tf.constant(list(images[:1])))["prediction"].numpy()
+        signatures = GraphSession.load(directory, Limits()).signatures
+        answer = signatures["classify"].call({"images": np.array(images, object)})
+        one = signatures["serving_default"].call({"image_b64": np.array(images[:1], object)})["prediction"]
     except (tf.errors.OpError, OSError, KeyError, ValueError, TypeError) as exc:
         return f"it does not load or answer: {next(iter(str(exc).splitlines()), type(exc).__name__)}"
-    probabilities = answer["probabilities"].numpy()
-    if tuple(name.decode() for name in answer["classes"].numpy()) != head.classes:
+    probabilities = answer["probabilities"]
+    if tuple(name.decode() for name in answer["classes"]) != head.classes:
         return "its classes are not those it was trained on"
     if probabilities.shape != expected.shape or not np.isfinite(probabilities).all():
         return "its probabilities are not finite, or not one for each class"

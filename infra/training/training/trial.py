@@ -5,12 +5,11 @@ environment, no file that it could write, a bounded time, and the first to go wh
 of JSON comes in on standard input (see `Job`), one goes out on standard output (see `Found`).
 """
 
-import io
 import json
-import math
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,22 +17,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from caravan import strict_json
-from caravan.contracts import ONNX_MODEL, SAVED_MODEL
+from caravan.contracts import ONNX_MODEL
 from training.orphan import die_with_parent
+from training.plausible import MAX_VALUES, Input, encoded_picture, examples, shapes, texts
 
 CLASSIFY, DEFAULT = "classify", "serving_default"
-FILE_OPS = frozenset({"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"})
-"""Operations that reach beyond the model, into files or the process; those of savers are not among them."""
-
-MAX_VALUES = 2**26
-"""Values of one input at most: a quarter of a gigabyte of floats."""
 MAX_CLASSES = 100_000
-_IMAGE_RANK = 4
-_SIDE, _CHANNELS, _LENGTH = 224, 3, 16
-"""What stands for dimensions that a signature leaves open."""
+MAX_REASON = 400
+"""Characters of what a model's runtime says of it."""
+_SAYS_NOTHING = re.compile(
+    r"Graph execution error:?|Detected at node|Exception encountered|Traceback|File \""
+)
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
+_NODE = re.compile(r"\s*\[\[\{\{.*?\}\}\]\]|\{\{.*?\}\}\s*")
+_PAIR = 2
+
+Arrays = Mapping[str, NDArray[Any]]
+Call = Callable[[Arrays], Arrays]
 
 
 @dataclass(frozen=True)
@@ -77,46 +79,49 @@ class Fault(Exception):
 
 
 def try_saved_model(job: Job) -> Found:
-    """Load a SavedModel and ask each signature that Caravan knows of.
+    """Load a SavedModel and ask the signatures that Caravan knows of, or any where it has none of them.
 
     Raises:
         Fault: if it cannot be taken.
 
     """
-    import tensorflow as tf  # noqa: PLC0415 - seconds, and an ONNX model does without
+    # Seconds, and an ONNX model does without.
+    from caravan.graphs.session import GraphSession, Limits  # noqa: PLC0415
+    from training.tf_examples import serialized_example  # noqa: PLC0415
 
-    path = Path(job.directory)
     _give_up_rights()
-    with _blamed("it does not load"):
-        _refuse_file_ops(path / SAVED_MODEL)
-        # The module must outlive its signatures, which hold its variables weakly.
-        loaded = tf.saved_model.load(job.directory)
-        signatures: Mapping[str, Any] = loaded.signatures
-    known = [name for name in (DEFAULT, CLASSIFY) if name in signatures]
-    if not known:
-        there = ", ".join(sorted(signatures)) or "none"
-        raise Fault(f"it has no signature {DEFAULT} or {CLASSIFY}; there is {there}")
-    outputs: dict[str, dict[str, NDArray[Any]]] = {}
-    for name in known:
-        signature = signatures[name]
-        specs = signature.structured_input_signature[1]
-        inputs = {
-            key: tf.constant(blank(f"{name}, {key}", spec.dtype.as_numpy_dtype, _open_shape(spec.shape)))
-            for key, spec in specs.items()
-        }
-        with _blamed(f"{name} does not answer a blank input"):
-            outputs[name] = {key: value.numpy() for key, value in signature(**inputs).items()}
-        check_finite(name, outputs[name])
+    with _blamed("it does not load", job.directory):
+        session = GraphSession.load(Path(job.directory), Limits())
+    signatures: Mapping[str, Any] = session.signatures
+    if not signatures:
+        raise Fault("it has no signature")
+    strings = texts()
+    parsed = serialized_example(session.graph, strings[0])
+    if parsed is not None:
+        strings.insert(1, parsed)
+    outputs: dict[str, Arrays] = {}
+    faults: list[Fault] = []
+    for name in [known for known in (DEFAULT, CLASSIFY) if known in signatures] or sorted(signatures):
+        try:
+            inputs = _tensor_inputs(signatures[name])
+            outputs[name] = _answered(name, inputs, signatures[name].call, strings, job.directory)
+        except Fault as exc:
+            if name in {DEFAULT, CLASSIFY}:
+                raise
+            faults.append(exc)
+    if not outputs:
+        raise faults[0]
     own = _own_classes(outputs.get(CLASSIFY, {}))
     if own is None:
-        check_classes(job.classes, outputs[known[0]])
+        check_classes(job.classes, next(iter(outputs.values())))
     answers: tuple[tuple[str, float], ...] = ()
     if job.contract:
         _check_contract(signatures)
         with _blamed(
-            "it does not answer encoded images by label and probability, as the model it follows does"
+            "it does not answer encoded images by label and probability, as the model it follows does",
+            job.directory,
         ):
-            answers = tuple(_label_and_probability(tf, signatures, image) for image in _encoded(job.images))
+            answers = tuple(_label_and_probability(signatures, image) for image in _encoded(job.images))
     return Found(None, own if own is not None else job.classes, answers[1:])
 
 
@@ -127,65 +132,95 @@ def try_onnx(job: Job) -> Found:
         Fault: if it cannot be taken.
 
     """
-    import onnxruntime  # noqa: PLC0415 - a SavedModel does without
+    from caravan.graphs.onnx import OnnxError, open_session  # noqa: PLC0415 - a SavedModel does without
 
     if job.contract:
         raise Fault("an ONNX model does not answer encoded images, as the model it follows does")
     _give_up_rights()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    with _blamed("it does not load"):
-        path = str(Path(job.directory, ONNX_MODEL))
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    with _blamed("it does not load", job.directory):
+        session = open_session(Path(job.directory), threads=1)
     for output in session.get_outputs():
         if not output.type.startswith("tensor("):
             raise Fault(
                 f"its output {output.name} is a {output.type}, not a tensor: export it without ZipMap "
                 '(options={"zipmap": False})'
             )
-    inputs = {
-        one.name: blank(one.name, _numpy_type(one.name, one.type), _dimensions(one.shape))
+    inputs = [
+        Input(one.name, _numpy_type(one.name, one.type), _dimensions(one.shape))
         for one in session.get_inputs()
-    }
-    with _blamed("it does not answer a blank input"):
-        values = session.run(None, inputs)
-    outputs = {one.name: np.asarray(value) for one, value in zip(session.get_outputs(), values, strict=True)}
-    check_finite("it", outputs)
+    ]
+    names = [one.name for one in session.get_outputs()]
+
+    def call(arrays: Arrays) -> Arrays:
+        feeds = {
+            name: np.array([text.decode(errors="replace") for text in value.flat], object).reshape(
+                value.shape
+            )
+            if value.dtype == object
+            else value
+            for name, value in arrays.items()
+        }
+        try:
+            return dict(zip(names, map(np.asarray, session.run(None, feeds)), strict=True))
+        except Exception as exc:  # ONNX Runtime's errors have no public base class
+            raise OnnxError(exc) from exc
+
+    outputs = _answered("it", inputs, call, texts(), job.directory, channels_first=True)
     check_classes(job.classes, outputs)
     return Found(None, job.classes)
 
 
-def blank(name: str, dtype: Any, shape: Sequence[int | None] | None) -> NDArray[Any]:
-    """Return an input of one example: zeros, or a grey image where encoded ones are wanted.
-
-    Args:
-        name: of the input, for the message.
-        dtype: NumPy's type; `object` for strings.
-        shape: the first dimension being the batch; None where it is open, or as a whole unknown.
+def _answered(
+    name: str,
+    inputs: Sequence[Input],
+    call: Call,
+    strings: Sequence[bytes],
+    directory: str,
+    *,
+    channels_first: bool = False,
+) -> Arrays:
+    """Ask until one of the plausible inputs is answered, and return that answer.
 
     Raises:
-        Fault: if the shape is unknown, or too large.
+        Fault: if none is; it says what became of the most plausible one.
 
     """
-    if shape is None:
-        raise Fault(f"the input {name} declares no shape")
-    sizes = [_size(place, len(shape), size) for place, size in enumerate(shape)]
-    if math.prod(sizes) > MAX_VALUES:
-        raise Fault(f"the input {name} is of {math.prod(sizes)} values; {MAX_VALUES} are tried")
-    if np.dtype(dtype) == object:
-        return np.full(sizes, grey_image(), object)
-    return np.zeros(sizes, dtype)
+    first: Fault | None = None
+    for shape in shapes(inputs, channels_first=channels_first):
+        for arrays in examples(inputs, shape, strings):
+            try:
+                with _blamed(f"{name} does not answer {_told_shapes(arrays)}", directory):
+                    outputs = call(arrays)
+                check_finite(name, outputs)
+            except Fault as exc:
+                first = first or exc
+            else:
+                return outputs
+    raise first or Fault(f"{name} wants more than {MAX_VALUES} values, which is more than is tried")
 
 
-def grey_image() -> bytes:
-    """Return an encoded image with nothing on it."""
-    target = io.BytesIO()
-    Image.new("RGB", (64, 64), (128, 128, 128)).save(target, "JPEG")
-    return target.getvalue()
+def _told_shapes(arrays: Arrays) -> str:
+    told = ", ".join(f"{key} of shape {list(value.shape)}" for key, value in arrays.items())
+    return told or "without an input"
 
 
-def check_finite(name: str, outputs: Mapping[str, NDArray[Any]]) -> None:
+def _tensor_inputs(signature: Any) -> list[Input]:
+    import tensorflow as tf  # noqa: PLC0415 - seconds, and an ONNX model does without
+
+    infos = signature.definition.inputs
+    return [
+        Input(
+            alias,
+            tf.as_dtype(infos[alias].dtype).as_numpy_dtype,
+            None
+            if infos[alias].tensor_shape.unknown_rank
+            else tuple(dim.size if dim.size >= 0 else None for dim in infos[alias].tensor_shape.dim),
+        )
+        for alias in signature.inputs
+    ]
+
+
+def check_finite(name: str, outputs: Arrays) -> None:
     """See that something came out, and no infinity.
 
     Raises:
@@ -196,7 +231,7 @@ def check_finite(name: str, outputs: Mapping[str, NDArray[Any]]) -> None:
         raise Fault(f"{name} has no output")
     for key, value in outputs.items():
         if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
-            raise Fault(f"the output {key} of {name} is not finite for a blank input")
+            raise Fault(f"the output {key} of {name} is not finite for any input that was tried")
 
 
 def check_classes(classes: Sequence[str], outputs: Mapping[str, NDArray[Any]]) -> None:
@@ -207,27 +242,17 @@ def check_classes(classes: Sequence[str], outputs: Mapping[str, NDArray[Any]]) -
 
     """
     rows = [v for v in outputs.values() if np.issubdtype(v.dtype, np.floating) and v.ndim == 2]  # noqa: PLR2004
-    if classes and len(rows) == 1 and rows[0].shape[1] != len(classes):
-        raise Fault(f"it answers {rows[0].shape[1]} values, and {len(classes)} class names were given")
+    if not classes or len(rows) != 1:
+        return
+    count = rows[0].shape[1]
+    # One number is the probability of the second of two classes.
+    if count != len(classes) and (count, len(classes)) != (1, _PAIR):
+        raise Fault(f"it answers {count} values, and {len(classes)} class names were given")
 
 
-def _size(place: int, rank: int, size: int | None) -> int:
-    if size is not None:
-        return size
-    if place == 0:
-        return 1
-    if rank != _IMAGE_RANK:
-        return _LENGTH
-    return _CHANNELS if place == rank - 1 else _SIDE
-
-
-def _open_shape(shape: Any) -> list[int | None] | None:
-    return None if shape.rank is None else shape.as_list()
-
-
-def _dimensions(shape: Sequence[Any]) -> list[int | None]:
-    """Return ONNX's dimensions, of which open ones are None or have a name."""
-    return [size if isinstance(size, int) and size >= 0 else None for size in shape]
+def _dimensions(shape: Sequence[Any]) -> tuple[int | str | None, ...] | None:
+    """Return ONNX's dimensions; ONNX Runtime tells a scalar and an unknown rank in one way."""
+    return tuple(None if isinstance(size, int) and size < 0 else size for size in shape) or None
 
 
 def _numpy_type(name: str, text: str) -> Any:
@@ -239,18 +264,6 @@ def _numpy_type(name: str, text: str) -> Any:
         raise Fault(f"the input {name} is a {text}: that cannot be sent") from exc
 
 
-def _refuse_file_ops(path: Path) -> None:
-    from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415
-
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString(path.read_bytes())
-    for graph in (meta.graph_def for meta in saved.meta_graphs):
-        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        found = sorted({node.op for node in nodes} & FILE_OPS)
-        if found:
-            raise Fault(f"its graph has {', '.join(found)}: models that touch files are not taken")
-
-
 def _own_classes(outputs: Mapping[str, NDArray[Any]]) -> tuple[str, ...] | None:
     """Return the class names that a signature `classify` answers with, if it does."""
     names = outputs.get("classes")
@@ -260,39 +273,50 @@ def _own_classes(outputs: Mapping[str, NDArray[Any]]) -> tuple[str, ...] | None:
 
 
 def _encoded(images: Sequence[str]) -> Iterator[bytes]:
-    yield grey_image()
+    yield encoded_picture()
     for image in images:
         yield Path(image).read_bytes()
 
 
 def _check_contract(signatures: Mapping[str, Any]) -> None:
-    inputs = {name: signature.structured_input_signature[1] for name, signature in signatures.items()}
-    if "images" not in inputs.get(CLASSIFY, {}) and "image_b64" not in inputs.get(DEFAULT, {}):
+    inputs = {name: signature.inputs for name, signature in signatures.items()}
+    if "images" not in inputs.get(CLASSIFY, ()) and "image_b64" not in inputs.get(DEFAULT, ()):
         raise Fault(
             "it does not take encoded images (image_b64, or images in classify), as the model that is trained"
             " under this name does: send it under another name"
         )
 
 
-def _label_and_probability(tf: Any, signatures: Mapping[str, Any], image: bytes) -> tuple[str, float]:
+def _label_and_probability(signatures: Mapping[str, Any], image: bytes) -> tuple[str, float]:
     signature = signatures.get(CLASSIFY)
-    if signature is not None and "images" in signature.structured_input_signature[1]:
-        answer = signature(images=tf.constant([image]))
-        return answer["labels"].numpy()[0].decode(), float(answer["scores"].numpy()[0])
-    (answer,) = signatures[DEFAULT](image_b64=tf.constant([image])).values()
-    label, probability = answer.numpy().reshape(-1).tolist()
+    one = np.array([image], object)
+    if signature is not None and "images" in signature.inputs:
+        answer = signature.call({"images": one})
+        return answer["labels"][0].decode(), float(answer["scores"][0])
+    (answer,) = signatures[DEFAULT].call({"image_b64": one}).values()
+    label, probability = answer.reshape(-1).tolist()
     return label.decode(), float(probability)
 
 
 @contextmanager
-def _blamed(what: str) -> Iterator[None]:
+def _blamed(what: str, directory: str) -> Iterator[None]:
     """Turn whatever a stranger's model raises into a finding."""
     try:
         yield
     except Fault:
         raise
     except Exception as exc:
-        raise Fault(f"{what}: {next(iter(str(exc).splitlines()), '') or type(exc).__name__}") from exc
+        raise Fault(f"{what}: {told(exc, directory)}") from exc
+
+
+def told(error: Exception, directory: str) -> str:
+    """Return what an error says: its first line that says something, without a path of this machine."""
+    text = _TERMINAL.sub("", str(getattr(error, "message", None) or error))
+    for place in (directory, str(Path(directory).resolve())):
+        text = text.replace(f"{place}/", "").replace(place, "the model")
+    lines = (_NODE.sub("", line).strip() for line in text.splitlines())
+    line = next((line for line in lines if line and not _SAYS_NOTHING.match(line)), type(error).__name__)
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}…"
 
 
 def main() -> None:

@@ -5,13 +5,14 @@
     fashion/variables/variables.data-00000-of-00001
     fashion/labels.txt
 
-Where the one entry file lies, there is the model; how deep, does not matter. What does not belong to it is
-ignored and counted. Class names are in `labels.txt`, one a line, beside the model, in its `assets/` or at
-the top of the ZIP.
+Where the one entry file lies, there is the model; how deep, does not matter. The weights that exporters write
+beside a `model.onnx` (`model.onnx.data` and the like) belong to it. What does not belong to it is ignored and
+counted. Class names are in `labels.txt`, one a line: beside the model, in its `assets/` or in a folder above.
 """
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,13 +24,16 @@ from caravan.errors import BadInput
 from caravan.names import CLASS_RULE, is_class, normal
 from caravan.zips import DAMAGE, Entry, check_method, first_words, read_directory, shown
 
-SHAPE = "saved_model.pb with its variables/ and assets/, or model.onnx"
+SHAPE = "saved_model.pb with its variables/ and assets/, or model.onnx with its data"
 
 LABELS = "labels.txt"
 MAX_LABELS_BYTES = 2**20
 
 _FOLDERS = ("variables", "assets", "assets.extra")
 _BESIDE = (SAVED_MODEL, "fingerprint.pb", "keras_metadata.pb")
+_LOCATION = re.compile(rb"\n\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
+"""An entry of ONNX's `external_data` up to its value: the key, and the value's length."""
+_LONGEST_LOCATION = 2**14
 _PIECE = 2**20
 _BOMB_BYTES = 20 * 2**20
 """A file larger than this that shrinks much is taken for a bomb; zeros that were never trained are few."""
@@ -103,7 +107,11 @@ def read_model_zip(file: BinaryIO, limits: Limits) -> ModelZip:
     found = _by_path(entries)
     place, entry = _entry_file(found)
     inside = {path.relative_to(place): info for path, info in found.items() if path.is_relative_to(place)}
-    files = {path.as_posix(): info for path, info in inside.items() if _belongs(path, entry)}
+    if entry == ONNX_MODEL:
+        data = _external_data(archive, inside) if len(inside) > 1 else frozenset()
+        files = {path.as_posix(): inside[path] for path in inside if path.as_posix() in {ONNX_MODEL, *data}}
+    else:
+        files = {path.as_posix(): info for path, info in inside.items() if _belongs(path)}
     _check_names(files)
     unpacked = sum(info.file_size for info in files.values())
     if unpacked > limits.unpacked_bytes:
@@ -112,7 +120,7 @@ def read_model_zip(file: BinaryIO, limits: Limits) -> ModelZip:
             status=413,
             reason="model-too-large",
         )
-    places = (place / LABELS, place / "assets" / LABELS, PurePosixPath(LABELS))
+    places = (place / LABELS, place / "assets" / LABELS, *(above / LABELS for above in place.parents))
     named = next((path for path in places if path in found), None)
     labels = () if named is None else _read_labels(archive, found[named])
     used = {place / path for path in files} | {named}
@@ -123,14 +131,19 @@ def parse_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Return class names without blanks around them, and without empty ones.
 
     Raises:
-        BadInput: 422 if one is too long or cannot be shown.
+        BadInput: 422 if one is too long, cannot be shown, or is there twice.
 
     """
     classes = tuple(filter(None, map(normal, names)))
+    seen = set()
     for name in classes:
         if not is_class(name):
             message = f"{shown(name)!r} cannot be the name of a class: {CLASS_RULE}"
             raise BadInput(message, 422, reason="bad-class-name")
+        if name in seen:
+            message = f"two classes are named {shown(name)!r}: give each a name of its own"
+            raise BadInput(message, 422, reason="bad-class-name")
+        seen.add(name)
     return classes
 
 
@@ -169,10 +182,23 @@ def _entry_file(found: Iterable[PurePosixPath]) -> tuple[PurePosixPath, str]:
     return top[0].parent, top[0].name
 
 
-def _belongs(path: PurePosixPath, entry: str) -> bool:
-    if entry == ONNX_MODEL:
-        return path.as_posix() == ONNX_MODEL
+def _belongs(path: PurePosixPath) -> bool:
     return path.as_posix() in _BESIDE or (len(path.parts) > 1 and path.parts[0] in _FOLDERS)
+
+
+def _external_data(archive: zipfile.ZipFile, inside: dict[PurePosixPath, zipfile.ZipInfo]) -> frozenset[str]:
+    """Return the paths, beside it, that a `model.onnx` names as places of its tensors' data."""
+    info = inside[PurePosixPath(ONNX_MODEL)]
+    found = set()
+    seen = b""
+    for piece in _pieces(archive, ONNX_MODEL, info):
+        seen = seen[-_LONGEST_LOCATION:] + piece
+        for match in _LOCATION.finditer(seen):
+            low, *high = match[1]
+            size = low if not high else low - 0x80 + (high[0] << 7)
+            name = seen[match.end() : match.end() + size].decode(errors="replace")
+            found.add(PurePosixPath(name).as_posix())
+    return frozenset(found)
 
 
 def _check_names(files: dict[str, zipfile.ZipInfo]) -> None:

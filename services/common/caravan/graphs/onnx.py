@@ -1,0 +1,68 @@
+"""An ONNX model in a session of ONNX Runtime, on the CPU.
+
+ONNX Runtime knows the operators that it brings along and no others, none of which touches files or talks.
+Data beside a model is read out of the model's own folder alone.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from caravan.contracts import ONNX_MODEL
+
+_SEVERITY_FATAL = 4
+# "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : words": its exceptions have no other sign in common.
+_RUNTIME_ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOTALL)
+_NOISE = re.compile(
+    r"Load model from .*? failed:|\S*/onnxruntime/\S+:\d+ .+?\) (?=[A-Z])|\w+\.(?:cc|h):\d+ \w+ "
+)
+_TOO_NEW = (
+    (
+        re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
+        "it is of ONNX's IR version {}, and up to {} is taken: set an older ir_version when it is exported",
+    ),
+    (
+        re.compile(r"Opset (\d+) is under development .* for domain \S+ is till opset (\d+)", re.DOTALL),
+        "it is of ONNX's opset {}, and up to {} is taken: choose an older opset_version when it is exported",
+    ),
+)
+
+
+class OnnxError(Exception):
+    """What ONNX Runtime said of a model or of a call: its `number`, if it gave one, and its `words`."""
+
+    def __init__(self, error: Exception) -> None:
+        match = _RUNTIME_ERROR.fullmatch(str(error))
+        self.number = int(match[1]) if match else None
+        self.words = _plain(match[2] if match else str(error))
+        super().__init__(self.words)
+
+
+def open_session(directory: Path, threads: int) -> Any:
+    """Load `model.onnx` (blocking); a call of it uses up to `threads` threads.
+
+    Raises:
+        OnnxError: saying why it cannot be loaded.
+
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _SEVERITY_FATAL  # what fails is the answer to who asked
+    try:
+        return onnxruntime.InferenceSession(
+            str(directory / ONNX_MODEL), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as exc:  # its errors have no public base class
+        raise OnnxError(exc) from exc
+
+
+def _plain(text: str) -> str:
+    """Return what is said, without the places in ONNX Runtime's sources where it is said."""
+    for pattern, words in _TOO_NEW:
+        if match := pattern.search(text):
+            return words.format(*match.groups())
+    return _NOISE.sub("", text).strip()

@@ -19,6 +19,7 @@ from caravan import http
 from caravan.errors import BadInput
 from caravan.kafka import Batch
 from monitor import hub_api, hub_messages, routes
+from monitor.events_door import PIECE, Snapshots, in_pieces
 from monitor.hub_feed import Feed
 from monitor.hub_messages import Uncertain
 from monitor.hub_source import History
@@ -285,6 +286,70 @@ async def test_images_beyond_the_limit_of_memory_go_and_their_facts_stay() -> No
     ]
 
 
+async def test_names_of_classes_beyond_the_limit_are_counted_as_one() -> None:
+    bench = Bench(HubLimits(max_classes=3))
+    bench.history.starts({PARTITION: 0}, {PARTITION: 0})
+    for number in range(3):
+        classes = [f"made-up-{number}-{n}" for n in range(4)]
+        counts = {"certain": [1, 1, 1, 1], "uncertain": [0, 0, 0, 0]}
+        await bench.read(window(number, classes=classes, camera_metrics={"till-3": counts}))
+    totals = (await bench.camera())["totals"]
+    assert totals["certain"] == {" more": 9, "made-up-0-0": 1, "made-up-0-1": 1, "made-up-0-2": 1}
+    assert totals["images"] == 12
+    bench.now += 25 * 3600
+    bench.hub.tick(bench.now)
+    await bench.read(window(9))
+    assert (await bench.camera())["totals"]["certain"] == {"tea-green": 3}
+
+
+async def test_where_there_are_too_many_numbers_all_images_are_still_counted() -> None:
+    bench = Bench(HubLimits(max_entries=8))
+    bench.history.starts({PARTITION: 0}, {PARTITION: 0})
+    for number in range(30):
+        classes = [f"a-{number}", "b"]
+        counts = {"certain": [2, 1], "uncertain": [0, 0]}
+        cameras = {f"till-{number % 3}": counts}
+        await bench.read(window(number, classes=classes, camera_metrics=cameras), sent=NOW - number * 1800)
+    shown = await bench.get("/hub")
+    assert shown["images"] == 90
+    assert sum(len(camera["totals"]["certain"]) for camera in shown["cameras"]) <= 8
+    assert {len(camera["windows"]) for camera in shown["cameras"]} == {1, 2}
+    bench.now += 25 * 3600
+    bench.hub.tick(bench.now)
+    assert (await bench.get("/hub"))["cameras"] == []
+
+
+async def test_a_window_shows_the_classes_with_the_most_images_and_the_sum_of_the_others(
+    bench: Bench,
+) -> None:
+    counts = {"certain": list(range(1, 151)), "uncertain": [0] * 150}
+    classes = [f"c{n}" for n in range(150)]
+    await bench.read(window(classes=classes, camera_metrics={"till-3": counts}))
+    (shown,) = (await bench.camera())["windows"]
+    assert len(shown["certain"]) == 101
+    assert (shown["certain"]["c149"], shown["certain"][" more"]) == (150, sum(range(1, 51)))
+    assert shown["images"] == sum(range(1, 151))
+
+
+async def test_cameras_of_one_message_beyond_the_bound_are_one(bench: Bench) -> None:
+    counts = {"certain": [1, 0], "uncertain": [0, 0]}
+    await bench.read(window(camera_metrics={f"till-{n}": counts for n in range(250)}))
+    shown = await bench.get("/hub")
+    assert (len(shown["cameras"]), shown["images"]) == (201, 250)
+    assert shown["cameras"][0]["camera"] == " more"
+    assert shown["cameras"][0]["totals"]["certain"] == {"tea-green": 50}
+
+
+async def test_texts_of_a_message_are_cut(bench: Bench) -> None:
+    long = "x" * 10_000
+    await bench.read(
+        window(timestamp=long, window_start=long, classes=[long, "b"], config={"model": long}),
+        uncertain(result_class=long, timestamp_str=long, model=long),
+    )
+    assert len(json.dumps(await bench.get("/hub"))) < 3000
+    assert len(json.dumps(await bench.get("/hub/uncertain"))) < 1500
+
+
 # --- what cannot be read --------------------------------------------------------------------------
 
 
@@ -305,6 +370,8 @@ async def test_images_beyond_the_limit_of_memory_go_and_their_facts_stay() -> No
         (window(latency_metrics={"prep": TIMES}), "bad-message"),
         (window(config={"window_size": float("nan")}), "not-json"),
         (window(config={"window_size": -1}), "bad-message"),
+        (window(config={"model_version": 10**400}), "bad-message"),
+        (window(camera_metrics={"a": {"certain": [10**400, 0], "uncertain": [0, 0]}}), "bad-message"),
         (uncertain(predictions="many"), "bad-message"),
         (uncertain(result_probability=None), "bad-message"),
     ],
@@ -358,6 +425,42 @@ async def test_events_begin_with_a_snapshot_and_tell_what_changes(bench: Bench) 
     assert len({event["id"] for event in events}) == 4
 
 
+async def test_those_who_start_together_share_one_snapshot_that_was_made_once() -> None:
+    made: list[int] = []
+
+    def take() -> dict[str, Any]:
+        made.append(feed.last)
+        return {"cameras": [{"number": number} for number in range(3)], "since": "today"}
+
+    feed = Feed()
+    feed.start_over()
+    snapshots = Snapshots(feed, take)
+    found = await asyncio.gather(*(snapshots.recent() for _ in range(25)))
+    assert len({id(content) for _, content in found}) == 1
+    assert json.loads(found[0][1]) == take()
+    feed.tell("window", {"number": 3})
+    number, _ = await snapshots.recent()
+    assert [change.name for change in feed.after(number) or []] == ["window"]
+    assert len(made) == 2
+    await snapshots.newest()
+    feed.start_over()
+    await snapshots.recent()
+    assert len(made) == 4
+
+
+async def test_a_long_snapshot_comes_in_pieces_and_whole() -> None:
+    content = bytes(range(256)) * 1000
+    pieces = [piece async for piece in in_pieces(content)]
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) <= PIECE < len(content)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "", "\u0661"])
+async def test_an_id_that_was_never_given_is_a_strangers(bench: Bench, number: str) -> None:
+    boot = bench.feed.id_of(0).partition("-")[0]
+    assert bench.feed.number_of(f"{boot}-{number}") is None
+
+
 async def test_who_comes_back_gets_what_it_missed_and_a_stranger_a_snapshot(bench: Bench) -> None:
     await bench.read(window(1))
     seen = bench.feed.id_of(bench.feed.last)
@@ -375,7 +478,7 @@ async def test_a_reader_that_is_too_slow_starts_over(bench: Bench) -> None:
     start = small.last
     for number in range(3):
         small.tell("window", {"number": number})
-    assert [change.data for change in small.after(start) or []] == [f'{{"number":{n}}}' for n in range(3)]
+    assert [change.data for change in small.after(start) or []] == [b'{"number":%d}' % n for n in range(3)]
     small.tell("window", {"number": 3})
     assert small.after(start) is None
     assert small.after(small.last + 1) is None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import StreamingResponse
 
 from caravan import http
 from caravan.errors import BadInput
 from monitor import events_door
+from monitor.events_door import NO_CACHE, Snapshots, in_pieces
 from monitor.hub_feed import Feed
 from monitor.hub_state import Hub
 
@@ -21,15 +23,17 @@ IMAGE_HEADERS = {
 def install(app: FastAPI, hub: Hub, feed: Feed) -> None:
     """Give an app the hub's doors."""
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET"], allow_headers=["*"])
-    _install_state(app, hub)
-    events_door.install(app, "/hub/events", feed, hub.overview)
+    snapshots = Snapshots(feed, hub.overview)
+    _install_state(app, hub, snapshots)
+    events_door.install(app, "/hub/events", feed, snapshots)
 
 
-def _install_state(app: FastAPI, hub: Hub) -> None:
+def _install_state(app: FastAPI, hub: Hub, snapshots: Snapshots) -> None:
     @app.get("/hub", tags=["hub"])
     async def overview() -> Response:
         """Show edges and cameras, with their totals and last windows."""
-        return http.fresh_json(hub.overview())
+        pieces = in_pieces(await snapshots.newest())
+        return StreamingResponse(pieces, headers=NO_CACHE, media_type="application/json")
 
     @app.get("/hub/cameras/{edge}/{camera:path}", tags=["hub"])
     async def camera(edge: str, camera: str) -> Response:

@@ -15,6 +15,8 @@ from typing import Any
 from caravan.contracts import to_json
 
 KEPT = 1000
+LONGEST = 18
+"""Digits of an event's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Change:
 
     number: int
     name: str
-    data: str
+    data: bytes
 
 
 class Feed:
@@ -47,7 +49,7 @@ class Feed:
         if self._quiet:
             return
         self.last += 1
-        self._changes.append(Change(self.last, name, to_json(data).decode()))
+        self._changes.append(Change(self.last, name, to_json(data)))
         self._wake()
 
     def start_over(self) -> None:
@@ -80,7 +82,8 @@ class Feed:
     def number_of(self, event_id: str | None) -> int | None:
         """Return the number that an id was made of, or None if it was not made here."""
         boot, _, number = (event_id or "").partition("-")
-        return int(number) if boot == self._boot and number.isascii() and number.isdigit() else None
+        known = boot == self._boot and number.isascii() and number.isdigit() and len(number) <= LONGEST
+        return int(number) if known else None
 
     def _wake(self) -> None:
         # A new event each time: whoever waits for the old one wakes, whoever comes later waits for the new.

@@ -11,17 +11,29 @@ import binascii
 import hashlib
 import math
 import re
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from caravan import images, strict_json
 from caravan.errors import BadInput
-from caravan.names import camera_name
+from caravan.names import camera_name, class_name, cut
 from caravan.strict_json import NotJson
+from monitor.hub_counts import MORE, folded
 
 UNKNOWN = "unknown"
 MOST_CLASSES = 10_000
+MOST_CAMERAS = 200
+"""Of one message; the others are counted as one."""
+COUNTED_CLASSES = 1000
+"""Of a window: those with the most images; the others are counted as one."""
+LARGEST = 2**53
+"""Of counts: what a browser's numbers hold."""
+LONGEST_FAULT = 300
+SHOWN_PREDICTIONS = 100
+"""Of an uncertain image: the likeliest classes; the others are one."""
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -118,7 +130,7 @@ def read(value: bytes | None) -> list[Window] | Uncertain:
         return _windows(name, body) if "metrics_json" in outer else _uncertain(name, body)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         message = f"the message lacks something, or it is of another type: {exc!r}"
-        raise BadInput(message, reason="bad-message") from exc
+        raise BadInput(cut(message, LONGEST_FAULT), reason="bad-message") from exc
 
 
 def _object(text: Any) -> dict[str, Any]:
@@ -137,37 +149,65 @@ def _object(text: Any) -> dict[str, Any]:
 
 def _windows(name: str, body: dict[str, Any]) -> list[Window]:
     config = body.get("config") or {}
-    cameras = body["camera_metrics"]
+    names = _classes(body.get("classes") or config.get("classes"))
+    cameras = _cameras(body["camera_metrics"])
     return [
         Window(
             id=name if len(cameras) == 1 else f"{name}.{number}",
             edge=_text(body.get("edge", config.get("edge"))),
-            camera=_text(camera),
-            start=str(body.get("window_start", "")),
-            end=str(body["timestamp"]),
+            camera=camera,
+            start=_short(body.get("window_start", "")),
+            end=_short(body["timestamp"]),
             seconds=_positive(config.get("window_size", 0)),
-            model=str(config.get("model", "")),
-            version=int(config.get("model_version", 0)),
+            model=_short(config.get("model", "")),
+            version=_count(config.get("model_version", 0)),
             threshold=_positive(config.get("threshold", 0)),
-            certain=_counts(counts["certain"], body.get("classes") or config.get("classes")),
-            uncertain=_counts(counts["uncertain"], body.get("classes") or config.get("classes")),
+            certain=_counts([each["certain"] for each in counts], names),
+            uncertain=_counts([each["uncertain"] for each in counts], names),
             latency={key: _latency(body["latency_metrics"][key]) for key in ("prep", "predict")},
         )
         for number, (camera, counts) in enumerate(cameras.items())
     ]
 
 
-def _counts(counts: list[Any], classes: Any) -> dict[str, int]:
-    if len(counts) > MOST_CLASSES:
+def _cameras(metrics: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return what each camera counted; those beyond the bound are one, by a name that no camera has."""
+    cameras: dict[str, list[dict[str, Any]]] = {}
+    for sent, counts in metrics.items():
+        camera = _text(sent)
+        if camera not in cameras and len(cameras) >= MOST_CAMERAS:
+            camera = MORE
+        cameras.setdefault(camera, []).append(counts)
+    return cameras
+
+
+def _classes(classes: Any) -> list[str] | None:
+    """Return the names of classes, each kept once in memory; None where they are not said."""
+    if not isinstance(classes, list):
+        return None
+    _few(classes)
+    return [sys.intern(class_name(str(name))) for name in classes]
+
+
+def _counts(tables: list[Any], names: list[str] | None) -> dict[str, int]:
+    """Return the sum of counts by class, bounded."""
+    found: Counter[str] = Counter()
+    for table in tables:
+        _few(table)
+        for name, count in zip(names or map(str, range(len(table))), map(_count, table), strict=True):
+            if count:
+                found[name] += count
+    return folded(found, COUNTED_CLASSES)
+
+
+def _few(classes: list[Any]) -> None:
+    if len(classes) > MOST_CLASSES:
         message = f"more than {MOST_CLASSES} classes"
         raise ValueError(message)
-    names = classes if isinstance(classes, list) else list(range(len(counts)))
-    pairs = zip(map(str, names), map(_count, counts), strict=True)
-    return {name: count for name, count in pairs if count}
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int) or not 0 <= value < LARGEST:
         message = f"{value!r} is no count"
         raise ValueError(message)
     return value
@@ -181,20 +221,20 @@ def _latency(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _uncertain(name: str, body: dict[str, Any]) -> Uncertain:
-    probabilities = [_positive(value) for value in body["predictions"][:MOST_CLASSES]]
-    classes = body.get("classes")
-    names = classes if isinstance(classes, list) else list(range(len(probabilities)))
+    probabilities = [_positive(value) for value in body["predictions"]]
+    _few(probabilities)
+    names = _classes(body.get("classes")) or map(str, range(len(probabilities)))
     image, media_type = _image(body.get("image"))
     return Uncertain(
         id=name,
         edge=_text(body.get("edge")),
         camera=_text(body["camera"]),
-        item=str(body["result_class"]),
+        item=class_name(str(body["result_class"])),
         score=_positive(body["result_probability"]),
-        predictions=dict(zip(map(str, names), probabilities, strict=True)),
-        timestamp=str(body["timestamp_str"]),
-        model=str(body.get("model", "")),
-        version=int(body.get("model_version", 0)),
+        predictions=folded(dict(zip(names, probabilities, strict=True)), SHOWN_PREDICTIONS),
+        timestamp=_short(body["timestamp_str"]),
+        model=_short(body.get("model", "")),
+        version=_count(body.get("model_version", 0)),
         prep_seconds=_positive(body.get("prep_time", 0)),
         predict_seconds=_positive(body.get("predict_time", 0)),
         image=image,
@@ -220,6 +260,10 @@ def _positive(value: Any) -> float:
         message = f"{value!r} is no positive number"
         raise ValueError(message)
     return number
+
+
+def _short(value: Any) -> str:
+    return camera_name(str(value))
 
 
 def _text(value: Any) -> str:

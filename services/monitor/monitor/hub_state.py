@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from monitor import metrics
+from monitor.hub_counts import Counts, Entries, folded
 from monitor.hub_messages import Uncertain, Window
 
 STEPS = 96
 """Of the history: totals forget one step at a time."""
 LAST_WINDOWS = 25
 LAST_UNCERTAIN = 200
+MOST_CLASSES = 1000
+"""Of a camera's totals, as shown."""
+SHOWN_CLASSES = 100
+"""Of a window: those with the most images; the others are shown as one."""
 
 State = Literal["live", "silent"]
 Name = tuple[str, str]
@@ -42,6 +47,8 @@ class HubLimits:
         max_cameras: beyond it those leave that were heard of longest ago.
         max_ids: messages that are known again when they come twice.
         max_image_bytes: of all uncertain images; beyond it the oldest lose theirs.
+        max_classes: names of classes, of all cameras; what is beyond is counted as one.
+        max_entries: of the tables that count by class, and of those in last windows; one has some 100 bytes.
 
     """
 
@@ -51,6 +58,8 @@ class HubLimits:
     max_cameras: int = 1000
     max_ids: int = 200_000
     max_image_bytes: int = 64 * 2**20
+    max_classes: int = 5000
+    max_entries: int = 500_000
 
     @property
     def step(self) -> float:
@@ -63,42 +72,25 @@ class HubLimits:
 
 
 @dataclass(slots=True)
-class Counts:
-    """Images by class, and what of them came in which step of the history."""
-
-    total: Counter[str] = field(default_factory=Counter)
-    steps: dict[int, Counter[str]] = field(default_factory=dict)
-
-    def add(self, counts: Mapping[str, int], step: int) -> None:
-        """Count images of a step."""
-        self.total.update(counts)
-        self.steps.setdefault(step, Counter()).update(counts)
-
-    def forget(self, oldest: int) -> None:
-        """Let go of the steps before."""
-        for step in [step for step in self.steps if step < oldest]:
-            self.total -= self.steps.pop(step)
-
-
-@dataclass(slots=True)
 class Camera:
     """What is known of one camera; `heard` is when, in seconds since 1970."""
 
     edge: str
     camera: str
+    certain: Counts
+    uncertain: Counts
     heard: float = 0.0
     state: State = "live"
     window_seconds: float = 0.0
-    certain: Counts = field(default_factory=Counts)
-    uncertain: Counts = field(default_factory=Counts)
-    windows: deque[Window] = field(default_factory=lambda: deque(maxlen=LAST_WINDOWS))
+    windows: deque[dict[str, Any]] = field(default_factory=deque)
+    """As they are shown, oldest first; none is ever changed."""
 
     def totals(self) -> dict[str, Any]:
         """Return the counts by class, and how many images they are."""
         certain, uncertain = self.certain.total, self.uncertain.total
         return {
-            "certain": dict(sorted(certain.items())),
-            "uncertain": dict(sorted(uncertain.items())),
+            "certain": dict(sorted(folded(certain, MOST_CLASSES).items())),
+            "uncertain": dict(sorted(folded(uncertain, MOST_CLASSES).items())),
             "images": certain.total() + uncertain.total(),
         }
 
@@ -111,8 +103,9 @@ class Camera:
         """Return the images per second in the newest window, of all models."""
         if not self.windows or not self.window_seconds:
             return 0.0
-        newest = max(window.end for window in self.windows)
-        return sum(window.images for window in self.windows if window.end == newest) / self.window_seconds
+        newest = max(window["end"] for window in self.windows)
+        images: int = sum(window["images"] for window in self.windows if window["end"] == newest)
+        return images / self.window_seconds
 
     def as_json(self) -> dict[str, Any]:
         """Return what `/hub` shows of it; windows oldest first."""
@@ -123,7 +116,7 @@ class Camera:
             "last_seen": iso(self.heard),
             "window_seconds": self.window_seconds,
             "totals": self.totals(),
-            "windows": [window_json(window) for window in self.windows],
+            "windows": list(self.windows),
         }
 
 
@@ -143,6 +136,8 @@ class Hub:
         self._now = now
         self._since = limits.horizon(now)
         self._oldest = 0
+        self._entries = Entries(limits.max_entries, limits.max_classes)
+        self._window_entries = 0
         self._cameras: dict[Name, Camera] = {}
         self._uncertain: deque[Uncertain] = deque()
         self._image_bytes = 0
@@ -180,7 +175,7 @@ class Hub:
                 camera.uncertain.forget(oldest)
             quiet = now - camera.heard
             if quiet > self._limits.history_seconds:
-                del self._cameras[name]
+                self._forget(name)
             elif camera.state == "live" and quiet > self._patience(camera):
                 camera.state = "silent"
                 event = {"edge": camera.edge, "camera": camera.camera, "last_seen": iso(camera.heard)}
@@ -194,14 +189,16 @@ class Hub:
         camera = self._cameras.get(name)
         if camera is None:
             self._make_room()
-            camera = self._cameras[name] = Camera(window.edge, window.camera)
+            camera = Camera(window.edge, window.camera, Counts(self._entries), Counts(self._entries))
+            self._cameras[name] = camera
         camera.heard = max(camera.heard, heard)
         camera.window_seconds = window.seconds or self._limits.window_seconds
         camera.state = "live" if self._now - camera.heard <= self._patience(camera) else "silent"
         step = math.floor(sent / self._limits.step)
         camera.certain.add(window.certain, step)
         camera.uncertain.add(window.uncertain, step)
-        camera.windows.append(window)
+        shown = window_json(window)
+        self._keep(camera, shown)
         metrics.HUB_IMAGES.labels("certain").inc(sum(window.certain.values()))
         metrics.HUB_IMAGES.labels("uncertain").inc(sum(window.uncertain.values()))
         self._tell(
@@ -211,10 +208,25 @@ class Hub:
                 "camera": camera.camera,
                 "state": camera.state,
                 "last_seen": iso(camera.heard),
-                "window": window_json(window),
+                "window": shown,
                 "totals": camera.totals(),
             },
         )
+
+    def _keep(self, camera: Camera, shown: dict[str, Any]) -> None:
+        """Keep a window; where there are many entries, a camera keeps fewer of them."""
+        camera.windows.append(shown)
+        self._window_entries += _entries(shown)
+        while len(camera.windows) > 1 and (
+            len(camera.windows) > LAST_WINDOWS or self._window_entries > self._limits.max_entries
+        ):
+            self._window_entries -= _entries(camera.windows.popleft())
+
+    def _forget(self, name: Name) -> None:
+        camera = self._cameras.pop(name)
+        self._window_entries -= sum(map(_entries, camera.windows))
+        camera.certain.clear()
+        camera.uncertain.clear()
 
     def _take_uncertain(self, uncertain: Uncertain) -> None:
         self._uncertain.append(uncertain)
@@ -241,7 +253,7 @@ class Hub:
 
     def _make_room(self) -> None:
         if len(self._cameras) >= self._limits.max_cameras:
-            del self._cameras[min(self._cameras, key=lambda name: self._cameras[name].heard)]
+            self._forget(min(self._cameras, key=lambda name: self._cameras[name].heard))
 
     def _patience(self, camera: Camera) -> float:
         return self._limits.silent_windows * (camera.window_seconds or self._limits.window_seconds)
@@ -313,8 +325,8 @@ def window_json(window: Window) -> dict[str, Any]:
         "start": window.start,
         "end": window.end,
         "images": window.images,
-        "certain": dict(window.certain),
-        "uncertain": dict(window.uncertain),
+        "certain": folded(window.certain, SHOWN_CLASSES),
+        "uncertain": folded(window.uncertain, SHOWN_CLASSES),
         "model": window.model,
         "version": window.version,
         "threshold": window.threshold,
@@ -338,6 +350,10 @@ def uncertain_json(one: Uncertain) -> dict[str, Any]:
         "predict_time": one.predict_seconds,
         "image": None if one.image is None else f"/hub/uncertain/{one.id}.jpg",
     }
+
+
+def _entries(shown: dict[str, Any]) -> int:
+    return len(shown["certain"]) + len(shown["uncertain"])
 
 
 def without_image(one: Uncertain) -> Uncertain:

@@ -50,6 +50,8 @@ class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Set
     hub_max_cameras: int = Field(default=1000, gt=0)
     hub_max_ids: int = Field(default=200_000, gt=0)
     hub_max_image_bytes: int = Field(default=64 * MIB, ge=0)
+    hub_max_classes: int = Field(default=5000, gt=0)
+    hub_max_entries: int = Field(default=500_000, gt=0)
 
     dashboard_history_messages: int = Field(default=20_000, gt=0)
 
@@ -74,4 +76,6 @@ class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Set
             max_cameras=self.hub_max_cameras,
             max_ids=self.hub_max_ids,
             max_image_bytes=self.hub_max_image_bytes,
+            max_classes=self.hub_max_classes,
+            max_entries=self.hub_max_entries,
         )

@@ -18,6 +18,7 @@ from monitor.dashboard.accounts import Accounts
 from monitor.dashboard.letters import Letters
 from monitor.dashboard.postbox import Postbox
 from monitor.dashboard.state import FRAME_SECONDS, Dashboard
+from monitor.events_door import Snapshots
 from monitor.hub_feed import Feed
 from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
@@ -84,7 +85,8 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
 
     page.install(wiring.app, files, door)
     api.install(wiring.app, state, letters, postbox, accounts)
-    events_door.install(wiring.app, "/dashboard/events", feed, state.snapshot)
+    snapshots = Snapshots(feed, state.snapshot)
+    events_door.install(wiring.app, "/dashboard/events", feed, snapshots)
     wiring.checks["events"] = board.history.ping
     # Central's store is needed for a part of what is shown alone: without it the rest is still of use.
     wiring.loops |= {

@@ -21,6 +21,8 @@ LISTENERS = 100
 MAX_EVENT = 2**16
 BEAT_SECONDS = 15.0
 RETRY_MS = 2000
+LONGEST = 18
+"""Digits of an event's number."""
 
 Stamped = tuple[int, str, bytes]
 """Number, name, and the event itself as JSON."""
@@ -100,7 +102,7 @@ class EventRelay:
 
     def _since(self, last: str) -> list[Stamped]:
         boot, _, number = last.partition("-")
-        known = boot == self._boot and number.isascii() and number.isdigit()
+        known = boot == self._boot and number.isascii() and number.isdigit() and len(number) <= LONGEST
         return [stamped for stamped in self._recent if stamped[0] > int(number)] if known else []
 
     def _written(self, stamped: Stamped) -> bytes:

@@ -17,7 +17,7 @@ from support.overlays import rendered
 
 CENTRAL = pytest.mark.parametrize("overlay", ["central", "full/central", "scaled/central"])
 OF_TOPICS = {
-    *("TRIGGER", "TRAINING_IMAGES", "EDGE_METRICS", "EDGE_STATUS"),
+    *("TRIGGER", "TRAINING_IMAGES", "TRAINING_IMAGES_RETRY", "EDGE_METRICS", "EDGE_STATUS"),
     *("events_topic", "images_topic", "detections_topic"),
 }
 """Names of `caravan.contracts` that stand for topics."""
@@ -27,17 +27,25 @@ OF_TOPICS = {
 class Use:
     """What a package does with topics, by their names in the contracts.
 
-    With a consumer group it puts aside what it cannot handle; without one it only looks.
+    With a consumer group it puts aside what it cannot handle; without one it only looks. What it parks, it
+    reads again, as another group.
     """
 
     package: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     group: str = ""
+    parks_on: str = ""
 
 
 AT_CENTRAL = {
-    "feeder": Use("feeder", ("TRAINING_IMAGES",), ("TRIGGER", "events_topic"), FeederSettings().kafka_group),
+    "feeder": Use(
+        "feeder",
+        ("TRAINING_IMAGES",),
+        ("TRIGGER", "events_topic"),
+        FeederSettings().kafka_group,
+        parks_on="TRAINING_IMAGES_RETRY",
+    ),
     "delivery": Use("delivery", ("TRIGGER",), ("TRIGGER",), group=DeliverySettings().kafka_group),
     "training": Use("training", writes=("events_topic",)),
     "hub": Use("monitor", ("EDGE_METRICS", "EDGE_STATUS", "events_topic")),
@@ -76,6 +84,10 @@ def needed(uses: Iterable[Use], edges: Iterable[str]) -> set[tuple[str, str, str
         if use.group:
             written |= {contracts.dead_letter(topic) for topic in read}
             found.add(("group", use.group, "Read"))
+        if use.parks_on:
+            parked = topics([use.parks_on], edges)
+            read, written = read | parked, written | parked
+            found.add(("group", f"{use.group}-retry", "Read"))
         found |= {("topic", topic, op) for topic in read for op in ("Describe", "Read")}
         found |= {("topic", topic, op) for topic in written for op in ("Describe", "Write")}
     return found
@@ -153,7 +165,7 @@ def test_the_hub_may_send_dead_letters_again(overlay: str) -> None:
 def test_the_topics_that_a_package_names_are_those_that_it_is_said_to_use_here() -> None:
     used: dict[str, set[str]] = {}
     for use in (*AT_CENTRAL.values(), *at_edge("edge1")):
-        used.setdefault(use.package, set()).update(use.reads, use.writes)
+        used.setdefault(use.package, set()).update(use.reads, use.writes, filter(None, [use.parks_on]))
     for package, names in used.items():
         (folder,) = (*ROOT.glob(f"services/*/{package}"), *ROOT.glob(f"infra/*/{package}"))
         code = "\n".join(path.read_text() for path in folder.rglob("*.py"))

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import obstore
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from fastapi import FastAPI
 from obstore.store import MemoryStore
 
@@ -21,7 +21,8 @@ from caravan.mqtt import OUTBOX, Mqtt
 from caravan.settings import MqttSettings
 from delivery.routes import policy, trigger_pipeline
 from feeder.checks import Labelled
-from feeder.gathering import Gathering
+from feeder.routes import IntakePorts, kafka_intake
+from feeder.settings import FeederSettings
 from shopper.ports import Capture
 from shopper.storage.keeping import ImageKeeper
 from shopper.storage.spool import Spool
@@ -132,14 +133,28 @@ async def test_triggers_that_wait_for_the_event_listener_are_shown(page: Page) -
 
 
 async def test_images_from_kafka_that_wait_for_their_batch_are_shown(page: Page) -> None:
-    gathering, partition = Gathering(count=2, seconds=1, size=100), TopicPartition("training-images", 0)
     image = Labelled("a.jpg", "images/tea/a.jpg", "0" * 64, 3, "image/jpeg", lambda: b"...")
-    for offset in range(2):
-        gathering.add("edge1", image, partition, offset, now=0)
-    assert await page.value("caravan_feeder_gathered_images") == 2
-    for gathered in gathering.due(now=0):
-        gathering.fed(gathered)
-    assert await page.value("caravan_feeder_gathered_images") == 0
+    fed = asyncio.Event()
+
+    async def check(_: ConsumerRecord) -> tuple[str, Labelled]:
+        return "edge1", image
+
+    async def feed(*_: Any) -> Any:
+        fed.set()
+
+    async def never(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    topic = Topic("training-images", b"...", b"...")
+    ports, settings = (
+        IntakePorts(check, feed, never, never),
+        FeederSettings(intake_count=3, intake_seconds=60),
+    )
+    async with topic.running(kafka_intake(topic, ports, settings)):
+        await page.until("caravan_feeder_gathered_images", lambda value: value == 2)
+        topic.send(b"...")
+        await page.until("caravan_feeder_gathered_images", lambda value: value == 0)
+    assert fed.is_set()
 
 
 async def test_a_store_that_is_spared_is_shown_until_it_is_back(

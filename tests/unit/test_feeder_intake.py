@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,14 @@ from PIL import Image
 
 from caravan import s3
 from caravan.errors import BadInput, Permanent, Transient
+from caravan.kafka import park
 from caravan.receipts import Account, Receipt, account
 from feeder import labels
 from feeder.app import data_buckets
-from feeder.checks import Labelled
-from feeder.gathering import Gathering
-from feeder.routes import feed, kafka_intake
+from feeder.checks import Batch, Labelled
+from feeder.routes import Fed, IntakePorts, feed, kafka_intake, parked_intake
 from feeder.settings import FeederSettings
+from support.partitions import Topic
 
 LIMITS = labels.ImageLimits(max_bytes=5000, max_pixels=10_000)
 
@@ -110,69 +111,60 @@ def test_what_is_no_labelled_image_is_refused_with_a_reason(
 # --- many messages ------------------------------------------------------------------------------
 
 
-class Intake:
-    """The route with a topic of one partition, which outlives it as Kafka would."""
+class Intake(Topic):
+    """The route with its topic, and that of what is parked; each edge has a store in memory."""
 
     def __init__(self, *records: ConsumerRecord, fetch: int = 100) -> None:
-        self.records = list(records)
-        self.fetch = fetch
-        self.committed = 0
+        super().__init__("training-images", *records, fetch=fetch)
+        self.parked = Topic("training-images-retry")
         self.stores: dict[str, ObjectStore] = {"edge1": MemoryStore(), "edge2": MemoryStore()}
         self.sent: list[tuple[str, bytes | None, dict[str, str]]] = []
-        self.aside: list[tuple[int, str]] = []
         self.away: list[Exception] = []
+        self.refusing: dict[str, Exception] = {}
+        self.hanging: set[str] = set()
+        self.tried: list[str] = []
 
-    async def run(self, until: Callable[[], bool], **gathering: Any) -> None:
+    async def until(self, committed: int, **settings: Any) -> None:
+        await self.fed(lambda: self.offset == committed, **settings)
+
+    async def fed(self, until: Callable[[], bool], **settings: Any) -> None:
         """Run from the committed offset until something holds; then the process is gone."""
-        task = asyncio.create_task(self.intake(**gathering))
-        async with asyncio.timeout(20):
-            while not until() and not task.done():
-                await asyncio.sleep(0.002)
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()):
-            raise error
+        settings = {"intake_seconds": 0.02, "retry_seconds": 0.05} | settings
+        how = FeederSettings(edges=("edge1", "edge2"), **settings)
+        await self.run(kafka_intake(self, self.ports(how), how), until)
 
-    async def intake(self, count: int = 100, seconds: float = 0.02, size: int = 10**6) -> None:
-        self.position = self.committed
+    async def again(self, until: Callable[[], bool], **settings: Any) -> None:
+        """Run the route of what is parked."""
+        how = FeederSettings(edges=("edge1", "edge2"), **({"retry_seconds": 0.05} | settings))
+        await self.parked.run(parked_intake(self.parked, self.ports(how), how), until)
+
+    def ports(self, settings: FeederSettings) -> IntakePorts:
         prepared = asyncio.Event()
         prepared.set()
-        settings = FeederSettings(edges=("edge1", "edge2"), retry_seconds=0.05)
-        await kafka_intake(
-            self,
-            Gathering(count, seconds, size),
-            check=self.check,
-            feed=partial(
-                feed, buckets=data_buckets(settings, self.stores, prepared), sender=self, retry_seconds=0.05
-            ),
-            put_aside=self.put_aside,
-        )
+        buckets = data_buckets(settings, self.stores, prepared)
+        store = partial(feed, buckets=buckets, sender=self.producer, retry_seconds=settings.retry_seconds)
 
-    async def getmany(
-        self, *, timeout_ms: int, max_records: int
-    ) -> dict[TopicPartition, Sequence[ConsumerRecord]]:
-        taken = self.records[self.position : self.position + min(self.fetch, max_records)]
-        self.position += len(taken)
-        if not taken:
-            await asyncio.sleep(timeout_ms / 1000)
-            return {}
-        return {TopicPartition("training-images", 0): taken}
+        async def feed_unless_it_refuses(edge: str, batch: Batch) -> Fed:
+            self.tried.append(edge)
+            if edge in self.hanging:
+                await asyncio.Event().wait()
+            if edge in self.refusing:
+                raise self.refusing[edge]
+            return await store(edge, batch)
 
-    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
-        (self.committed,) = offsets.values()
+        return IntakePorts(self.check, feed_unless_it_refuses, self.put_aside, self.park)
 
     async def check(self, record: ConsumerRecord) -> tuple[str, Labelled]:
         return await asyncio.to_thread(labels.read, record, tuple(self.stores), LIMITS)
 
-    async def put_aside(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
-        self.aside.append((record.offset, code))
+    async def park(self, record: ConsumerRecord) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        await park(self.producer, self.parked.name, record)  # type: ignore[arg-type]
 
-    async def send(
-        self, topic: str, value: bytes | None, *, key: bytes | None = None, headers: Any = None
-    ) -> None:
-        if topic == "trigger" and self.away:
-            raise self.away.pop(0)
-        self.sent.append((topic, value, dict(headers or {})))
+    @property
+    def producer(self) -> "Sent":
+        return Sent(self)
 
     @property
     def triggers(self) -> list[tuple[bytes | None, str]]:
@@ -187,13 +179,30 @@ class Intake:
         return account((Receipt.from_json(raw) for raw in receipts), await self.images(edge))
 
 
+class Sent:
+    """The producer."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+
+    async def send(
+        self, topic: str, value: bytes | None, *, key: bytes | None = None, headers: Any = None
+    ) -> None:
+        if topic == self.intake.parked.name:
+            self.intake.parked.send(ConsumerRecord(topic, 0, 0, 0, 0, key, value, None, 0, 0, tuple(headers)))
+            return
+        if topic == "trigger" and self.intake.away:
+            raise self.intake.away.pop(0)
+        self.intake.sent.append((topic, value, dict(headers or {})))
+
+
 def labelled(count: int, edge: str = "edge1", start: int = 0) -> list[ConsumerRecord]:
     return [message(photo(n), b"tea/%d.jpg" % n, offset=n, edgeId=edge) for n in range(start, start + count)]
 
 
 async def test_a_batch_is_fed_when_it_is_full_and_the_rest_when_it_is_old() -> None:
     intake = Intake(*labelled(7))
-    await intake.run(lambda: intake.committed == 7, count=3)
+    await intake.until(7, intake_count=3)
     assert intake.triggers == [(b"edge1", "3"), (b"edge1", "3"), (b"edge1", "1")]
     assert await intake.images() == [f"images/tea/{n}.jpg" for n in range(7)]
     books = await intake.account()
@@ -203,36 +212,36 @@ async def test_a_batch_is_fed_when_it_is_full_and_the_rest_when_it_is_old() -> N
 
 async def test_each_edge_has_its_own_batch() -> None:
     intake = Intake(*labelled(3), *labelled(2, "edge2", start=3))
-    await intake.run(lambda: intake.committed == 5)
+    await intake.until(5)
     assert sorted(intake.triggers) == [(b"edge1", "3"), (b"edge2", "2")]
     assert len(await intake.images("edge1")) == 3
     assert len(await intake.images("edge2")) == 2
 
 
 async def test_a_batch_closes_early_when_its_bytes_are_enough() -> None:
-    size = len(photo(0))
     intake = Intake(*labelled(4), fetch=4)
-    await intake.run(lambda: len(intake.triggers) == 2, count=100, seconds=60, size=2 * size)
+    size = 4 * 2 * len(photo(0))
+    await intake.fed(lambda: len(intake.triggers) == 2, intake_seconds=60, intake_bytes=size)
     assert intake.triggers == [(b"edge1", "2"), (b"edge1", "2")]
 
 
 async def test_what_waits_is_not_committed_but_what_is_fed_before_it_is() -> None:
     intake = Intake(*labelled(2), *labelled(4, "edge2", start=2))
-    await intake.run(lambda: bool(intake.triggers), count=4, seconds=60)
-    assert (intake.triggers, intake.committed) == ([(b"edge2", "4")], 0)
+    await intake.fed(lambda: bool(intake.triggers), intake_count=4, intake_seconds=60)
+    assert (intake.triggers, intake.offset) == ([(b"edge2", "4")], 0)
 
     intake = Intake(*labelled(4, "edge2"), *labelled(2, start=4))
-    await intake.run(lambda: intake.committed > 0, count=4, seconds=60)
-    assert (intake.triggers, intake.committed) == ([(b"edge2", "4")], 4)
+    await intake.fed(lambda: intake.offset > 0, intake_count=4, intake_seconds=60)
+    assert (intake.triggers, intake.offset) == ([(b"edge2", "4")], 4)
 
 
 async def test_what_is_no_labelled_image_is_put_aside_and_the_rest_goes_on() -> None:
     records = labelled(4)
-    records[1] = message(b"no image", b"tea/x", offset=1, edgeId="edge1")
-    records[2] = message(photo(2), offset=2, edgeId="edge1")
+    records[1] = message(b"no image", b"tea/x", edgeId="edge1")
+    records[2] = message(photo(2), edgeId="edge1")
     intake = Intake(*records)
-    await intake.run(lambda: intake.committed == 4)
-    assert intake.aside == [(1, "not-an-image"), (2, "no-class")]
+    await intake.until(4)
+    assert sorted(code for _, _, code in intake.aside) == ["no-class", "not-an-image"]
     assert await intake.images() == ["images/tea/0.jpg", "images/tea/3.jpg"]
     assert (await intake.account()).adds_up
 
@@ -245,8 +254,8 @@ async def test_a_message_that_breaks_our_own_code_is_put_aside_and_the_rest_goes
             return await super().check(record)
 
     intake = Broken(*labelled(3))
-    await intake.run(lambda: intake.committed == 3)
-    assert intake.aside == [(1, "unexpected")]
+    await intake.until(3)
+    assert [(value, code) for value, _, code in intake.aside] == [(photo(1), "unexpected")]
     assert len(await intake.images()) == 2
 
 
@@ -256,14 +265,15 @@ async def test_cut_off_before_the_trigger_the_same_images_come_again_and_each_is
 ) -> None:
     intake = Intake(*labelled(5))
     intake.away = [error] * 20
+    intake.refuses = Transient("Kafka is away")
     with pytest.raises(Transient):
-        await intake.run(lambda: False)
-    assert intake.committed == 0
+        await intake.fed(lambda: False, intake_count=5, intake_seconds=60)
+    assert intake.offset == 0
     books = await intake.account()
     assert (books.captured, books.pending, books.adds_up) == (5, 5, True)
 
-    intake.away = []
-    await intake.run(lambda: intake.committed == 5)
+    intake.away, intake.refuses = [], None
+    await intake.until(5, intake_count=5, intake_seconds=60)
     assert intake.triggers == [(b"edge1", "5")]
     books = await intake.account()
     assert (books.captured, books.stored, books.pending, books.adds_up) == (5, 5, 0, True)
@@ -272,21 +282,77 @@ async def test_cut_off_before_the_trigger_the_same_images_come_again_and_each_is
 async def test_images_gathered_otherwise_the_second_time_still_add_up() -> None:
     intake = Intake(*labelled(5))
     intake.away = [Transient("away")] * 20
+    intake.refuses = Transient("Kafka is away")
     with pytest.raises(Transient):
-        await intake.run(lambda: False, count=3)
-    intake.away = []
-    await intake.run(lambda: intake.committed == 5, count=2)
+        await intake.fed(lambda: False, intake_count=3)
+    intake.away, intake.refuses = [], None
+    await intake.until(5, intake_count=2)
     books = await intake.account()
     assert (books.stored, books.pending, books.adds_up) == (5, 0, True)
     assert len(await intake.images()) == 5
 
 
 async def test_if_the_dead_letter_cannot_be_written_nothing_is_committed() -> None:
-    class Away(Intake):
-        async def put_aside(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
-            raise Transient("Kafka is away")
-
-    intake = Away(message(b"", b"tea/x", edgeId="edge1"))
+    intake = Intake(message(b"", b"tea/x", edgeId="edge1"))
+    intake.refuses = Transient("Kafka is away")
     with pytest.raises(Transient):
-        await intake.run(lambda: False)
-    assert intake.committed == 0
+        await intake.fed(lambda: False)
+    assert intake.offset == 0
+
+
+# --- a bucket that refuses ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [Transient("no answer"), Permanent("check the access key")])
+async def test_while_one_edges_bucket_refuses_the_other_is_fed_and_all_is_committed(
+    error: Exception,
+) -> None:
+    intake = Intake(*labelled(3), *labelled(2, "edge2", start=3), *labelled(2, start=5))
+    intake.refusing["edge1"] = error
+    await intake.until(7)
+    assert intake.triggers == [(b"edge2", "2")]
+    assert intake.aside == []
+
+    intake.refusing.clear()
+    await intake.again(lambda: intake.parked.offset == 5)
+    assert len(await intake.images()) == 5
+    books = await intake.account()
+    assert (books.captured, books.stored, books.adds_up) == (5, 5, True)
+
+
+async def test_while_one_edges_bucket_hangs_and_its_images_go_on_coming_the_other_is_fed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("feeder.routes.PATIENCE_SECONDS", 0.05)
+    intake = Intake(*labelled(200), *labelled(2, "edge2", start=200))
+    intake.hanging = {"edge1"}
+    await intake.fed(lambda: bool(intake.triggers), intake_count=10)
+    assert intake.triggers == [(b"edge2", "2")]
+    assert intake.tried.count("edge1") == 1
+    assert len(intake.parked.records[TopicPartition(intake.parked.name, 0)]) == 180
+
+
+async def test_an_image_that_goes_on_being_refused_is_parked_again_then_a_dead_letter() -> None:
+    intake = Intake(*labelled(1), *labelled(1, "edge2", start=1))
+    intake.refusing["edge1"] = Transient("edge1-data refuses")
+    await intake.until(2)
+    parked = intake.parked.records[TopicPartition(intake.parked.name, 0)]
+    await intake.again(lambda: len(parked) == 3)
+    assert intake.aside == []
+    facts = dict(parked[2].headers)
+    assert facts["caravan-parked-since"] == dict(parked[0].headers)["caravan-parked-since"]
+    assert (facts["caravan-parked-topic"], facts["caravan-parked-offset"]) == (b"training-images", b"0")
+
+    await intake.again(lambda: bool(intake.aside), intake_max_age_seconds=0.06)
+    assert {(value, reason, code) for value, reason, code in intake.aside} == {
+        (photo(0), "edge1-data refuses", "away")
+    }
+
+
+async def test_a_parked_image_that_fails_holds_back_no_other() -> None:
+    intake = Intake(*labelled(1), *labelled(3, "edge2", start=1))
+    intake.refusing = {"edge1": Transient("edge1-data refuses"), "edge2": Transient("edge2-data refuses")}
+    await intake.until(4)
+    del intake.refusing["edge2"]
+    await intake.again(lambda: len(intake.triggers) == 3)
+    assert len(await intake.images("edge2")) == 3

@@ -197,8 +197,10 @@ answers; an edge's newest message is how things stand there. Central cannot ask:
 TRAINING_IMAGES = "training-images"
 """Kafka topic of labelled images on their way into training data."""
 
+TRAINING_IMAGES_RETRY = "training-images-retry"
+"""Kafka topic of those among them that wait, because their edge's bucket refuses, say."""
 
-_SHARED_TOPICS = (TRIGGER, EDGE_METRICS, EDGE_STATUS, TRAINING_IMAGES)
+_SHARED_TOPICS = (TRIGGER, EDGE_METRICS, EDGE_STATUS, TRAINING_IMAGES, TRAINING_IMAGES_RETRY)
 
 
 def images_topic(edge: str) -> str:

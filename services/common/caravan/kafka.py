@@ -35,6 +35,7 @@ CONNECT_SECONDS = 5
 JOIN_SECONDS = 30
 """A broker may hold a group back for its members before; the embedded one takes up to 20 s."""
 POLL_SECONDS = 1.0
+WAIT_MILLISECONDS = 200
 LAG_SECONDS = 2.0
 """Between two looks at how far behind a consumer is; nothing is sent for it."""
 ROOM_BYTES = 64 * 1024
@@ -193,10 +194,13 @@ class Producer:
 
 
 @asynccontextmanager
-async def consumer(settings: KafkaSettings, topic: str, *, group: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def consumer(
+    settings: KafkaSettings, topic: str, *, group: str, wait_milliseconds: int = WAIT_MILLISECONDS
+) -> AsyncIterator[AIOKafkaConsumer]:
     """Join a consumer group on one topic, reading from the beginning what the group has not read.
 
-    A message larger than is asked for at once comes alone: the size bounds memory, and stalls nobody.
+    A message larger than is asked for at once comes alone: the size bounds memory, and stalls nobody. Where
+    nothing has come, the broker holds a request for `wait_milliseconds`, and a message may be as late.
 
     Raises:
         Transient: if the broker is away.
@@ -210,7 +214,7 @@ async def consumer(settings: KafkaSettings, topic: str, *, group: str) -> AsyncI
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=settings.kafka_max_message_bytes,
         max_poll_interval_ms=IDLE_MILLISECONDS,
-        fetch_max_wait_ms=200,
+        fetch_max_wait_ms=wait_milliseconds,
     )
     try:
         async with asyncio.timeout(settings.kafka_request_seconds + JOIN_SECONDS):
@@ -324,6 +328,7 @@ async def park(producer: Producer, topic: str, record: ConsumerRecord) -> None:
     }
     headers = [*plain_headers(record), *_prefixed(PARKED, facts)]
     await producer.send(topic, record.value, key=record.key, headers=headers)
+    telemetry.PARKED.labels(topic).inc()
     log.warning("message parked", topic=topic, partition=first.partition, offset=first.offset)
 
 

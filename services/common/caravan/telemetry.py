@@ -26,6 +26,7 @@ BEST_EFFORT_FAILURES = Counter(
     "caravan_best_effort_failures_total", "Best-effort effects that failed or were dropped", ["sink"]
 )
 DEAD_LETTERS = Counter("caravan_dead_letters_total", "Messages put aside", ["route", "reason"])
+PARKED = Counter("caravan_parked_total", "Messages sent to where they are read again later", ["topic"])
 DEAD_LETTERS_WITHOUT_VALUE = Counter(
     "caravan_dead_letters_without_value_total", "Messages put aside that were too large to be kept", ["route"]
 )

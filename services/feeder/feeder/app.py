@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -13,8 +13,10 @@ from fastapi import FastAPI
 from obstore.store import ObjectStore
 
 from caravan import http, kafka, s3
+from caravan.consume import Consumption, Source
 from caravan.contracts import (
     TRAINING_IMAGES,
+    TRAINING_IMAGES_RETRY,
     TRIGGER,
     central_buckets,
     data_bucket,
@@ -32,13 +34,26 @@ from feeder.buckets import DataBuckets
 from feeder.checks import Checks, Labelled
 from feeder.concurrency import Turns
 from feeder.events import Sender
-from feeder.gathering import Gathering
 from feeder.models import ModelBuckets, ModelChecks
-from feeder.routes import KAFKA_INTAKE, feed, kafka_intake, model_upload, zip_upload
+from feeder.routes import (
+    KAFKA_INTAKE,
+    PARKED_INTAKE,
+    IntakePorts,
+    feed,
+    kafka_intake,
+    model_upload,
+    parked_intake,
+    zip_upload,
+)
 from feeder.settings import FeederSettings
 from feeder.spool import Spool, SpoolLimits
 
 PREPARE_AGAIN_SECONDS = 30
+PARKED_MILLISECONDS = 2000
+"""Messages that wait are in no hurry, and looking for them costs the broker something."""
+INTAKE_TOPICS = (TRAINING_IMAGES, TRAINING_IMAGES_RETRY, dead_letter(TRAINING_IMAGES))
+
+Intake = Callable[[Source, IntakePorts, FeederSettings], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -50,32 +65,44 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
         models = {edge: s3.open_bucket(settings.central, models_bucket(edge)) for edge in settings.edges}
         prepared = asyncio.Event()
+
+        def intake(
+            route: str, run: Intake, topic: str, group: str, wait_milliseconds: int = kafka.WAIT_MILLISECONDS
+        ) -> Consumption:
+            # Stores of its own: what is stuck in one of the loops is in nobody's way.
+            buckets = data_buckets(settings, stores, prepared)
+            ports = IntakePorts(
+                partial(_check, settings, pool),
+                partial(feed, buckets=buckets, sender=producer, retry_seconds=settings.retry_seconds),
+                partial(kafka.put_aside, producer, route),
+                partial(kafka.park, producer, TRAINING_IMAGES_RETRY),
+            )
+
+            async def attempt() -> None:
+                await kafka.ensure_topics(settings, INTAKE_TOPICS)
+                async with kafka.consumer(
+                    settings, topic, group=group, wait_milliseconds=wait_milliseconds
+                ) as source:
+                    await run(source, ports, settings)
+
+            return Consumption(route, attempt)
+
+        group = settings.kafka_group
+        intakes = [
+            intake(KAFKA_INTAKE, kafka_intake, TRAINING_IMAGES, group),
+            intake(
+                PARKED_INTAKE, parked_intake, TRAINING_IMAGES_RETRY, f"{group}-retry", PARKED_MILLISECONDS
+            ),
+        ]
         checks: dict[str, http.Check] = {
             "s3": partial(s3.ping, settings.central, data_bucket(settings.edges[0])),
             "kafka": producer.ping,
+            **{intake.route: intake.ping for intake in intakes},
         }
         app = make_app(settings, stores, models, producer, prepared=prepared, pool=pool, checks=checks)
-        feed_images = partial(
-            feed,
-            buckets=data_buckets(settings, stores, prepared),
-            sender=producer,
-            retry_seconds=settings.retry_seconds,
-        )
-
-        async def intake() -> None:
-            await kafka.ensure_topics(settings, [TRAINING_IMAGES, dead_letter(TRAINING_IMAGES)])
-            async with kafka.consumer(settings, TRAINING_IMAGES, group=settings.kafka_group) as source:
-                await kafka_intake(
-                    source,
-                    Gathering(settings.intake_count, settings.intake_seconds, settings.intake_bytes),
-                    check=partial(_check, settings, pool),
-                    feed=feed_images,
-                    put_aside=partial(kafka.put_aside, producer, KAFKA_INTAKE),
-                )
-
-        loops = {
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
             "prepare": partial(forever, "prepare", partial(_prepare, settings, prepared)),
-            KAFKA_INTAKE: partial(forever, KAFKA_INTAKE, intake),
+            **{intake.route: intake.run for intake in intakes},
         }
         yield Service(app, loops)
 

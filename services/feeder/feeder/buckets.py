@@ -168,16 +168,18 @@ class DataBuckets:
             raise Transient("the buckets and topics are not made yet")
 
     async def _put(self, edge: str, image: Labelled) -> s3.Placed:
-        # Twice its size: what has the name already is read to be compared.
-        async with self._budget.take(2 * image.size):
-            try:
-                content = await asyncio.to_thread(image.read)
-            except BadInput as exc:
-                raise Transient(f"{image.name!r} was read once and cannot be read again") from exc
-            put = partial(
-                s3.put_new, self._stores[edge], image.key, content, {"Content-Type": image.media_type}
-            )
-            return await self._retried(put)
+        async def put() -> s3.Placed:
+            # Twice its size: what has the name already is read to be compared. It is given back between two
+            # tries, so that a bucket that refuses is in no other's way.
+            async with self._budget.take(2 * image.size):
+                try:
+                    content = await asyncio.to_thread(image.read)
+                except BadInput as exc:
+                    raise Transient(f"{image.name!r} was read once and cannot be read again") from exc
+                facts = {"Content-Type": image.media_type}
+                return await s3.put_new(self._stores[edge], image.key, content, facts)
+
+        return await self._retried(put)
 
     async def _receipt(self, edge: str, batch: str) -> tuple[Receipt | None, str | None]:
         """Return a receipt, and the ETag that replacing it needs."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 
 from caravan import telemetry, tracing
+from caravan.aggregate import Aggregator
+from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import TRIGGER
 from caravan.errors import BadInput, Permanent, Transient
-from caravan.kafka import Headers, PutAside
+from caravan.kafka import Headers, PutAside, trace_of
 from caravan.retry import retried
 from caravan.uploads import Upload, Verdict
 from feeder.archive import SHAPE, Rejected
@@ -22,8 +24,9 @@ from feeder.buckets import DataBuckets
 from feeder.checks import Batch, Checks, Labelled
 from feeder.concurrency import Turns
 from feeder.events import Sender, tell_model, tell_pipeline, zipfile_events
-from feeder.gathering import Gathered, Gathering
+from feeder.gathering import GATHERED, as_batch
 from feeder.models import ModelBuckets, ModelChecks
+from feeder.settings import FeederSettings
 from feeder.spool import Spool
 
 log = structlog.get_logger()
@@ -31,9 +34,12 @@ log = structlog.get_logger()
 ROUTE = "zip-upload"
 MODEL_ROUTE = "model-upload"
 KAFKA_INTAKE = "kafka-intake"
-POLL_SECONDS = 1.0
-MESSAGES = 100
-"""Taken from Kafka at once: they are in memory beside the batches."""
+PARKED_INTAKE = "parked-intake"
+BATCHES_IN_MEMORY = 4
+"""Of the largest, out of Kafka; beside them a fetch, at most KAFKA_MAX_MESSAGE_BYTES a partition."""
+PATIENCE_SECONDS = 5.0
+"""After so long a batch that is not stored yet is in the way: of its edge, no more than one other waits."""
+PARKED_AT_ONCE = 20
 
 Feed = Callable[[str, Batch], Awaitable["Fed"]]
 Check = Callable[[ConsumerRecord], Awaitable[tuple[str, Labelled]]]
@@ -49,6 +55,16 @@ class Fed:
     duplicates: int
     ignored: int
     rejected: tuple[Rejected, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IntakePorts:
+    """What images from Kafka meet on their way: checks, stores, and where messages go that cannot go on."""
+
+    check: Check
+    feed: Feed
+    put_aside: PutAside
+    park: Park
 
 
 class NothingToStore(BadInput):
@@ -85,57 +101,87 @@ async def zip_upload(
             return await feed(edge, batch, buckets=buckets, sender=sender, retry_seconds=retry_seconds)
 
 
-async def kafka_intake(
-    source: AIOKafkaConsumer, gathering: Gathering, *, check: Check, feed: Feed, put_aside: PutAside
-) -> NoReturn:
+def intake_policy(settings: FeederSettings) -> Policy:
+    """Return how `kafka-intake` consumes: what cannot be fed is parked, and in the way of nobody."""
+    return Policy(
+        route=KAFKA_INTAKE,
+        sink="s3",
+        at_once=settings.checks_at_once,
+        # An edge whose bucket hangs holds one batch on its way and one that waits: the others have as much.
+        in_flight=2 * settings.intake_count * (len(settings.edges) + 1),
+        in_flight_bytes=settings.intake_bytes,
+        within=settings.retry_seconds,
+        then="park",
+        age=settings.intake_max_age_seconds,
+        gathers=True,
+    )
+
+
+async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> NoReturn:
     """FROM Kafka `training-images` → check → gather → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
 
-    Route `kafka-intake`. Mandatory: the receipt and every image in S3, the trigger acknowledged; or the dead
-    letter of what is no labelled image. Best effort: the events on `E`. Offsets are committed as far as
-    everything before is fed: after a crash the rest comes again, and what of it is there already is a
-    duplicate.
+    Route `kafka-intake`. Mandatory: the receipt and every image in S3, the trigger acknowledged; or, of what
+    cannot be fed now, the message on Kafka `training-images-retry`; or the dead letter of what is no labelled
+    image. Best effort: the events on `E`. Offsets are committed as far as everything before is fed: after a
+    crash the rest comes again, and what of it is there already is a duplicate.
     """
-    clock = asyncio.get_running_loop().time
-    while True:
-        wait = gathering.next_due(clock(), at_most=POLL_SECONDS)
-        taken = await source.getmany(timeout_ms=int(wait * 1000), max_records=MESSAGES)
-        for partition, records in taken.items():
-            checked = await asyncio.gather(*map(check, records), return_exceptions=True)
-            for record, result in zip(records, checked, strict=True):
-                if isinstance(result, BadInput):
-                    telemetry.REFUSALS.labels(KAFKA_INTAKE, result.reason).inc()
-                    await put_aside(record, result.detail, result.reason)
-                    gathering.passed(partition, record.offset)
-                elif isinstance(result, Exception):
-                    # One message must not stop the others; it is kept, and the trace is in the log.
-                    log.error("message failed", route=KAFKA_INTAKE, offset=record.offset, exc_info=result)
-                    await put_aside(record, repr(result), "unexpected")
-                    gathering.passed(partition, record.offset)
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    gathering.add(*result, partition, record.offset, clock())
-                await _feed_due(gathering, clock(), feed)
-        await _feed_due(gathering, clock(), feed)
-        if offsets := gathering.to_commit():
-            await source.commit(offsets)
+
+    async def handle(record: ConsumerRecord) -> Effect:
+        edge, image = await ports.check(record)
+        return partial(gathered.add, edge, image, size=image.size, trace=trace_of(record))
+
+    gathered = Aggregator[str, Labelled](
+        KAFKA_INTAKE,
+        "s3",
+        partial(_feed_images, ports.feed),
+        within=0,  # each of its steps is tried again by itself
+        age=settings.intake_seconds,
+        count=settings.intake_count,
+        size=max(1, settings.intake_bytes // BATCHES_IN_MEMORY),
+        patience=PATIENCE_SECONDS,
+    )
+    GATHERED.set_function(lambda: gathered.waiting)
+    async with gathered:
+        await consume(source, handle, ports.put_aside, intake_policy(settings), ports.park)
 
 
-async def _feed_due(gathering: Gathering, now: float, feed: Feed) -> None:
-    for gathered in gathering.due(now):
-        with telemetry.exchange(KAFKA_INTAKE):
-            tracing.note(edge=gathered.edge)
-            await _feed_gathered(gathered, feed)
-        gathering.fed(gathered)
+def parked_policy(settings: FeederSettings) -> Policy:
+    """Return how `parked-intake` consumes: a few at a time, and again from the end of the topic."""
+    return Policy(
+        route=PARKED_INTAKE,
+        sink="s3",
+        at_once=settings.checks_at_once,
+        in_flight=PARKED_AT_ONCE,
+        in_flight_bytes=settings.intake_bytes,
+        within=settings.retry_seconds,
+        then="park",
+        age=settings.intake_max_age_seconds,
+    )
 
 
-async def _feed_gathered(gathered: Gathered, feed: Feed) -> None:
+async def parked_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> NoReturn:
+    """FROM Kafka `training-images-retry` → check → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
+
+    Route `parked-intake`: what `kafka-intake` has parked, each image a batch of its own, so that one that S3
+    does not take spoils no other. Mandatory: as there; what cannot be fed goes to the end of the topic, and
+    what is too old is a dead letter of `training-images`. Best effort: the events on `E`.
+    """
+
+    async def handle(record: ConsumerRecord) -> Effect:
+        edge, image = await ports.check(record)
+        return partial(_feed_images, ports.feed, edge, [image])
+
+    await consume(source, handle, ports.put_aside, parked_policy(settings), ports.park)
+
+
+async def _feed_images(feed: Feed, edge: str, images: Sequence[Labelled]) -> None:
+    tracing.note(edge=edge)
     try:
-        await feed(gathered.edge, gathered.batch())
+        await feed(edge, as_batch(images))
     except NothingToStore as exc:
-        log.warning("batch withdrawn", edge=gathered.edge, batch=exc.batch.id, images=len(exc.batch.rejected))
+        log.warning("batch withdrawn", edge=edge, batch=exc.batch.id, images=len(exc.batch.rejected))
     except Permanent as exc:
-        # Rights, say, can be mended while we run; until then the images are safe in Kafka.
+        # Rights, say, can be mended while we run; until then the images wait.
         raise Transient(str(exc)) from exc
 
 

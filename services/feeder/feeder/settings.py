@@ -39,6 +39,7 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     intake_count: Count = 100
     intake_seconds: Seconds = 10
     intake_bytes: Bytes = 64 * 2**20
+    intake_max_age_seconds: Seconds = 3600
 
     uploads_at_once: Count = 4
     checks_at_once: Count = 2

@@ -1,5 +1,6 @@
 """Several models at one edge: SavedModels and ONNX, and how the model server comes to know of them."""
 
+import asyncio
 import hashlib
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 from caravan.manifest import File, Manifest
 from edge_manager.central import Central
 from edge_manager.edge import Edge, Rules
+from edge_manager.looking import look
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
 from edge_manager.routes import one_round
@@ -95,7 +97,14 @@ class Site:
     async def rounds(self, count: int = 3) -> None:
         await open_edge(self.edge)
         for _ in range(count):
-            await one_round(self.edge)
+            await look(self.edge)
+            # What was copied is news, and has another round come at once.
+            for _ in range(2):
+                self.edge.news.clear()
+                async with asyncio.TaskGroup() as tasks:
+                    await one_round(self.edge, tasks)
+                if not self.edge.news.is_set():
+                    break
             self.now += 15
 
     def told(self, name: str) -> list[tuple[str, int]]:

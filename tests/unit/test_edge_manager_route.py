@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,29 @@ import obstore
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
+from obstore.exceptions import GenericError
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
 import edge_manager.central
 import edge_manager.sinks.bucket
+from caravan import model_index
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
 from edge_manager.api import install
-from edge_manager.central import Central, CentralAway
+from edge_manager.central import Central, CentralAway, Offer
 from edge_manager.edge import Edge, Rules
+from edge_manager.looking import look
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
-from edge_manager.routes import one_round
+from edge_manager.routes import model_sync, one_round
 from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
-from edge_manager.steps import open_edge
-from edge_manager.versions import Offered
+from edge_manager.status import versions
+from edge_manager.steps import open_edge, see
+from edge_manager.versions import Offered, Ref
 
 MODEL = "tea"
 FILES = {
@@ -71,10 +76,15 @@ class Link(Central):
         self.cut = False
         self.bytes_left: int | None = None
 
-    async def offers(self) -> dict[str, tuple[Offered, ...]]:
+    async def look(self, now: float, **how: Any) -> Mapping[str, Offer]:
         if self.cut:
             raise CentralAway("the link is cut")
-        return await super().offers()
+        return await super().look(now, **how)
+
+    async def offered(self, ref: Ref) -> Offered | None:
+        if self.cut:
+            raise CentralAway("the link is cut")
+        return await super().offered(ref)
 
     async def pieces(self, key: str, size: int, e_tag: str | None) -> AsyncIterator[bytes]:
         async for content in super().pieces(key, size, e_tag):
@@ -88,13 +98,16 @@ class Link(Central):
 class Server:
     """A model server: serves the newest version that loads, and checks that it never sees half of one.
 
-    The content of `saved_model.pb` says how loading goes: `FAILS`, `HANGS`, or well.
+    The content of `saved_model.pb` says how loading goes: `FAILS`, `HANGS` while it is slow, or well.
     """
 
     def __init__(self, read: Callable[[], dict[int, Files]]) -> None:
         self._read = read
         self.is_away = False
         self.frozen: dict[int, dict[str, Any]] | None = None
+        self.is_slow = True
+        self.failing: dict[int, str] = {}
+        """The code of its error, by version."""
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if self.is_away:
@@ -112,10 +125,10 @@ class Server:
         for version, files in seen.items():
             assert_whole(version, files)
             content, error = files["saved_model.pb"], "OK"
-            if content.startswith(b"FAILS"):
-                state, error = "END", "INTERNAL"
+            if content.startswith(b"FAILS") or version in self.failing:
+                state, error = "END", self.failing.get(version, "INTERNAL")
             else:
-                state = "LOADING" if content.startswith(b"HANGS") else "AVAILABLE"
+                state = "LOADING" if content.startswith(b"HANGS") and self.is_slow else "AVAILABLE"
             states[version] = {
                 "version": str(version),
                 "state": state,
@@ -188,7 +201,14 @@ class World:
     async def rounds(self, count: int = 3) -> None:
         await open_edge(self.edge)
         for _ in range(count):
-            await one_round(self.edge)
+            await look(self.edge)
+            # What was copied is news, and has another round come at once.
+            for _ in range(2):
+                self.edge.news.clear()
+                async with asyncio.TaskGroup() as tasks:
+                    await one_round(self.edge, tasks)
+                if not self.edge.news.is_set():
+                    break
             self.now += 15
 
     # --- central
@@ -254,6 +274,36 @@ class World:
 
     def told(self, name: str) -> list[int]:
         return [event["version"] for event in self.events if event["name"] == name]
+
+    def hidden(self) -> list[str]:
+        return [entry["path"] for entry in obstore.list(self.production, prefix="hidden").collect()]
+
+    def fetched(self) -> list[str]:
+        """Note, from now on, what is read of files at central."""
+        keys: list[str] = []
+        pieces = self.link.pieces
+
+        def noted(key: str, size: int, e_tag: str | None) -> AsyncIterator[bytes]:
+            keys.append(key)
+            return pieces(key, size, e_tag)
+
+        self.link.pieces = noted  # type: ignore[method-assign]
+        return keys
+
+
+def status(world: World) -> dict[str, Any]:
+    """What the edge tells of the model."""
+    told: dict[str, Any] = versions(world.edge, "edge1")["models"][MODEL]
+    return told
+
+
+def available(version: int) -> dict[str, Any]:
+    return {"version": str(version), "state": "AVAILABLE", "status": {}}
+
+
+def failed(version: int, code: str, message: str = "not now") -> dict[str, Any]:
+    error = {"error_code": code, "error_message": message}
+    return {"version": str(version), "state": "END", "status": error}
 
 
 def own(version: int, **changed: bytes) -> Files:
@@ -387,7 +437,7 @@ async def test_a_version_comes_in_order_manifest_and_saved_model_last(
         "models/models.config",
         f"served/{MODEL}/1.json",
     ]
-    assert len(written) == len(FILES) + 3
+    assert len(written) == len(FILES) + 4, "and models.config once before"
 
 
 # --- what is wrong is refused -------------------------------------------------------------------
@@ -468,15 +518,131 @@ async def test_after_a_refusal_the_next_newest_is_brought(world: World) -> None:
     assert world.told("pushmodel") == [1, 2]
 
 
-async def test_a_version_that_does_not_load_in_time_is_refused(world: World) -> None:
+async def test_a_version_that_does_not_load_in_time_is_taken_away_and_gets_more_time_later(
+    world: World,
+) -> None:
     world.publish(1)
     await world.rounds()
-    world.publish(2, own(2, saved_model__pb=b"HANGS"))
+    whole = world.publish(2, own(2, saved_model__pb=b"HANGS"))
     await world.rounds(3)
     assert set(world.at_edge()) == {1, 2}, "the time is not over"
-    await world.rounds(8)
+    await world.rounds(6)
     assert set(world.at_edge()) == {1}
     assert world.told("model-rejected") == [2]
+    await world.rounds(3)
+    assert world.at_edge()[2] == whole, "it vanished, and returned"
+    await world.rounds(10)
+    assert set(world.at_edge()) == {1, 2}, "this time it may take longer"
+    world.server.is_slow = False
+    await world.rounds(1)
+    assert world.told("pushmodel") == [1, 2]
+    assert world.told("model-rejected") == [2], "it is told once"
+    assert not world.edge.records.refused
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "NOT_FOUND"])
+async def test_a_failure_that_may_pass_has_the_version_vanish_and_return_until_it_loads(
+    world: World, code: str
+) -> None:
+    old = world.publish(1)
+    await world.rounds()
+    new = world.publish(2)
+    world.server.failing = {2: code}
+    await world.rounds(2)
+    assert world.at_edge() == {1: old}
+    (refused,) = status(world)["refused"]
+    assert (refused["version"], refused["cause"], refused["tried_again"]) == (2, "load", True)
+    world.server.failing = {}
+    fetched = world.fetched()
+    await world.rounds(5)
+    assert world.at_edge() == {1: old, 2: new}
+    assert world.told("pushmodel") == [1, 2]
+    assert not any("/2/" in key and "manifest" not in key for key in fetched), (
+        "it was at the edge all the time"
+    )
+    assert world.leftovers() == []
+    assert not world.hidden()
+
+
+async def test_a_failure_that_goes_on_is_tried_less_and_less_often(tmp_path: Path) -> None:
+    world, tries = World(tmp_path, "directory"), []
+    world.publish(1)
+    world.server.failing = {1: "UNAVAILABLE"}
+    for _ in range(100):
+        before = world.edge.models[MODEL].aside.get(1) if MODEL in world.edge.models else None
+        await world.rounds(1)
+        if world.edge.models[MODEL].aside.get(1) != before:
+            tries.append(world.now)
+    waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert len(waits) >= 3
+    assert waits == sorted(waits)
+    assert waits[-1] >= 2 * waits[0]
+    assert world.told("model-rejected") == [1]
+
+
+async def test_a_doubtful_failure_that_comes_again_is_refused_for_good(world: World) -> None:
+    world.publish(1)
+    world.server.failing = {1: "NOT_FOUND"}
+    await world.rounds(20)
+    assert world.at_edge() == {}
+    assert [refused["tried_again"] for refused in status(world)["refused"]] == [False]
+    assert not world.hidden()
+
+
+async def test_what_was_set_aside_is_refused_for_good_once_the_server_says_why(world: World) -> None:
+    old = world.publish(1)
+    await world.rounds()
+    world.publish(2, own(2, saved_model__pb=b"HANGS"))
+    await world.rounds(9)
+    assert world.at_edge() == {1: old}
+    world.server.frozen = {1: available(1), 2: failed(2, "DATA_LOSS", "cannot parse")}
+    await world.rounds(1)
+    assert [refused["reason"] for refused in status(world)["refused"]] == [
+        "the model server could not load it: cannot parse"
+    ]
+    await world.rounds(20)
+    assert world.at_edge() == {1: old}
+
+
+async def test_a_server_that_gave_up_while_a_copy_went_on_is_shown_the_version_anew(world: World) -> None:
+    world.publish(1)
+    world.link.bytes_left = 5000
+    await world.rounds(1)
+    # TensorFlow Serving sees the folder in a bucket, tries six times, and gives up.
+    world.server.frozen = {1: failed(1, "NOT_FOUND")}
+    world.link.bytes_left = None
+    await world.rounds(8)
+    assert world.told("model-rejected") == [], "the failure is older than the version"
+    await world.rounds(2)
+    assert world.at_edge() == {}, "it vanished"
+    world.server.frozen = None
+    await world.rounds(5)
+    assert world.told("pushmodel") == [1]
+
+
+async def test_a_version_set_aside_is_tried_again_after_a_restart(world: World) -> None:
+    world.publish(1)
+    world.server.failing = {1: "UNAVAILABLE"}
+    await world.rounds(2)
+    assert world.at_edge() == {}
+    world.restart()
+    world.server.failing = {}
+    await world.rounds()
+    assert world.told("pushmodel") == [1]
+    assert not world.hidden()
+    assert not world.edge.records.refused
+
+
+async def test_what_is_older_than_the_version_that_serves_is_not_kept_aside(world: World) -> None:
+    world.publish(1)
+    world.server.failing = {1: "UNAVAILABLE"}
+    await world.rounds(1)
+    assert world.at_edge() == {}
+    world.publish(2)
+    await world.rounds(10)
+    assert set(world.at_edge()) == {2}
+    assert world.leftovers() == []
+    assert not world.hidden()
 
 
 async def test_a_server_that_is_away_is_waited_for(world: World) -> None:
@@ -688,19 +854,18 @@ async def test_a_link_cut_within_a_copy_leaves_the_old_version_serving_and_the_c
 
 
 async def test_a_file_replaced_between_listing_and_copy_is_not_mixed(world: World) -> None:
-    await open_edge(world.edge)
     world.publish(1)
-    await one_round(world.edge)
-    whole = world.publish(2)
-    offers = await world.link.offers()
+    await world.rounds(1)
+    world.publish(2)
+    outdated = await Central(world.central).look(0, above={MODEL: 1}, standing=lambda _: "open")
 
-    async def outdated() -> dict[str, tuple[Offered, ...]]:
-        return offers
+    async def look_back(*_: Any, **__: Any) -> Mapping[str, Offer]:
+        return outdated
 
     whole = world.publish(2, {path: content + b"!" for path, content in own(2).items()})
-    live, world.link.offers = world.link.offers, outdated  # type: ignore[method-assign]
-    await one_round(world.edge)
-    world.link.offers = live  # type: ignore[method-assign]
+    live, world.link.look = world.link.look, look_back  # type: ignore[method-assign]
+    await world.rounds(1)
+    world.link.look = live  # type: ignore[method-assign]
     assert 2 not in world.told("pushmodel")
     world.now += 60
     await world.rounds()
@@ -724,19 +889,185 @@ async def test_what_an_attempt_has_brought_is_not_fetched_again(tmp_path: Path) 
     world.link.bytes_left = 12_000
     await world.rounds(1)
     before = {entry["path"] for entry in obstore.list(world.production, prefix="models/").collect()}
-    fetched: list[str] = []
-    pieces = world.link.pieces
-
-    def noted(key: str, size: int, e_tag: str | None) -> AsyncIterator[bytes]:
-        fetched.append(key)
-        return pieces(key, size, e_tag)
-
-    world.link.pieces = noted  # type: ignore[method-assign]
+    fetched = world.fetched()
     world.link.bytes_left = None
     await world.rounds()
     assert before
     assert before & set(fetched) == set()
     assert world.told("pushmodel") == [1]
+
+
+async def test_what_a_new_verdict_does_not_name_is_gone_before_the_version_is_seen(world: World) -> None:
+    world.publish(1, {**own(1), "variables/more": b"of before"})
+    world.link.bytes_left = 8_000
+    await world.rounds(1)
+    assert world.at_edge().get(1, {}).get("saved_model.pb") is None
+    world.link.bytes_left = None
+    for key in list(world.put_there):
+        obstore.delete(world.central, key)
+        del world.put_there[key]
+    world.offer(1, UNVOUCHED)
+    await world.rounds()
+    assert world.at_edge() == {1: UNVOUCHED}, "no manifest of before, and no file of it"
+
+
+# --- one model's trouble ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", ["its file cannot be read", "it cannot be listed"])
+async def test_a_model_that_cannot_be_read_is_told_and_everything_else_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr("edge_manager.central.PIECE_SECONDS", 0)
+    world = World(tmp_path, "bucket")
+    broken = "models/a-model/1/"
+    listed = File("saved_model.pb", 5, "0" * 64)
+    obstore.put(world.central, f"{broken}saved_model.pb", b"graph")
+    obstore.put(world.central, f"{broken}manifest.json", Manifest("a-model", 1, (listed,)).to_json())
+    world.put_there = {}
+    get, files = obstore.get_async, model_index.files
+
+    async def fails(store: ObjectStore, key: str, **options: Any) -> Any:
+        if key == f"{broken}saved_model.pb" and trouble == "its file cannot be read":
+            raise GenericError("500 Internal Server Error")
+        return await get(store, key, **options)
+
+    async def lists(store: ObjectStore, model: str, version: int) -> Any:
+        if model == "a-model" and trouble == "it cannot be listed":
+            raise Transient("500 Internal Server Error")
+        return await files(store, model, version)
+
+    monkeypatch.setattr(obstore, "get_async", fails)
+    monkeypatch.setattr(model_index, "files", lists)
+    for version in (1, 2):
+        world.publish(version)
+        await world.rounds(1)
+        assert world.told("pushmodel")[-1] == version
+    answer = versions(world.edge, "edge1")
+    assert answer["central"] == "ok"
+    assert "500 Internal Server Error" in answer["models"]["a-model"]["fault"]
+    assert answer["models"][MODEL]["fault"] is None
+    assert world.told("model-rejected") == []
+
+
+async def test_a_version_that_cannot_be_read_gives_way_to_the_one_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_manager.central.PIECE_SECONDS", 0)
+    get, is_broken = obstore.get_async, True
+
+    async def fails(store: ObjectStore, key: str, **options: Any) -> Any:
+        if is_broken and "/2/assets" in key:
+            raise GenericError("500 Internal Server Error")
+        return await get(store, key, **options)
+
+    monkeypatch.setattr(obstore, "get_async", fails)
+    world.publish(1)
+    world.publish(2)
+    await world.rounds(6)
+    assert world.told("pushmodel") == [1]
+    is_broken = False
+    await world.rounds(2)
+    assert world.told("pushmodel") == [1, 2]
+    assert status(world)["fault"] is None
+
+
+async def test_a_version_that_does_not_fit_is_told_leaves_nothing_and_comes_once_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 1000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+    world = World(tmp_path, "directory")
+    world.publish(1, small(b"x"))
+    await world.rounds(1)
+    whole = world.publish(2)
+    fetched = world.fetched()
+    await world.rounds(3)
+    assert world.told("pushmodel") == [1]
+    assert "there is room for 1000" in status(world)["fault"]
+    assert [waiting["version"] for waiting in status(world)["waiting"]] == [2]
+    assert not any("/2/saved" in key for key in fetched), "what does not fit is not fetched"
+    assert world.leftovers() == []
+    free = 10**6
+    await world.rounds(2)
+    assert world.at_edge()[2] == whole
+    assert status(world)["fault"] is None
+
+
+async def test_a_disk_that_fills_during_a_copy_keeps_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, "directory")
+    world.publish(1)
+    opened, left = Path.open, 3
+
+    def open_(self: Path, *how: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= "ab" in how
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, *how, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_)
+        await world.rounds(2)
+    assert "No space left" in status(world)["fault"]
+    assert world.leftovers() == []
+    await world.rounds(2)
+    assert world.told("pushmodel") == [1]
+
+
+async def test_a_copy_that_hangs_delays_no_confirmation(tmp_path: Path) -> None:
+    world, go_on = World(tmp_path, "bucket"), asyncio.Event()
+    pieces = world.link.pieces
+
+    async def hangs(key: str, size: int, e_tag: str | None) -> AsyncIterator[bytes]:
+        if f"{MODEL}/2/" in key and "manifest" not in key:
+            await go_on.wait()
+        async for content in pieces(key, size, e_tag):
+            yield content
+
+    world.link.pieces = hangs  # type: ignore[method-assign]
+    world.server.is_away = True
+    world.publish(1)
+    await world.rounds(1)
+    world.publish(2)
+    async with asyncio.TaskGroup() as tasks:
+        await look(world.edge)
+        await one_round(world.edge, tasks)
+        world.server.is_away = False
+        await one_round(world.edge, tasks)
+        assert world.told("pushmodel") == [1], "while version 2 is on its way"
+        await look(world.edge)
+        await one_round(world.edge, tasks)
+        go_on.set()
+    await world.rounds(1)
+    assert world.told("pushmodel") == [1, 2]
+
+
+async def test_a_look_that_hangs_delays_no_confirmation(tmp_path: Path) -> None:
+    world, hangs = World(tmp_path, "bucket"), False
+    look_there = world.link.look
+
+    async def look_(now: float, **how: Any) -> Mapping[str, Offer]:
+        if hangs:
+            await asyncio.Event().wait()
+        return await look_there(now, **how)
+
+    world.link.look = look_  # type: ignore[method-assign]
+    world.rules = {"poll_seconds": 0.001}
+    world.restart()
+    world.server.is_away = True
+    world.publish(1)
+    await world.rounds(1)
+    hangs = True
+    running = asyncio.create_task(model_sync(world.edge))
+    world.server.is_away = False
+    async with asyncio.timeout(30):
+        while world.told("pushmodel") != [1]:
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 # --- killed at any moment -----------------------------------------------------------------------
@@ -864,15 +1195,27 @@ async def test_a_version_added_by_another_sink_later_is_copied_there_without_har
     assert world.at_edge() == {1: whole}
 
 
-async def test_an_edge_store_that_is_away_is_a_transient_error(tmp_path: Path) -> None:
+async def test_a_sink_that_is_away_is_a_transient_error(tmp_path: Path) -> None:
+    world = World(tmp_path, "directory")
+    await world.rounds(1)
+    world.directory.rename(tmp_path / "elsewhere")
+    with pytest.raises(Transient):
+        await see(world.edge)
+
+
+async def test_a_model_that_cannot_be_written_is_told_and_waited_for(tmp_path: Path) -> None:
     world = World(tmp_path, "directory")
     world.publish(1)
     await world.rounds(1)
     (world.directory / MODEL).rename(tmp_path / "elsewhere")
     (world.directory / MODEL).write_bytes(b"no folder")
     world.publish(2)
-    with pytest.raises(Transient):
-        await world.rounds(1)
+    await world.rounds(2)
+    assert "File exists" in status(world)["fault"]
+    (world.directory / MODEL).unlink()
+    await world.rounds(2)
+    assert world.told("pushmodel") == [1, 2]
+    assert status(world)["fault"] is None
 
 
 async def test_the_dashboard_is_told_what_is_where(world: World) -> None:

@@ -105,7 +105,6 @@ def test_a_missing_file_is_waited_for() -> None:
         (manifest(("saved_model.pb", 5), ("saved_model.pb", 5)), "twice"),
         (manifest(("saved_model.pb", 5), ("variables", 1), ("variables/x", 7)), "inside"),
         (manifest(("saved_model.pb", 5), ("manifest.json", 9)), "cannot be"),
-        (manifest(("saved_model.pb", 5), ("./variables/x", 7)), "cannot be"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(vouched: Manifest, word: str) -> None:

@@ -18,7 +18,6 @@ from caravan.errors import Transient
 from caravan.intake import Senders
 from caravan.manifest import read_public_key
 from caravan.mqtt import Mqtt
-from caravan.retry import forever
 from caravan.runtime import Service
 from edge_manager import api
 from edge_manager.central import Central
@@ -65,7 +64,7 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "monitor": partial(mqtt.drain, MONITOR),
-            ROUTE: partial(forever, ROUTE, partial(model_sync, edge)),
+            ROUTE: partial(model_sync, edge),
         }
         if settings.status_seconds:
             producer = await stack.enter_async_context(kafka.Producer(settings))

@@ -4,30 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import obstore
 from obstore.exceptions import PreconditionError
 from obstore.store import ObjectStore
 
-from caravan import s3, tracing
-from caravan.contracts import MANIFEST, MODELS
-from caravan.errors import CaravanError, Transient
+from caravan import model_index, s3, tracing
+from caravan.contracts import MANIFEST
+from caravan.errors import CaravanError, Permanent, Transient
+from caravan.model_index import Index
 from caravan.retry import retried
 from edge_manager.streams import PIECE, piece
 from edge_manager.tf_index import Readable
-from edge_manager.versions import Listed, Offered, offers
+from edge_manager.versions import Listed, Offered, Ref, offers
 
-LISTING_SECONDS = 15
+INDEX_SECONDS = 15
 TRACE_SECONDS = 3
 PIECE_SECONDS = 20
 """A break of the link shorter than this does not end a copy."""
 IN_MEMORY = 8 * 2**20
 
+FOLDERS_A_SECOND = 100
+"""Listed on average at most, files too: where there are more, they are listed less often."""
+LONGEST_SECONDS = 60
+"""Between two looks at all folders, however many there are."""
+MODELS_AT_ONCE = 8
+OPEN_AT_ONCE = 2
+"""Of each model, the newest versions that may be taken are listed: older ones are not needed."""
+LISTINGS = 8
+"""Of each model between two looks at all folders: where many versions are waited for, the newest."""
+
+Standing = Literal["open", "waiting", "refused"]
+"""What is known of a version: it may be taken, it is not complete or not readable, it is refused as it is."""
+
 
 class CentralAway(Transient):
     """Central does not answer, or not as it should; the edge goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What central offers of one model.
+
+    Attributes:
+        versions: the numbers that it names, newest first, some of which may be gone.
+        offered: the versions above the edge's own that were looked at, newest first.
+        fault: why the model could not be looked at; the rest is then as it was before.
+
+    """
+
+    versions: tuple[int, ...] = ()
+    offered: tuple[Offered, ...] = ()
+    fault: str | None = None
 
 
 class Central:
@@ -35,22 +67,118 @@ class Central:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._index = Index()
+        self._offers: dict[str, Offer] = {}
+        self._next_folders = 0.0
 
-    async def offers(self) -> dict[str, tuple[Offered, ...]]:
-        """Return what is offered, by model, newest first.
+    async def look(
+        self, now: float, *, above: Mapping[str, int], standing: Callable[[Offered], Standing]
+    ) -> Mapping[str, Offer]:
+        """Return what is offered, by model.
+
+        Most looks are one request, which is answered that the index has not changed. Then only the files
+        of versions that are waited for are listed. Where the index has changed, so are those of versions
+        it names anew; and every so often, of all that have a folder. One model that cannot be listed is
+        that model's fault.
+
+        Args:
+            now: clock time in seconds.
+            above: the newest version of each model that the edge has: those up to it are not looked at.
+            standing: says of a version, as it was listed, what is known of it.
 
         Raises:
-            CentralAway: if the listing is not had within the deadline.
+            CentralAway: if neither the index nor the folders can be had.
 
         """
         with _away():
-            async with asyncio.timeout(LISTING_SECONDS):
-                return offers(
-                    [
-                        (entry["path"], entry["size"], entry["e_tag"])
-                        async for entry in s3.listing(self._store, MODELS)
-                    ]
-                )
+            index = await self._read_index()
+            by_folders = now >= self._next_folders
+            names = {
+                *index.manifests,
+                *(await model_index.models(self._store) if by_folders else self._offers),
+            }
+        places, costs = asyncio.Semaphore(MODELS_AT_ONCE), len(names)
+        is_news, self._index = by_folders or index != self._index, index
+
+        async def look_at(name: str) -> Offer:
+            nonlocal costs
+            known = self._offers.get(name, Offer())
+            async with places:
+                try:
+                    versions = {*index.manifests.get(name, ()), *known.versions}
+                    if by_folders:
+                        versions = {
+                            *index.manifests.get(name, ()),
+                            *await model_index.numbers(self._store, name),
+                        }
+                        costs += len(versions)
+                    newest_first = tuple(sorted(versions, reverse=True))
+                    wanted = [Ref(name, version) for version in newest_first if version > above.get(name, 0)]
+                    offered = await self._files(wanted, known, standing, most=None if is_news else LISTINGS)
+                except (CaravanError, FileNotFoundError) as exc:
+                    return replace(known, fault=str(exc))
+            costs += sum(len(one.files) for one in offered)
+            return Offer(newest_first, offered)
+
+        found = await asyncio.gather(*map(look_at, sorted(names)))
+        self._offers = dict(zip(sorted(names), found, strict=True))
+        if by_folders:
+            self._next_folders = now + min(LONGEST_SECONDS, costs / FOLDERS_A_SECOND)
+        return self._offers
+
+    async def _read_index(self) -> Index:
+        with suppress(Permanent):  # another pipeline's bucket may let the models alone be read
+            async with asyncio.timeout(INDEX_SECONDS):
+                return await model_index.read(self._store, self._index)
+        return self._index
+
+    async def _files(
+        self,
+        wanted: Collection[Ref],
+        known: Offer,
+        standing: Callable[[Offered], Standing],
+        *,
+        most: int | None,
+    ) -> tuple[Offered, ...]:
+        """List the files of versions, newest first, until there are enough that may be taken.
+
+        Args:
+            wanted: newest first.
+            known: what was listed before.
+            standing: of a version.
+            most: how many are listed at most, and then none of those refused; the rest stays as it was.
+
+        """
+        before = {one.ref: one for one in known.offered}
+        found: list[Offered] = []
+        listed = still_open = 0
+        for ref in wanted:
+            now = before.get(ref)
+            may_stay = most is not None and (
+                listed >= most or (now is not None and standing(now) == "refused")
+            )
+            if not may_stay:
+                now = await self.offered(ref)
+                listed += 1
+            if now is None:
+                continue
+            is_settled = not may_stay and ref in before and before[ref].fingerprint == now.fingerprint
+            found.append(replace(now, is_settled=is_settled or (may_stay and now.is_settled)))
+            still_open += standing(now) == "open"
+            if still_open == OPEN_AT_ONCE:
+                break
+        return tuple(found)
+
+    async def offered(self, ref: Ref) -> Offered | None:
+        """Return a version as it lies there now, whole or not; None if nothing of it does.
+
+        Raises:
+            CaravanError: if that cannot be told.
+
+        """
+        files = await model_index.files(self._store, ref.model, ref.version)
+        listing = [(entry["path"], entry["size"], entry["e_tag"]) for entry in files.values()]
+        return next(iter(offers(listing).get(ref.model, ())), None)
 
     async def read(self, offered: Offered, file: Listed) -> bytes:
         """Read a small file whole.
@@ -92,18 +220,19 @@ class Central:
                 with s3.translated(f"read {key}"):
                     return await piece(self._store, key, start, end, e_tag)
 
-            with _away():
+            with _away("a file changed while it was read"):
                 content = await retried(attempt, to="s3-central", within=PIECE_SECONDS)
             yield content
 
 
 @contextmanager
-def _away() -> Iterator[None]:
+def _away(missing: str | None = None) -> Iterator[None]:
+    """Translate into CentralAway; `missing` says what it means that something is not as it was."""
     try:
         yield
     except (PreconditionError, FileNotFoundError) as exc:
-        raise CentralAway("a file changed while it was read") from exc
+        raise CentralAway(missing or str(exc)) from exc
     except TimeoutError as exc:
-        raise CentralAway(f"no answer within {LISTING_SECONDS} s") from exc
+        raise CentralAway(f"no answer within {INDEX_SECONDS} s") from exc
     except CaravanError as exc:
         raise CentralAway(str(exc)) from exc

@@ -17,11 +17,10 @@ FILES_AT_ONCE = 3
 """With the parts of a multipart upload, at most some 45 MB are in memory."""
 
 
-async def copy_version(central: Central, version: Complete, sink: Sink) -> int:
-    """Copy a version: everything else first, then the manifest, then the entry file.
+async def copy_files(central: Central, version: Complete, sink: Sink) -> int:
+    """Copy all of a version but its manifest and its entry file.
 
-    So a version that the model server sees is whole and has its manifest beside it. A file that an earlier
-    attempt has brought, by size and SHA-256, is not copied again.
+    A file that an earlier attempt has brought, by size and SHA-256, is not copied again.
 
     Returns:
         The bytes copied.
@@ -48,9 +47,24 @@ async def copy_version(central: Central, version: Complete, sink: Sink) -> int:
     if faults:
         # What is wrong for good says more than what broke off beside it.
         raise min(faults, key=lambda exc: isinstance(exc, Transient))
+    return copied
+
+
+async def finish(central: Central, version: Complete, sink: Sink) -> int:
+    """Make a version visible, all its other files being there: copy the manifest, then the entry file.
+
+    So a version that the model server sees is whole and has its manifest beside it, and nothing that an
+    attempt at something else under its number has left.
+
+    Returns, Raises:
+        As `copy_files`.
+
+    """
+    ref = version.ref
+    await sink.keep_only(ref, version.paths)
     if version.manifest is not None:
         await sink.put(ref, MANIFEST, len(version.manifest), in_one(version.manifest))
-    copied += await _copy(central, ref, version.entry, sink)
+    copied = await _copy(central, ref, version.entry, sink)
     await sink.publish(ref)
     return copied
 

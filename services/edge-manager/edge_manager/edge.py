@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,13 @@ from edge_manager.central import Central
 from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
 from edge_manager.sinks import Sink
-from edge_manager.versions import Offered, Ref, Verdict
+from edge_manager.versions import Offered, Ref, Verdict, worth_a_look
 
 Post = Callable[[Mapping[str, Any]], None]
 """Posts an event for the edge's dashboard; never waits, never fails."""
+
+BROUGHT_AT_ONCE = 3
+"""Models of which a version is on its way at one time: one that comes slowly does not hold up the others."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Loading:
 
     Attributes:
         version: which one.
-        fingerprint: as what it lay in `E-ready` when this process copied it; None if another did.
-        before: how the server had failed on this number before it came; that failure is not this one's.
+        fingerprint: its own in `E-ready` when this process copied it; None if another did.
+        before: how the server had failed on this number just before it was visible; that is not its failure.
         since: clock time from which the server has answered without having it; None while it is away.
         unknown_since: the same, from which it has answered that it knows no version of the model at all.
         copied: time at which it was there (nanoseconds since 1970), if this process copied it.
@@ -54,19 +58,49 @@ class Loading:
     trace: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Aside:
+    """A version that the model server did not load for a reason that may pass.
+
+    Attributes:
+        fingerprint: its own in `E-ready` then.
+        tries: how often it was tried.
+        again: clock time from which it is tried again.
+        before: the server's failure on this number that was not its own.
+
+    """
+
+    fingerprint: str
+    tries: int
+    again: float
+    before: State | None = None
+
+
 @dataclass
 class Model:
     """What is known of one model."""
 
     held: dict[str, dict[int, bool]] = field(default_factory=dict)
     """By sink and version, whether it is whole."""
+    versions: tuple[int, ...] = ()
+    """The versions that central names, newest first; as of the last look while the link is down."""
     offered: tuple[Offered, ...] = ()
-    """What central offers, newest first; as of the last look while the link is down."""
+    """Those above the edge's own that were looked at, newest first."""
     waiting: dict[Ref, str] = field(default_factory=dict)
-    """Why an offered version is not complete yet."""
+    """Why an offered version is not complete yet, or cannot be brought."""
+    failures: dict[Ref, int] = field(default_factory=dict)
+    """How often in a row a version could not be brought."""
+    next_try: float = 0.0
+    """Clock time before which nothing of it is brought."""
+    arriving: int = 0
+    """The version that is being copied; 0 for none."""
+    is_bringing: bool = False
     loading: Loading | None = None
+    aside: dict[int, Aside] = field(default_factory=dict)
     fault: str | None = None
     """Why the model server does not serve the model at all, as far as that can be told from here."""
+    unlisted: str | None = None
+    """Why it cannot be listed at central, which answers for others."""
     serving: int = 0
     """The newest version that the model server answers with; 0 if none, or if it is away."""
 
@@ -81,10 +115,17 @@ class Model:
         """The newest of them; 0 for none."""
         return max(self.at_edge, default=0)
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the model, here or there."""
+        broken = max(self.failures, default=None)
+        return self.fault or self.unlisted or (self.waiting.get(broken) if broken else None)
+
     def ready(self, refused: Mapping[Ref, str]) -> int:
         """The newest version offered that is not known to be incomplete or refused; 0 for none."""
-        good = (o for o in self.offered if o.ref not in self.waiting and refused.get(o.ref) != o.fingerprint)
-        return max((offer.ref.version for offer in good), default=0)
+        good = {o.ref.version for o in worth_a_look(self.offered, above=0, refused=refused)}
+        waiting = {ref.version for ref in self.waiting}
+        return max({*good - waiting, *(v for v in self.versions if v <= self.newest)}, default=0)
 
 
 @dataclass
@@ -101,18 +142,32 @@ class Edge:
 
     models: dict[str, Model] = field(default_factory=dict)
     is_open: bool = False
+    has_looked: bool = False
     is_seen: bool = False
-    """Whether one round has gone through."""
+    """Whether one round has gone through, after a look at central."""
     central_fault: str | None = None
     central_failures: int = 0
     next_look: float = 0.0
-    seen: dict[Ref, str] = field(default_factory=dict)
-    """Fingerprints at the last look."""
-    settled: set[Ref] = field(default_factory=set)
-    """Versions whose fingerprint was the same at the last two looks."""
     verdicts: dict[tuple[Ref, str], Verdict] = field(default_factory=dict)
     """By version and fingerprint; they stand as long as the fingerprint does."""
     configured: dict[str, frozenset[str]] = field(default_factory=dict)
     """By sink, the models that the model server was told of."""
     announced: set[Ref] = field(default_factory=set)
     server_fault: str | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is something to do before the next round is due."""
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BROUGHT_AT_ONCE))
+
+    def refused(self) -> dict[Ref, str]:
+        """Return the fingerprints of the versions refused, but for those that are due to be tried again."""
+        return {
+            ref: refusal.fingerprint
+            for ref, refusal in self.records.refused.items()
+            if not (refusal.may_pass and self._is_due(ref))
+        }
+
+    def _is_due(self, ref: Ref) -> bool:
+        model = self.models.get(ref.model)
+        aside = model.aside.get(ref.version) if model else None
+        # It was set aside in an earlier life.
+        return aside is None or self.clock() >= aside.again

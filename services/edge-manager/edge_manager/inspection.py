@@ -35,7 +35,6 @@ async def inspect(
     central: Central,
     offered: Offered,
     *,
-    settled: bool,
     edge: str,
     public_key: Ed25519PublicKey | None,
     require_signature: bool,
@@ -44,8 +43,7 @@ async def inspect(
 
     Args:
         central: where it lies.
-        offered: what was listed.
-        settled: whether the listing is the same as one look ago; asked of versions without a manifest.
+        offered: what was listed; without a manifest it has to be settled.
         edge: id of this edge.
         public_key: checks the signature of every manifest that has one.
         require_signature: whether a version without a signature is refused.
@@ -56,7 +54,7 @@ async def inspect(
     """
     if MANIFEST in offered.by_path:
         return await _by_manifest(central, offered, edge, public_key, require_signature)
-    if not settled:
+    if not offered.is_settled:
         return Waiting("there is no manifest, and the listing is not known to rest yet")
     verdict = await _by_index(central, offered)
     if isinstance(verdict, Complete) and require_signature:

@@ -12,6 +12,17 @@ from caravan import strict_json
 from caravan.errors import Transient
 
 ANSWER_SECONDS = 5
+PASSING = {
+    "ABORTED",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "UNAUTHENTICATED",
+}
+"""Errors that say something of the moment, not of the model."""
+DOUBTFUL = {"NOT_FOUND", "PERMISSION_DENIED", "UNKNOWN"}
+"""Errors that a server also has of a folder that was not whole when it looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,10 @@ class State:
     def has_failed(self) -> bool:
         """Tell whether the server has given up on it."""
         return self.name == "END" and self.error_code != "OK"
+
+    def may_pass(self, *, is_first: bool) -> bool:
+        """Tell whether a failure may pass; of what is doubtful, the first may."""
+        return self.error_code in PASSING or (is_first and self.error_code in DOUBTFUL)
 
 
 class _Status(BaseModel):

@@ -25,12 +25,13 @@ _SERVED, _REJECTED = "served", "rejected"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a version was refused, and as which it lay in `E-ready` then; `at` is ISO 8601, UTC."""
+    """Why a version was refused, and the fingerprint that it had then; `at` is ISO 8601, UTC."""
 
     fingerprint: str
     cause: str
     reason: str
     at: str
+    may_pass: bool = False
 
 
 class Records:
@@ -57,11 +58,6 @@ class Records:
         """The versions refused."""
         return dict(self._refused)
 
-    @property
-    def fingerprints(self) -> dict[Ref, str]:
-        """The versions refused, as what they lay in `E-ready`."""
-        return {ref: refusal.fingerprint for ref, refusal in self._refused.items()}
-
     def has_served(self, ref: Ref) -> bool:
         """Tell whether a version has once answered here."""
         return ref in self._served
@@ -73,12 +69,12 @@ class Records:
     async def refuse(self, ref: Ref, fingerprint: str, refused: Refused) -> None:
         """Remember a refusal."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        refusal = Refusal(fingerprint, refused.cause, refused.reason, now)
+        refusal = Refusal(fingerprint, refused.cause, refused.reason, now, refused.may_pass)
         await s3.write(self._store, _key(_REJECTED, ref), json.dumps(asdict(refusal), indent=1).encode())
         self._refused[ref] = refusal
 
     async def reconsider(self, ref: Ref) -> None:
-        """Forget a refusal, because the version has changed."""
+        """Forget a refusal, because the version has changed, or is to be tried again."""
         if ref in self._refused:
             await s3.delete(self._store, [_key(_REJECTED, ref)])
             del self._refused[ref]

@@ -3,59 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 import structlog
 
-from edge_manager import steps
+from caravan.retry import forever
+from edge_manager import bringing, metrics, steps
+from edge_manager.confirming import confirm
 from edge_manager.edge import Edge
+from edge_manager.looking import keep_looking
 
-ROUTE = steps.ROUTE
+ROUTE = bringing.ROUTE
 
 
 async def model_sync(edge: Edge) -> NoReturn:
     """FROM S3 `E-ready` (central) → judge → copy, verified → TO the sinks → model server → `pushmodel`.
 
     Route `model-sync`. Mandatory: every sink. Best effort: MQTT `monitor` (`pushmodel`, `model-rejected`).
-    `E-ready` is only ever read. One round:
+    `E-ready` is only ever read. *Look* and *bring* wait for the link, and so run beside the rounds of the
+    others, *bring* once for each model: neither a link that hangs nor another model delays a confirmation.
 
-    1. *Look* at `E-ready`. If central is away that is said once, and the round goes on without it.
+    1. *Look* at `E-ready`. If central is away that is said once, and the rest goes on.
     2. *See* what the sinks hold.
-    3. *Sweep* what was refused. Killed between remembering a refusal and removing the version: this step
-       does the rest after the restart.
-    4. *Confirm* the newest version at the edge. Once the server says AVAILABLE: remember that it has served
-       here, announce it, remove what is older than the versions kept. Killed after AVAILABLE: after
-       the restart the same is confirmed again, and announced once per process; a listener may hear of a
-       version twice, which does no harm. If the server fails on it, or answers for `LOAD_SECONDS` without
-       loading it: remember the refusal, remove the version, tell; the version before goes on serving, and
-       one in between is looked for. A version that has once served here, or that central does not offer, is
-       never refused; a server that does not answer is waited for.
-    5. *Bring* the newest complete version that the edge does not have; the next round confirms it. Older ones
-       that it missed are not needed. Killed anywhere while copying: the entry file comes last (or the
-       rename does), so the model server sees nothing; a repeat skips the files that are there with their
-       SHA-256, and ends the same. Killed after a mismatch: the repeat finds it again.
-    6. *Configure* the model server, once all models are seen to: which there are, where that has changed.
-       Killed before it: the next life writes it, whatever it finds.
+    3. *Configure* the model server: which models there are, where that has changed.
+    4. *Sweep* what was refused and is still there.
+    5. *Confirm* the newest version at the edge. Once the server says AVAILABLE: remember that it has served
+       here, announce it, remove what is older than the versions kept. If the server fails on it for good:
+       remember the refusal, remove the version, tell. If the failure may pass, or the version is not loaded
+       within `LOAD_SECONDS`: hide it for a while, tell once. The version before serves on.
+    6. *Bring* the newest complete version that the edge does not have.
+
+    What a life leaves that is killed before or after each effect is a table of the service's README.
+    A version that has once served here, or that central does not offer, is never refused; a server that does
+    not answer is waited for.
     """
     with structlog.contextvars.bound_contextvars(route=ROUTE):
-        await steps.open_edge(edge)
-        while True:
-            await one_round(edge)
-            await asyncio.sleep(edge.rules.poll_seconds)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_looking(edge), name="look")
+            await forever(ROUTE, partial(rounds, edge, tasks))
 
 
-async def one_round(edge: Edge) -> None:
-    """Go once through the steps, for each model, and configure the model server.
+async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:
+    """Go through the steps every `POLL_SECONDS`, or as soon as there is news.
 
     Raises:
         Transient: if a sink is away.
 
     """
-    await steps.look(edge)
+    await steps.open_edge(edge)
+    while True:
+        edge.news.clear()
+        await one_round(edge, tasks)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(edge.rules.poll_seconds):
+                await edge.news.wait()
+
+
+async def one_round(edge: Edge, tasks: asyncio.TaskGroup) -> None:
+    """Configure the model server, and go once through the steps of each model.
+
+    Raises:
+        Transient: if a sink is away.
+
+    """
     await steps.see(edge)
+    await steps.configure(edge)
     for name in sorted(edge.models):
         await steps.sweep(edge, name)
-        await steps.confirm(edge, name)
-        await steps.bring(edge, name)
-    await steps.configure(edge)
-    edge.is_seen = True
+        await confirm(edge, name)
+    bringing.begin(edge, tasks)
+    refused = edge.refused()
+    for name, model in edge.models.items():
+        metrics.READY.labels(name).set(model.ready(refused))
+    edge.is_seen = edge.has_looked

@@ -70,14 +70,20 @@ def _model(edge: Edge, name: str, model: Model) -> dict[str, Any]:
     return {
         "serving": model.serving or None,
         "serving_since": None if since is None else since.isoformat(timespec="seconds"),
-        "fault": model.fault,
+        "fault": model.trouble,
         "at_edge": sorted(model.at_edge),
-        "newest_ready": model.ready(edge.records.fingerprints) or None,
+        "newest_ready": model.ready(edge.refused()) or None,
         "waiting": [
             {"version": ref.version, "reason": reason} for ref, reason in sorted(model.waiting.items())
         ],
         "refused": [
-            {"version": ref.version, "cause": why.cause, "reason": why.reason, "at": why.at}
+            {
+                "version": ref.version,
+                "cause": why.cause,
+                "reason": why.reason,
+                "at": why.at,
+                "tried_again": why.may_pass,
+            }
             for ref, why in sorted(edge.records.refused.items())
             if ref.model == name
         ],

@@ -54,12 +54,14 @@ class Listed:
 class Offered:
     """A version as it lies in `E-ready`, whole or not.
 
-    `fingerprint` changes whenever a file is added, replaced or removed; the manifest is one of them.
+    `fingerprint` changes whenever a file is added, replaced or removed; the manifest is one of them. It
+    `is_settled` if it was the same when it was listed before.
     """
 
     ref: Ref
     files: tuple[Listed, ...]
     fingerprint: str
+    is_settled: bool = False
 
     @property
     def by_path(self) -> dict[str, Listed]:
@@ -96,6 +98,17 @@ class Complete:
     manifest: bytes | None
     entry: Wanted
 
+    @property
+    def size(self) -> int:
+        """Bytes of all of it."""
+        return sum(file.size for file in (*self.files, self.entry)) + len(self.manifest or b"")
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Of all its files, the manifest included where there is one."""
+        manifest = () if self.manifest is None else (MANIFEST,)
+        return frozenset([*(file.path for file in self.files), self.entry.path, *manifest])
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -109,10 +122,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A version that will not be taken as it is."""
+    """A version that will not be taken as it is; one that `may_pass` is tried again after a while."""
 
     cause: Cause
     reason: str
+    may_pass: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", cut(self.reason, TOLD))

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from typing import Protocol
 
+from caravan.errors import Transient
 from edge_manager.versions import Ref, Wanted
 
 Held = dict[str, dict[int, bool]]
 """By model and version, whether the version is whole, that is, whether its entry file is there."""
+
+
+class NoRoom(Transient):
+    """A version does not fit into a sink now."""
 
 
 class Sink(Protocol):
@@ -36,12 +41,25 @@ class Sink(Protocol):
         """Return what is there, seen by the model server or not."""
         ...
 
+    async def room(self, ref: Ref) -> int | None:
+        """Return how many bytes a version may have, with what is there of it; None if that is not known."""
+        ...
+
     async def has(self, ref: Ref, wanted: Wanted) -> bool:
         """Tell whether a file is there with the right size and SHA-256, from an attempt that broke off."""
         ...
 
     async def put(self, ref: Ref, path: str, size: int, pieces: AsyncIterator[bytes]) -> None:
-        """Write one file; nothing is to be seen of it if `pieces` raises."""
+        """Write one file; nothing is to be seen of it if `pieces` raises.
+
+        Raises:
+            NoRoom: if it does not fit.
+
+        """
+        ...
+
+    async def keep_only(self, ref: Ref, paths: Collection[str]) -> None:
+        """Remove what else lies there of a version that is not visible yet."""
         ...
 
     async def publish(self, ref: Ref) -> None:
@@ -50,6 +68,10 @@ class Sink(Protocol):
 
     async def remove(self, ref: Ref) -> None:
         """Remove a version, whole or not, so that it is never seen in part."""
+        ...
+
+    async def hide(self, ref: Ref) -> None:
+        """Take a version out of sight, as if it were not there; `has` finds its files again."""
         ...
 
     async def configure(self, models: Collection[str]) -> None:

@@ -20,6 +20,8 @@ from edge_manager.versions import Ref, Wanted, parse_key
 PART = 5 * 2**20
 """Bytes of a part of a multipart upload: the least that S3 takes."""
 PARTS_AT_ONCE = 2
+HIDDEN = "hidden/"
+"""Before the key of a file of a version that is out of the model server's sight for a while."""
 
 
 class BucketSink:
@@ -48,8 +50,9 @@ class BucketSink:
         self._base_path = base_path
 
     async def open(self) -> None:
-        """Make sure that the bucket is there."""
+        """Make sure that the bucket is there, and clear away what was hidden before."""
         await self._prepare()
+        await self._delete(HIDDEN)
 
     async def check(self) -> None:
         """Check that the bucket answers."""
@@ -66,9 +69,21 @@ class BucketSink:
                 versions[ref.version] = versions.get(ref.version, False) or path in ENTRY_FILES
         return dict(held)
 
+    async def room(self, ref: Ref) -> None:
+        """Return nothing: a bucket does not tell."""
+
     async def has(self, ref: Ref, wanted: Wanted) -> bool:
-        """Compare by reading the file: the edge's own disk is near."""
+        """Compare by reading the file: the edge's own disk is near. One that was hidden is put back."""
         key = ref.key(wanted.path)
+        if await self._is(key, wanted):
+            return True
+        if not await self._is(HIDDEN + key, wanted):
+            return False
+        with s3.translated(f"copy {HIDDEN}{key}"):
+            await obstore.copy_async(self._store, HIDDEN + key, key)
+        return True
+
+    async def _is(self, key: str, wanted: Wanted) -> bool:
         with s3.translated(f"read {key}"):
             try:
                 meta = await obstore.head_async(self._store, key)
@@ -96,13 +111,29 @@ class BucketSink:
                     self._store, key, pieces, chunk_size=PART, max_concurrency=PARTS_AT_ONCE
                 )
 
+    async def keep_only(self, ref: Ref, paths: Collection[str]) -> None:
+        """Delete what else lies under the version's prefix."""
+        await self._delete(ref.key(""), keep={ref.key(path) for path in paths})
+
     async def publish(self, ref: Ref) -> None:
-        """Do nothing: writing the entry file was it."""
+        """Delete what was hidden of it: writing the entry file was all that there was to do."""
+        await self._delete(HIDDEN + ref.key(""))
 
     async def remove(self, ref: Ref) -> None:
         """Delete the entry file, and with it the version for the model server; then the rest."""
-        prefix = ref.key("")
-        keys = [entry["path"] async for entry in s3.listing(self._store, prefix)]
+        await self._delete(ref.key(""))
+        await self._delete(HIDDEN + ref.key(""))
+
+    async def hide(self, ref: Ref) -> None:
+        """Copy the version aside, then delete it."""
+        async for entry in s3.listing(self._store, ref.key("")):
+            with s3.translated(f"copy {entry['path']}"):
+                await obstore.copy_async(self._store, entry["path"], HIDDEN + entry["path"])
+        await self._delete(ref.key(""))
+
+    async def _delete(self, prefix: str, keep: Collection[str] = ()) -> None:
+        """Delete what has a prefix, entry files first."""
+        keys = [entry["path"] async for entry in s3.listing(self._store, prefix) if entry["path"] not in keep]
         await s3.delete(
             self._store, sorted(keys, key=lambda key: key.removeprefix(prefix) not in ENTRY_FILES)
         )

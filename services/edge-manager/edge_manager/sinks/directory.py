@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +17,7 @@ from typing import TypeVar
 from caravan.contracts import ENTRY_FILES, is_model_name
 from caravan.errors import Transient
 from edge_manager import models_config
-from edge_manager.sinks import Held
+from edge_manager.sinks import Held, NoRoom
 from edge_manager.versions import Ref, Wanted
 
 T = TypeVar("T")
@@ -30,13 +32,20 @@ class DirectorySink:
     Args:
         root: the directory.
         base_path: the same, as the model server sees it; empty where it sees it here.
+        free: tells the bytes that are free in it.
 
     """
 
     name = "directory"
 
-    def __init__(self, root: Path, base_path: str = "") -> None:
+    def __init__(
+        self,
+        root: Path,
+        base_path: str = "",
+        free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+    ) -> None:
         self._root = root
+        self._free = free
         self._base_path = base_path or str(root.absolute())
         self._staging = root / STAGING
 
@@ -60,19 +69,25 @@ class DirectorySink:
         await _in_thread("reach", look)
 
     async def held(self) -> Held:
-        """List the versions in place; those being staged are not among them."""
+        """List the versions in place; those being staged are not among them, nor is what cannot be read."""
 
         def look() -> Held:
             return {
-                model.name: {
-                    int(version.name): any((version / name).is_file() for name in ENTRY_FILES)
-                    for version in _versions(model)
-                }
+                model.name: {int(version.name): _is_whole(version) for version in _versions(model)}
                 for model in self._root.iterdir()
-                if is_model_name(model.name) and model.is_dir()
+                if is_model_name(model.name) and model.is_dir() and os.access(model, os.R_OK | os.X_OK)
             }
 
         return await _in_thread("list", look)
+
+    async def room(self, ref: Ref) -> int:
+        """Return what is free, with what its stage takes already."""
+
+        def measure() -> int:
+            staged = sum(path.stat().st_size for path in self._stage(ref).rglob("*") if path.is_file())
+            return self._free(self._root) + staged
+
+        return await _in_thread("measure", measure)
 
     async def has(self, ref: Ref, wanted: Wanted) -> bool:
         """Compare by reading the staged file."""
@@ -95,6 +110,17 @@ class DirectorySink:
         async for content in pieces:
             await _in_thread("write", partial(_append, target, content))
         await _in_thread("write", partial(_flush, target))
+
+    async def keep_only(self, ref: Ref, paths: Collection[str]) -> None:
+        """Remove what else is staged."""
+
+        def remove() -> None:
+            stage = self._stage(ref)
+            for path in [path for path in stage.rglob("*") if not path.is_dir()]:
+                if path.relative_to(stage).as_posix() not in paths:
+                    path.unlink()
+
+        await _in_thread("clear", remove)
 
     async def publish(self, ref: Ref) -> None:
         """Rename the stage into place; a part of the version that somebody else left there gives way."""
@@ -121,6 +147,20 @@ class DirectorySink:
                     self._discard(path)
 
         await _in_thread("remove", remove)
+
+    async def hide(self, ref: Ref) -> None:
+        """Rename the version back to where it is staged."""
+
+        def hide() -> None:
+            target, stage = self._root / ref.model / str(ref.version), self._stage(ref)
+            if target.exists():
+                if stage.exists():
+                    self._discard(stage)
+                stage.parent.mkdir(parents=True, exist_ok=True)
+                target.rename(stage)
+                _flush(target.parent)
+
+        await _in_thread("hide", hide)
 
     @property
     def models_config(self) -> str:
@@ -159,6 +199,12 @@ def _versions(model: Path) -> Iterator[Path]:
             yield path
 
 
+def _is_whole(version: Path) -> bool:
+    with suppress(PermissionError):
+        return any((version / name).is_file() for name in ENTRY_FILES)
+    return False
+
+
 def _append(path: Path, content: bytes) -> None:
     with path.open("ab") as file:
         file.write(content)
@@ -182,4 +228,5 @@ async def _in_thread(action: str, call: Callable[[], T]) -> T:
         await asyncio.wait([work])
         raise
     except OSError as exc:
-        raise Transient(f"the sink directory: could not {action}: {exc}") from exc
+        error = NoRoom if exc.errno in (errno.ENOSPC, errno.EDQUOT) else Transient
+        raise error(f"the sink directory: could not {action}: {exc}") from exc

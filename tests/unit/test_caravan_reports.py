@@ -37,8 +37,12 @@ async def publish(
         await s3.write(store, f"{prefix}manifest.json", manifest.to_json())
 
 
+def address(model: str, version: int) -> str:
+    return f"reports/{model}/{version}"
+
+
 async def listed(store: MemoryStore) -> list[dict[str, Any]]:
-    return await reports.list_models(store, lambda model, version: f"reports/{model}/{version}")
+    return await reports.Reports(store).list_models(address)
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def store() -> MemoryStore:
 
 async def refusal(store: MemoryStore, model: str, version: str) -> str:
     with pytest.raises(BadInput) as caught:
-        await reports.read_report(store, model, version)
+        await reports.Reports(store).read_report(model, version)
     assert caught.value.status == 404
     return caught.value.detail
 
@@ -114,12 +118,64 @@ async def test_of_many_versions_the_newest_are_listed_and_the_rest_counted(store
     assert tea["older"] == 3
 
 
+async def test_a_list_costs_the_manifests_that_are_new(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in range(1, 201):
+        await publish(store, version)
+    found, read, listed = reports.Reports(store), list[str](), list[str]()
+    real_read, real_listing = s3.read_changed, s3.listing
+
+    async def read_changed(*arguments: Any, **options: Any) -> Any:
+        answer = await real_read(*arguments, **options)
+        read.extend([] if answer is None else [arguments[1]])
+        return answer
+
+    def listing(store: Any, prefix: str) -> Any:
+        listed.append(prefix)
+        return real_listing(store, prefix)
+
+    monkeypatch.setattr(s3, "read_changed", read_changed)
+    monkeypatch.setattr(s3, "listing", listing)
+    first = await found.list_models(address)
+    assert len(read) == len(listed) == reports.MOST_VERSIONS
+    read.clear()
+    listed.clear()
+    assert await found.list_models(address) == first
+    assert read == listed == []
+    await publish(store, 201, lineage=replace(LINEAGE, rejected="worse"))
+    await publish(store, 180, lineage=replace(LINEAGE, rejected="withdrawn"))
+    (tea,) = await found.list_models(address)
+    assert read == [f"models/tea/{version}/manifest.json" for version in (201, 180)]
+    assert {v["version"] for v in tea["versions"] if v["verdict"] == "rejected"} == {201, 180}
+    await s3.delete(store, [f"models/tea/201/{path}" for path in ("manifest.json", "saved_model.pb")])
+    (tea,) = await found.list_models(address)
+    assert tea["versions"][0]["version"] == 200
+
+
+async def test_a_report_costs_its_version_and_no_other(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in range(1, 11):
+        await publish(store, version, page=b"%d" % version)
+    listed, real = list[str](), s3.listing
+
+    def listing(store: Any, prefix: str) -> Any:
+        listed.append(prefix)
+        return real(store, prefix)
+
+    monkeypatch.setattr(s3, "listing", listing)
+    assert (await reports.Reports(store).read_report("tea", "3")).content == b"3"
+    assert (await reports.Reports(store).read_report("tea", "latest")).content == b"10"
+    assert listed == ["models/tea/3/", "models/tea/10/"]
+
+
 async def test_a_report_is_found_by_its_version_or_as_the_latest(store: MemoryStore) -> None:
     await publish(store, 9, page=b"nine")
     await publish(store, 10, page=b"ten")
     await publish(store, 11, page=b"one of another", model="tea2")
-    assert await reports.read_report(store, "tea", "9") == reports.Report("tea", 9, b"nine")
-    assert await reports.read_report(store, "tea", "latest") == reports.Report("tea", 10, b"ten")
+    assert await reports.Reports(store).read_report("tea", "9") == reports.Report("tea", 9, b"nine")
+    assert await reports.Reports(store).read_report("tea", "latest") == reports.Report("tea", 10, b"ten")
 
 
 async def test_who_asks_for_what_is_not_there_is_told_what_is(store: MemoryStore) -> None:

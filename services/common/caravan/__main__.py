@@ -121,12 +121,12 @@ def write_report(
     ),
 ) -> None:
     """Write the training report of a version of one edge (EDGE) to a file, and print its path."""
-    from caravan.reports import read_report  # noqa: PLC0415
+    from caravan.reports import Reports  # noqa: PLC0415
 
     settings = load(EdgeAtCentral)
     store = s3.open_bucket(settings.central, models_bucket(settings.edge))
     with _plainly():
-        found = asyncio.run(read_report(store, model, version))
+        found = asyncio.run(Reports(store).read_report(model, version))
     file = out.absolute() / f"{settings.edge}-{found.model}-{found.version}.html"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(found.content)

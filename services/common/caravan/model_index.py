@@ -14,18 +14,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, NotModifiedError, PreconditionError
 from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
 from caravan.contracts import MODELS, is_model_name, version_prefix
 from caravan.errors import Transient
-
-if TYPE_CHECKING:
-    from obstore import GetOptions, PutMode
 
 INDEX = "index.json"
 NEWEST = 20
@@ -92,17 +87,13 @@ async def read(store: ObjectStore, known: Index = Index()) -> Index:
         Permanent: if it refuses us.
 
     """
-    options: GetOptions = {} if known.e_tag is None else {"if_none_match": known.e_tag}
-    with s3.translated(f"read {INDEX}"):
-        try:
-            answer = await obstore.get_async(store, INDEX, options=options)
-        except NotModifiedError:
-            return known
-        except FileNotFoundError:
-            return Index()
-        if answer.meta["size"] > _MOST_BYTES:
-            return Index(e_tag=answer.meta["e_tag"])
-        return Index.from_json(bytes(await answer.bytes_async()), answer.meta["e_tag"])
+    try:
+        read = await s3.read_changed(store, INDEX, known.e_tag, most=_MOST_BYTES)
+    except FileNotFoundError:
+        return Index()
+    if read is None:
+        return known
+    return Index.from_json(read.content or b"", read.e_tag)
 
 
 async def add(store: ObjectStore, model: str, version: int, manifest: bytes) -> None:
@@ -118,13 +109,8 @@ async def add(store: ObjectStore, model: str, version: int, manifest: bytes) -> 
         changed = index.with_version(model, version, sha256)
         if changed == index:
             return
-        mode: PutMode = "create" if index.e_tag is None else {"e_tag": index.e_tag}
-        try:
-            with s3.translated(f"write {INDEX}"):
-                await obstore.put_async(store, INDEX, changed.to_json(), mode=mode)
-        except (AlreadyExistsError, PreconditionError):
-            continue
-        return
+        if await s3.replace(store, INDEX, changed.to_json(), index.e_tag):
+            return
     raise Transient(f"others write {INDEX} at the same time, again and again")
 
 

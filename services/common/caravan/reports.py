@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Response
 from obstore.store import ObjectStore
 
-from caravan import s3
-from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, VersionKey, is_model_name, version_prefix
+from caravan import model_index, s3
+from caravan.contracts import ENTRY_FILES, MANIFEST, is_model_name, version_prefix
 from caravan.errors import BadInput, Permanent
 from caravan.manifest import Manifest
 
@@ -27,6 +28,8 @@ MOST_VERSIONS = 50
 """Of each model in a list, the newest; the list says how many older ones there are."""
 MOST_BYTES = 8 * 2**20
 """Of a page or a manifest that is read into memory; our own reports have a quarter of it at most."""
+MOST_NAMED = 5
+"""Versions that a sentence names."""
 AT_ONCE = 16
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox",
@@ -56,63 +59,150 @@ ListModels = Callable[[], Awaitable[list[dict[str, Any]]]]
 ReadReport = Callable[[str, str], Awaitable[Report]]
 
 
-async def list_models(store: ObjectStore, address: Address) -> list[dict[str, Any]]:
-    """Return each model with its versions, newest first, and what their manifests say.
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a version: its manifest, by this ETag, and whether there is a report."""
 
-    Raises:
-        Transient: if the store is away.
-
-    """
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def facts(model: str, version: int, sizes: Sizes) -> dict[str, Any]:
-        async with places:
-            manifest = await _manifest(store, model, version, sizes)
-        return _facts(version, manifest, address(model, version) if REPORT in sizes else None)
-
-    models = []
-    for model, versions in sorted((await _versions(store)).items()):
-        newest = sorted(versions, reverse=True)[:MOST_VERSIONS]
-        found = await asyncio.gather(*(facts(model, version, versions[version]) for version in newest))
-        models.append({"model": model, "versions": found, "older": len(versions) - len(newest)})
-    return models
+    e_tag: str | None
+    manifest: Manifest | None
+    has_report: bool
 
 
-async def read_report(store: ObjectStore, model: str, version: str) -> Report:
-    """Return the report of a version: its number, or `latest`.
+class Reports:
+    """The versions in one bucket. A list of them costs the manifests that are new; others are only asked for.
 
-    Raises:
-        BadInput: 404 if there is none; the message says what there is instead.
-        Transient: if the store is away.
+    Args:
+        store: the bucket.
 
     """
-    if version != LATEST and not _NUMBER.fullmatch(version):
-        raise BadInput(f"a version is a whole number, or {LATEST}", 404, reason="no-version")
-    versions = (await _versions(store, model)).get(model) if is_model_name(model) else None
-    if not versions:
-        raise BadInput(f"there is no version of a model {model!r} here", 404, reason="no-model")
-    number = max(versions) if version == LATEST else int(version)
-    if number not in versions:
-        message = f"there is no version {number} of {model} here, but {_told(versions)}"
-        raise BadInput(message, 404, reason="no-version")
-    size = versions[number].get(REPORT)
-    if size is None:
-        others = [other for other, sizes in versions.items() if REPORT in sizes]
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._known: dict[tuple[str, int], _Known] = {}
+
+    async def list_models(self, address: Address) -> list[dict[str, Any]]:
+        """Return each model with its versions, newest first, and what their manifests say.
+
+        Raises:
+            Transient: if the store is away.
+
+        """
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def known(model: str, version: int) -> _Known | None:
+            async with places:
+                return await self._look(model, version)
+
+        models, shown = [], {}
+        for model in await self._models():
+            numbers = await model_index.numbers(self._store, model)
+            newest = numbers[:MOST_VERSIONS]
+            found = await asyncio.gather(*(known(model, version) for version in newest))
+            there = {version: one for version, one in zip(newest, found, strict=True) if one is not None}
+            shown.update({(model, version): one for version, one in there.items()})
+            versions = [
+                _facts(version, one.manifest, address(model, version) if one.has_report else None)
+                for version, one in there.items()
+            ]
+            if versions:
+                models.append({"model": model, "versions": versions, "older": len(numbers) - len(newest)})
+        self._known = shown
+        return models
+
+    async def read_report(self, model: str, version: str) -> Report:
+        """Return the report of a version: its number, or `latest`.
+
+        Raises:
+            BadInput: 404 if there is none; the message says what there is instead.
+            Transient: if the store is away.
+
+        """
+        if version != LATEST and not _NUMBER.fullmatch(version):
+            raise BadInput(f"a version is a whole number, or {LATEST}", 404, reason="no-version")
+        there = await self._newest(model, 1 if version == LATEST else 0)
+        if version != LATEST and is_model_name(model):
+            there = {int(version): await self._sizes(model, int(version))}
+        number, sizes = next(iter(there.items()), (0, {}))
+        if not _is_seen(sizes):
+            raise await self._not_there(model, version)
+        size = sizes.get(REPORT)
+        if size is None:
+            raise await self._without_report(model, number)
+        key = version_prefix(model, number) + REPORT
+        if size > MOST_BYTES:
+            message = f"the report has {size} bytes, too many to be shown: fetch {key} from the bucket"
+            raise BadInput(message, 404, reason="no-report")
+        try:
+            return Report(model, number, await s3.read(self._store, key))
+        except FileNotFoundError as exc:
+            raise BadInput(f"version {number} of {model} is being removed", 404, reason="no-version") from exc
+
+    async def _not_there(self, model: str, version: str) -> BadInput:
+        others = await self._newest(model, MOST_NAMED + 1)
+        if not others:
+            return BadInput(f"there is no version of a model {model!r} here", 404, reason="no-model")
+        message = f"there is no version {version} of {model} here, but {_told(others)}"
+        return BadInput(message, 404, reason="no-version")
+
+    async def _without_report(self, model: str, version: int) -> BadInput:
+        newest = await self._newest(model, MOST_VERSIONS)
+        others = [number for number, sizes in newest.items() if REPORT in sizes]
         message = (
-            f"version {number} of {model} came without a report: one is made where a version is trained; "
+            f"version {version} of {model} came without a report: one is made where a version is trained; "
             f"{_told(others)} have one"
             if others
             else f"no version of {model} has a report: one is made where a version is trained"
         )
-        raise BadInput(message, 404, reason="no-report")
-    key = version_prefix(model, number) + REPORT
-    if size > MOST_BYTES:
-        message = f"the report has {size} bytes, too many to be shown: fetch {key} from the bucket"
-        raise BadInput(message, 404, reason="no-report")
-    try:
-        return Report(model, number, await s3.read(store, key))
-    except FileNotFoundError as exc:
-        raise BadInput(f"version {number} of {model} is being removed", 404, reason="no-version") from exc
+        return BadInput(message, 404, reason="no-report")
+
+    async def _models(self) -> list[str]:
+        try:
+            return await model_index.models(self._store)
+        except FileNotFoundError:
+            return []  # The bucket is made when the first version comes.
+
+    async def _newest(self, model: str, most: int) -> dict[int, Sizes]:
+        """Return the newest versions that a model server would see, newest first, and their files."""
+        found: dict[int, Sizes] = {}
+        if is_model_name(model) and most:
+            for version in await self._numbers(model):
+                sizes = await self._sizes(model, version)
+                if _is_seen(sizes):
+                    found[version] = sizes
+                if len(found) == most:
+                    break
+        return found
+
+    async def _numbers(self, model: str) -> list[int]:
+        try:
+            return await model_index.numbers(self._store, model)
+        except FileNotFoundError:
+            return []
+
+    async def _sizes(self, model: str, version: int) -> Sizes:
+        try:
+            files = await model_index.files(self._store, model, version)
+        except FileNotFoundError:
+            return {}
+        return {path: entry["size"] for path, entry in files.items()}
+
+    async def _look(self, model: str, version: int) -> _Known | None:
+        """Return what is known of a version, read anew if its manifest is; None if it is not to be seen."""
+        known = self._known.get((model, version))
+        key = version_prefix(model, version) + MANIFEST
+        try:
+            read = await s3.read_changed(self._store, key, known.e_tag if known else None, most=MOST_BYTES)
+        except FileNotFoundError:
+            read = s3.Content(None, None)
+        if read is None:
+            return known
+        sizes = await self._sizes(model, version)
+        if not _is_seen(sizes):
+            return None
+        manifest = None
+        with suppress(Permanent):
+            manifest = None if read.content is None else Manifest.from_json(read.content)
+        return _Known(read.e_tag, manifest, REPORT in sizes)
 
 
 def show(report: Report) -> Response:
@@ -120,30 +210,9 @@ def show(report: Report) -> Response:
     return Response(report.content, headers=HEADERS, media_type="text/html; charset=utf-8")
 
 
-async def _versions(store: ObjectStore, model: str | None = None) -> dict[str, dict[int, dict[str, int]]]:
-    """Return the files of the versions that a model server would see, by model and version."""
-    found: dict[str, dict[int, dict[str, int]]] = {}
-    try:
-        async for entry in s3.listing(store, MODELS if model is None else f"{MODELS}{model}/"):
-            key = VersionKey.parse(entry["path"])
-            if key is not None and is_model_name(key.model):
-                found.setdefault(key.model, {}).setdefault(key.version, {})[key.path] = entry["size"]
-    except FileNotFoundError:
-        return {}  # The bucket is made when the first version comes.
-    seen = {
-        name: {version: sizes for version, sizes in versions.items() if any(e in sizes for e in ENTRY_FILES)}
-        for name, versions in found.items()
-    }
-    return {name: versions for name, versions in seen.items() if versions}
-
-
-async def _manifest(store: ObjectStore, model: str, version: int, sizes: Sizes) -> Manifest | None:
-    if sizes.get(MANIFEST, MOST_BYTES + 1) > MOST_BYTES:
-        return None
-    try:
-        return Manifest.from_json(await s3.read(store, version_prefix(model, version) + MANIFEST))
-    except (FileNotFoundError, Permanent):
-        return None
+def _is_seen(sizes: Sizes) -> bool:
+    """Tell whether a model server would see a version."""
+    return any(entry in sizes for entry in ENTRY_FILES)
 
 
 def _facts(version: int, manifest: Manifest | None, report: str | None) -> dict[str, Any]:
@@ -153,7 +222,7 @@ def _facts(version: int, manifest: Manifest | None, report: str | None) -> dict[
     lineage = manifest.lineage
     return {
         "version": version,
-        "verdict": "passed" if lineage.rejected is None else "rejected",
+        "verdict": "rejected" if manifest.is_rejected else "passed",
         "rejected": lineage.rejected,
         "created": lineage.created,
         "data_digest": lineage.data_digest,
@@ -168,5 +237,5 @@ def _facts(version: int, manifest: Manifest | None, report: str | None) -> dict[
 
 def _told(versions: Mapping[int, Sizes] | list[int]) -> str:
     newest = sorted(versions, reverse=True)
-    more = " and older ones" if len(newest) > 5 else ""  # noqa: PLR2004 - as many as a sentence bears
-    return f"{', '.join(map(str, newest[:5]))}{more}"
+    more = " and older ones" if len(newest) > MOST_NAMED else ""
+    return f"{', '.join(map(str, newest[:MOST_NAMED]))}{more}"

@@ -25,6 +25,7 @@ from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     InvalidPathError,
+    NotModifiedError,
     NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
@@ -302,6 +303,37 @@ async def read_with_facts(store: ObjectStore, key: str) -> tuple[bytes, dict[str
         result = await obstore.get_async(store, key)
         attributes = {str(name): str(value) for name, value in result.attributes.items()}
         return bytes(await result.bytes_async()), attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an object holds, None if that is too much to be read; and its ETag."""
+
+    content: bytes | None
+    e_tag: str | None
+
+
+async def read_changed(store: ObjectStore, key: str, known: str | None, *, most: int) -> Content | None:
+    """Return an object's content, or None if its ETag is still the one that is known.
+
+    Args:
+        store: the bucket.
+        key: of the object.
+        known: the ETag of what was read before; None if nothing was.
+        most: bytes that are read.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+
+    """
+    options: GetOptions = {} if known is None else {"if_none_match": known}
+    with translated(f"read {key}"):
+        try:
+            answer = await obstore.get_async(store, key, options=options)
+        except NotModifiedError:
+            return None
+        content = bytes(await answer.bytes_async()) if answer.meta["size"] <= most else None
+        return Content(content, answer.meta["e_tag"])
 
 
 async def upload(store: ObjectStore, key: str, file: BinaryIO, size: int) -> None:

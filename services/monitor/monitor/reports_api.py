@@ -21,21 +21,22 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
         stores: by edge, its bucket `E-models`.
 
     """
+    found = {edge: reports.Reports(store) for edge, store in stores.items()}
 
     @app.get("/reports/{edge}", tags=["reports"])
     async def listed(edge: str) -> Response:
         """List an edge's models, and all versions of each with verdict and figures."""
-        store = stores[parse_edge(edge, stores)]
+        of_edge = found[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORTS):
-            answer = await routes.reports(partial(reports.list_models, store, partial(_address, edge)), edge)
+            answer = await routes.reports(partial(of_edge.list_models, partial(_address, edge)), edge)
         return http.fresh_json(answer)
 
     @app.get("/reports/{edge}/{model}/{version}", tags=["reports"])
     async def report(edge: str, model: str, version: str) -> Response:
         """Show the training report of a version, or of the `latest`: one HTML page."""
-        store = stores[parse_edge(edge, stores)]
+        of_edge = found[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORT):
-            return reports.show(await routes.report(partial(reports.read_report, store), model, version))
+            return reports.show(await routes.report(of_edge.read_report, model, version))
 
 
 def _address(edge: str, model: str, version: int) -> str:

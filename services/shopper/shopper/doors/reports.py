@@ -17,8 +17,8 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
 
     Reports show photos of the shop, so these doors ask for what the detections ask for.
     """
-    list_models = partial(reports.list_models, production, _address)
-    read_report = partial(reports.read_report, production)
+    found = reports.Reports(production)
+    list_models = partial(found.list_models, _address)
 
     @app.get("/models", tags=["models"])
     async def models(request: Request) -> Response:
@@ -33,7 +33,7 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
         """Show the training report of a version, or of the `latest`: one HTML page."""
         sessions.holder(request)
         with telemetry.exchange(routes.REPORT):
-            return reports.show(await routes.report(read_report, model, version))
+            return reports.show(await routes.report(found.read_report, model, version))
 
 
 def _address(model: str, version: int) -> str:

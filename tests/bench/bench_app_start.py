@@ -51,7 +51,7 @@ async def pages() -> AsyncIterator[str]:
     """Serve the pages, with nothing behind them."""
     app = FastAPI()
     http.install(app, {})
-    sessions = Sessions(Tokens({}))
+    sessions = Sessions(Tokens({}), "shopper")
     count = TrainingCounts(MemoryStore(), Shelf())
     relay = EventRelay()
     page_api.install(app, page=Page(), sessions=sessions, relay=relay, count=count)

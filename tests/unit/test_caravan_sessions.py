@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from caravan import http, sessions
-from caravan.sessions import COOKIE, SESSION_SECONDS, Sessions
+from caravan.sessions import SESSION_SECONDS, Sessions
 from caravan.tokens import Tokens
 
 TOKEN = "a-token-of-ann"
@@ -21,6 +21,9 @@ class Clock:
         return self.now
 
 
+COOKIE = "caravan_shopper"
+
+
 class Door:
     """An app that tells who asks."""
 
@@ -28,7 +31,7 @@ class Door:
         self.clock = clock
         app = FastAPI()
         http.install(app, {})
-        own = Sessions(tokens, clock)
+        own = Sessions(tokens, "shopper", clock)
         sessions.install(app, own)
 
         @app.api_route("/who", methods=["GET", "POST"])
@@ -105,7 +108,17 @@ async def test_a_session_ends(door: Door) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "ann", "ann.9999999999.", "ann.9999999999.00", "eve.9999999999.00", "ann.x.y", "..", "é.1.é"],
+    [
+        "",
+        "ann",
+        "ann.9999999999.",
+        "ann.9999999999.00",
+        "eve.9999999999.00",
+        "ann.x.y",
+        "..",
+        "é.1.é",
+        f"ann.{'9' * 5000}.00",
+    ],
 )
 async def test_a_made_up_cookie_opens_nothing(door: Door, value: str) -> None:
     assert await door.who(f"{COOKIE}={value}", OWN_PAGE) == 401
@@ -139,3 +152,10 @@ async def test_a_door_without_tokens_is_open_to_anyone() -> None:
     door = Door(Tokens({}), Clock())
     async with door.client:
         assert (await door.client.get("/who")).json() == "anyone"
+
+
+async def test_services_behind_one_host_have_cookies_of_their_own(door: Door) -> None:
+    shopper, hub = (Sessions(Tokens({"ann": TOKEN}), owner) for owner in ("shopper_edge1", "hub"))
+    assert shopper.cookie != hub.cookie
+    value = shopper.open(TOKEN)
+    assert await door.who(f"{COOKIE}={value}", OWN_PAGE) == 401

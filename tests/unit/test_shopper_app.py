@@ -39,7 +39,7 @@ class Pages:
         page_api.install(
             app,
             page=page or Page(),
-            sessions=Sessions(tokens or Tokens({})),
+            sessions=Sessions(tokens or Tokens({}), "shopper"),
             relay=self.relay,
             count=TrainingCounts(self.store, Shelf()),
         )

@@ -118,7 +118,7 @@ class Shopper:
             bodies=MemoryBudget(10**7),
             max_image_bytes=MAX_BYTES,
             checks={"model-server": self._check},
-            sessions=Sessions(Tokens(tokens or {})),
+            sessions=Sessions(Tokens(tokens or {}), "shopper"),
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://shopper:8080")

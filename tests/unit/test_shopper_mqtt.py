@@ -102,6 +102,21 @@ class Broker:
         return self.replies
 
 
+@pytest.mark.parametrize("topic", ["detection/till-1", "apparel_images", "cameras/door"])
+async def test_what_the_broker_kept_is_no_request(topic: str) -> None:
+    broker = Broker()
+    route = Json.route if topic.startswith("detection") else Tensor.route
+    before = REGISTRY.get_sample_value("caravan_refusals_total", {"door": route, "reason": "retained"})
+    async with broker.serving():
+        kept = aiomqtt.Message(topic, message().payload, qos=1, retain=True, mid=1, properties=None)
+        await broker.door.receive(kept)
+        await broker.door.receive(message("till-2"))
+        await broker.until_replies(1)
+    assert [sender.camera for _, sender in broker.seen] == ["till-2"]
+    after = REGISTRY.get_sample_value("caravan_refusals_total", {"door": route, "reason": "retained"})
+    assert after == (before or 0) + 1
+
+
 @pytest.mark.parametrize("client", ["till-1", "shop/till 3", "é", "a//b/"])
 async def test_the_reply_goes_to_the_client(client: str) -> None:
     broker = Broker()

@@ -55,7 +55,7 @@ class Shop:
         app.add_middleware(Cors)
         review_api.install(
             app,
-            sessions=Sessions(tokens),
+            sessions=Sessions(tokens, "shopper"),
             desk=ReviewDesk(self.stores, MODEL, 0.8),
             shelf=Shelf(),
             limits=ImageLimits(10**6, 10**6, MemoryBudget(10**9)),

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
 
 import aiomqtt
 import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from caravan import telemetry, tracing
 from caravan.contracts import to_json
@@ -21,6 +23,7 @@ from caravan.retry import forever
 from caravan.settings import MqttSettings
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 PUBLISH_SECONDS = 10
 OUTBOX = 1000
@@ -28,6 +31,9 @@ OUTBOX = 1000
 INBOX = 1000
 WINDOW = 50
 """Messages that may be on their way to the broker at once."""
+
+FIRST_REFUSAL = 0x80
+"""Of the reason codes in a PUBACK or SUBACK (MQTT 5, 2.4; in a SUBACK of MQTT 3.1.1 too)."""
 
 _REFUSED = re.compile("CERTIFICATE_REQUIRED|ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_)", re.IGNORECASE)
 """How OpenSSL says that the other side did not take our certificate."""
@@ -66,7 +72,7 @@ class Mqtt:
         """Publish at QoS 1 and wait until the broker has it.
 
         Raises:
-            Transient: if it is not acknowledged within the deadline.
+            Transient: if it is not acknowledged within the deadline, or the broker refuses it (MQTT 5).
 
         """
         try:
@@ -129,7 +135,10 @@ class Mqtt:
             tls = await asyncio.to_thread(self._settings.mqtt_tls)
             async with self._make_client(tls) as client:
                 for topic in self._subscriptions:
-                    await client.subscribe(topic, qos=1)
+                    granted = await client.subscribe(topic, qos=1)
+                    if any(map(_is_refusal, granted)):
+                        message = f"MQTT at {where} refuses the subscription to {topic}: {granted[0]}"
+                        raise Transient(message)
                 self._client = client
                 self._connected.set()
                 log.info("mqtt connected", broker=where)
@@ -157,9 +166,9 @@ class Mqtt:
             return "; the broker refuses the client: set MQTT_TLS_CERT and MQTT_TLS_KEY to a pair of its CA"
         return ""
 
-    def _make_client(self, context: ssl.SSLContext | None) -> aiomqtt.Client:
+    def _make_client(self, context: ssl.SSLContext | None) -> _Client:
         settings = self._settings
-        client = aiomqtt.Client(
+        client = _Client(
             settings.mqtt_host,
             settings.mqtt_port,
             username=settings.mqtt_username or None,
@@ -179,6 +188,36 @@ def trace_of(message: aiomqtt.Message) -> dict[str, str]:
     """Return what a message says of its trace, for `tracing.following`; nothing before MQTT 5."""
     pairs = getattr(message.properties, "UserProperty", ())
     return {name: value for name, value in pairs if name == tracing.TRACEPARENT}
+
+
+def _is_refusal(code: ReasonCode | int) -> bool:
+    return (code if isinstance(code, int) else code.value) >= FIRST_REFUSAL
+
+
+class _Client(aiomqtt.Client):
+    """aiomqtt's client, which passes over a refusal in a PUBACK: there, what was refused looks taken."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._refused: dict[int, ReasonCode] = {}
+
+    def _on_publish(
+        self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        if _is_refusal(reason_code):
+            self._refused[mid] = reason_code
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    @contextmanager
+    def _pending_call(self, mid: int, value: T, pending_dict: dict[int, T]) -> Iterator[None]:
+        refusal = None
+        try:
+            with super()._pending_call(mid, value, pending_dict):
+                yield
+        finally:
+            refusal = self._refused.pop(mid, None)
+        if refusal is not None:
+            raise aiomqtt.MqttCodeError(refusal, "the broker refused the message")
 
 
 class _ClientLog(logging.Handler):

@@ -22,10 +22,11 @@ from caravan import http
 from caravan.errors import BadInput
 from caravan.tokens import Tokens
 
-COOKIE = "caravan_session"
 SESSION_SECONDS = 30 * 24 * 3600
 SAFE = frozenset({"GET", "HEAD"})
 MAX_BODY = 4096
+MAX_DIGITS = 12
+"""Of the seconds since the epoch."""
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -41,12 +42,14 @@ class Sessions:
 
     Args:
         tokens: those that open the door.
+        owner: whose sessions these are; services behind one host share its cookies, but for their names.
         clock: seconds since the epoch.
 
     """
 
-    def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, tokens: Tokens, owner: str, clock: Callable[[], float] = time.time) -> None:
         self._tokens = tokens
+        self.cookie = f"caravan_{owner}"
         self._clock = clock
 
     @property
@@ -62,7 +65,7 @@ class Sessions:
 
         """
         authorization = request.headers.get("authorization")
-        if self._tokens and authorization is None and COOKIE in request.cookies:
+        if self._tokens and authorization is None and self.cookie in request.cookies:
             return self._of_cookie(request)
         return self._tokens.holder(authorization)
 
@@ -83,16 +86,19 @@ class Sessions:
         """
         name = self._tokens.holder(f"Bearer {token}")
         ends = int(self._clock()) + SESSION_SECONDS
-        return f"{name}.{ends}.{self._tokens.seal(name, _text(name, ends))}"
+        return f"{name}.{ends}.{self._tokens.seal(name, self._text(name, ends))}"
 
     def _of_cookie(self, request: Request) -> str:
         if not is_own_page(request.method, request.headers):
             raise BadInput("a session is for pages of this origin alone", 401, reason="foreign-session")
-        name, ends, seal = _parts(request.cookies[COOKIE])
-        own = self._tokens.seal(name, _text(name, ends))
+        name, ends, seal = _parts(request.cookies[self.cookie])
+        own = self._tokens.seal(name, self._text(name, ends))
         if not own or not hmac.compare_digest(own.encode(), seal.encode()) or ends < self._clock():
             raise BadInput("the session has ended: sign in again", 401, reason="no-session")
         return name
+
+    def _text(self, name: str, ends: int) -> str:
+        return f"{self.cookie}.{name}.{ends}"
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:
@@ -102,12 +108,12 @@ def install(app: FastAPI, sessions: Sessions) -> None:
     async def login(request: Request) -> Response:
         """Open a session: `{"token": "…"}`."""
         message = http.decode_json(Login, await http.bounded_body(request, MAX_BODY))
-        return _with_cookie(request, sessions.open(message.token.strip()), SESSION_SECONDS)
+        return _with_cookie(request, sessions.cookie, sessions.open(message.token.strip()), SESSION_SECONDS)
 
     @app.post("/logout", tags=["access"])
     async def logout(request: Request) -> Response:
         """End this browser's session."""
-        return _with_cookie(request, "", 0)
+        return _with_cookie(request, sessions.cookie, "", 0)
 
 
 def is_own_page(method: str, headers: Headers) -> bool:
@@ -135,11 +141,11 @@ def forwarded_prefix(headers: Headers) -> str:
     return prefix if _PREFIX.fullmatch(prefix) else ""
 
 
-def _with_cookie(request: Request, value: str, seconds: int) -> Response:
+def _with_cookie(request: Request, name: str, value: str, seconds: int) -> Response:
     forwarded = request.headers.get("x-forwarded-proto", request.url.scheme)
     response = Response(status_code=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
     response.set_cookie(
-        COOKIE,
+        name,
         value,
         max_age=seconds,
         path=f"{forwarded_prefix(request.headers)}/",
@@ -150,10 +156,7 @@ def _with_cookie(request: Request, value: str, seconds: int) -> Response:
     return response
 
 
-def _text(name: str, ends: int) -> str:
-    return f"{COOKIE}.{name}.{ends}"
-
-
 def _parts(cookie: str) -> tuple[str, int, str]:
     name, ends, seal = (["", "", "", *cookie.rsplit(".", 2)])[-3:]
-    return name, int(ends) if ends.isascii() and ends.isdigit() else 0, seal
+    is_number = ends.isascii() and ends.isdigit() and len(ends) <= MAX_DIGITS
+    return name, int(ends) if is_number else 0, seal

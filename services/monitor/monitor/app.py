@@ -40,7 +40,7 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(kafka.Producer(settings))
         files = pages.files("monitor.dashboard") if DASHBOARD in settings.routes else {}
-        door = Sessions(settings.door)
+        door = Sessions(settings.door, "hub")
         admit = access.guard(door, frozenset(f"/{path}" for path in files))
         app = FastAPI(title="Caravan monitor", docs_url=None, redoc_url=None, dependencies=[Depends(admit)])
         wiring = Wiring(app)

@@ -89,7 +89,8 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
 
         async def receive(message: aiomqtt.Message) -> None:
             if message.topic.value == MONITOR and isinstance(message.payload, bytes):
-                relay.receive(message.payload)
+                if not message.retain:  # pages are told what happens, not what happened once
+                    relay.receive(message.payload)
             else:
                 await mqtt_door.receive(message)
 
@@ -126,7 +127,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         kafka_door = KafkaDoor(detect, producer.send, detections_topic(settings.edge))
         images = Consumption(routes.DETECT_KAFKA, partial(_consume, settings, producer, kafka_door))
 
-        sessions = Sessions(tokens)
+        sessions = Sessions(tokens, f"shopper_{settings.edge}")
         app = http.make_app(
             detect=detect,
             ingest=partial(routes.ingest, limits=limits, shelf=shelf, keeper=keeper, post=mqtt.post),

@@ -82,11 +82,17 @@ class MqttDoor:
         self._refusals: asyncio.Queue[tuple[_Request, Problem]] = asyncio.Queue(waiting)
 
     async def receive(self, message: aiomqtt.Message) -> None:
-        """Take a message from the broker; never waits."""
+        """Take a message from the broker; never waits.
+
+        One that the broker kept is a request of long ago, which each new connection brings again.
+        """
         payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
         request = self._request(message, payload)
         if request is None:
             log.warning("message without a client ignored", topic=message.topic.value)
+        elif message.retain:
+            log.warning("retained message passed over", topic=message.topic.value)
+            telemetry.REFUSALS.labels(request.codec.route, "retained").inc()
         elif len(payload) > self._max_payload:
             detail = f"the message is larger than {self._max_payload} bytes"
             self._turn_away(request, problem(413, detail, reason="too-large"))

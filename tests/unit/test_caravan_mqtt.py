@@ -1,0 +1,86 @@
+"""common: MQTT, asked of a broker that refuses."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from caravan.errors import Transient
+from caravan.mqtt import Mqtt
+from caravan.settings import MqttSettings
+
+CONNECT, PUBLISH, SUBSCRIBE, PING = 0x10, 0x30, 0x80, 0xC0
+NOT_AUTHORIZED = 135
+
+
+class Broker:
+    """Answers in MQTT 5, with the reason codes that the test has, and no more than the tests need."""
+
+    def __init__(self, puback: int = 0, suback: int = 1) -> None:
+        self.puback = puback
+        self.suback = suback
+        self.subscribed = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
+            while True:
+                kind = (await reader.readexactly(1))[0]
+                length = (await reader.readexactly(1))[0]  # short messages alone
+                packet = await reader.readexactly(length)
+                if kind & 0xF0 == CONNECT:
+                    writer.write(bytes([0x20, 3, 0, 0, 0]))
+                elif kind & 0xF0 == PUBLISH:
+                    topic = int.from_bytes(packet[:2], "big")
+                    writer.write(bytes([0x40, 4, *packet[2 + topic : 4 + topic], self.puback, 0]))
+                elif kind & 0xF0 == SUBSCRIBE:
+                    self.subscribed += 1
+                    writer.write(bytes([0x90, 4, *packet[:2], 0, self.suback]))
+                elif kind & 0xF0 == PING:
+                    writer.write(bytes([0xD0, 0]))
+
+
+@asynccontextmanager
+async def connected(broker: Broker, *subscriptions: str) -> AsyncIterator[Mqtt]:
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    mqtt = Mqtt(MqttSettings(mqtt_host="127.0.0.1", mqtt_port=port, mqtt_version="5"), subscriptions)
+    task = asyncio.create_task(mqtt.run())
+    try:
+        yield mqtt
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        server.close()
+
+
+async def test_a_message_that_the_broker_takes_is_published() -> None:
+    async with connected(Broker()) as mqtt, asyncio.timeout(10):
+        await mqtt.publish("monitor", b"{}")
+        await mqtt.publish("monitor", b"{}")
+
+
+@pytest.mark.parametrize("code", [NOT_AUTHORIZED, 128, 151])
+async def test_a_message_that_the_broker_refuses_is_not_taken_for_published(code: int) -> None:
+    broker = Broker(puback=code)
+    async with connected(broker) as mqtt, asyncio.timeout(10):
+        with pytest.raises(Transient, match="refused"):
+            await mqtt.publish("monitor", b"{}")
+        broker.puback = 16  # taken, though nobody listens
+        await mqtt.publish("monitor", b"{}")
+
+
+async def test_a_subscription_that_the_broker_refuses_is_no_connection() -> None:
+    broker = Broker(suback=NOT_AUTHORIZED)
+    async with connected(broker, "detection/#") as mqtt, asyncio.timeout(20):
+        while not broker.subscribed:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        with pytest.raises(Transient, match="no connection"):
+            await mqtt.ping()
+        broker.suback = 1
+        while broker.subscribed < 2:
+            await asyncio.sleep(0.01)
+        await mqtt.publish("monitor", b"{}")

@@ -1,5 +1,6 @@
 """One platform, trained on rendered photos, for the tests of the loop and for those that hurt it."""
 
+import os
 from collections.abc import AsyncIterator
 
 import httpx
@@ -7,8 +8,12 @@ import pytest
 import pytest_asyncio
 
 from local_stack.photos import render
+from local_stack.proxies import past_proxies
 from local_stack.stack import Stack
 from support.platform import EDGE, Platform
+
+os.environ.update(past_proxies(os.environ))
+"""Some of the clients here ask the environment whom to go through."""
 
 QUICK = {"WINDOW_SECONDS": "2"}
 """So that nobody waits ten seconds for a window to end."""

@@ -19,7 +19,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from botocore.config import Config
 
-from local_stack.engines.engine import PASSWORD, USER
+from local_stack.keys import PASSWORD, USER
 from local_stack.stack import Stack
 
 

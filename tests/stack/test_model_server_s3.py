@@ -19,7 +19,7 @@ import pytest
 from obstore.store import S3Store
 from onnx import TensorProto, helper
 
-from local_stack.engines.engine import PASSWORD, USER
+from local_stack.keys import PASSWORD, USER
 
 BUCKET = "production"
 WEED = Path(sys.executable).with_name("weed")

@@ -53,6 +53,37 @@ def test_central_has_the_buckets_of_every_edge_and_each_edge_its_own(plan: Plan)
     assert plan.parts["s3-edge2"].buckets == ("production", "data", "valid", "unclassified")
 
 
+def test_each_s3_server_takes_the_keys_that_the_services_show(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3_CENTRAL_ACCESS_KEY", "me")
+    monkeypatch.setenv("S3_CENTRAL_SECRET_KEY", "my-secret")
+    parts = Plan(plan.settings, plan.ports).parts
+    keys = {
+        name: tuple(
+            parts[name].own_environment[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        )
+        for name in ("s3-central", "kafka", "s3-edge2", "model-server-edge2")
+    }
+    ours = ("caravan", "caravan-secret")
+    assert keys == {
+        "s3-central": ("me", "my-secret"),
+        "kafka": ("me", "my-secret"),
+        "s3-edge2": ours,
+        "model-server-edge2": ours,
+    }
+
+
+def test_parts_reach_each_other_without_the_users_proxy(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "10.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "example.org, localhost")
+    for part in plan.parts.values():
+        for name in ("no_proxy", "NO_PROXY"):
+            assert part.environment[name] == "10.0.0.1,example.org,localhost,127.0.0.1,::1"
+    assert plan.parts["shopper-edge1"].environment["http_proxy"] == "http://127.0.0.1:9"
+
+
 def test_services_write_their_traces_into_files_of_the_stack_unless_the_user_says_otherwise(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,9 +104,12 @@ def test_the_table_goes_before_the_users_environment(plan: Plan, monkeypatch: py
 
 
 def test_the_s3_servers_never_see_the_users_keys(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    # With keys in its environment, SeaweedFS would refuse all others.
+    # With those in its environment, SeaweedFS would refuse the services'.
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
-    assert not [name for name in plan.parts["s3-central"].environment if name.startswith("AWS_")]
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "AKIA")
+    environment = plan.parts["s3-central"].environment
+    assert environment["AWS_ACCESS_KEY_ID"] == "caravan"
+    assert "AWS_SESSION_TOKEN" not in environment
 
 
 def test_every_server_listens_on_loopback_alone(plan: Plan) -> None:

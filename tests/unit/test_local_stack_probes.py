@@ -56,12 +56,13 @@ async def test_an_s3_server_is_given_the_buckets_it_lacks() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/dir/status":
             return httpx.Response(200, json=VOLUMES)
+        assert "Credential=me/" in request.headers["authorization"]
         if request.method == "PUT":
             made.append(request.url.path)
         return httpx.Response(200 if request.url.path in ("/data", *made) else 404)
 
     for _ in range(2):
-        await asked("s3://a:1?master=a:2", answer, "data", "valid", "production")
+        await asked("s3://me:secret@a:1?master=a:2", answer, "data", "valid", "production")
     assert made == ["/valid", "/production"]
 
 

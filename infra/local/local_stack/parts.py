@@ -2,8 +2,8 @@
 
 In a command, a value, a probe or a bucket's name, `{edge}` is the edge's name, `{edges}` all of them,
 `{data}` the part's own folder, `{certs}` that of the certificates (`{engine_certs}`: of the engines' own),
-`{broker.…}` how the services reach MQTT, `{port}` a port of its own and `{part.port}` that of another part
-(where every edge has one: the same edge's).
+`{broker.…}` how the services reach MQTT, `{keys.…}` the keys of S3 on its side, `{port}` a port of its own
+and `{part.port}` that of another part (where every edge has one: the same edge's).
 A port is `Port(setting, default)`, moved by 10 for each further edge, or FREE: any free one.
 """
 
@@ -61,8 +61,8 @@ class Part:
 
 # SeaweedFS. `peers=none` spares a lone master the wait for an election: ready in 2 s, also after a SIGKILL.
 # Its own graceful end waits 15 s for streams that it holds to itself, and at times for ever, while all that
-# it acknowledged is in its files already: hence the short grace. Without AWS_* keys it takes any key. With
-# half of this memory its throughput is halved.
+# it acknowledged is in its files already: hence the short grace. Without keys it takes any, but no
+# stream that is signed, as AWS SDK for Java sends it. With half of this memory its throughput is halved.
 S3_COMMAND = (
     "{weed} -v=0 server -dir={data} -ip=127.0.0.1 -ip.bind=127.0.0.1 -filer -s3"
     " -s3.port={s3} -s3.port.grpc={s3grpc} -filer.port={filer} -filer.port.grpc={filergrpc}"
@@ -71,7 +71,13 @@ S3_COMMAND = (
     " -filer.localSocket=filer.sock -s3.localSocket=s3.sock -master.peers=none -master.telemetry=false"
     " -master.volumePreallocate=false -master.volumeSizeLimitMB=256 -volume.max=0 -volume.preStopSeconds=0"
 )
-S3_ENV = {"GOMEMLIMIT": "448MiB", "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1", "HOME": "{data}"}
+S3_ENV = {
+    "GOMEMLIMIT": "448MiB",
+    "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
+    "HOME": "{data}",
+    "AWS_ACCESS_KEY_ID": "{keys.user}",
+    "AWS_SECRET_ACCESS_KEY": "{keys.secret}",
+}
 S3_INNER = dict.fromkeys(
     ("master", "mastergrpc", "volume", "volumegrpc", "filer", "filergrpc", "s3grpc"), FREE
 )
@@ -79,7 +85,7 @@ S3_LITTER = tuple(
     f"/tmp/seaweedfs-{kind}-grpc-{{{kind}grpc}}.sock"  # noqa: S108  its own choice of place
     for kind in ("master", "volume", "filer", "s3")
 )
-S3_PROBE = "s3://127.0.0.1:{s3}?master=127.0.0.1:{master}"
+S3_PROBE = "s3://{keys.in_url}@127.0.0.1:{s3}?master=127.0.0.1:{master}"
 
 KAFKA_COMMAND = (
     "{tansu} broker --listener-url tcp://127.0.0.1:{kafka} --advertised-listener-url tcp://127.0.0.1:{kafka}"
@@ -88,8 +94,8 @@ KAFKA_COMMAND = (
 KAFKA_ENV = {
     "AWS_ENDPOINT": "http://127.0.0.1:{s3-central.s3}",
     "AWS_ALLOW_HTTP": "true",
-    "AWS_ACCESS_KEY_ID": "caravan",
-    "AWS_SECRET_ACCESS_KEY": "caravan-secret",
+    "AWS_ACCESS_KEY_ID": "{keys.user}",
+    "AWS_SECRET_ACCESS_KEY": "{keys.secret}",
     "AWS_REGION": "us-east-1",
 }
 
@@ -136,8 +142,8 @@ MODEL_SERVER_ENV = {
     "MODEL_BASE_PATH": "s3://production/models",
     "S3_ENDPOINT": "127.0.0.1:{s3.s3}",
     "S3_USE_HTTPS": "0",
-    "AWS_ACCESS_KEY_ID": "caravan",
-    "AWS_SECRET_ACCESS_KEY": "caravan-secret",
+    "AWS_ACCESS_KEY_ID": "{keys.user}",
+    "AWS_SECRET_ACCESS_KEY": "{keys.secret}",
     "AWS_REGION": "us-east-1",
 }
 TRAINING_DIRS = {"CACHE_DIR": "{data}/cache", "WORK_DIR": "{data}/work", "STATE_DIR": "{data}/state"}
@@ -196,7 +202,7 @@ PARTS: tuple[Part, ...] = (
         " --enable_prometheus"
         " --max_num_load_retries=2 --load_retry_interval_micros=2000000"
         " --model_config_file=s3://production/models/models.config --model_config_file_poll_wait_seconds=1",
-        "tfserving://127.0.0.1:{rest}?s3=127.0.0.1:{s3.s3}&model=tea_model_b64&bucket=production",
+        "tfserving://{keys.in_url}@127.0.0.1:{rest}?s3=127.0.0.1:{s3.s3}&model=tea_model_b64&bucket=production",
         {"rest": Port("TFSERVING_REST_PORT", 8501), "grpc": Port("TFSERVING_GRPC_PORT", 8500)},
         each_edge=True, beside=("s3",), env=MODEL_SERVER_ENV, deadline=300,
     ),

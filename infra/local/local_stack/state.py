@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from caravan import strict_json
 from local_stack.errors import StackError
@@ -139,7 +139,7 @@ def read_state(home: Path) -> StackState | None:
         return StackState.model_validate(strict_json.loads(state_file(home).read_bytes()))
     except FileNotFoundError:
         return None
-    except ValidationError as exc:
+    except ValueError as exc:
         raise StackError(
             f"{state_file(home)} was written by another version: remove it if nothing runs"
         ) from exc

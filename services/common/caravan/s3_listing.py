@@ -93,7 +93,7 @@ async def _get(address: S3Address, bucket: str, query: dict[str, str]) -> bytes:
     url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}?{text}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            answer = await _client(address.ca).get(url, headers=_signed(address, url))
+            answer = await _client(address.ca).get(url, headers=signed(address, "GET", url))
         except httpx.HTTPError as exc:
             fault = f"S3 could not list {bucket}: {exc!r}"
         else:
@@ -125,8 +125,9 @@ def _context(ca: Path | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca)
 
 
-def _signed(address: S3Address, url: str) -> dict[str, str]:
-    request = AWSRequest("GET", url)
+def signed(address: S3Address, method: str, url: str) -> dict[str, str]:
+    """Return the headers that sign a request without a body (AWS signature 4)."""
+    request = AWSRequest(method, url)
     keys = Credentials(address.access_key.get_secret_value(), address.secret_key.get_secret_value())
     S3SigV4Auth(keys, "s3", address.region).add_auth(request)
     return dict(request.headers)

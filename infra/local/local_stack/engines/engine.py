@@ -12,8 +12,6 @@ from local_stack.parts import Part
 
 FOLDER = Path(__file__).parents[2] / "engines"
 """What `make engines` fetches, each engine in a folder of its own."""
-USER, PASSWORD = "caravan", "caravan-secret"
-"""Whom the services say they are; S3 has the same pair by default."""
 
 
 @dataclass(frozen=True, slots=True)

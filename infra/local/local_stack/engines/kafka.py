@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from caravan.contracts import EDGE_METRICS, EDGE_STATUS, TRAINING_IMAGES, TRIGGER
-from local_stack.engines.engine import FOLDER, PASSWORD, USER, Engine
+from local_stack.engines.engine import FOLDER, Engine
+from local_stack.keys import PASSWORD, USER
 from local_stack.parts import FREE, Part
 
 JARS = FOLDER / "kafka" / "jars"

@@ -6,7 +6,8 @@ import base64
 import hashlib
 from dataclasses import replace
 
-from local_stack.engines.engine import PASSWORD, USER, Engine
+from local_stack.engines.engine import Engine
+from local_stack.keys import PASSWORD, USER
 from local_stack.parts import FREE, Part
 
 # Started by root it would become another user, who cannot read the certificates.

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from local_stack.engines.engine import FOLDER, PASSWORD, USER, Engine
+from local_stack.engines.engine import FOLDER, Engine
 from local_stack.parts import Part
 
 
 def _row(part: Part) -> Part:
     return replace(
         part,
-        command="{versitygw} --port 127.0.0.1:{s3} --access " + USER + " --secret " + PASSWORD
-        + " --region us-east-1 --keep-alive --quiet posix --sidecar {data}/facts {data}/objects",
-        probe="s3://127.0.0.1:{s3}",
+        command="{versitygw} --port 127.0.0.1:{s3} --region us-east-1 --keep-alive --quiet"
+        " posix --sidecar {data}/facts {data}/objects",
+        probe="s3://{keys.in_url}@127.0.0.1:{s3}",
         ports={"s3": part.ports["s3"]},
-        env={"HOME": "{data}"},
+        env={
+            "HOME": "{data}",
+            "ROOT_ACCESS_KEY": "{keys.user}",
+            "ROOT_SECRET_KEY": "{keys.secret}",
+        },
         folders=("facts", "objects"),
         litter=(),
     )  # fmt: skip

@@ -29,7 +29,7 @@ from caravan.concurrency import for_each
 from caravan.contracts import data_bucket
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.settings import S3Address
-from local_stack.engines.engine import PASSWORD, USER
+from local_stack.keys import PASSWORD, USER
 from local_stack.stack import Stack
 
 EDGE = "edge1"

@@ -12,6 +12,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
+from caravan import s3
 from caravan.errors import Transient, Unavailable
 from shopper.ports import Capture
 from shopper.storage.keeping import ImageKeeper, key
@@ -238,3 +239,26 @@ async def test_a_damaged_file_in_the_spool_does_not_hold_up_the_others(
         await until_empty(spool)
     assert bytes(obstore.get(store, KEY).bytes()) == b"whole"
     assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".damaged"]
+
+
+async def test_an_image_that_the_store_refuses_for_its_own_sake_holds_up_no_other(
+    tmp_path: Path, store: MemoryStore, switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = s3.put_new
+
+    async def refuses(where: Any, key_: str, content: bytes, *more: Any) -> s3.Placed:
+        if content == b"refused":
+            raise s3.Unstorable("S3 does not take it: MetadataTooLarge")
+        return await real(where, key_, content, *more)
+
+    monkeypatch.setattr(s3, "put_new", refuses)
+    spool = await opened(tmp_path)
+    kept = keeper(store, switch, spool)
+    await kept.keep(capture(b"refused"))
+    await kept.keep(capture(b"whole"))
+    assert len(keys(store)) == 1, "the circuit stays closed"
+    await spool.add(capture(b"later"))
+    async with draining(kept):
+        await until_empty(spool)
+    assert len(keys(store)) == 2
+    assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".refused"]

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from caravan import tracing
 from caravan.errors import Permanent, Refused, Transient
-from shopper.storage.feeder import FeederClient, Rejected, Report
+from shopper.storage.feeder import FeederClient, Rejected, Report, Unfit
 from shopper.storage.push import WISH, TrainingPush
 
 
@@ -30,6 +30,8 @@ class Central:
         self.errors: list[Exception] = []
         self.reject: dict[str, str] = {}
         self.forget = 0
+        self.passed_over: set[str] = set()
+        self.unfit: set[str] = set()
         self.gate = asyncio.Event()
         self.gate.set()
         self.archives: list[list[str]] = []
@@ -50,9 +52,13 @@ class Central:
         if self.errors:
             raise self.errors.pop(0)
         names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        if self.unfit & set(names):
+            raise Unfit("central refused it: 413 too large")
         self.archives.append(names)
         rejected = [Rejected(name=name, reason=self.reject[name]) for name in names if name in self.reject]
-        return Report(stored=len(names) - len(rejected) - self.forget, duplicates=0, rejected=rejected)
+        ignored = len(self.passed_over & set(names))
+        stored = len(names) - len(rejected) - self.forget - ignored
+        return Report(stored=stored, duplicates=0, ignored=ignored, rejected=rejected)
 
 
 class Edge:
@@ -132,6 +138,32 @@ async def test_what_is_no_training_image_stays(edge: Edge) -> None:
         account = await edge.push()
     assert (account["status"], account["left"]) == ("empty", 4)
     assert edge.keys() == before
+
+
+@pytest.mark.parametrize("how", ["unfit", "passed_over"])
+async def test_an_image_that_keeps_central_from_taking_others_is_found_and_put_aside(
+    edge: Edge, how: str
+) -> None:
+    edge.add(*(f"images/tea-green/{number:02}.jpg" for number in range(20)))
+    bad = "images/tea-green/07.jpg"
+    setattr(edge.central, how, {bad})
+    async with edge.running():
+        account = await edge.push()
+        assert (await edge.push())["status"] == "empty"
+    assert (account["status"], account["files"]) == ("done", 20)
+    assert [each["name"] for each in account["rejected"]] == [bad]
+    assert edge.keys() == [f"rejected/{bad}"]
+
+
+async def test_what_central_refuses_of_every_image_is_not_the_images_fault(edge: Edge) -> None:
+    keys = {f"images/tea-green/{number:02}.jpg" for number in range(50)}
+    edge.add(*keys)
+    edge.central.unfit = keys
+    async with edge.running():
+        with pytest.raises(Permanent, match="20 images"):
+            await edge.push()
+    left = edge.keys()
+    assert sum(key.startswith("images/") for key in left) == 30
 
 
 async def test_a_rejected_image_is_put_aside_with_the_reason(edge: Edge) -> None:

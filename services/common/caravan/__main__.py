@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caravan import s3
+from caravan.books import read_account
 from caravan.contracts import (
     DATA,
     DEFAULT_MODEL,
@@ -25,6 +26,7 @@ from caravan.contracts import (
     models_bucket,
 )
 from caravan.errors import CaravanError
+from caravan.receipts import Account
 from caravan.settings import CentralS3Settings, EdgeId, EdgeS3Settings, KafkaSettings, S3Address, load
 from caravan.telemetry import configure_logging
 
@@ -58,17 +60,15 @@ def print_account() -> None:
 
     captured = stored + duplicate + rejected + pending + withdrawn, and the bucket holds just that content.
     """
-    from caravan.books import read_account  # noqa: PLC0415
-
     settings = load(AccountSettings)
     with _plainly():
-        books = asyncio.run(read_account(s3.open_bucket(settings.central, data_bucket(settings.edge))))
+        books, at_the_edge = asyncio.run(_both_sides(settings))
     console = Console()
     table = Table("at central", "images", title=f"{settings.edge}: every image of every upload")
     for name in ("captured", "stored", "duplicates", "rejected", "pending", "withdrawn"):
         table.add_row(name, str(getattr(books, name)))
     console.print(table)
-    console.print(_edge_table(settings))
+    console.print(at_the_edge)
     for what, keys in books.faults.items():
         for key in keys:
             console.print(f"{what}: {key}", style="red", highlight=False, soft_wrap=True)
@@ -174,7 +174,12 @@ def _plainly() -> Iterator[None]:
         raise typer.Exit(1) from exc
 
 
-def _edge_table(settings: AccountSettings) -> Table:
+async def _both_sides(settings: AccountSettings) -> tuple[Account, Table]:
+    books = await read_account(s3.open_bucket(settings.central, data_bucket(settings.edge)))
+    return books, await _edge_table(settings)
+
+
+async def _edge_table(settings: AccountSettings) -> Table:
     table = Table("at the edge", "images")
     meanings = {
         (DATA, IMAGES): "taught, pending until pushed",
@@ -184,7 +189,7 @@ def _edge_table(settings: AccountSettings) -> Table:
         (UNCLASSIFIED, f"{REJECTED}{IMAGES}"): "reviewed, and no product",
     }
     for (bucket, prefix), meaning in meanings.items():
-        table.add_row(meaning, asyncio.run(_count(settings.edge_s3, bucket, prefix)))
+        table.add_row(meaning, await _count(settings.edge_s3, bucket, prefix))
     return table
 
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 import structlog
 from obstore.store import ObjectStore
@@ -46,9 +45,6 @@ from caravan.receipts import (
     receipt_key,
 )
 from caravan.withdrawn import read_withdrawn
-
-if TYPE_CHECKING:
-    from obstore import ObjectMeta
 
 log = structlog.get_logger()
 
@@ -210,7 +206,7 @@ async def content_sha256(store: ObjectStore, key: str) -> str:
 # --- adding up ----------------------------------------------------------------------------------
 
 
-async def _add_up(store: ObjectStore, ledger: Ledger | None) -> _Books:
+async def _add_up(store: ObjectStore, ledger: Ledger | None, *, careful: bool = False) -> _Books:
     receipts = await _receipts(store, ledger)
     new = receipts.done.captured
     withdrawn = await read_withdrawn(store)
@@ -227,7 +223,10 @@ async def _add_up(store: ObjectStore, ledger: Ledger | None) -> _Books:
             except ValueError as exc:
                 raise Damaged(f"{ledger.body} has lines that are none") from exc
     await asyncio.to_thread(expected.settle)
-    strangers = await _strangers(store, expected.places)
+    try:
+        strangers = await _strangers(store, expected.places, careful=careful)
+    except s3.OddKey:
+        return await _add_up(store, ledger, careful=True)
     unmet = await _unmet(store, ledger, receipts, expected.places) if expected.places else []
     missing: list[str] = []
     swapped: list[str] = []
@@ -261,27 +260,18 @@ async def _add_up(store: ObjectStore, ledger: Ledger | None) -> _Books:
     return _Books(account, receipts, new + len(found), found, expected.contradicted)
 
 
-async def _strangers(store: ObjectStore, places: set[int]) -> dict[str, tuple[str, int]]:
+async def _strangers(store: ObjectStore, places: set[int], *, careful: bool) -> dict[str, tuple[str, int]]:
     """Take what is listed out of what must be; return ETag and size of all else, by key."""
     strangers: dict[str, tuple[str, int]] = {}
-    met: set[int] = set()
-
-    def compare(page: Iterable[ObjectMeta | dict[str, Any]]) -> None:
+    pages = s3.pages(store, IMAGES) if careful else s3.fast_pages(store, IMAGES)
+    async for page in pages:
         for entry in page:
             key, etag, size = entry["path"], (entry["e_tag"] or "").strip('"'), entry["size"]
-            expected = hash(place(key, etag, size))
-            if expected in places:
-                met.add(expected)
+            met = hash(place(key, etag, size))
+            if met in places:
+                places.remove(met)
             else:
                 strangers[key] = (etag, size)
-
-    try:
-        async for page in s3.fast_listing(store, IMAGES):
-            compare(page)
-    except s3.OddKey:
-        async for entry in s3.listing(store, IMAGES):
-            compare([entry])
-    places -= met
     return strangers
 
 
@@ -324,7 +314,7 @@ async def _announced(store: ObjectStore, before: Mapping[str, tuple[str, datetim
 async def _list_receipts(store: ObjectStore) -> dict[str, tuple[str, datetime]]:
     """Return a tag and the time of each receipt, by batch."""
     listed: dict[str, tuple[str, datetime]] = {}
-    async for entry in s3.listing(store, UPLOADS):
+    for entry in await s3.listed(store, UPLOADS):
         batch = entry["path"].removeprefix(UPLOADS).removesuffix(".json")
         if entry["path"] == receipt_key(batch):
             tag = entry["e_tag"] or f"{entry['last_modified'].isoformat()} {entry['size']}"

@@ -126,7 +126,7 @@ async def numbers(store: ObjectStore, model: str) -> list[int]:
     return sorted(filter(None, named), reverse=True)
 
 
-async def files(store: ObjectStore, model: str, version: int) -> dict[str, dict[str, Any]]:
+async def files(store: ObjectStore, model: str, version: int) -> dict[str, Mapping[str, Any]]:
     """Return the metadata of a version's objects (as `s3.listing` does), by their path in the version."""
     prefix = version_prefix(model, version)
     return {entry["path"].removeprefix(prefix): entry async for entry in s3.listing(store, prefix)}

@@ -13,12 +13,11 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import obstore
 from obstore.exceptions import (
@@ -33,20 +32,19 @@ from obstore.exceptions import (
 )
 from obstore.store import ObjectStore, S3Store
 
-from caravan import s3_listing
 from caravan.contracts import possible_keys
 from caravan.errors import Permanent, Refused, Transient
-from caravan.s3_listing import CONNECT_SECONDS, REQUEST_SECONDS
-from caravan.settings import S3Address
+from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta
+    from obstore import GetOptions
     from obstore.store import ClientConfig
 
 FAREWELL_SECONDS = 0.25
+KEEP_SECONDS = 30
 PIECE = 8 * 2**20
 """Bytes of a large object that are in memory, and under way in one request."""
-STREAMED = 2**20
+STREAMED = 2**18
 """Bytes of an object that is read from its beginning to its end in one request."""
 
 
@@ -61,8 +59,8 @@ def open_bucket(address: S3Address, bucket: str) -> Bucket:
     """Return a handle on a bucket; nothing is sent before its first use."""
     options: ClientConfig = {
         "allow_http": True,
-        "connect_timeout": f"{CONNECT_SECONDS}s",
-        "timeout": f"{REQUEST_SECONDS}s",
+        "connect_timeout": f"{S3_CONNECT_SECONDS}s",
+        "timeout": f"{S3_REQUEST_SECONDS}s",
     }
     _part_from_threads()
     if address.ca is not None:
@@ -148,19 +146,29 @@ async def writing(store: ObjectStore, action: str) -> AsyncIterator[None]:
         raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
     except Refused as exc:
         # SeaweedFS answers 403 to a write into a bucket that it does not have.
-        if await _is_missing(store):
+        try:
+            is_missing = await _is_missing(store)
+        except Transient:
+            is_missing = False
+        if is_missing:
             raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
         raise
 
 
 async def _is_missing(store: ObjectStore) -> bool:
+    """Tell whether a bucket is known not to be there.
+
+    Raises:
+        Transient: if the server is away, or refuses us.
+
+    """
     try:
         async for _ in listing(store, "ping/"):
             break
     except (BucketMissing, FileNotFoundError):
         return True
-    except (Transient, Refused):
-        return False
+    except Refused as exc:
+        raise Transient(str(exc)) from exc
     return False
 
 
@@ -376,7 +384,9 @@ def _read_at(file: BinaryIO, start: int) -> bytes:
     return file.read(PIECE)
 
 
-async def listing(store: ObjectStore, prefix: str = "", *, after: str = "") -> AsyncIterator[dict[str, Any]]:
+async def listing(
+    store: ObjectStore, prefix: str = "", *, after: str = ""
+) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the metadata (`path`, `size`, `e_tag`, `last_modified`) of each object under a prefix.
 
     Keys come in the server's order, which is not always theirs: SeaweedFS has `tea/` before `tea-green/`.
@@ -386,23 +396,37 @@ async def listing(store: ObjectStore, prefix: str = "", *, after: str = "") -> A
         FileNotFoundError: if there is no such bucket.
 
     """
+    async for page in pages(store, prefix, after=after):
+        for entry in page:
+            yield entry
+
+
+async def pages(
+    store: ObjectStore, prefix: str = "", *, after: str = ""
+) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    """Yield what `listing` does, as it comes.
+
+    Raises:
+        FileNotFoundError: if there is no such bucket.
+
+    """
     if isinstance(store, Bucket):
+        from caravan import s3_listing  # noqa: PLC0415 - 18 MB, which the account does without
+
         async for page in s3_listing.pages(store.address, store.name, prefix, after=after):
-            for entry in page.objects:
-                yield entry
+            yield page.objects
         return
     with translated(f"list {prefix!r}"):
         async for entries in obstore.list(store, prefix=prefix or None, offset=after or None):
-            for meta in entries:
-                yield dict(meta)
+            yield entries
 
 
 class OddKey(Exception):
     """A key that obstore has no path for; `listing` passes over it."""
 
 
-async def fast_listing(store: ObjectStore, prefix: str) -> AsyncIterator[Sequence[ObjectMeta]]:
-    """Yield what `listing` does, by pages and at half its CPU: for buckets of hundreds of thousands.
+async def fast_pages(store: ObjectStore, prefix: str) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    """Yield what `pages` does, at half its CPU: for buckets of hundreds of thousands.
 
     Raises:
         OddKey: if the bucket has one.
@@ -421,6 +445,19 @@ async def fast_listing(store: ObjectStore, prefix: str) -> AsyncIterator[Sequenc
         raise
 
 
+async def listed(store: ObjectStore, prefix: str) -> list[Mapping[str, Any]]:
+    """Return what `listing` yields, at half its CPU where no key is odd.
+
+    Raises:
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    try:
+        return [entry async for page in fast_pages(store, prefix) for entry in page]
+    except OddKey:
+        return [entry async for page in pages(store, prefix) for entry in page]
+
+
 async def count(store: ObjectStore, prefix: str) -> int:
     """Return how many objects there are under a prefix.
 
@@ -429,9 +466,9 @@ async def count(store: ObjectStore, prefix: str) -> int:
 
     """
     try:
-        return sum([len(page) async for page in fast_listing(store, prefix)])
+        return sum([len(page) async for page in fast_pages(store, prefix)])
     except OddKey:
-        return sum([1 async for _ in listing(store, prefix)])
+        return sum([len(page) async for page in pages(store, prefix)])
 
 
 async def folders(store: ObjectStore, prefix: str = "") -> list[str]:
@@ -444,6 +481,8 @@ async def folders(store: ObjectStore, prefix: str = "") -> list[str]:
 
     """
     if isinstance(store, Bucket):
+        from caravan import s3_listing  # noqa: PLC0415
+
         found = s3_listing.pages(store.address, store.name, prefix, delimiter="/")
         return [folder async for page in found for folder in page.folders]
     with translated(f"list {prefix!r}"):
@@ -480,29 +519,35 @@ async def ensure_buckets(address: S3Address, names: Collection[str]) -> None:
         Transient: if the server is away or will not.
 
     """
-    # Costly to import (40 MB, a third of a second), and of use for buckets alone.
+    missing = [name for name in names if await _is_missing(open_bucket(address, name))]
+    if not missing:
+        return
+    # Costly to import (40 MB, a third of a second), and of use for this alone.
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     async with _client(address) as client:
-        try:
-            for name in names:
-                await _ensure_bucket(client, name)
-        except (BotoCoreError, ClientError) as exc:
-            message = f"S3 at {address.endpoint} did not make bucket {name}: {exc}"
-            raise Transient(message) from exc
+        for name in missing:
+            try:
+                # Another process may have been quicker.
+                with suppress(
+                    client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+                ):
+                    await client.create_bucket(Bucket=name)
+            except (BotoCoreError, ClientError) as exc:
+                message = f"S3 at {address.endpoint} did not make bucket {name}: {exc}"
+                raise Transient(message) from exc
 
 
-async def _ensure_bucket(client: Any, name: str) -> None:
-    from botocore.exceptions import ClientError  # noqa: PLC0415
+async def keep_buckets(address: S3Address, names: Collection[str]) -> NoReturn:
+    """Make buckets that are not there, now and whenever someone removes one; for `retry.forever`.
 
-    try:
-        await client.head_bucket(Bucket=name)
-    except ClientError as exc:
-        if exc.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NOT_FOUND:
-            raise
-        # Another process may have been quicker.
-        with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
-            await client.create_bucket(Bucket=name)
+    Raises:
+        Transient: if the server is away or will not.
+
+    """
+    while True:
+        await ensure_buckets(address, names)
+        await asyncio.sleep(KEEP_SECONDS)
 
 
 async def ping(address: S3Address, bucket: str) -> None:
@@ -513,8 +558,7 @@ async def ping(address: S3Address, bucket: str) -> None:
 
     """
     try:
-        # Not by aioboto3: making a client takes a tenth of a second of the event loop.
-        async for _ in s3_listing.pages(address, bucket, "ping/"):
+        async for _ in pages(open_bucket(address, bucket), "ping/"):
             return
     except (Transient, FileNotFoundError) as exc:
         message = f"bucket {bucket} at {address.endpoint}: {exc}"
@@ -533,8 +577,8 @@ def _client(address: S3Address) -> Any:
         region_name=address.region,
         verify=str(address.ca) if address.ca else None,
         config=Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=REQUEST_SECONDS,
+            connect_timeout=S3_CONNECT_SECONDS,
+            read_timeout=S3_REQUEST_SECONDS,
             retries={"max_attempts": 1},
             s3={"addressing_style": "path"},
         ),

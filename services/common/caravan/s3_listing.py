@@ -30,13 +30,11 @@ from prometheus_client import Counter
 from caravan.errors import Permanent, Transient
 from caravan.names import is_addressable
 from caravan.retry import pause
-from caravan.settings import S3Address
+from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
 
 log = structlog.get_logger()
 
 ATTEMPTS = 3
-CONNECT_SECONDS = 3
-REQUEST_SECONDS = 30
 MOST_NAMED = 1000
 """Odd keys that are logged; beyond that they are only counted."""
 ODD_KEYS = Counter(
@@ -115,7 +113,7 @@ def _client(ca: Path | None) -> httpx.AsyncClient:
     # Connections belong to a loop; they are kept for the next look, and go with it.
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
     if ca not in clients:
-        timeout = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
+        timeout = httpx.Timeout(S3_REQUEST_SECONDS, connect=S3_CONNECT_SECONDS)
         clients[ca] = httpx.AsyncClient(verify=_context(ca), timeout=timeout)
     return clients[ca]
 

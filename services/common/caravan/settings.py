@@ -224,6 +224,10 @@ class MqttSettings(BaseSettings):
         return client_context(*files, ("MQTT_TLS_CA", "MQTT_TLS_CERT", "MQTT_TLS_KEY"))
 
 
+S3_CONNECT_SECONDS = 3
+S3_REQUEST_SECONDS = 30
+
+
 @dataclass(frozen=True, slots=True)
 class S3Address:
     """Where an S3 server is, and as whom to speak to it."""

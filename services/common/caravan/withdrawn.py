@@ -61,7 +61,7 @@ async def read_withdrawn(store: ObjectStore) -> Withdrawn:
     """
     everywhere: set[str] = set()
     labels: set[tuple[str, str]] = set()
-    async for entry in s3.listing(store, WITHDRAWN):
+    for entry in await s3.listed(store, WITHDRAWN):
         match = _TOMBSTONE.fullmatch(entry["path"])
         if match is None:
             continue

@@ -28,6 +28,7 @@ from caravan.contracts import (
 )
 from caravan.intake import Senders
 from caravan.mqtt import Mqtt
+from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
 from shopper import routes
@@ -155,6 +156,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "events": partial(mqtt.drain, MONITOR),
             routes.DETECT_MQTT: mqtt_door.serve,
             "catalogue": shelf.watch,
+            "buckets": partial(forever, "buckets", partial(s3.keep_buckets, settings.edge_s3, BUCKETS)),
             "spool": keeper.drain,
             "push": push.run,
             "scoring": scoring.write,

@@ -17,6 +17,11 @@ TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
 PING_SECONDS = 5.0
 CHUNK = 2**20
 _MAY_PASS = {408, 425, 429}
+_UNFIT = {413, 422}
+
+
+class Unfit(Refused):
+    """The feeder refuses a ZIP for what is in it: with less in it, it may take the rest."""
 
 
 class Rejected(BaseModel):
@@ -71,7 +76,8 @@ class FeederClient:
 
         Raises:
             Transient: if the link is down, or the answer is not the feeder's.
-            Refused: if the feeder refuses the whole.
+            Unfit: if the feeder refuses the whole for its content.
+            Refused: if it refuses us.
 
         """
         try:
@@ -92,6 +98,8 @@ class FeederClient:
         status = response.status_code
         if status == httpx.codes.UNPROCESSABLE_ENTITY and (rejected := _rejected(response)):
             return Report(stored=0, duplicates=0, rejected=rejected)
+        if status in _UNFIT:
+            raise Unfit(f"central refused it: {status} {_detail(response)}")
         if httpx.codes.is_client_error(status) and status not in _MAY_PASS:
             raise Refused(f"the feeder refused the images: {status} {_detail(response)}")
         if status != httpx.codes.OK:

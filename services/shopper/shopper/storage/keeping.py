@@ -26,6 +26,8 @@ log = structlog.get_logger()
 AWAY_SECONDS = 5.0
 """How long no sender tries a store that has just failed."""
 
+_ITS_OWN_FAULT = (s3.Unstorable, s3.NamesTaken)
+
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -40,7 +42,7 @@ class ImageKeeper:
     When the store does not take an image within the deadline, this one and those of the next seconds go to
     the spool, so that a store that is away slows nobody down. The loop `drain` empties the spool, and by
     that finds out sooner that the store is back. An image that went both ways is one object: same key, same
-    content.
+    content. One that the store refuses for its own sake stays in the spool's folder under another name.
 
     Args:
         buckets: stores by bucket.
@@ -78,6 +80,8 @@ class ImageKeeper:
             try:
                 async with asyncio.timeout(self._within):
                     await self._put(capture)
+            except _ITS_OWN_FAULT:
+                pass  # Nothing is wrong with the store; `drain` puts this one aside.
             except (Transient, Permanent, TimeoutError) as exc:
                 self._away_until = clock() + AWAY_SECONDS
                 CIRCUIT_OPEN.labels("s3").set(1)
@@ -101,10 +105,15 @@ class ImageKeeper:
                 self._buckets_missing = False
             while True:
                 name, capture = await self._spool.oldest()
-                await self._put(capture)
+                try:
+                    await self._put(capture)
+                except _ITS_OWN_FAULT as exc:
+                    await self._spool.put_aside(name, str(exc))
+                    metrics.IMAGES_KEPT.labels(capture.bucket, "refused").inc()
+                else:
+                    await self._spool.remove(name)
                 self._away_until = 0.0
                 CIRCUIT_OPEN.labels("s3").set(0)
-                await self._spool.remove(name)
                 if not len(self._spool):
                     log.info("spool is empty again")
         except Permanent as exc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,14 @@ from caravan.names import metadata
 from caravan.retry import pause
 from shopper import events, metrics
 from shopper.ports import Post
-from shopper.storage.feeder import Report
+from shopper.storage.feeder import Report, Unfit
 
 log = structlog.get_logger()
 
 WISH = "push/requested.json"
 LOOK_SECONDS = 60.0
+MOST_UNFIT = 20
+"""Images of one push that are put aside because of them central refused others: more are not at fault."""
 
 
 class Feeder(Protocol):
@@ -43,7 +45,11 @@ class Feeder(Protocol):
 
 @dataclass
 class Account:
-    """What became of the images of one push; `left` were no images, or too large, and stay."""
+    """What became of the images of one push.
+
+    `left` were no images, or too large, and stay; `unfit` are those of the rejected that kept central from
+    taking others.
+    """
 
     status: str = "empty"
     files: int = 0
@@ -51,6 +57,7 @@ class Account:
     stored: int = 0
     duplicates: int = 0
     left: int = 0
+    unfit: int = 0
     rejected: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -176,22 +183,61 @@ class TrainingPush:
         async for batch in self._batches(account):
             if not account.zips:
                 await self._feeder.ping()  # before anything is packed for nothing
-            # Without a name, so that nothing is left of it however the process ends.
-            with await asyncio.to_thread(_temporary_file, self._scratch) as archive:
-                packed = await self._pack(batch, archive)
-                if not packed:
-                    continue
-                self._post(events.zipdata(len(packed)))
-                report = await self._feeder.upload(archive, await asyncio.to_thread(_size, archive))
-                self._post(events.zipsend(len(packed)))
-            await self._settle(packed, report)
-            account.status = "done"
-            account.files += len(packed)
-            account.zips += 1
-            account.stored += report.stored
-            account.duplicates += report.duplicates
-            account.rejected += [each.model_dump() for each in report.rejected]
+            await self._send(batch, account)
         return account
+
+    async def _send(self, keys: Sequence[str], account: Account) -> None:
+        """Send some images; those that keep others from being taken are found by halves, and put aside."""
+        packed, answer = await self._upload(keys)
+        if not packed:
+            return
+        if isinstance(answer, Unfit):
+            await self._send_apart(packed, answer.detail, account)
+            return
+        reasons = {each.name: each.reason for each in answer.rejected if each.name in packed}
+        accounted = answer.stored + answer.duplicates + len(reasons)
+        unnamed = answer.ignored + len(answer.rejected) - len(reasons)
+        if accounted + unnamed < len(packed):
+            message = f"the feeder accounts for {accounted} of {len(packed)} images: all stay here"
+            raise Permanent(message)
+        if accounted < len(packed):
+            reason = answer.rejected[0].reason if answer.rejected else "central passes it over"
+            await self._send_apart(packed, reason, account)
+            return
+        self._post(events.zipsend(len(packed)))
+        await self._settle(packed, reasons)
+        account.status = "done"
+        account.files += len(packed)
+        account.zips += 1
+        account.stored += answer.stored
+        account.duplicates += answer.duplicates
+        account.rejected += [each.model_dump() for each in answer.rejected]
+
+    async def _upload(self, keys: Sequence[str]) -> tuple[Sequence[str], Report | Unfit]:
+        """Return the keys of those images that are still there, and what the feeder says of them."""
+        # Without a name, so that nothing is left of it however the process ends.
+        with await asyncio.to_thread(_temporary_file, self._scratch) as archive:
+            packed = await self._pack(keys, archive)
+            if not packed:
+                return (), Report(stored=0, duplicates=0)
+            self._post(events.zipdata(len(packed)))
+            try:
+                return packed, await self._feeder.upload(archive, await asyncio.to_thread(_size, archive))
+            except Unfit as exc:
+                return packed, exc
+
+    async def _send_apart(self, keys: Sequence[str], reason: str, account: Account) -> None:
+        if len(keys) > 1:
+            await self._send(keys[: len(keys) // 2], account)
+            await self._send(keys[len(keys) // 2 :], account)
+            return
+        if account.unfit == MOST_UNFIT:
+            raise Permanent(f"central takes none of {MOST_UNFIT} images, and says: {reason}")
+        account.status = "done"
+        account.files += 1
+        account.unfit += 1
+        account.rejected.append({"name": keys[0], "reason": reason})
+        await self._settle(keys, {keys[0]: reason})
 
     async def _batches(self, account: Account) -> AsyncIterator[list[str]]:
         batch: list[str] = []
@@ -221,13 +267,8 @@ class TrainingPush:
                 packed.append(key)
         return packed
 
-    async def _settle(self, keys: Sequence[str], report: Report) -> None:
+    async def _settle(self, keys: Sequence[str], reasons: Mapping[str, str]) -> None:
         """Take out what central has; put aside what it does not want."""
-        reasons = {each.name: each.reason for each in report.rejected if each.name in keys}
-        accounted = report.stored + report.duplicates + len(reasons)
-        if accounted < len(keys):
-            message = f"the feeder accounts for {accounted} of {len(keys)} images: all stay here"
-            raise Permanent(message)
         for key, reason in reasons.items():
             await self._put_aside(key, reason)
         await s3.delete(self._store, keys)

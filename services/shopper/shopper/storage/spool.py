@@ -27,6 +27,7 @@ log = structlog.get_logger()
 WHOLE = ".image"
 PART = ".part"
 DAMAGED = ".damaged"
+REFUSED = ".refused"
 INSUFFICIENT_STORAGE = 507
 
 
@@ -91,9 +92,13 @@ class Spool:
                 content = await asyncio.to_thread((self._folder / name).read_bytes)
                 return name, _decode(content)
             except (OSError, ValueError, KeyError) as exc:
-                log.warning("damaged file in the spool is put aside", file=name, error=str(exc))
-                await asyncio.to_thread(_put_aside, self._folder / name)
-                self._forget(name)
+                await self.put_aside(name, str(exc), DAMAGED)
+
+    async def put_aside(self, name: str, reason: str, suffix: str = REFUSED) -> None:
+        """Take an image out that cannot be carried on; its file stays, under another name."""
+        log.warning("file in the spool is put aside", file=name, reason=reason, suffix=suffix)
+        await asyncio.to_thread(_rename, self._folder / name, suffix)
+        self._forget(name)
 
     async def remove(self, name: str) -> None:
         """Take an image out that is safe elsewhere."""
@@ -155,6 +160,6 @@ def _write(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _put_aside(path: Path) -> None:
+def _rename(path: Path, suffix: str) -> None:
     if path.exists():
-        path.rename(path.with_suffix(DAMAGED))
+        path.rename(path.with_suffix(suffix))

@@ -1,5 +1,6 @@
 """Images are downloaded once and counted by what they are."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from obstore.store import MemoryStore
 
 from caravan import s3
 from caravan.images import MAX_BYTES
+from caravan.withdrawn import tombstone_key
 from training.acquire import ImageCache, acquire
 
 
@@ -48,6 +50,22 @@ async def test_copies_within_a_class_count_once(cache: ImageCache) -> None:
     assert seen[-1] == (4, 4)
     for _, sha in dataset.members:
         assert cache.path(sha).exists()
+
+
+async def test_what_was_withdrawn_is_not_learnt_from_and_not_kept(cache: ImageCache) -> None:
+    store = MemoryStore()
+    await fill(store, a__1=b"one", a__2=b"two", b__2=b"two", a__3=b"three")
+    one, two = (hashlib.sha256(content).hexdigest() for content in (b"one", b"two"))
+    await acquire(store, cache, "edge1", lambda *_: None)
+    await s3.write(store, tombstone_key(one), b"")
+    await s3.write(store, tombstone_key(two, "a"), b"")
+
+    for _ in range(2):
+        dataset = await acquire(store, cache, "edge1", lambda *_: None)
+        assert [name for name, _ in dataset.members] == ["a", "b"]
+        await s3.delete(store, ["images/a/1.jpg"])
+    assert not cache.path(one).exists()
+    assert cache.path(two).exists()
 
 
 async def test_what_is_there_is_not_downloaded_again_and_what_changed_is(

@@ -5,6 +5,7 @@ import hashlib
 import io
 import zipfile
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from obstore.store import MemoryStore
 from PIL import Image
 
-from caravan import s3
+from caravan import s3, uploads
 from caravan.errors import Transient
 from caravan.uploads import Upload, Verdict, drop_verdict, read_verdict, upload_id, zip_key
 from training import judge, versions
@@ -179,6 +180,37 @@ async def test_a_zip_that_is_gone_or_changed_is_said_to_its_sender(site: Site) -
     await s3.write(site.stores.models, zip_key(MODEL, changed.sha256), zipped(SAVED))
     assert "gone" in (await site.judged(gone)).reason
     assert "not what was sent" in (await site.judged(changed)).reason
+
+
+async def test_what_is_judged_is_listed_no_more_and_an_old_zip_goes(
+    site: Site, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await site.send(SAVED), await site.send({"saved_model.pb": b"broken"})
+    await site.judged(one)
+    store = site.stores.models
+    assert [entry["path"] for entry in await s3.listed(store, "uploads/")] == sorted(
+        zip_key(MODEL, upload.sha256) for upload in (one, two)
+    )
+    assert {each.id for each in await uploads.uploads_of(store, MODEL)} == {one.id, two.id}
+
+    monkeypatch.setattr(uploads, "ZIP_KEPT", timedelta(0))
+    await drop_verdict(store, two)
+    await site.judged(two)
+    assert len(trials.jobs) == 3, "the ZIP of what is pending stays"
+    await judge_step(site.run())
+    assert await s3.listed(store, "uploads/") == []
+
+
+async def test_what_an_earlier_version_judged_is_put_where_it_belongs(site: Site, trials: Trials) -> None:
+    upload, store = await site.send(SAVED), site.stores.models
+    verdict = Verdict("ready", upload.id, 7, (), "", "2026-11-21")
+    await s3.write(store, upload.key.replace(".json", ".verdict.json"), verdict.to_json())
+
+    await judge_step(site.run())
+
+    assert await read_verdict(store, upload) == verdict
+    assert trials.jobs == []
+    assert [entry["path"] for entry in await s3.listed(store, "uploads/")] == [zip_key(MODEL, upload.sha256)]
 
 
 async def test_a_record_that_cannot_be_read_holds_nobody_up(site: Site) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from obstore.store import ObjectStore
 from caravan import s3, strict_json
 from caravan.contracts import IMAGES, image_of
 from caravan.images import MAX_BYTES
+from caravan.withdrawn import read_withdrawn
 from training.dataset import Dataset
 from training.stores import write_file, write_json
 
@@ -33,6 +34,11 @@ class ImageCache:
         path = self.path(sha256)
         return path.exists() and path.stat().st_size == size
 
+    def forget(self, withdrawn: Collection[str]) -> None:
+        """Remove images that must not be kept, by their SHA-256."""
+        for sha256 in withdrawn:
+            self.path(sha256).unlink(missing_ok=True)
+
     def index(self, edge: str) -> Path:
         """Where the ETags of an edge's objects are noted."""
         return self.directory / "etags" / f"{edge}.json"
@@ -47,7 +53,7 @@ class _Object:
 
 
 async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Progress) -> Dataset:
-    """Bring the cache up to date with `E-data` and return what is there.
+    """Bring the cache up to date with `E-data` and return what is there, without what was withdrawn.
 
     Raises:
         Transient: if the store is away; what was downloaded so far is kept.
@@ -55,7 +61,9 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
     """
     objects: list[_Object] = []
     ignored = 0
-    async for entry in s3.listing(store, IMAGES):
+    withdrawn = await read_withdrawn(store)
+    await asyncio.to_thread(cache.forget, withdrawn.everywhere)
+    for entry in await s3.listed(store, IMAGES):
         place = image_of(entry["path"])
         if place is None or not 0 < entry["size"] <= MAX_BYTES:
             ignored += 1
@@ -90,7 +98,9 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
     finally:
         index = {obj.key: [obj.etag, shas[obj.key]] for obj in objects if obj.key in shas}
         write_json(cache.index(edge), index)
-    return Dataset.of(((obj.name, shas[obj.key]) for obj in objects if obj.key in shas), ignored)
+    taken = [obj for obj in objects if obj.key in shas and not withdrawn.covers(obj.key, shas[obj.key])]
+    ignored += len(index) - len(taken)
+    return Dataset.of(((obj.name, shas[obj.key]) for obj in taken), ignored)
 
 
 def _keep(cache: ImageCache, content: bytes) -> str:

@@ -20,7 +20,7 @@ from caravan.errors import Permanent
 from caravan.manifest import Lineage
 from caravan.model_zips import Limits, read_model_zip
 from caravan.names import cut
-from caravan.uploads import Listed, Upload, Verdict, read_upload, uploads_of, write_verdict, zip_key
+from caravan.uploads import Listed, Upload, Verdict, pending_uploads, read_upload, write_verdict, zip_key
 from training.comparison import Comparison, comparison
 from training.evaluate import Answer, evaluate, gate
 from training.publish import outcome_event, publish, read_key
@@ -43,7 +43,7 @@ async def judge_step(run: Run) -> list[tuple[Upload, Verdict]]:
 
     """
     judged = []
-    waiting = [listed for listed in await uploads_of(run.stores.models) if not listed.is_judged]
+    waiting = await pending_uploads(run.stores.models)
     for number, listed in enumerate(waiting):
         run.progress("judge", number / len(waiting))
         try:

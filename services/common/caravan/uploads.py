@@ -1,12 +1,13 @@
 """Models that people sent: what is kept of each in `E-models` until it is judged, and of the verdict.
 
     uploads/<model>/<SHA-256 of the ZIP>.zip    the ZIP, as it came
-    uploads/<model>/<upload>.json               what its sender said; written after the ZIP
-    uploads/<model>/<upload>.verdict.json       what became of it; written last
+    uploads/<model>/<upload>.json               what its sender said, while pending; written after the ZIP
+    judged/<model>/<upload>.json                the same, and what became of it; written last, and kept
 
 The id of an upload is the SHA-256 of its ZIP; where class names come with the request, of both, so that the
-same model with other names is another upload. An upload is pending until there is a verdict on it. One that
-was rejected and is sent again loses its verdict and is judged again; one that is ready stays as it is.
+same model with other names is another upload. One that was rejected and is sent again loses its verdict and
+is judged again; one that is ready stays as it is. So `uploads/`, which each training run lists, holds what is
+new: a judged ZIP stays there for `ZIP_KEPT` and is then removed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from obstore.store import ObjectStore
@@ -28,8 +29,10 @@ from caravan.names import cut
 from caravan.strict_json import faults_of
 
 SCHEMA = 1
+JUDGED = "judged/"
+ZIP_KEPT = timedelta(days=30)
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
-_KEY = re.compile(rf"{UPLOADS}([^/]+)/([0-9a-f]{{64}})(\.verdict)?\.json")
+_KEY = re.compile(rf"(?:{UPLOADS}|{JUDGED})([^/]+)/([0-9a-f]{{64}})\.(json|verdict\.json|zip)")
 
 
 def is_upload_id(text: str) -> bool:
@@ -149,25 +152,27 @@ async def read_upload(store: ObjectStore, model: str, upload: str) -> Upload | N
     try:
         return Upload.from_json(await s3.read(store, f"{UPLOADS}{model}/{upload}.json"))
     except FileNotFoundError:
-        return None
+        judged = await _read_judged(store, model, upload)
+        return None if judged is None else judged[0]
 
 
 async def read_verdict(store: ObjectStore, upload: Upload) -> Verdict | None:
     """Return the verdict on an upload; None while it is pending."""
-    try:
-        return Verdict.from_json(await s3.read(store, _verdict_key(upload)))
-    except FileNotFoundError:
-        return None
+    judged = await _read_judged(store, upload.model, upload.id)
+    return None if judged is None else judged[1]
 
 
 async def write_verdict(store: ObjectStore, upload: Upload, verdict: Verdict) -> None:
-    """Write a verdict, in place of an earlier one."""
-    await s3.write(store, _verdict_key(upload), verdict.to_json())
+    """Write a verdict, in place of an earlier one; the upload is pending no longer."""
+    both = {"upload": asdict(upload), "verdict": asdict(verdict)}
+    await s3.write(store, _judged_key(upload.model, upload.id), _to_json(both))
+    await s3.delete(store, [upload.key, _earlier_verdict_key(upload.model, upload.id)])
 
 
 async def drop_verdict(store: ObjectStore, upload: Upload) -> None:
-    """Make an upload pending again."""
-    await s3.delete(store, [_verdict_key(upload)])
+    """Make an upload, whose ZIP is there, pending again."""
+    await s3.delete(store, [_judged_key(upload.model, upload.id)])
+    await s3.write(store, upload.key, upload.to_json())
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,24 +184,83 @@ class Listed:
     is_judged: bool
 
 
-async def uploads_of(store: ObjectStore, model: str | None = None) -> list[Listed]:
-    """Return the uploads of one model, or of all, those written first before those written later."""
-    written: dict[tuple[str, str], datetime] = {}
-    judged: set[tuple[str, str]] = set()
-    async for entry in s3.listing(store, UPLOADS if model is None else f"{UPLOADS}{model}/"):
-        match = _KEY.fullmatch(entry["path"])
-        if match is None:
-            continue
-        name = (match[1], match[2])
-        if match[3]:
-            judged.add(name)
-        else:
-            written[name] = entry["last_modified"]
-    return [Listed(*name, name in judged) for name in sorted(written, key=lambda name: (written[name], name))]
+async def uploads_of(store: ObjectStore, model: str) -> list[Listed]:
+    """Return the uploads of a model, those written first before those written later."""
+    found: dict[str, tuple[datetime, bool]] = {}
+    for prefix in (UPLOADS, JUDGED):
+        for entry in await s3.listed(store, f"{prefix}{model}/"):
+            match = _KEY.fullmatch(entry["path"])
+            if match is not None and match[3] == "json":
+                found[match[2]] = entry["last_modified"], prefix == JUDGED
+    return [
+        Listed(model, name, found[name][1]) for name in sorted(found, key=lambda name: (found[name], name))
+    ]
 
 
-def _verdict_key(upload: Upload) -> str:
-    return f"{UPLOADS}{upload.model}/{upload.id}.verdict.json"
+async def pending_uploads(store: ObjectStore) -> list[Listed]:
+    """Return the pending uploads of all models, those written first before those written later.
+
+    On the way ZIPs go that are older than `ZIP_KEPT` and for nothing pending; and what earlier versions of
+    this module left here is put where it belongs.
+    """
+    listed = await s3.listed(store, UPLOADS)
+    matches = [(match, entry) for entry in listed if (match := _KEY.fullmatch(entry["path"]))]
+    earlier = {(match[1], match[2]) for match, _ in matches if match[3] == "verdict.json"}
+    for model, upload in earlier:
+        await _move(store, model, upload)
+    pending = {
+        (match[1], match[2]): entry["last_modified"]
+        for match, entry in matches
+        if match[3] == "json" and (match[1], match[2]) not in earlier
+    }
+    before = datetime.now(UTC) - ZIP_KEPT
+    old = [entry["path"] for match, entry in matches if match[3] == "zip" and entry["last_modified"] < before]
+    if old:
+        uploads = [await _readable(store, *name) for name in pending]
+        needed = {zip_key(upload.model, upload.sha256) for upload in uploads if upload is not None}
+        await s3.delete(store, [key for key in old if key not in needed])
+    return [
+        Listed(*name, is_judged=False) for name in sorted(pending, key=lambda name: (pending[name], name))
+    ]
+
+
+async def _read_judged(store: ObjectStore, model: str, upload: str) -> tuple[Upload, Verdict] | None:
+    try:
+        raw = await s3.read(store, _judged_key(model, upload))
+    except FileNotFoundError:
+        return None
+    try:
+        body = _from_json(raw)
+        return _UPLOAD.validate_python(body["upload"]), _VERDICT.validate_python(body["verdict"])
+    except ValidationError as exc:
+        raise Permanent(cut(f"not a judged upload: {faults_of(exc)}")) from exc
+    except (ValueError, KeyError) as exc:
+        raise Permanent(f"not a judged upload: {exc}") from exc
+
+
+async def _readable(store: ObjectStore, model: str, upload: str) -> Upload | None:
+    try:
+        return await read_upload(store, model, upload)
+    except Permanent:
+        return None
+
+
+async def _move(store: ObjectStore, model: str, upload: str) -> None:
+    kept = await _readable(store, model, upload)
+    try:
+        verdict = Verdict.from_json(await s3.read(store, _earlier_verdict_key(model, upload)))
+    except (Permanent, FileNotFoundError):
+        return
+    if kept is not None:
+        await write_verdict(store, kept, verdict)
+
+
+def _judged_key(model: str, upload: str) -> str:
+    return f"{JUDGED}{model}/{upload}.json"
+
+
+def _earlier_verdict_key(model: str, upload: str) -> str:
+    return f"{UPLOADS}{model}/{upload}.verdict.json"
 
 
 def _to_json(body: dict[str, Any]) -> bytes:

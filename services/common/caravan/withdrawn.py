@@ -35,15 +35,15 @@ class Withdrawn:
     """
 
     def __init__(self, everywhere: Collection[str] = (), labels: Collection[tuple[str, str]] = ()) -> None:
-        self._everywhere = frozenset(everywhere)
+        self.everywhere = frozenset(everywhere)
         self._labels = frozenset(labels)
 
     def __len__(self) -> int:
-        return len(self._everywhere) + len(self._labels)
+        return len(self.everywhere) + len(self._labels)
 
     def covers(self, key: str, sha256: str) -> bool:
         """Tell whether content under a key is withdrawn."""
-        return sha256 in self._everywhere or (bool(self._labels) and (class_of(key), sha256) in self._labels)
+        return sha256 in self.everywhere or (bool(self._labels) and (class_of(key), sha256) in self._labels)
 
 
 def tombstone_key(sha256: str, item: str = "") -> str:

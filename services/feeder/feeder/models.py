@@ -104,16 +104,23 @@ class ModelBuckets:
             verdict = None if earlier is None else await read_verdict(store, earlier)
             if earlier is not None and (verdict is None or verdict.state == "ready"):
                 return earlier, verdict
-            if earlier is not None:
-                await drop_verdict(store, earlier)
-                await s3.write(store, upload.key, upload.to_json())
-                return upload, None
+            # Of an earlier upload it may be gone by now.
             await s3.upload(store, zip_key(upload.model, upload.sha256), file, upload.size)
+            if earlier is not None:
+                await drop_verdict(store, upload)
+                return upload, None
             if not await s3.create(store, upload.key, upload.to_json()):
                 raise Transient("the same model was sent twice at once")
             return upload, None
 
-        return await retried(attempt, to="s3", within=self._retry_seconds)
+        async def noticing() -> tuple[Upload, Verdict | None]:
+            try:
+                return await attempt()
+            except s3.BucketMissing:
+                self._prepared.clear()  # and so it is made again
+                raise
+
+        return await retried(noticing, to="s3", within=self._retry_seconds)
 
     async def verdict(self, edge: str, upload: Upload, seconds: float) -> Verdict | None:
         """Wait for what the pipeline says of an upload; None if it has said nothing after so many seconds."""

@@ -88,7 +88,8 @@ def test_secrets_are_masked_when_settings_are_printed(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
 def test_an_image_is_known_by_its_content(format_: str) -> None:
-    assert images.verify(encoded(format_)) == images.ImageInfo(format_, 64, 48)
+    info = images.verify(encoded(format_))
+    assert (info.format, info.width, info.height) == (format_, 64, 48)
 
 
 @pytest.mark.parametrize("raw", [b"", b"plain text", b"GIF89a" + bytes(50), encoded("BMP"), b"\xff\xd8\xff"])

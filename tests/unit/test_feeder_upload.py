@@ -250,6 +250,27 @@ async def test_images_that_are_not_taken_are_named_with_their_reason(doors: Door
         assert (await door.account()).rejected == 6
 
 
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"max_batch_pixels": 2399}, "more than 2399 pixels"),
+        ({"max_pixels": 1200, "max_pixels_per_byte": 1}, "more than 2400 pixels"),
+        ({"check_seconds": 1e-9}, "takes more than"),
+    ],
+)
+async def test_a_zip_that_costs_more_than_it_may_is_refused_whole(
+    doors: Doors, limits: dict[str, Any], told: str
+) -> None:
+    content = zipped(*((f"images/tea/{seed}.jpg", photo(seed)) for seed in range(3)))
+    async with doors(**limits) as door:
+        answer = await door.put(content)
+
+        assert answer.status_code == 413
+        assert told in answer.json()["detail"]
+        assert await door.keys() == []
+        assert door.kafka.sent == []
+
+
 async def test_an_entry_that_does_not_match_its_checksum_is_rejected(door: Door) -> None:
     content = zipped(
         ("images/tea/a.jpg", photo(1)), ("images/tea/b.jpg", photo(2)), method=zipfile.ZIP_STORED

@@ -18,7 +18,9 @@ import pytest
 from PIL import Image
 from prometheus_client import REGISTRY
 
+from caravan.decoding import Decoding
 from caravan.errors import BadInput, Permanent, Refused, Transient, Unavailable
+from caravan.images import ImageBounds
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
 from shopper import routes
@@ -97,7 +99,7 @@ class Shopper:
         self.thresholds: dict[str, float] = {}
         self.model_ready = True
         shelf = Shelf()
-        limits = ImageLimits(MAX_BYTES, 1_000_000, MemoryBudget(10**8))
+        limits = ImageLimits(Decoding(2, bounds=ImageBounds(MAX_BYTES, 1_000_000)), MemoryBudget(10**8))
         self.route = partial(
             routes.detect,
             limits=limits,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from caravan import http
 from caravan.contracts import Event
+from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
@@ -58,7 +59,7 @@ class Shop:
             sessions=Sessions(tokens, "shopper"),
             desk=ReviewDesk(self.stores, MODEL, 0.8),
             shelf=Shelf(),
-            limits=ImageLimits(10**6, 10**6, MemoryBudget(10**9)),
+            limits=ImageLimits(Decoding(2), MemoryBudget(10**9)),
             post=self.events.append,
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

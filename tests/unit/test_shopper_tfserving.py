@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
 
+from caravan.decoding import Decoding
 from caravan.errors import BadInput, CaravanError, Permanent, Unavailable
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
@@ -171,7 +172,7 @@ async def unnamed(model: str, version: int, count: int) -> tuple[str, ...]:
 def asking(
     channel: grpc.aio.Channel, model: str = "tea_model_b64", *, within: float = 5.0, token: str = ""
 ) -> TfServing:
-    preparing = Preparing(ImageLimits(10**6, 10**6, MemoryBudget(10**8)))
+    preparing = Preparing(ImageLimits(Decoding(2), MemoryBudget(10**8)))
     return TfServing(channel, model, preparing, unnamed, within=within, token=token)
 
 

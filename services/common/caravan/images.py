@@ -1,25 +1,70 @@
-"""Is this an image that we take? Decided from the bytes, never from a name or a declared type."""
+"""What an image is, and the same pixels of it everywhere: decided from its bytes, never from its name.
+
+| form | what is done |
+|---|---|
+| JPEG, baseline or progressive, grey or YCbCr | taken |
+| JPEG of several pictures (MPO) | the first picture, a JPEG |
+| JPEG in CMYK or YCCK with Adobe's marker | inverted and made RGB |
+| JPEG with four inks and no marker; arithmetic, lossless or 12-bit JPEG | refused |
+| PNG, 1 to 8 bits, grey, RGB or palette | taken |
+| PNG, 16 bits | the upper 8 bits of each value |
+| PNG or WebP with transparency | the alpha is dropped: what lies beneath it counts |
+| APNG | its default picture, as a viewer of PNG shows it |
+| animated WebP | refused |
+| EXIF orientation 1 to 8 (JPEG's APP1; PNG's eXIf before the pixels; WebP's EXIF) | turned upright |
+
+`training.pixels` does the same in TensorFlow; `tests/unit/test_images.py` holds both to this table.
+What decodes here may take long on content made for it: services call it by way of `caravan.decoding`.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from PIL import Image
 
 from caravan.errors import BadInput
+from caravan.image_headers import (
+    APP0,
+    APP14,
+    BOUNDS,
+    FRAMES,
+    MAX_BYTES,
+    MAX_PIXELS,
+    PNG,
+    ImageBounds,
+    ImageInfo,
+    inspect,
+    segments,
+)
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-MAX_BYTES = 20 * 2**20
-MAX_PIXELS = 50_000_000
-"""About what the largest phone cameras make; decoded, 150 MB."""
+__all__ = [
+    "BOUNDS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "ImageBounds",
+    "ImageInfo",
+    "as_jpeg",
+    "inspect",
+    "resized",
+    "thumbnail",
+    "verify",
+]
 
-DAMAGE = (
+QUALITY = 95
+MAX_TURNED = 25_000_000
+"""Pixels of a JPEG that is turned in memory; a larger one is made at half its size."""
+MAX_CHUNKS = 20_000
+"""Of a PNG, of all kinds."""
+
+_DAMAGE = (
     ArithmeticError,
     EOFError,
     LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -31,71 +76,147 @@ DAMAGE = (
 )
 """What decoders raise on content made to upset them."""
 
-
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """What an encoded image is: `format` is one of FORMATS, sizes are pixels."""
-
-    format: str
-    width: int
-    height: int
-
-
-def inspect(encoded: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Read the header alone: cheap enough for the event loop.
-
-    Raises:
-        BadInput: 413 if it has too many bytes or pixels, 422 if it is no JPEG, PNG or WebP.
-
-    """
-    info, _ = _open(encoded, max_bytes, max_pixels)
-    return info
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = range(5, 9)
+_NEEDED_SEGMENTS = (APP0, APP14, 0xC4, 0xDA, 0xDB, 0xDD, *FRAMES)
+_NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 
 
-def verify(encoded: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Read the image to its end, so that a cut-off one is found; call it in a thread.
+def verify(encoded: bytes, bounds: ImageBounds = BOUNDS) -> ImageInfo:
+    """Read the image to its end, so that a cut-off one is found.
 
     Raises:
         BadInput: as `inspect`, and 422 if the content is damaged.
 
     """
-    info, image = _open(encoded, max_bytes, max_pixels)
+    info = inspect(encoded, bounds)
     try:
         # A JPEG is then decoded at an eighth of its size: every byte is read, few pixels are made.
-        image.draft("RGB", (1, 1))
-        image.load()
-    except DAMAGE as exc:
-        message = f"the {info.format} image is damaged: {exc}"
-        raise BadInput(message, status=422, reason="damaged-image") from exc
+        _opened(encoded, info, (1, 1)).load()
+    except _DAMAGE as exc:
+        raise _damaged(info, exc) from exc
     return info
 
 
-def as_jpeg(encoded: bytes) -> bytes:
-    """Return the image as JPEG: its own bytes if it is one, else at quality 95; call it in a thread."""
-    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    if image.format == "JPEG":
+def as_jpeg(encoded: bytes, bounds: ImageBounds = BOUNDS) -> bytes:
+    """Return the image as an upright JPEG: its own bytes if it is one, else at quality 95.
+
+    Raises:
+        BadInput: as `verify`.
+
+    """
+    info = inspect(encoded, bounds)
+    if info.is_upright_jpeg:
         return encoded
+    half = min(info.width, info.height) // 2
+    size = (half, half) if info.pixels > MAX_TURNED else None
+    return _jpeg(_decoded(encoded, info, "RGB", size), QUALITY)
+
+
+def thumbnail(encoded: bytes, side: int, quality: int, bounds: ImageBounds = BOUNDS) -> bytes:
+    """Return the image as an upright JPEG of at most `side` pixels a side.
+
+    Raises:
+        BadInput: as `verify`.
+
+    """
+    small = _decoded(encoded, inspect(encoded, bounds), "RGB", (2 * side, 2 * side))
+    small.thumbnail((side, side))
+    return _jpeg(small, quality)
+
+
+def resized(encoded: bytes, mode: str, width: int, height: int, bounds: ImageBounds = BOUNDS) -> bytes:
+    """Return the image's pixels, upright, resized bilinearly without regard to its aspect.
+
+    Args:
+        encoded: the image.
+        mode: `L` for grey, `RGB`.
+        width: in pixels.
+        height: in pixels.
+        bounds: what it may have.
+
+    Returns:
+        uint8, [height, width, 1 or 3].
+
+    Raises:
+        BadInput: as `verify`.
+
+    """
+    image = _decoded(encoded, inspect(encoded, bounds), mode, (2 * width, 2 * height))
+    return image.resize((width, height), Image.Resampling.BILINEAR).tobytes()
+
+
+def _decoded(encoded: bytes, info: ImageInfo, mode: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """Return the upright pixels in a mode, at full size or, of a JPEG, not much above `size`."""
+    sideways = size is not None and info.orientation in _SIDEWAYS
+    try:
+        image = _opened(encoded, info, size[::-1] if size and sideways else size)
+        if image.mode == "I;16":
+            # Pillow would clip to 255; the upper of two bytes is what every other 16-bit form is made of.
+            image = Image.frombytes("L", image.size, image.tobytes()[1::2])
+        image = image.convert(mode)
+    except _DAMAGE as exc:
+        raise _damaged(info, exc) from exc
+    turn = _TURNS.get(info.orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _opened(encoded: bytes, info: ImageInfo, size: tuple[int, int] | None) -> Image.Image:
+    if info.format == "JPEG":
+        encoded = _bare_jpeg(encoded)
+    elif info.format == "PNG":
+        encoded = b"".join(_bare_png(encoded))
+    image = Image.open(io.BytesIO(encoded), formats=[info.format])
+    if size is not None:
+        image.draft("L" if image.mode == "L" else "RGB", size)
+    return image
+
+
+def _bare_jpeg(encoded: bytes) -> bytes:
+    """Leave out what has no part in the pixels: Pillow reads profiles and EXIF when it opens an image."""
+    found = segments(encoded)
+    kept = [encoded[start:end] for marker, start, end in found if marker in _NEEDED_SEGMENTS]
+    return b"".join((b"\xff\xd8", *kept, encoded[found[-1][2] :]))
+
+
+def _bare_png(encoded: bytes) -> Iterator[bytes]:
+    """Leave out what has no part in the pixels, and see that the rest is whole: Pillow reads no checksums.
+
+    Raises:
+        ValueError: if a chunk is damaged or the end is missing, or if there are too many.
+
+    """
+    yield PNG
+    at = len(PNG)
+    for _ in range(MAX_CHUNKS):
+        length, name = struct.unpack_from(">I4s", encoded, at)
+        end = at + 12 + length
+        if name == b"IEND" or name in _NEEDED_CHUNKS:
+            (checksum,) = struct.unpack_from(">I", encoded, end - 4)
+            if checksum != zlib.crc32(memoryview(encoded)[at + 4 : end - 4]):
+                message = f"the checksum of {name.decode()} is wrong"
+                raise ValueError(message)
+            yield encoded[at:end]
+        if name == b"IEND":
+            return
+        at = end
+    message = f"it has more than {MAX_CHUNKS} chunks"
+    raise ValueError(message)
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
     target = io.BytesIO()
-    image.convert("RGB").save(target, "JPEG", quality=95)
+    image.save(target, "JPEG", quality=quality)
     return target.getvalue()
 
 
-def _open(encoded: bytes, max_bytes: int, max_pixels: int) -> tuple[ImageInfo, Image.Image]:
-    if not encoded:
-        raise BadInput("the image is empty", status=422, reason="no-image")
-    if len(encoded) > max_bytes:
-        message = f"the image has {len(encoded)} bytes; {max_bytes} are allowed"
-        raise BadInput(message, status=413, reason="too-large")
-    try:
-        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except Image.DecompressionBombError as exc:
-        message = f"the image has too many pixels; {max_pixels} are allowed"
-        raise BadInput(message, status=413, reason="too-many-pixels") from exc
-    except DAMAGE as exc:
-        message = "not an image: JPEG, PNG and WebP are taken"
-        raise BadInput(message, status=422, reason="not-an-image") from exc
-    width, height = image.size
-    if width * height > max_pixels:
-        message = f"the image is {width} x {height} pixels; {max_pixels} are allowed"
-        raise BadInput(message, status=413, reason="too-many-pixels")
-    return ImageInfo(str(image.format), width, height), image
+def _damaged(info: ImageInfo, exc: Exception) -> BadInput:
+    return BadInput(f"the {info.format} image is damaged: {exc}", status=422, reason="damaged-image")

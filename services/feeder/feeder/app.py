@@ -8,7 +8,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from aiokafka import ConsumerRecord
 from fastapi import FastAPI
 from obstore.store import ObjectStore
 
@@ -24,6 +23,8 @@ from caravan.contracts import (
     events_topic,
     models_bucket,
 )
+from caravan.decoding import Decoding
+from caravan.images import ImageBounds
 from caravan.intake import Senders
 from caravan.model_zips import Limits as ModelLimits
 from caravan.retry import forever
@@ -31,7 +32,7 @@ from caravan.runtime import Service
 from feeder import api, labels, model_door
 from feeder.archive import Limits
 from feeder.buckets import DataBuckets
-from feeder.checks import Checks, Labelled
+from feeder.checks import BatchBounds, Checks
 from feeder.concurrency import Turns
 from feeder.events import Sender
 from feeder.models import ModelBuckets, ModelChecks
@@ -65,6 +66,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
         models = {edge: s3.open_bucket(settings.central, models_bucket(edge)) for edge in settings.edges}
         prepared = asyncio.Event()
+        of_kafka = decoding(settings, at_once=1)
 
         def intake(
             route: str, run: Intake, topic: str, group: str, wait_milliseconds: int = kafka.WAIT_MILLISECONDS
@@ -72,7 +74,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
             # Stores of its own: what is stuck in one of the loops is in nobody's way.
             buckets = data_buckets(settings, stores, prepared)
             ports = IntakePorts(
-                partial(_check, settings, pool),
+                partial(labels.read, edges=settings.edges, verify=of_kafka.verify),
                 partial(feed, buckets=buckets, sender=producer, retry_seconds=settings.retry_seconds),
                 partial(kafka.put_aside, producer, route),
                 partial(kafka.park, producer, TRAINING_IMAGES_RETRY),
@@ -125,7 +127,7 @@ def make_app(
         models: the models bucket of each edge.
         sender: Kafka.
         prepared: set once buckets and topics are there.
-        pool: threads in which archives are checked.
+        pool: threads in which archives are unpacked.
         checks: what `/readyz` asks.
 
     """
@@ -149,7 +151,13 @@ def make_app(
             zip_upload,
             spool=spool,
             turns=turns,
-            checks=Checks(pool, settings.checks_at_once, limits, settings.max_pixels),
+            checks=Checks(
+                pool,
+                decoding(settings, at_once=settings.checks_at_once),
+                settings.checks_at_once,
+                limits,
+                BatchBounds(settings.max_batch_pixels, settings.max_pixels_per_byte, settings.check_seconds),
+            ),
             buckets=data_buckets(settings, stores, prepared),
             sender=sender,
             retry_seconds=settings.retry_seconds,
@@ -185,10 +193,10 @@ def data_buckets(
     )
 
 
-async def _check(settings: FeederSettings, pool: Executor, record: ConsumerRecord) -> tuple[str, Labelled]:
-    limits = labels.ImageLimits(settings.max_entry_bytes, settings.max_pixels)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(pool, labels.read, record, settings.edges, limits)
+def decoding(settings: FeederSettings, *, at_once: int) -> Decoding:
+    """Make a share of the decoding."""
+    bounds = ImageBounds(settings.max_entry_bytes, settings.max_pixels)
+    return Decoding(at_once, settings.decode_seconds, bounds)
 
 
 async def _prepare(settings: FeederSettings, prepared: asyncio.Event) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
-from caravan import images
 from caravan.concurrency import for_each
+from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from feeder.archive import Archive, Candidate, Limits, Rejected, read_archive
 
@@ -58,22 +58,46 @@ class Batch:
     ignored: int
 
 
-class Checks:
-    """Checks archives, one image per thread in memory.
+@dataclass(frozen=True, slots=True)
+class BatchBounds:
+    """What checking one batch may cost.
 
-    Args:
-        pool: threads; those of all uploads.
-        at_once: how many of them one upload keeps busy.
-        limits: what an archive may hold.
-        max_pixels: what an image may have.
+    Attributes:
+        pixels: of all its images.
+        pixels_per_byte: of all its images, for each byte that was sent; two of the largest are always taken.
+        seconds: from its first image to its last.
 
     """
 
-    def __init__(self, pool: Executor, at_once: int, limits: Limits, max_pixels: int) -> None:
+    pixels: int
+    pixels_per_byte: int
+    seconds: float
+
+    def allowed(self, size: int, max_pixels: int) -> int:
+        """Return how many pixels a batch of so many bytes may have."""
+        return min(self.pixels, max(2 * max_pixels, size * self.pixels_per_byte))
+
+
+class Checks:
+    """Checks archives, a few images of each in memory.
+
+    Args:
+        pool: threads that unpack; those of all uploads.
+        decoding: what images are checked with.
+        at_once: how many images of an upload are checked at once.
+        limits: what an archive may hold.
+        bounds: what checking it may cost.
+
+    """
+
+    def __init__(
+        self, pool: Executor, decoding: Decoding, at_once: int, limits: Limits, bounds: BatchBounds
+    ) -> None:
         self._pool = pool
+        self._decoding = decoding
         self._at_once = at_once
         self._limits = limits
-        self._max_pixels = max_pixels
+        self._bounds = bounds
 
     async def sort_out(self, file: BinaryIO, batch: str, size: int) -> Batch:
         """Check an archive and every image in it; the file must stay open while the images are read.
@@ -87,12 +111,38 @@ class Checks:
         loop = asyncio.get_running_loop()
         archive = await loop.run_in_executor(self._pool, read_archive, file, self._limits)
         results: list[Labelled | Rejected | None] = [None] * len(archive.candidates)
+        left = allowed = self._bounds.allowed(size, self._decoding.bounds.max_pixels)
 
         async def check(numbered: tuple[int, Candidate]) -> None:
+            nonlocal left
             number, candidate = numbered
-            results[number] = await loop.run_in_executor(self._pool, self._check, archive, candidate)
+            try:
+                content, digest = await loop.run_in_executor(self._pool, _read, archive, candidate)
+                info = self._decoding.inspect(content)
+                left -= info.pixels
+                if left >= 0:
+                    await self._decoding.verify(content, sender=batch)
+            except BadInput as exc:
+                results[number] = Rejected(candidate.name, exc.detail)
+                return
+            if left < 0:
+                message = f"the images of {size} bytes have more than {allowed} pixels: send them in parts"
+                raise BadInput(message, status=413, reason="too-many-pixels")
+            results[number] = Labelled(
+                candidate.name,
+                candidate.key,
+                digest,
+                len(content),
+                info.media_type,
+                partial(archive.read, candidate),
+            )
 
-        await for_each(enumerate(archive.candidates), check, at_once=self._at_once)
+        try:
+            async with asyncio.timeout(self._bounds.seconds):
+                await for_each(enumerate(archive.candidates), check, at_once=self._at_once)
+        except TimeoutError as exc:
+            message = f"checking the images takes more than {self._bounds.seconds:g} s: send them in parts"
+            raise BadInput(message, status=413, reason="too-slow") from exc
         return Batch(
             id=batch,
             size=size,
@@ -101,17 +151,7 @@ class Checks:
             ignored=archive.ignored,
         )
 
-    def _check(self, archive: Archive, candidate: Candidate) -> Labelled | Rejected:
-        try:
-            content = archive.read(candidate)
-            info = images.verify(content, max_bytes=self._limits.entry_bytes, max_pixels=self._max_pixels)
-        except BadInput as exc:
-            return Rejected(candidate.name, exc.detail)
-        return Labelled(
-            candidate.name,
-            candidate.key,
-            hashlib.sha256(content).hexdigest(),
-            len(content),
-            f"image/{info.format.lower()}",
-            partial(archive.read, candidate),
-        )
+
+def _read(archive: Archive, candidate: Candidate) -> tuple[bytes, str]:
+    content = archive.read(candidate)
+    return content, hashlib.sha256(content).hexdigest()

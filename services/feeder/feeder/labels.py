@@ -7,15 +7,15 @@ header `name`, else in the key, else made of the content.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
 
 from aiokafka import ConsumerRecord
 
-from caravan import images
 from caravan.contracts import image_key, parse_edge
 from caravan.errors import BadInput
+from caravan.images import ImageInfo
 from caravan.kafka import header
 from caravan.names import FOLDER_RULE, is_file_name, is_folder, is_image_name, normal
 from feeder.checks import Labelled
@@ -24,16 +24,12 @@ _SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _DIGEST_DIGITS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What one image may have: encoded bytes, and pixels."""
-
-    max_bytes: int
-    max_pixels: int
+Verify = Callable[[bytes], Awaitable[ImageInfo]]
+"""Reads an image to its end."""
 
 
-def read(record: ConsumerRecord, edges: Collection[str], limits: ImageLimits) -> tuple[str, Labelled]:
-    """Return the edge that a message is for and its image, read to its end; call it in a thread.
+async def read(record: ConsumerRecord, edges: Collection[str], verify: Verify) -> tuple[str, Labelled]:
+    """Return the edge that a message is for and its image, read to its end.
 
     Raises:
         BadInput: if its edge, its class, its name or its image is missing or not to be taken.
@@ -42,8 +38,8 @@ def read(record: ConsumerRecord, edges: Collection[str], limits: ImageLimits) ->
     edge = _edge(record, edges)
     item, name = _place(record)
     content: bytes = record.value or b""
-    info = images.verify(content, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
-    digest = hashlib.sha256(content).hexdigest()
+    info = await verify(content)
+    digest = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
     file = name or digest[:_DIGEST_DIGITS]
     if not is_image_name(file):
         file += _SUFFIX[info.format]
@@ -52,8 +48,7 @@ def read(record: ConsumerRecord, edges: Collection[str], limits: ImageLimits) ->
             "its name has slashes or unprintable characters, or is too long", 422, reason="bad-name"
         )
     key = image_key(item, file)
-    media_type = f"image/{info.format.lower()}"
-    return edge, Labelled(key, key, digest, len(content), media_type, lambda: content)
+    return edge, Labelled(key, key, digest, len(content), info.media_type, lambda: content)
 
 
 def _edge(record: ConsumerRecord, edges: Collection[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from caravan import images
+from caravan import decoding, images
 from caravan.settings import CentralS3Settings, EdgeIds, KafkaSettings, OptionalPath, Port, ServiceSettings
 
 Bytes = Annotated[int, Field(gt=0)]
@@ -33,6 +33,10 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     max_entry_bytes: Bytes = images.MAX_BYTES
     max_unpacked_bytes: Bytes = 8 * 2**30
     max_pixels: Count = images.MAX_PIXELS
+    max_batch_pixels: Count = 50_000_000_000
+    max_pixels_per_byte: Count = 500
+    check_seconds: Seconds = 300
+    decode_seconds: Seconds = decoding.SECONDS
     max_model_bytes: Bytes = 2**30
 
     kafka_group: str = "feeder"

@@ -26,6 +26,8 @@ from caravan.contracts import (
     detections_topic,
     images_topic,
 )
+from caravan.decoding import Decoding
+from caravan.images import ImageBounds
 from caravan.intake import Senders
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
@@ -83,7 +85,8 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         of_mqtt = settings.max_memory_bytes // 4
         bodies = MemoryBudget(settings.max_memory_bytes - of_mqtt, make_room=senders.make_room)
         decoding = MemoryBudget(settings.max_memory_bytes)
-        limits = ImageLimits(settings.max_image_bytes, settings.max_pixels, decoding)
+        bounds = ImageBounds(settings.max_image_bytes, settings.max_pixels)
+        limits = ImageLimits(Decoding(settings.decodes_at_once, settings.decode_seconds, bounds), decoding)
         models = _models(settings, channel, limits, production, token)
 
         relay = EventRelay()

@@ -12,7 +12,6 @@ from shopper import detection, events, metrics
 from shopper.detection import Answer, Record
 from shopper.doors.relay import EventRelay
 from shopper.images.limits import ImageLimits
-from shopper.images.thumbnails import thumbnail
 from shopper.ports import Capture, Classifier, Count, Keeper, Picture, Post, Push, Sender, now
 from shopper.review.decisions import Decision, Ref
 from shopper.review.desk import ReviewDesk
@@ -58,7 +57,7 @@ async def detect(
     over Kafka the reply. Best effort: the record, on its way to `edge-metrics`, and MQTT `monitor`.
     """
     at = now()
-    photo = await limits.as_jpeg(image)
+    photo = await limits.as_jpeg(image, sender.origin)
     prediction = await classifier.classify(photo if isinstance(image, bytes) else image, sender.model)
     catalogue = shelf.catalogue
     verdict = detection.judge(prediction, catalogue, score_accuracy(prediction.model))
@@ -151,7 +150,7 @@ async def review_image(ref: Ref, desk: ReviewDesk, limits: ImageLimits, *, whole
     """
     image = await desk.image(ref)
     if not whole:
-        return await thumbnail(image, limits)
+        return await limits.thumbnail(image)
     await limits.verify(image)
     return await limits.as_jpeg(image)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
 
-from caravan import images
+from caravan import decoding, images
 from caravan.contracts import DEFAULT_MODEL, is_model_name
 from caravan.settings import (
     EdgeId,
@@ -60,6 +60,8 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
 
     max_image_bytes: int = Field(default=10 * MIB, gt=0)
     max_pixels: int = Field(default=images.MAX_PIXELS, gt=0)
+    decodes_at_once: int = Field(default=2, gt=0)
+    decode_seconds: float = Field(default=decoding.SECONDS, gt=0)
     max_memory_bytes: int = Field(default=256 * MIB, gt=0)
     mqtt_concurrency: int = Field(default=16, gt=0)
     mqtt_waiting: int = Field(default=256, gt=0)

@@ -9,86 +9,80 @@ from contextlib import AbstractAsyncContextManager
 import numpy as np
 from PIL import Image
 
-from caravan import images
+from caravan.decoding import Decoding
 from caravan.errors import BadInput
-from caravan.images import ImageInfo
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Pixels
 
-BYTES_PER_PIXEL = 7
-"""Decoded, RGBA, beside its RGB copy."""
+BYTES_PER_PIXEL = 4
+"""Of a decoded baseline JPEG, times the weight of other images."""
 BYTES_PER_VALUE = 12
 """Of an image that came decoded: floats, and their copies in other forms."""
+THUMBNAIL_SIDE = 320
+THUMBNAIL_QUALITY = 80
+GREY = 1
+REVIEW = "review"
+"""Whose share of the decoding the pages for people have."""
 
 
 class ImageLimits:
     """Checks images and brings them into one form.
 
+    Its methods raise BadInput, 413 if an image has too many bytes or pixels, 422 if it is none or is damaged,
+    and Unavailable if there is not the memory for it in time.
+
     Args:
-        max_bytes: of an encoded image.
-        max_pixels: of an image.
-        decoding: memory that all images being decoded may take.
+        decoding: what encoded images are decoded by, with its bounds.
+        memory: what all images being decoded may take.
 
     """
 
-    def __init__(self, max_bytes: int, max_pixels: int, decoding: MemoryBudget) -> None:
-        self._max_bytes = max_bytes
-        self._max_pixels = max_pixels
+    def __init__(self, decoding: Decoding, memory: MemoryBudget) -> None:
         self._decoding = decoding
+        self._memory = memory
 
-    async def as_jpeg(self, image: Picture) -> bytes:
-        """Return the image as JPEG, so that the model sees, and the bucket keeps, the same bytes.
+    async def as_jpeg(self, image: Picture, sender: str = "") -> bytes:
+        """Return the image as an upright JPEG, so that the model sees, and the bucket keeps, the same bytes.
 
-        One that is a JPEG has only its header read: whether the rest is whole, the model will tell. Pixels
-        become a JPEG of the same size, grey or RGB, for the bucket.
-
-        Raises:
-            BadInput: 413 if it has too many bytes or pixels, 422 if it is not an image or damaged.
-
+        One that is such a JPEG has only its header read: whether the rest is whole, the model will tell.
+        Pixels become a JPEG of the same size, grey or RGB, for the bucket.
         """
         if isinstance(image, Pixels):
-            async with self.decoding(image):
+            async with self.holding(image):
                 return await asyncio.to_thread(jpeg_of, image)
-        info = self._inspect(image)
-        if info.format == "JPEG":
+        if self._decoding.inspect(image).is_upright_jpeg:
             return image
-        try:
-            async with self.decoding(image):
-                return await asyncio.to_thread(images.as_jpeg, image)
-        except (OSError, SyntaxError, ValueError) as exc:
-            raise BadInput(f"the {info.format} image is damaged", status=422, reason="damaged-image") from exc
+        async with self.holding(image):
+            return await self._decoding.as_jpeg(image, sender)
 
     async def verify(self, image: bytes) -> None:
-        """Read the image to its end.
+        """Read the image to its end."""
+        async with self.holding(image):
+            await self._decoding.verify(image)
 
-        Raises:
-            BadInput: as above, and 422 if it is damaged or cut off.
+    async def thumbnail(self, image: bytes) -> bytes:
+        """Return an image as a small upright JPEG, for a grid."""
+        async with self.holding(image):
+            return await self._decoding.thumbnail(image, THUMBNAIL_SIDE, THUMBNAIL_QUALITY, REVIEW)
 
-        """
-        async with self.decoding(image):
-            await asyncio.to_thread(
-                images.verify, image, max_bytes=self._max_bytes, max_pixels=self._max_pixels
-            )
+    async def resized(self, image: bytes, height: int, width: int, channels: int) -> Pixels:
+        """Return an image's upright pixels, grey or RGB, resized without regard to its aspect."""
+        async with self.holding(image):
+            mode = "L" if channels == GREY else "RGB"
+            raw = await self._decoding.resized(image, mode, width, height)
+        return Pixels(np.frombuffer(raw, np.uint8).reshape(height, width, channels))
 
-    def decoding(self, image: Picture) -> AbstractAsyncContextManager[None]:
-        """Hold the memory that it takes to decode the image, or to bring its pixels into another form.
-
-        Raises:
-            BadInput: 413 if it has too many bytes or pixels, 422 if it is not an image.
-            Unavailable: if there is not so much memory in time.
-
-        """
+    def holding(self, image: Picture) -> AbstractAsyncContextManager[None]:
+        """Hold the memory that it takes to decode the image, or to bring its pixels into another form."""
+        bounds = self._decoding.bounds
         if isinstance(image, Pixels):
             height, width, _ = image.values.shape
-            if height * width > self._max_pixels:
-                message = f"the image is {width} x {height} pixels; {self._max_pixels} are allowed"
+            if height * width > bounds.max_pixels:
+                message = f"the image is {width} x {height} pixels; {bounds.max_pixels} are allowed"
                 raise BadInput(message, status=413, reason="too-large")
-            return self._decoding.hold(image.values.size * BYTES_PER_VALUE)
-        info = self._inspect(image)
-        return self._decoding.hold(info.width * info.height * BYTES_PER_PIXEL)
-
-    def _inspect(self, image: bytes) -> ImageInfo:
-        return images.inspect(image, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
+            return self._memory.hold(image.values.size * BYTES_PER_VALUE)
+        info = self._decoding.inspect(image)
+        return self._memory.hold(info.pixels * info.weight * BYTES_PER_PIXEL)
 
 
 def jpeg_of(image: Pixels) -> bytes:

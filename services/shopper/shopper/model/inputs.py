@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from caravan.images import FORMATS
 from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_INT32, DT_INT64, DT_STRING, DT_UINT8
-from shopper.ports import Picture, Pixels
+from shopper.ports import Pixels
 
 Scale = Literal["0..1", "-1..1", "0..255"]
 """What black and white are in a tensor of floats; in one of integers they are always 0 and 255."""
@@ -87,17 +85,13 @@ def form_of(info: Any, size: Size | None = None) -> Form | None:
     return _tensor(dtype, dims, size)
 
 
-def prepare(picture: Picture, form: TensorInput, scale: Scale) -> NDArray[Any]:
-    """Return the tensor for one image; takes milliseconds if the image is large or encoded.
+def prepare(picture: Pixels, form: TensorInput, scale: Scale) -> NDArray[Any]:
+    """Return the tensor for one image; takes milliseconds if the image is large.
 
     It is made grey or RGB, resized bilinearly without regard to its aspect, as image_dataset_from_directory
     does it, and scaled.
-
-    Raises:
-        OSError, SyntaxError, ValueError: if an encoded image is damaged.
-
     """
-    values = _decoded(picture, form) if isinstance(picture, bytes) else _fitted(picture, form)
+    values = _fitted(picture, form)
     scaled = _scaled(values, np.dtype(form.dtype), scale)
     if form.channels_first:
         scaled = scaled.transpose(2, 0, 1)
@@ -154,14 +148,6 @@ def _flat(dtype: str, numbers: int, size: Size | None) -> TensorInput | None:
 # --- making tensors -----------------------------------------------------------------------------
 
 
-def _decoded(encoded: bytes, form: TensorInput) -> NDArray[np.uint8]:
-    mode = "L" if form.channels == GREY else "RGB"
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        # A JPEG is decoded at twice the size wanted, not at all of its megapixels.
-        image.draft(mode, (2 * form.width, 2 * form.height))
-        return _array(_resized(image.convert(mode), form), form)
-
-
 def _fitted(picture: Pixels, form: TensorInput) -> NDArray[Any]:
     values: NDArray[Any] = picture.values
     height, width, channels = values.shape
@@ -182,10 +168,6 @@ def _fitted(picture: Pixels, form: TensorInput) -> NDArray[Any]:
 def _resized(image: Image.Image, form: TensorInput) -> Image.Image:
     size = (form.width, form.height)
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
-
-
-def _array(image: Image.Image, form: TensorInput) -> NDArray[np.uint8]:
-    return np.asarray(image).reshape(form.height, form.width, form.channels)
 
 
 def _scaled(values: NDArray[Any], dtype: np.dtype[Any], scale: Scale) -> NDArray[Any]:

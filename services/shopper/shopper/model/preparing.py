@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from caravan.errors import BadInput
 from shopper.images.limits import ImageLimits, jpeg_of
 from shopper.model import inputs
 from shopper.model.inputs import Form, Scale, Size, StringInput, TensorInput
@@ -35,25 +34,23 @@ class Preparing:
         """Return a TensorProto of the form.
 
         Raises:
-            BadInput: 422 if an encoded image is damaged.
+            BadInput: 422 if an encoded image is damaged, or takes too long.
             Unavailable: if there is no memory for it in time.
 
         """
-        if isinstance(image, bytes) and isinstance(form, StringInput):
-            return string_tensor(image, scalar=form.scalar)
-        if isinstance(image, Pixels) and _is_quick(image, form):
+        if isinstance(image, bytes):
+            if isinstance(form, StringInput):
+                return string_tensor(image, scalar=form.scalar)
+            image = await self._limits.resized(image, form.height, form.width, form.channels)
+        if _is_quick(image, form):
             return self._made(image, form)
-        async with self._limits.decoding(image):
-            try:
-                return await asyncio.to_thread(self._made, image, form)
-            except (OSError, SyntaxError, ValueError) as exc:
-                raise BadInput("the image is damaged", status=422, reason="damaged-image") from exc
+        async with self._limits.holding(image):
+            return await asyncio.to_thread(self._made, image, form)
 
-    def _made(self, image: Picture, form: Form) -> Any:
+    def _made(self, image: Pixels, form: Form) -> Any:
         if isinstance(form, TensorInput):
             return number_tensor(inputs.prepare(image, form, self._scale))
-        encoded = image if isinstance(image, bytes) else jpeg_of(image)
-        return string_tensor(encoded, scalar=form.scalar)
+        return string_tensor(jpeg_of(image), scalar=form.scalar)
 
 
 def _is_quick(image: Pixels, form: Form) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
-from PIL import Image
+from caravan import images
+from caravan.errors import BadInput
 
 QUALITY = 85
 SMALLEST = 16
@@ -19,17 +18,14 @@ def fitting(image: bytes, room: int) -> bytes | None:
     if len(image) <= room:
         return image
     try:
-        opened = Image.open(io.BytesIO(image), formats=["JPEG"])
+        info = images.inspect(image)
         # Encoded sizes go with the number of pixels: the first step is about right, the next ones are sure.
-        side = max(opened.size) * (max(room, 0) / len(image)) ** 0.5
+        side = max(info.width, info.height) * (max(room, 0) / len(image)) ** 0.5
         while side >= SMALLEST:
-            smaller = opened.convert("RGB")
-            smaller.thumbnail((int(side), int(side)))
-            target = io.BytesIO()
-            smaller.save(target, "JPEG", quality=QUALITY)
-            if target.tell() <= room:
-                return target.getvalue()
+            smaller = images.thumbnail(image, int(side), QUALITY)
+            if len(smaller) <= room:
+                return smaller
             side /= 2
-    except (OSError, SyntaxError, ValueError):
+    except BadInput:
         return None  # damaged: the model took it, but it cannot be made smaller
     return None

@@ -118,7 +118,7 @@ def test_a_photo_and_its_larger_copy_are_answered_alike(made: Made) -> None:
 def huge_png() -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     checked = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return b"\x89PNG\r\n\x1a\n" + checked
+    return b"\x89PNG\r\n\x1a\n" + checked + struct.pack(">I4s", 0, b"IDAT")
 
 
 def huge_jpeg() -> bytes:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKBONE = "efficientnet-lite0-224-1"
+BACKBONE = "efficientnet-lite0-224-2"
 """Part of every cached embedding's name: change it when pixels, weights or layers change."""
 FEATURES = 1280
 

@@ -1,7 +1,6 @@
 """Versions in a bucket: objects are what counts, and one version's trouble is that version's."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from obstore.exceptions import GenericError
 from obstore.store import LocalStore, ObjectStore
 
 from model_server.errors import Code, ServingError
+from model_server.loads import Loads
 from model_server.manager import Model, ModelConfig, Rules, State
 from model_server.sources import Bucket, SourceError
 from model_server.versions import All, Latest, Specific
@@ -137,30 +137,29 @@ async def test_a_version_that_cannot_be_read_fails_alone_and_is_taken_once_it_co
         loaded.append(number)
         return object()
 
-    with ThreadPoolExecutor(1) as threads:
-        config = ModelConfig("tea", "s3://production/models/tea", All())
-        rules = Rules(poll_seconds=1, max_load_retries=0, load_retry_seconds=0.01)
+    config = ModelConfig("tea", "s3://production/models/tea", All())
+    rules = Rules(poll_seconds=1, max_load_retries=0, load_retry_seconds=0.01)
 
-        async def drain(_: Any) -> None:
-            pass
+    async def drain(_: Any) -> None:
+        pass
 
-        model = Model(config, place.bucket, rules=rules, loader=load, load_threads=threads, drain=drain)
+    model = Model(config, place.bucket, rules=rules, loader=load, loads=Loads(), drain=drain)
 
-        async def until(version: int, state: State) -> None:
-            async with asyncio.timeout(30):
-                while version not in model.versions or model.versions[version].state is not state:
-                    await model.poll_once()
-                    await asyncio.sleep(0.001)
+    async def until(version: int, state: State) -> None:
+        async with asyncio.timeout(30):
+            while version not in model.versions or model.versions[version].state is not state:
+                await model.poll_once()
+                await asyncio.sleep(0.001)
 
-        place.put(3, "saved_model.pb", content=b"bad")
-        await until(3, State.END)
-        place.remove(3)
-        await model.poll_once()
-        place.put(3, "saved_model.pb", content=b"good")
-        await until(3, State.AVAILABLE)
-        place.put(2, "saved_model.pb", content=b"good")
-        place.put(1, "saved_model.pb", content=b"good")
-        await until(2, State.END)
-        await until(1, State.AVAILABLE)
-        assert sorted(loaded) == [1, 3]
-        await model.close()
+    place.put(3, "saved_model.pb", content=b"bad")
+    await until(3, State.END)
+    place.remove(3)
+    await model.poll_once()
+    place.put(3, "saved_model.pb", content=b"good")
+    await until(3, State.AVAILABLE)
+    place.put(2, "saved_model.pb", content=b"good")
+    place.put(1, "saved_model.pb", content=b"good")
+    await until(2, State.END)
+    await until(1, State.AVAILABLE)
+    assert sorted(loaded) == [1, 3]
+    await model.close()

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from caravan.graphs.plausible import Input, examples, shapes, texts
 from training import trials
-from training.plausible import Input, examples, shapes, texts
 from training.trial import Fault, Job, check_classes, check_finite, told
 from training.trials import tried
 

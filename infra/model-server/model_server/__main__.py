@@ -11,6 +11,8 @@ from caravan.intake import raise_open_files
 from caravan.telemetry import configure_logging
 from model_server.settings import SettingsError, read
 
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "TOKENS")
+
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -35,6 +37,8 @@ def main() -> int:
     except SettingsError as exc:
         print(exc, file=sys.stderr)  # noqa: T201 there is no logging yet
         return 2
+    for name in SECRETS:  # the settings have them; the libraries that run models need not
+        os.environ.pop(name, None)
     configure_logging(settings.log_level, settings.log_format)
     raise_open_files()
     tracing.start("model-server", settings.traces)

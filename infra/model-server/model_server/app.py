@@ -19,17 +19,18 @@ from caravan.graphs.session import Limits
 from caravan.intake import Intake, Senders
 from caravan.lingering import LingeringClose
 from model_server import sources
-from model_server.batching import Scheduler
 from model_server.config_file import ConfigPoller, with_own
 from model_server.configs import model_configs
 from model_server.grpc_doors import make_server
 from model_server.loading import load
 from model_server.manager import Manager, Rules
+from model_server.memory import check_fits, free_memory
 from model_server.metrics import Metrics
 from model_server.predict import Core
+from model_server.scheduler import Scheduler
 from model_server.servable import Servable
 from model_server.settings import Settings
-from model_server.warmup import warm_up
+from model_server.warmup import replay, try_out
 from model_server.web import Web, WebOptions
 
 log = structlog.get_logger()
@@ -48,9 +49,14 @@ class Running:
 async def serving(settings: Settings) -> AsyncIterator[Running]:
     """Run the server within the block. Raises ServingError for a bad configuration, OSError for a port."""
     metrics = Metrics()
-    scheduler = Scheduler(settings.batching, metrics)
+    scheduler = Scheduler(settings.batching, metrics, settings.max_call_seconds)
     manager = Manager(
-        Rules(settings.poll_seconds, settings.max_load_retries, settings.load_retry_seconds),
+        Rules(
+            settings.poll_seconds,
+            settings.max_load_retries,
+            settings.load_retry_seconds,
+            settings.max_load_seconds,
+        ),
         lambda base_path: sources.open_source(base_path, settings.s3),
         _loader(settings),
         scheduler.drain,
@@ -144,12 +150,20 @@ def limit_threads(settings: Settings) -> None:
 
 
 def _loader(settings: Settings) -> Callable[[str, int, Path], Servable]:
-    limits = Limits(settings.intra_op_threads, settings.inter_op_threads)
+    limits = Limits(
+        settings.intra_op_threads,
+        settings.inter_op_threads,
+        settings.max_call_seconds,
+        settings.max_load_seconds,
+    )
 
     def load_warm(name: str, version: int, path: Path) -> Servable:
+        check_fits(path, free_memory())
         servable = load(name, version, path, limits)
         if settings.warmup:
-            warm_up(servable, path)
+            replay(servable, path, settings.max_call_seconds)
+        if settings.warmup or settings.batching is not None:
+            try_out(servable, settings.max_call_seconds)
         return servable
 
     return load_warm

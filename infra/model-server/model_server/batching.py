@@ -1,8 +1,12 @@
-"""Runs requests on a few threads, joining concurrent ones to the same signature into one call.
+"""Runs a version's requests on threads of its own, joining concurrent ones to one signature into one call.
 
 Scheduling follows TensorFlow Serving's shared batch scheduler: whenever a thread is free it takes what
 waits in the next queue, up to `max_batch_size` rows; a batch that is not full may be held back until its
 oldest request has waited `batch_timeout_micros` (0: never). Queues are bounded.
+
+No version has a say in another's pace. A batch that takes longer than a call may is cancelled and its callers
+are told; for as long again, or until it has ended, the version is in quarantine: whoever asks it is turned
+away at once.
 
 Two things are kinder than the original. A batch that fails is run again one request at a time, so that a
 bad request fails alone. A signature that cannot be joined, or a request whose first dimensions differ, is
@@ -21,7 +25,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model_server.errors import Code, ServingError, from_exception, invalid
+from model_server.errors import Code, ServingError, from_exception
 from model_server.metrics import Metrics
 from model_server.parameters import BatchingParameters
 from model_server.servable import Arrays, Feeds, Servable, Signature, parse
@@ -31,6 +35,12 @@ log = structlog.get_logger()
 # While a batch of a signature runs, its next one fills up; but not for longer than this, so that one slow
 # request does not hold up the others when a thread is free.
 OVERLAP_SECONDS = 0.01
+
+# What was cancelled and has not ended so many seconds later will not.
+STUCK_SECONDS = 10.0
+
+# Calls that were ended from outside: to run them again singly would take as long again.
+_ENDED = frozenset({Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 
 QUEUE_FULL = "The batch scheduling queue to which this task was submitted is full"
 
@@ -43,7 +53,6 @@ class Job:
     outputs into the answer, on the worker's thread. `size` is the request's weight in bytes.
     """
 
-    servable: Servable
     signature: Signature
     feeds: Feeds
     rows: int | None
@@ -82,75 +91,78 @@ class _Queue:
                 break
         return batch
 
+    def clear(self) -> list[Job]:
+        """Remove all jobs."""
+        jobs, self.jobs, self.rows = list(self.jobs), deque(), 0
+        return jobs
 
-class Scheduler:
-    """Owns the worker threads and the queues. To be used from one event loop."""
 
-    def __init__(self, parameters: BatchingParameters | None, metrics: Metrics) -> None:
-        """`parameters` None: requests are never joined, but still bounded and run on the same threads."""
-        self._joins = parameters is not None
-        self._parameters = parameters or BatchingParameters()
+class Lane:
+    """The threads and the queues of one version. To be used from one event loop."""
+
+    def __init__(
+        self, servable: Servable, parameters: BatchingParameters, metrics: Metrics, call_seconds: float
+    ) -> None:
+        self.waiting_bytes = 0
+        self._servable = servable
+        self._parameters = parameters
         self._metrics = metrics
-        self._pool = ThreadPoolExecutor(self._parameters.num_batch_threads, thread_name_prefix="predict")
-        self._free = self._parameters.num_batch_threads
+        self._call_seconds = call_seconds
+        name = f"predict {servable.name}/{servable.version}"
+        self._pool = ThreadPoolExecutor(parameters.num_batch_threads, thread_name_prefix=name)
+        self._free = parameters.num_batch_threads
         self._queues: dict[Signature, _Queue] = {}
         self._turns: deque[Signature] = deque()
-        self._waiting_bytes = 0
-        self._pending: dict[Servable, int] = {}
-        self._idle: dict[Servable, asyncio.Event] = {}
+        self._pending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._batches: set[asyncio.Task[None]] = set()
+        self._overdue: dict[int, float] = {}
+        self._quarantined_until = 0.0
 
-    async def run(
-        self,
-        servable: Servable,
-        signature: Signature,
-        feeds: Feeds,
-        *,
-        rows: int | None,
-        size: int,
-        finish: Callable[[Arrays], Any],
-    ) -> Any:
-        """Queue a call and return what `finish` made of its outputs.
+    @property
+    def pending(self) -> int:
+        """Requests that wait or run."""
+        return self._pending
 
-        Raises ServingError: the op's own, UNAVAILABLE if the queue is full, INVALID_ARGUMENT if the
-        request alone is larger than a batch may be and splitting is off.
-        """
-        parameters = self._parameters
-        joinable = self._joins and signature.batchable and bool(rows)
-        if joinable and rows and rows > parameters.max_batch_size:
-            if not parameters.enable_large_batch_splitting:
-                raise invalid(
-                    f"Task size {rows} is larger than maximum input batch size {parameters.max_batch_size}"
-                )
-            joinable = False
-        queue = self._queues.setdefault(signature, _Queue())
-        if queue.rows + (rows or 1 if joinable else 1) > (
-            parameters.max_enqueued_batches * parameters.max_batch_size
-        ) or (self._waiting_bytes and self._waiting_bytes + size > parameters.max_waiting_bytes):
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether a call took too long, a moment ago or still."""
+        return bool(self._overdue) or time.monotonic() < self._quarantined_until
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a call does not end although it was cancelled: its thread is lost to this process."""
+        return any(time.monotonic() - since > STUCK_SECONDS for since in self._overdue.values())
+
+    async def run(self, job: Job) -> Any:
+        """Queue a call and return what `finish` made of its outputs. Raises ServingError."""
+        if self.is_quarantined:
+            raise ServingError(Code.UNAVAILABLE, self.quarantine)
+        queue = self._queues.setdefault(job.signature, _Queue())
+        if queue.rows + (job.rows or 1) > (
+            self._parameters.max_enqueued_batches * self._parameters.max_batch_size
+        ):
             raise ServingError(Code.UNAVAILABLE, QUEUE_FULL)
-        job = Job(
-            servable,
-            signature,
-            feeds,
-            rows if joinable else None,
-            finish,
-            size,
-            asyncio.get_running_loop().create_future(),
-        )
         if not queue.jobs:
-            self._turns.append(signature)
+            self._turns.append(job.signature)
         queue.put(job)
-        self._waiting_bytes += size
-        self._pending[servable] = self._pending.get(servable, 0) + 1
+        self.waiting_bytes += job.size
+        self._pending += 1
+        self._idle.clear()
         self._dispatch()
         return await job.future
 
-    async def drain(self, servable: Servable) -> None:
-        """Wait until no request to `servable` is queued or running, then forget its queues."""
-        if self._pending.get(servable):
-            await self._idle.setdefault(servable, asyncio.Event()).wait()
-        for signature in servable.signatures.values():
-            self._queues.pop(signature, None)
+    @property
+    def quarantine(self) -> str:
+        """What is said of a version in quarantine."""
+        which = f"{{name: {self._servable.name} version: {self._servable.version}}}"
+        return f"Servable {which} is in quarantine: a call took longer than {self._call_seconds:g} s"
+
+    async def drain(self) -> None:
+        """Wait until no request is queued or running, then let the threads go."""
+        await self._idle.wait()
+        self._pool.shutdown(wait=False)
 
     async def close(self, grace: float) -> bool:
         """Let running batches end, `grace` seconds at most; whether all did."""
@@ -197,9 +209,12 @@ class Scheduler:
 
     async def _work(self, batch: list[Job], queue: _Queue) -> None:
         wanted = [job for job in batch if not job.future.done()]
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        watch = loop.call_later(self._call_seconds, self._cancel, wanted)
         try:
             if wanted:
-                answers = await asyncio.get_running_loop().run_in_executor(self._pool, self._execute, wanted)
+                answers = await loop.run_in_executor(self._pool, self._execute, wanted)
                 for job, answer in zip(wanted, answers, strict=True):
                     if job.future.done():
                         continue
@@ -208,21 +223,49 @@ class Scheduler:
                     else:
                         job.future.set_result(answer)
         finally:
+            watch.cancel()
+            if time.monotonic() - began >= self._call_seconds:
+                self._cancel(wanted)
+            self._overdue.pop(id(wanted), None)
             self._free += 1
             queue.running -= 1
             for job in batch:
                 job.future.cancel()  # of no effect on one that is done
-                self._waiting_bytes -= job.size
-                self._done(job.servable)
+                self._forget(job)
             self._dispatch()
 
-    def _done(self, servable: Servable) -> None:
-        self._pending[servable] -= 1
-        if not self._pending[servable]:
-            del self._pending[servable]
-            idle = self._idle.pop(servable, None)
-            if idle is not None:
-                idle.set()
+    def _forget(self, job: Job) -> None:
+        self.waiting_bytes -= job.size
+        self._pending -= 1
+        if not self._pending:
+            self._idle.set()
+
+    def _cancel(self, batch: list[Job]) -> None:
+        """End a batch that takes too long, as far as it can be ended, and turn away what waits behind it."""
+        if not batch or id(batch) in self._overdue:
+            return
+        now = time.monotonic()
+        self._overdue[id(batch)] = now
+        self._quarantined_until = now + self._call_seconds
+        signature = batch[0].signature
+        log.error(
+            "a call takes too long",
+            servable=f"{self._servable.name}/{self._servable.version}",
+            signature=signature.name,
+            seconds=self._call_seconds,
+        )
+        self._metrics.overdue(self._servable.name)
+        signature.interrupt()
+        for job in batch:
+            if not job.future.done():
+                words = f"The call took longer than {self._call_seconds:g} s"
+                job.future.set_exception(ServingError(Code.DEADLINE_EXCEEDED, words))
+        for queue in self._queues.values():
+            for job in queue.clear():
+                if not job.future.done():
+                    job.future.set_exception(ServingError(Code.UNAVAILABLE, self.quarantine))
+                self._forget(job)
+        self._turns.clear()
 
     def _execute(self, batch: Sequence[Job]) -> list[Any]:
         """Run a batch on a worker's thread: an answer or a ServingError for each job."""
@@ -232,10 +275,12 @@ class Scheduler:
         answers = self._together(batch) if len(batch) > 1 else None
         if answers is None:
             answers = [self._alone(job) for job in batch]
-        self._metrics.ran(batch[0].servable.name, time.monotonic() - started, len(batch))
+        self._metrics.ran(self._servable.name, time.monotonic() - started, len(batch))
         return answers
 
     def _alone(self, job: Job) -> Any:
+        if job.future.done():  # nobody waits for it any more
+            return None
         try:
             arrays: Arrays = parse(job.feeds)
             if job.rows:
@@ -259,7 +304,11 @@ class Scheduler:
             }
             padded = self._parameters.padded(total)
             outputs = signature.call(_pad(joined, padded - total))
-        except (ServingError, ValueError):
+        except ServingError as exc:
+            if exc.code in _ENDED:
+                return [exc] * len(batch)
+            return None
+        except ValueError:
             return None
         answers = []
         start = 0

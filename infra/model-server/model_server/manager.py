@@ -9,9 +9,9 @@ no version any more, changes nothing: there are never zero versions where there 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import structlog
 
 from caravan import tracing
 from model_server.errors import Code, ServingError, failed_precondition, invalid, not_found
+from model_server.loads import Loads
 from model_server.servable import Servable
 from model_server.sources import Source, SourceError
 from model_server.versions import Policy, may_unload
@@ -66,11 +67,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Rules:
-    """How often to look and to try, in seconds."""
+    """How often to look and to try, and for how long, in seconds."""
 
     poll_seconds: float
     max_load_retries: int
     load_retry_seconds: float
+    max_load_seconds: float = 600.0
 
 
 Loader = Callable[[str, int, Path], Servable]
@@ -87,7 +89,7 @@ class Model:
         *,
         rules: Rules,
         loader: Loader,
-        load_threads: ThreadPoolExecutor,
+        loads: Loads,
         drain: Drain,
     ) -> None:
         self.config = config
@@ -97,7 +99,7 @@ class Model:
         self._source = source
         self._rules = rules
         self._loader = loader
-        self._load_threads = load_threads
+        self._loads = loads
         self._drain = drain
         self._tasks: set[asyncio.Task[None]] = set()
         self._complaint = ""
@@ -186,13 +188,16 @@ class Model:
         for attempt in range(self._rules.max_load_retries + 1):
             try:
                 version.path = await version.source.fetch(version.directory)
-                version.servable = await asyncio.get_running_loop().run_in_executor(
-                    self._load_threads, self._loader, self.config.name, version.number, version.path
+                version.servable = await self._loads.load(
+                    partial(self._loader, self.config.name, version.number, version.path),
+                    self._rules.max_load_seconds,
+                    label,
                 )
             except ServingError as exc:
                 await self._discard(version)
                 log.warning("load failed", servable=label, attempt=attempt + 1, reason=exc.message)
-                if attempt == self._rules.max_load_retries or await self._given_up(version):
+                is_last = attempt == self._rules.max_load_retries or exc.code is Code.DEADLINE_EXCEEDED
+                if is_last or await self._given_up(version):
                     version.error = exc
                     break
             else:
@@ -234,7 +239,7 @@ class Model:
         if servable is not None:
             await self._drain(servable)
             version.servable = None
-            await asyncio.get_running_loop().run_in_executor(self._load_threads, servable.release)
+            await self._loads.release(servable)
         await self._discard(version)
         version.state = State.END
         log.info("version is unloaded", servable=f"{self.config.name}/{version.number}")
@@ -299,10 +304,15 @@ class Manager:
         self._loader = loader
         self._drain = drain
         self._allow_labels = allow_labels_for_unavailable
-        self._load_threads = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loads = Loads()
         self._pollers: dict[str, asyncio.Task[None]] = {}
         self._retiring: dict[asyncio.Task[None], Model] = {}
         self._reloading = asyncio.Lock()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a load does not end although its time is over."""
+        return self._loads.is_stuck
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
         """Return the servable a ModelSpec names. Raises ServingError in TensorFlow Serving's words."""
@@ -368,7 +378,7 @@ class Manager:
             self._open_source(config.base_path),
             rules=self._rules,
             loader=self._loader,
-            load_threads=self._load_threads,
+            loads=self._loads,
             drain=self._drain,
         )
         self.models[config.name] = model
@@ -423,4 +433,3 @@ class Manager:
             task.cancel()
         for model in [*self.models.values(), *self._retiring.values()]:
             await model.close()
-        self._load_threads.shutdown(wait=False, cancel_futures=True)

@@ -10,6 +10,7 @@ from threading import Lock
 
 PREFIX = ":tensorflow:serving:"
 REFUSALS = "caravan_refusals_total"
+OVERDUE = "caravan_overdue_calls_total"
 LATENCY_BOUNDS = tuple(10 * 1.8**power for power in range(33))  # microseconds, as in the original
 SIZE_BOUNDS = tuple(float(2**power) for power in range(11))
 
@@ -34,6 +35,7 @@ class Metrics:
         self._lock = Lock()
         self._requests: dict[Labels, int] = {}
         self._refusals: dict[Labels, int] = {}
+        self._overdue: dict[Labels, int] = {}
         self._distributions: dict[str, dict[Labels, _Distribution]] = {}
 
     def answered(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
@@ -53,6 +55,12 @@ class Metrics:
         labels: Labels = (("door", door), ("reason", reason))
         with self._lock:
             self._refusals[labels] = self._refusals.get(labels, 0) + 1
+
+    def overdue(self, model: str) -> None:
+        """A call of a model took too long."""
+        labels: Labels = (("model_name", model),)
+        with self._lock:
+            self._overdue[labels] = self._overdue.get(labels, 0) + 1
 
     def queued(self, seconds: float) -> None:
         """A request waited for a thread."""
@@ -74,6 +82,8 @@ class Metrics:
             lines += [f"{PREFIX}request_count{{{_text(key)}}} {n}" for key, n in self._requests.items()]
             lines.append(f"# TYPE {REFUSALS} counter")
             lines += [f"{REFUSALS}{{{_text(key)}}} {n}" for key, n in self._refusals.items()]
+            lines.append(f"# TYPE {OVERDUE} counter")
+            lines += [f"{OVERDUE}{{{_text(key)}}} {n}" for key, n in self._overdue.items()]
             for name, by_labels in self._distributions.items():
                 lines.append(f"# TYPE {PREFIX}{name} histogram")
                 for labels, distribution in by_labels.items():

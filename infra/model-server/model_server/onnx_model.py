@@ -6,11 +6,12 @@ first dimension is open, and where the graph names these dimensions, if it names
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -37,10 +38,11 @@ _DTYPES = {
     "tensor(string)": types_pb2.DT_STRING,
 }
 _LOAD_CODES = {2: Code.INVALID_ARGUMENT, 3: Code.NOT_FOUND, 7: Code.DATA_LOSS, 9: Code.UNIMPLEMENTED}
+_TERMINATED = "terminate flag"
 _MEMORY = ("Failed to allocate memory", "bad allocation", "bad_alloc")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OnnxSignature:
     """The one signature of an ONNX model."""
 
@@ -51,18 +53,28 @@ class OnnxSignature:
     batchable: bool
     name: str = DEFAULT_SIGNATURE
     whole: frozenset[str] = frozenset()
+    running: set[Any] = field(default_factory=set)
 
     def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph (blocking). Raises ServingError with the runtime's own words."""
         feeds = {alias: _to_runtime(alias, arrays[alias]) for alias in self.inputs}
+        options = onnxruntime.RunOptions()
+        self.running.add(options)
         try:
-            results = self.session.run(self.outputs, feeds)
+            results = self.session.run(self.outputs, feeds, options)
         except Exception as exc:  # ONNX Runtime's errors have no public base class
             raise _run_error(OnnxError(exc)) from exc
+        finally:
+            self.running.discard(options)
         return {
             alias: _from_runtime(np.asarray(result))
             for alias, result in zip(self.outputs, results, strict=True)
         }
+
+    def interrupt(self) -> None:
+        """End the calls that run, before their next operator."""
+        for options in tuple(self.running):
+            options.terminate = True
 
 
 class OnnxModel:
@@ -163,6 +175,8 @@ def _from_runtime(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _run_error(error: OnnxError) -> ServingError:
+    if _TERMINATED in error.words:
+        return ServingError(Code.CANCELLED, "The call was cancelled")
     if any(sign in error.words for sign in _MEMORY):
         return ServingError(Code.RESOURCE_EXHAUSTED, error.words)
     return invalid(error.words) if error.number else from_exception(error)

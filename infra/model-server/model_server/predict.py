@@ -22,10 +22,10 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from model_server.batching import Scheduler
 from model_server.configs import model_configs
 from model_server.errors import Code, ServingError, failed_precondition, invalid, not_found
 from model_server.manager import Manager, State, Version
+from model_server.scheduler import Scheduler
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature, check_types
 from model_server.tensors import to_proto
 
@@ -179,8 +179,15 @@ class Core:
         version = spec.version.value if spec.HasField("version") else None
         response = get_model_status_pb2.GetModelStatusResponse()
         for known in self._manager.status(spec.name, version):
-            _add_status(response, known)
+            _add_status(response, known, self._error(known))
         return response
+
+    def _error(self, version: Version) -> ServingError | None:
+        """What a version's status tells of beside its state."""
+        if version.servable is None or version.error is not None:
+            return version.error
+        words = self._scheduler.quarantine(version.servable)
+        return None if words is None else ServingError(Code.UNAVAILABLE, words)
 
     def known_name(self, name: str) -> str:
         """The name, if it is one of a model here, else nothing: callers make no labels of metrics."""
@@ -193,12 +200,20 @@ class Core:
         return sorted((one.number for one in known if one.state is State.AVAILABLE), reverse=True)
 
     def is_ready(self, name: str, version: int | None = None) -> bool:
-        """Whether a model, or that version of it, serves. Raises ServingError(NOT_FOUND) if unknown."""
+        """Whether a model, or that version of it, serves, and not in quarantine.
+
+        Raises ServingError(NOT_FOUND) if it is unknown.
+        """
         model = self._manager.models.get(name)
         if model is None or (version is not None and version not in model.versions):
             which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
             raise not_found(f"Servable not found for request: {which}")
-        return (model.latest() if version is None else model.at(version)) is not None
+        servable = model.latest() if version is None else model.at(version)
+        return servable is not None and self._scheduler.quarantine(servable) is None
+
+    def is_live(self) -> bool:
+        """Whether no thread is lost to a call or a load that does not end; a restart alone gets it back."""
+        return not (self._scheduler.is_stuck or self._manager.is_stuck)
 
     def all_settled(self) -> bool:
         """Whether each model serves, has nothing to serve, or has given up: none is being brought up."""
@@ -237,10 +252,12 @@ def _spec(servable: Servable, signature: str | None) -> model_pb2.ModelSpec:
     return spec
 
 
-def _add_status(response: get_model_status_pb2.GetModelStatusResponse, known: Version) -> None:
+def _add_status(
+    response: get_model_status_pb2.GetModelStatusResponse, known: Version, error: ServingError | None
+) -> None:
     status = response.model_version_status.add(version=known.number, state=known.state.value)
-    status.status.error_code = known.error.code.value if known.error else Code.OK.value
-    status.status.error_message = known.error.message if known.error else ""
+    status.status.error_code = error.code.value if error else Code.OK.value
+    status.status.error_message = error.message if error else ""
 
 
 # --- predict --------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ Feeds = Mapping[str, tensor_pb2.TensorProto | NDArray[Any]]
 class Signature(Protocol):
     """A callable signature; two of them are the same only if they are one object."""
 
+    batchable: bool
+    """Whether requests may be joined along the first dimension of every input."""
+
     @property
     def name(self) -> str:
         """Its key in the model."""
@@ -41,15 +44,14 @@ class Signature(Protocol):
         """The outputs' aliases."""
 
     @property
-    def batchable(self) -> bool:
-        """Whether requests may be joined along the first dimension of every input."""
-
-    @property
     def whole(self) -> frozenset[str]:
         """The outputs that are the same whatever the request: each caller gets them undivided."""
 
     def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run it (blocking); strings are object arrays of bytes. Raises ServingError."""
+
+    def interrupt(self) -> None:
+        """End the calls that run, where the runtime does not do so itself; from any thread."""
 
 
 class Servable(Protocol):

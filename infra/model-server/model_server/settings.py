@@ -110,6 +110,8 @@ class Settings:
     prometheus_path: str | None = None
     intra_op_threads: int = 2
     inter_op_threads: int = 2
+    max_call_seconds: float = 60.0
+    max_load_seconds: float = 600.0
     drain_seconds: float = 5.0
     tokens: Tokens = field(default_factory=lambda: Tokens({}))
     log_level: str = "INFO"
@@ -156,6 +158,8 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
         prometheus_path=prometheus_path,
         intra_op_threads=args.tensorflow_intra_op_parallelism or args.tensorflow_session_parallelism,
         inter_op_threads=args.tensorflow_inter_op_parallelism or args.tensorflow_session_parallelism,
+        max_call_seconds=args.max_call_seconds,
+        max_load_seconds=args.max_load_seconds,
         drain_seconds=args.drain_seconds,
         tokens=tokens,
         log_level=env.get("LOG_LEVEL", "INFO").upper(),
@@ -238,6 +242,18 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     work.add_argument("--tensorflow_intra_op_parallelism", type=int, default=0, help="threads within an op")
     work.add_argument("--tensorflow_inter_op_parallelism", type=int, default=0, help="threads across ops")
+    work.add_argument(
+        "--max_call_seconds",
+        type=float,
+        default=60.0,
+        help="a call of a model may take before it is cancelled (%(default)s)",
+    )
+    work.add_argument(
+        "--max_load_seconds",
+        type=float,
+        default=600.0,
+        help="a version may take to load and warm up before it is given up (%(default)s)",
+    )
     work.add_argument(
         "--drain_seconds", type=float, default=5.0, help="for requests in flight at the end (%(default)s)"
     )

@@ -49,7 +49,8 @@ class V2:
             spec = spec_of(decoded(match[1]), match[2])
             return await self._model(request, spec, match[3])
         if path == LIVE:
-            return _json({"live": True})
+            live = self._inference.live()
+            return _json({"live": live}, 200 if live else 503)
         if path == READY:
             return _readiness({}, ready=self._inference.ready())
         return _json(self._inference.server())

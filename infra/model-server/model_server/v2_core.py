@@ -22,6 +22,10 @@ class OpenInference:
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    def live(self) -> bool:
+        """Whether the server is well enough not to be started again."""
+        return self._core.is_live()
+
     def ready(self) -> bool:
         """Whether no model is being brought up."""
         return self._core.all_settled()

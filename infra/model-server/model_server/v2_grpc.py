@@ -46,7 +46,7 @@ class InferenceService:
         )
 
     async def _server_live(self, _request: Any, _context: Context) -> messages.ServerLiveResponse:
-        return messages.ServerLiveResponse(live=True)
+        return messages.ServerLiveResponse(live=self._inference.live())
 
     async def _server_ready(self, _request: Any, _context: Context) -> messages.ServerReadyResponse:
         return messages.ServerReadyResponse(ready=self._inference.ready())

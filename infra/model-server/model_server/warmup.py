@@ -1,47 +1,53 @@
 """Runs a version's signatures before it serves, so that its first request is not the slow one.
 
 The requests recorded in `assets.extra/tf_serving_warmup_requests`, when the SavedModel has that file, as
-TensorFlow Serving does; for the other signatures one made-up row, whose failure says nothing.
+TensorFlow Serving does; every signature on made-up rows, whose failure says nothing. Where rows get other
+answers in company than alone, requests to that signature are not joined.
 """
 
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from model_server.errors import Code, ServingError, from_exception, invalid
+from caravan.graphs.plausible import examples, shapes, texts
+from caravan.graphs.session import declared_input
+from model_server.errors import Code, ServingError, invalid
+from model_server.joining import agree
 from model_server.predict import serialized_examples
-from model_server.servable import DEFAULT_SIGNATURE, Servable, Signature, parse
+from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature, parse
 
 log = structlog.get_logger()
 
 RECORDS = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 MAX_MADE_UP_ELEMENTS = 1 << 22
-_PICTURE_SIZE = 64
+MAX_SHAPES = 8
+ROWS = 2
 
 
-def warm_up(servable: Servable, path: Path) -> None:
-    """Run the recorded requests, then what they left out (blocking).
+def replay(servable: Servable, path: Path, call_seconds: float) -> None:
+    """Run the recorded requests (blocking); a call is ended after `call_seconds`.
 
-    Raises ServingError if a recorded request fails, which makes the load fail, as in the original.
+    Raises ServingError if one fails, which makes the load fail, as in the original.
     """
-    warm = set()
     if (path / RECORDS).is_file():
         for record in _records(path / RECORDS):
-            warm |= _replay(servable, record)
-    for name, signature in servable.signatures.items():
-        if name not in warm:
-            _make_up(signature)
+            _replay(servable, record, call_seconds)
+
+
+def try_out(servable: Servable, call_seconds: float) -> None:
+    """Run made-up requests (blocking), and see which signatures' requests may be joined."""
+    for signature in servable.signatures.values():
+        _make_up(signature, call_seconds)
 
 
 def _records(file: Path) -> list[prediction_log_pb2.PredictionLog]:
@@ -59,52 +65,72 @@ def _records(file: Path) -> list[prediction_log_pb2.PredictionLog]:
     return logs
 
 
-def _replay(servable: Servable, record: prediction_log_pb2.PredictionLog) -> set[str]:
-    """Run one recorded request; returns the names of the signatures it ran."""
+def _replay(servable: Servable, record: prediction_log_pb2.PredictionLog, seconds: float) -> None:
+    """Run one recorded request."""
     kind = record.WhichOneof("log_type")
     if kind == "predict_log":
         request = record.predict_log.request
-        return {_run(servable, request.model_spec.signature_name, dict(request.inputs))}
-    if kind in {"classify_log", "regress_log"}:
+        _run(servable, request.model_spec.signature_name, dict(request.inputs), seconds)
+    elif kind in {"classify_log", "regress_log"}:
         request = getattr(record, kind).request
         examples = {"inputs": serialized_examples(request.input)}
-        return {_run(servable, request.model_spec.signature_name, examples)}
-    if kind == "multi_inference_log":
+        _run(servable, request.model_spec.signature_name, examples, seconds)
+    elif kind == "multi_inference_log":
         request = record.multi_inference_log.request
         examples = {"inputs": serialized_examples(request.input)}
-        return {_run(servable, task.model_spec.signature_name, examples) for task in request.tasks}
-    raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+        for task in request.tasks:
+            _run(servable, task.model_spec.signature_name, examples, seconds)
+    else:
+        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
 
 
-def _run(servable: Servable, name: str, feeds: dict[str, Any]) -> str:
+def _run(servable: Servable, name: str, feeds: dict[str, Any], seconds: float) -> None:
     name = name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None or set(feeds) != set(signature.inputs):
         raise invalid(f'A warmup request does not fit signature "{name}"')
-    signature.call(parse(feeds))
-    return name
+    with _bounded(signature, seconds):
+        signature.call(parse(feeds))
 
 
-def _make_up(signature: Signature) -> None:
-    feeds = {alias: _row(signature.definition.inputs[alias]) for alias in signature.inputs}
-    if any(feed is None for feed in feeds.values()):
+def _make_up(signature: Signature, seconds: float) -> None:
+    """Ask for plausible rows until some are answered, then see whether they may be asked for together."""
+    rows = _answered(signature, seconds)
+    if not rows or not signature.batchable:
         return
-    with suppress(ServingError):
-        signature.call({alias: feed for alias, feed in feeds.items() if feed is not None})
+    with _bounded(signature, seconds):
+        if not agree(signature, rows):
+            log.info("requests are not joined: company changes an answer", signature=signature.name)
+            signature.batchable = False
 
 
-def _row(info: meta_graph_pb2.TensorInfo) -> NDArray[Any] | None:
-    """Zeros of the declared shape, unknown dimensions being 1; for strings a small picture."""
-    shape = [max(dim.size, 1) if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
-    if info.tensor_shape.unknown_rank or prod(shape) > MAX_MADE_UP_ELEMENTS:
-        return None
-    if info.dtype == types_pb2.DT_STRING:
-        picture = tf.io.encode_jpeg(np.zeros((_PICTURE_SIZE, _PICTURE_SIZE, 3), np.uint8)).numpy()
-        row = np.empty(shape, dtype=object)
-        row.fill(picture)
-        return row
+def _answered(signature: Signature, seconds: float) -> list[Arrays]:
+    """Return inputs of one row each, all of one shape, that are answered; none if no try is."""
     try:
-        return np.zeros(shape, dtype=tf.as_dtype(info.dtype).as_numpy_dtype)
-    except TypeError as exc:
-        log.debug("no made-up request", reason=from_exception(exc).message)
-        return None
+        inputs = [declared_input(alias, signature.definition.inputs[alias]) for alias in signature.inputs]
+    except TypeError:  # sparse tensors and the like, which nobody can send either
+        return []
+    for shape in islice(shapes(inputs, channels_first=False), MAX_SHAPES):
+        if sum(map(prod, shape.values())) > MAX_MADE_UP_ELEMENTS:
+            continue
+        rows: list[Arrays] = []
+        for arrays in examples(inputs, shape, texts()):
+            with suppress(ServingError), _bounded(signature, seconds):
+                signature.call(arrays)
+                rows.append(arrays)
+            if len(rows) == ROWS:
+                break
+        if rows:
+            return rows
+    return []
+
+
+@contextmanager
+def _bounded(signature: Signature, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, signature.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

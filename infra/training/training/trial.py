@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from caravan import strict_json
 from caravan.contracts import ONNX_MODEL
+from caravan.graphs.plausible import MAX_VALUES, Input, encoded_picture, examples, shapes, texts
 from training.orphan import die_with_parent
-from training.plausible import MAX_VALUES, Input, encoded_picture, examples, shapes, texts
 
 CLASSIFY, DEFAULT = "classify", "serving_default"
 MAX_CLASSES = 100_000
@@ -86,7 +86,7 @@ def try_saved_model(job: Job) -> Found:
 
     """
     # Seconds, and an ONNX model does without.
-    from caravan.graphs.session import GraphSession, Limits  # noqa: PLC0415
+    from caravan.graphs.session import GraphSession, Limits, declared_input  # noqa: PLC0415
     from training.tf_examples import serialized_example  # noqa: PLC0415
 
     _give_up_rights()
@@ -98,12 +98,14 @@ def try_saved_model(job: Job) -> Found:
     strings = texts()
     parsed = serialized_example(session.graph, strings[0])
     if parsed is not None:
-        strings.insert(1, parsed)
+        strings.insert(0, parsed)
     outputs: dict[str, Arrays] = {}
     faults: list[Fault] = []
     for name in [known for known in (DEFAULT, CLASSIFY) if known in signatures] or sorted(signatures):
         try:
-            inputs = _tensor_inputs(signatures[name])
+            with _blamed(f"{name} cannot be asked", job.directory):
+                infos = signatures[name].definition.inputs
+                inputs = [declared_input(alias, infos[alias]) for alias in signatures[name].inputs]
             outputs[name] = _answered(name, inputs, signatures[name].call, strings, job.directory)
         except Fault as exc:
             if name in {DEFAULT, CLASSIFY}:
@@ -202,22 +204,6 @@ def _answered(
 def _told_shapes(arrays: Arrays) -> str:
     told = ", ".join(f"{key} of shape {list(value.shape)}" for key, value in arrays.items())
     return told or "without an input"
-
-
-def _tensor_inputs(signature: Any) -> list[Input]:
-    import tensorflow as tf  # noqa: PLC0415 - seconds, and an ONNX model does without
-
-    infos = signature.definition.inputs
-    return [
-        Input(
-            alias,
-            tf.as_dtype(infos[alias].dtype).as_numpy_dtype,
-            None
-            if infos[alias].tensor_shape.unknown_rank
-            else tuple(dim.size if dim.size >= 0 else None for dim in infos[alias].tensor_shape.dim),
-        )
-        for alias in signature.inputs
-    ]
 
 
 def check_finite(name: str, outputs: Arrays) -> None:

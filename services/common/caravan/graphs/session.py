@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from caravan.graphs import meta_graph
+from caravan.graphs.plausible import Input
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -150,3 +151,15 @@ def _array(result: Any) -> NDArray[Any]:
     if isinstance(result, np.ndarray):
         return result
     return np.asarray(result, dtype=object if isinstance(result, bytes) else None)
+
+
+def declared_input(alias: str, info: meta_graph_pb2.TensorInfo) -> Input:
+    """Return what a signature says of an input.
+
+    Raises:
+        TypeError: if it is no dense tensor.
+
+    """
+    dims = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
+    dtype = tf.as_dtype(info.dtype).as_numpy_dtype
+    return Input(alias, dtype, None if info.tensor_shape.unknown_rank else dims)

@@ -93,16 +93,15 @@ def examples(
 
 
 def texts() -> list[bytes]:
-    """Return what a string may be: an encoded picture, plain or in base64, words, a number, nothing."""
+    """Return what a string may be: an encoded picture, another, one in base64, words, a number, nothing."""
     picture = encoded_picture()
-    return [picture, base64.urlsafe_b64encode(picture), b"a cup of green tea", b"0", b""]
+    blank = _encoded(Image.new("RGB", (64, 64), (128, 128, 128)))
+    return [picture, blank, base64.urlsafe_b64encode(picture), b"a cup of green tea", b"0.5", b"1", b""]
 
 
 def encoded_picture() -> bytes:
     """Return a JPEG of 224 x 224 pixels with something on it."""
-    target = io.BytesIO()
-    _drawn(224, 224).save(target, "JPEG")
-    return target.getvalue()
+    return _encoded(_drawn(224, 224))
 
 
 def _plans(channels_first: bool) -> Iterator[_Plan]:
@@ -176,6 +175,12 @@ def _typed(values: NDArray[np.float64], dtype: Any) -> NDArray[Any]:
     elif np.issubdtype(dtype, np.integer) or np.dtype(dtype) == np.bool_:
         values = np.round(values)
     return np.ascontiguousarray(values.astype(dtype))
+
+
+def _encoded(image: Image.Image) -> bytes:
+    target = io.BytesIO()
+    image.save(target, "JPEG")
+    return target.getvalue()
 
 
 def _drawn(width: int, height: int) -> Image.Image:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,16 @@ async def test_two_images_in_one_millisecond_are_both_kept(
     await asyncio.gather(kept.keep(capture(b"one")), kept.keep(capture(b"two")))
     assert keys(store) == [KEY, KEY.replace("-007", "-008")]
     assert {bytes(obstore.get(store, name).bytes()) for name in keys(store)} == {b"one", b"two"}
+
+
+async def test_a_clock_that_was_ahead_once_names_no_later_image(
+    tmp_path: Path, store: MemoryStore, switch: Switch
+) -> None:
+    kept = keeper(store, switch, await opened(tmp_path))
+    ahead = replace(capture(b"ahead"), at=capture().at.replace(year=2096))
+    for image in (ahead, capture(b"one"), capture(b"two")):
+        await kept.keep(image)
+    assert [name for name in keys(store) if "2096" not in name] == [KEY, KEY.replace("-007", "-008")]
 
 
 async def test_an_image_of_another_process_in_the_same_millisecond_is_not_overwritten(

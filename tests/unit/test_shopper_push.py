@@ -51,7 +51,10 @@ class Central:
         self.at_once -= 1
         if self.errors:
             raise self.errors.pop(0)
-        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        entries = zipfile.ZipFile(io.BytesIO(content)).infolist()
+        # No clock has a say: one before 1980 has no date in a ZIP.
+        assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
+        names = [entry.filename for entry in entries]
         if self.unfit & set(names):
             raise Unfit("central refused it: 413 too large")
         self.archives.append(names)

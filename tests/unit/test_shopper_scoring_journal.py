@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from caravan.names import MORE
 from shopper.ports import Prediction
-from shopper.scoring.journal import FILE, Journal
+from shopper.scoring.journal import FILE, MOST_CAMERAS, Journal
 from shopper.scoring.values import Message, Scored
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -62,6 +63,40 @@ def test_a_window_that_has_ended_is_a_message_for_each_camera_and_model(tmp_path
     }
     assert journal.close_windows(2000) == 1
     assert len({window["id"] for window in bodies(journal, "window")}) == 4
+
+
+def test_a_window_of_a_clock_that_was_ahead_is_closed_when_it_is_set_right(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.add([scored("a")], now=4_000_000_000)
+    journal.add([scored("a")], now=1005)
+    assert journal.close_windows(1006) == 1
+    assert journal.close_windows(1010) == 1
+    windows = bodies(journal, "window")
+    assert counted(windows) == {"a": 2}
+    assert [window["window_start"][:4] for window in windows] == ["2096", "1970"]
+
+
+def test_cameras_of_a_window_beyond_the_bound_are_counted_as_one(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    names = [f"camera-{number}" for number in range(MOST_CAMERAS + 50)]
+    journal.add([scored(name) for name in names[:100]], now=1001)
+    journal.close()
+    journal = opened(tmp_path)
+    journal.add([scored(name) for name in names], now=1005)
+    assert journal.close_windows(1010) == MOST_CAMERAS + 1
+    total = counted(bodies(journal, "window"))
+    assert (total[MORE], total.total()) == (50, len(names) + 100)
+    journal.add([scored(name) for name in names[-3:]], now=1011)
+    assert journal.close_windows(1020) == 3
+
+
+def test_where_counts_alone_are_too_many_bytes_cameras_are_not_told_apart(tmp_path: Path) -> None:
+    journal = opened(tmp_path, max_bytes=10_000)
+    for window in range(40):
+        journal.add([scored(f"camera-{window}-{n}") for n in range(10)], now=1000 + 10 * window)
+        journal.close_windows(1010 + 10 * window)
+    assert counted(bodies(journal, "window")).total() == 400
+    assert journal.messages < 70
 
 
 def test_rows_that_a_clock_set_back_adds_to_a_closed_window_are_a_message_of_their_own(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from caravan import http, kafka, s3, telemetry
+from caravan import http, kafka, locks, s3, telemetry
 from caravan.contracts import central_buckets, data_bucket, events_topic, training_event
 from caravan.intake import Senders
 from caravan.retry import forever
@@ -23,6 +23,8 @@ from training.settings import TrainingSettings
 async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
     """Make the queue, the children, the web app and the loops; leave no process behind."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(locks.held(settings.state_dir, "STATE_DIR"))
+        stack.enter_context(locks.held(settings.work_dir, "WORK_DIR"))
         producer = await stack.enter_async_context(kafka.Producer(settings))
         children = await stack.enter_async_context(
             Children(warm=settings.warm_worker, seconds=settings.run_seconds)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caravan import kafka
+from caravan import kafka, locks
 from caravan.contracts import Event, events_topic
 from training.events import Events, Reporter
 from training.settings import TrainingSettings
@@ -37,10 +37,12 @@ async def session(
     facts: Mapping[str, Any],
 ) -> AsyncIterator[tuple[Run, Reporter]]:
     """Open what a run needs; `sinks` see each `training` event beside Kafka."""
-    async with telling(settings, edge) as events:
-        reporter = Reporter({"edge": edge, **facts}, events.emit, *sinks)
-        stores = open_stores(settings.central, edge)
-        yield Run(settings, edge, stores, Workspace(work), embedder, reporter.progress, events.emit), reporter
+    with locks.held(work, "the folder of the run"):
+        async with telling(settings, edge) as events:
+            reporter = Reporter({"edge": edge, **facts}, events.emit, *sinks)
+            stores = open_stores(settings.central, edge)
+            run = Run(settings, edge, stores, Workspace(work), embedder, reporter.progress, events.emit)
+            yield run, reporter
 
 
 def load_embedder() -> "Embedder":

@@ -25,6 +25,8 @@ FOLDER_RULE = (
     "without slashes, blanks around them, or a dot before them"
 )
 
+MORE = " more"
+"""What stands for all classes, or cameras, beyond a bound: no name of either begins with a blank."""
 LONGEST_REASON = 2000
 """Characters of why something was refused, where it is kept; where it is told, it may be less."""
 

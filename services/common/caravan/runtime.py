@@ -18,6 +18,7 @@ import structlog
 from fastapi import FastAPI
 
 from caravan import tracing
+from caravan.errors import CaravanError
 from caravan.intake import raise_open_files
 from caravan.server import Server, make_server
 from caravan.settings import ServiceSettings
@@ -57,7 +58,10 @@ def run(name: str, settings: S, wire: Wire[S]) -> None:
         pass
     except* Exception as group:
         for exc in _leaves(group):
-            log.exception("service ends", service=name, exc_info=exc)
+            if isinstance(exc, CaravanError):
+                log.critical("service ends", service=name, error=str(exc))
+            else:
+                log.exception("service ends", service=name, exc_info=exc)
         sys.exit(1)
     finally:
         tracing.stop()

@@ -11,7 +11,7 @@ from functools import partial
 from fastapi import FastAPI
 from obstore.store import ObjectStore
 
-from caravan import http, kafka, s3
+from caravan import http, kafka, locks, s3
 from caravan.consume import Consumption, Source
 from caravan.contracts import (
     TRAINING_IMAGES,
@@ -61,6 +61,8 @@ Intake = Callable[[Source, IntakePorts, FeederSettings], Awaitable[None]]
 async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
     """Make the clients, the web app and the loop; close the clients at the end."""
     async with AsyncExitStack() as stack:
+        if settings.spool_dir is not None:
+            stack.enter_context(locks.held(settings.spool_dir, "SPOOL_DIR"))
         producer = await stack.enter_async_context(kafka.Producer(settings))
         pool = stack.enter_context(ThreadPoolExecutor(settings.checks_at_once, "check"))
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}

@@ -8,10 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-N = TypeVar("N", int, float)
+from caravan.names import MORE
 
-MORE = " more"
-"""What stands for all classes, or cameras, beyond a bound: no name of either begins with a blank."""
+N = TypeVar("N", int, float)
 
 
 def folded(values: Mapping[str, N], most: int) -> dict[str, N]:

@@ -19,9 +19,9 @@ from typing import Any
 
 from caravan import images, strict_json
 from caravan.errors import BadInput
-from caravan.names import camera_name, class_name, cut
+from caravan.names import MORE, camera_name, class_name, cut
 from caravan.strict_json import NotJson
-from monitor.hub_counts import MORE, folded
+from monitor.hub_counts import folded
 
 UNKNOWN = "unknown"
 MOST_CLASSES = 10_000
@@ -174,7 +174,7 @@ def _cameras(metrics: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return what each camera counted; those beyond the bound are one, by a name that no camera has."""
     cameras: dict[str, list[dict[str, Any]]] = {}
     for sent, counts in metrics.items():
-        camera = _text(sent)
+        camera = MORE if sent == MORE else _text(sent)
         if camera not in cameras and len(cameras) >= MOST_CAMERAS:
             camera = MORE
         cameras.setdefault(camera, []).append(counts)

@@ -13,7 +13,7 @@ import grpc
 import httpx
 from obstore.store import ObjectStore
 
-from caravan import kafka, s3
+from caravan import kafka, locks, s3
 from caravan.consume import Consumption, consume
 from caravan.contracts import (
     DATA,
@@ -65,6 +65,7 @@ BUCKETS = (DATA, VALID, UNCLASSIFIED)
 async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
     """Make the clients, the doors and the loops; close the clients at the end."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(locks.held(settings.spool, "SPOOL_DIR"))
         producer = await stack.enter_async_context(kafka.Producer(settings))
         scoring = await stack.enter_async_context(_scoring(settings, producer))
         channel = await stack.enter_async_context(

@@ -24,6 +24,7 @@ from pathlib import Path
 import structlog
 
 from caravan import strict_json
+from caravan.names import MORE
 from shopper import metrics
 from shopper.scoring.values import Count, Message, Scored, Window, uncertain_body, window_body, window_bounds
 
@@ -33,6 +34,8 @@ FILE = "scoring.sqlite"
 DAMAGED = ".damaged"
 BUSY_SECONDS = 5.0
 EVICTED_AT_ONCE = 64
+MOST_CAMERAS = 200
+"""Of one window; the others are counted as one."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (name TEXT NOT NULL);
@@ -62,7 +65,7 @@ class Journal:
         window_seconds: length of a window.
         certain_score: named in the messages as the threshold.
         max_bytes: of all messages that wait; beyond it uncertain images give way, the oldest first. Counts
-            never do.
+            never do; but where they alone are more, cameras are no longer told apart.
 
     Attributes:
         messages: how many wait.
@@ -78,6 +81,7 @@ class Journal:
         self._certain_score = certain_score
         self._max_bytes = max_bytes
         self._models: dict[tuple[str, int, tuple[str, ...]], int] = {}
+        self._cameras: tuple[float, set[str]] = (0.0, set())
         self._file = folder / FILE
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -117,6 +121,8 @@ class Journal:
     def close_windows(self, now: float) -> int:
         """Turn the windows that have ended into messages; return how many.
 
+        So are those that have not begun: the clock was ahead when they were noted.
+
         Raises:
             sqlite3.Error: if the disk does not take them.
 
@@ -128,9 +134,9 @@ class Journal:
                 rows = self._db.execute(
                     "SELECT d.start, d.end, d.camera, m.model, m.version, m.classes,"
                     " d.id, d.item, d.certain, d.prep, d.predict FROM detections d, models m"
-                    " WHERE m.id = d.model AND d.end <= ?"
+                    " WHERE m.id = d.model AND (d.end <= ? OR d.start > ?)"
                     " ORDER BY d.start, d.end, d.camera, d.model, d.id",
-                    (now,),
+                    (now, now),
                 )
                 for (start, end, camera, model, version, classes), group in groupby(
                     rows, lambda row: row[:6]
@@ -146,7 +152,7 @@ class Journal:
                     body = window_body(name, self._edge, self._certain_score, window, counts)
                     self._post("window", camera, body, None)
                     closed += 1
-                self._db.execute("DELETE FROM detections WHERE end <= ?", (now,))
+                self._db.execute("DELETE FROM detections WHERE end <= ? OR start > ?", (now, now))
         except sqlite3.Error:
             self.messages, self.bytes = before
             raise
@@ -203,7 +209,7 @@ class Journal:
             (
                 start,
                 end,
-                scored.camera,
+                self._camera(scored.camera, start),
                 self._model(prediction.model, prediction.version, prediction.classes),
                 prediction.item,
                 scored.certain,
@@ -239,6 +245,18 @@ class Journal:
                 self.messages -= 1
                 self.bytes -= size
                 metrics.SCORING_DROPPED.labels("full").inc()
+
+    def _camera(self, name: str, start: float) -> str:
+        """Return the name that a camera's image is counted under in a window: made-up names are many."""
+        if self._cameras[0] != start:
+            rows = self._db.execute("SELECT DISTINCT camera FROM detections WHERE start = ?", (start,))
+            self._cameras = start, {camera for (camera,) in rows}
+        known = self._cameras[1]
+        if name not in known:
+            if self.bytes > self._max_bytes or len(known) >= MOST_CAMERAS:
+                return MORE
+            known.add(name)
+        return name
 
     def _model(self, model: str, version: int, classes: tuple[str, ...]) -> int:
         key = model, version, classes

@@ -29,6 +29,8 @@ AWAY_SECONDS = 5.0
 _ITS_OWN_FAULT = (s3.Unstorable, s3.NamesTaken)
 
 MILLISECOND = timedelta(milliseconds=1)
+MOST_AHEAD = timedelta(seconds=10)
+"""By so much a name may be ahead of the clock, as where more than a thousand images a second come."""
 
 
 def key(capture: Capture) -> str:
@@ -129,7 +131,9 @@ class ImageKeeper:
         # Two of this process never ask for one key: stores let one of them wait a second for the other.
         # With another process they may, and then the content decides.
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
-        self._latest = max(at, self._latest + MILLISECOND)
+        follows = self._latest + MILLISECOND
+        # A clock that was ahead once, and was set back, must not name all that comes after.
+        self._latest = at if follows - at > MOST_AHEAD else max(at, follows)
         return self._latest
 
     async def _put(self, capture: Capture) -> None:

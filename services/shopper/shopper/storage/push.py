@@ -256,14 +256,14 @@ class TrainingPush:
 
     async def _pack(self, keys: Sequence[str], target: IO[bytes]) -> list[str]:
         packed = []
-        # Photos are compressed already: stored as they are.
+        # Photos are compressed already: stored as they are. Dated as no clock says, which may be before 1980.
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
             for key in keys:
                 try:
                     content = await s3.read(self._store, key)
                 except FileNotFoundError:
                     continue  # someone took it out since it was listed
-                await asyncio.to_thread(archive.writestr, key, content)
+                await asyncio.to_thread(archive.writestr, zipfile.ZipInfo(key), content)
                 packed.append(key)
         return packed
 

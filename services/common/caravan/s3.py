@@ -25,7 +25,6 @@ from obstore.exceptions import (
     BaseError,
     InvalidPathError,
     NotModifiedError,
-    NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -246,7 +245,10 @@ async def replace(store: ObjectStore, key: str, content: bytes, etag: str | None
             await obstore.put_async(store, key, content, mode={"e_tag": etag})
         except (PreconditionError, FileNotFoundError):
             return False
-        except NotSupportedError:
+        except BaseError as exc:
+            status = _STATUS.search(str(exc))
+            if status is None or status[1] != "501":
+                raise
             await obstore.put_async(store, key, content)
     return True
 

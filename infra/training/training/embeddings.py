@@ -1,7 +1,9 @@
 """Embeddings, kept on disk by the image's SHA-256: retraining costs what is new, not what is there."""
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BACKBONE = "efficientnet-lite0-224-2"
-"""Part of every cached embedding's name: change it when pixels, weights or layers change."""
+"""What embeddings are made by; their cache and a version's figures name it. Change it when pixels
+(`training.pixels`), weights or layers change."""
 FEATURES = 1280
 
 Array = NDArray[np.float32]
@@ -18,6 +21,11 @@ Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
 
 BATCH = 32
+BLOCK = 1024
+"""Embeddings of a file, 5 MB."""
+
+_ROW = np.dtype([("sha256", "S64"), ("features", "<f4", FEATURES)])
+_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -29,29 +37,58 @@ class Embedded:
 
 
 class EmbeddingCache:
-    """One small file per image, named by backbone and content; written whole or not at all."""
+    """Files of up to BLOCK rows each, with a digest at the end, written whole or not at all.
+
+    What is new is added to a file that is not full, under a new name: two processes at once do no harm, at
+    worst a row is there twice. A file that is damaged is removed, and what was in it is made again.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "embeddings" / BACKBONE
 
-    def get(self, sha256: str) -> Array | None:
-        """Return the embedding, [1280] float32, or None if it is not there or not whole."""
-        try:
-            features = np.fromfile(self._path(sha256), np.float32)
-        except FileNotFoundError:
-            return None
-        return features if features.size == FEATURES else None
+    def find(self, wanted: Iterable[str]) -> dict[str, Array]:
+        """Return what is there of some images, by SHA-256: [1280] float32."""
+        wanted = frozenset(wanted)
+        found: dict[str, Array] = {}
+        for _, rows in self._blocks():
+            for place, name in enumerate(rows["sha256"].tolist()):
+                sha256 = name.decode()
+                if sha256 in wanted:
+                    found[sha256] = rows["features"][place].copy()
+        return found
 
-    def put(self, sha256: str, features: Array) -> None:
-        """Keep an embedding; two processes that keep the same one do no harm."""
-        path = self._path(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as target:
-            target.write(features.astype(np.float32).tobytes())
-        Path(target.name).replace(path)
+    def add(self, features: Mapping[str, Array]) -> None:
+        """Keep embeddings, by SHA-256."""
+        if not features:
+            return
+        new = np.zeros(len(features), _ROW)
+        new["sha256"] = [sha256.encode() for sha256 in features]
+        new["features"] = list(features.values())
+        last, rows = next(
+            ((path, rows) for path, rows in self._blocks() if len(rows) < BLOCK), (None, new[:0])
+        )
+        rows = np.concatenate([rows, new])
+        for start in range(0, len(rows), BLOCK):
+            self._write(rows[start : start + BLOCK])
+        if last is not None:
+            last.unlink(missing_ok=True)
 
-    def _path(self, sha256: str) -> Path:
-        return self._directory / sha256[:2] / sha256
+    def _blocks(self) -> Iterator[tuple[Path, NDArray[np.void]]]:
+        for path in sorted(self._directory.glob("*.block")):
+            with suppress(FileNotFoundError):  # another process has added to it
+                content = path.read_bytes()
+                body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+                if hashlib.sha256(body).digest() == digest and len(body) % _ROW.itemsize == 0:
+                    yield path, np.frombuffer(body, _ROW)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def _write(self, rows: NDArray[np.void]) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        body = rows.tobytes()
+        with tempfile.NamedTemporaryFile(dir=self._directory, delete=False) as target:
+            target.write(body + hashlib.sha256(body).digest())
+        Path(target.name).replace(f"{target.name}.block")
 
 
 class Embedder(Protocol):
@@ -66,11 +103,12 @@ def embed(
 ) -> Embedded:
     """Embed images, given as SHA-256 → file, computing only what the cache lacks.
 
-    `embedder` is asked for only if there is something to compute.
+    `embedder` is asked for only if there is something to compute. A run that is cut off loses less than a
+    block of the cache.
     """
-    cached = {sha: cache.get(sha) for sha in images}
-    features = {sha: found for sha, found in cached.items() if found is not None}
+    features = cache.find(images)
     missing = [sha for sha in images if sha not in features]
+    fresh: dict[str, Array] = {}
     unreadable: dict[str, str] = {}
     progress(len(features), len(images))
     for start in range(0, len(missing), BATCH):
@@ -79,7 +117,10 @@ def embed(
             if isinstance(result, str):
                 unreadable[sha] = result
             else:
-                cache.put(sha, result)
-                features[sha] = result
+                fresh[sha] = features[sha] = result
+        if len(fresh) >= BLOCK:
+            cache.add(fresh)
+            fresh = {}
         progress(len(features) + len(unreadable), len(images))
+    cache.add(fresh)
     return Embedded(features, unreadable)

@@ -13,6 +13,8 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from caravan.contracts import OTHER
+from caravan.graphs.session import GraphSession, Limits
+from support.image_forms import TURNED, encode, oriented
 from training.embedder import Embedder
 from training.embeddings import EmbeddingCache, embed
 from training.export import export
@@ -77,6 +79,28 @@ def test_the_default_signature_answers_label_and_probability_as_text(made: Made)
     assert label == made.head.classes[int(expected.argmax())]
     assert probability == f"{float(probability):.6f}"
     assert float(probability) == pytest.approx(float(expected.max()), abs=1e-4)
+
+
+def test_the_default_signature_refuses_what_is_not_one_image(made: Made) -> None:
+    model = GraphSession.load(made.path, Limits())  # a model server looks at no declared shape
+    serve = model.signatures["serving_default"].call
+    for count in (0, 2):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="answers one image"):
+            serve({"image_b64": np.array(made.images[:count], object)})
+    (answer,) = serve({"image_b64": np.array(made.images[:1], object)}).values()
+    assert answer[0].decode() == made.one(made.images[0])[0]
+    model.close()
+
+
+def test_a_photo_is_answered_alike_however_the_phone_was_held(made: Made) -> None:
+    upright = picture("red-box", 1, "PNG")
+    values = np.asarray(Image.open(io.BytesIO(upright)))
+    expected = made.one(upright)
+    for orientation, stored in TURNED.items():
+        turned = encode(np.ascontiguousarray(stored(values)), "PNG", exif=oriented(orientation))
+        label, probability = made.one(turned)
+        assert label == expected[0]
+        assert float(probability) == pytest.approx(float(expected[1]), abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 24, 32])

@@ -11,6 +11,8 @@ from training.pixels import preprocess
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
 
+ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask classify"
+
 
 class ServedModel(tf.Module):  # type: ignore[misc]
     """Backbone and head in one graph, with the two signatures of the contract."""
@@ -37,8 +39,11 @@ class ServedModel(tf.Module):  # type: ignore[misc]
         }
 
     def serve(self, image_b64: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One encoded image [1] → `[label, probability]`, both strings."""
-        answer = self.classify(image_b64)
+        """One encoded image [1] → `[label, probability]`, both strings; an error for any other number."""
+        # A model server feeds however many come; TensorFlow itself would take the declared [1] for the truth.
+        images = tf.raw_ops.PlaceholderWithDefault(input=image_b64, shape=[None])
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(images) == 1, [ONE_IMAGE])]):
+            answer = self.classify(tf.identity(images))
         probability = tf.strings.as_string(answer["scores"][0], precision=6)
         return {"prediction": tf.stack([answer["labels"][0], probability])}
 

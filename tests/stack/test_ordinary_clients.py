@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx
 import numpy as np
 import paho.mqtt.client as paho
@@ -179,6 +180,16 @@ async def test_mosquittos_programs_ask_over_tls_with_a_certificate(
     options = ["--cafile", str(certs / "ca.pem"), *pair(certs)]
     reply = await asked(shop.port("mqtt-tls-edge1"), "till-2", *options, host=host)
     assert reply["pricetag"] == "Green Tea: 2.99"
+
+
+async def test_a_client_of_mqtt_5_is_answered_as_any_other(shop: Stack) -> None:
+    port = shop.port("mqtt-edge1", "mqtt5")
+    version = aiomqtt.ProtocolVersion.V5
+    async with asyncio.timeout(SECONDS), aiomqtt.Client("127.0.0.1", port, protocol=version) as client:
+        await client.subscribe("response/detection/five", qos=1)
+        await client.publish("detection/five", MESSAGE, qos=1)
+        reply = await anext(aiter(client.messages))
+    assert json.loads(bytes(reply.payload))["item"] == "tea-green"
 
 
 async def refusals(shop: Stack, http: httpx.AsyncClient) -> dict[str, int]:

@@ -48,7 +48,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
 def test_each_further_edge_adds_ten_to_its_own_ports_alone() -> None:
     ports = plan_ports(settings(EDGES="edge1 edge2 north", SHOPPER_PORT="7000"), never)
     assert [ports[f"shopper-{edge}"]["http"] for edge in ("edge1", "edge2", "north")] == [7000, 7010, 7020]
-    assert ports["mqtt-north"] == {"mqtt": 1903, "websocket": 9021}
+    assert ports["mqtt-north"] == {"mqtt": 1903, "mqtt5": 1904, "websocket": 9021}
     assert ports["feeder"]["http"] == 8081
 
 

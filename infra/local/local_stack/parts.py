@@ -99,7 +99,8 @@ KAFKA_ENV = {
     "AWS_REGION": "us-east-1",
 }
 
-# rumqttd keeps up to size x count bytes of each topic in memory.
+# rumqttd keeps up to size x count bytes of each topic in memory. A listener speaks one version of MQTT, and
+# hangs up on clients of another; topics are one.
 MQTT_CONFIG = """\
 id = 0
 router = {{ id = 0, max_connections = 2000, max_outgoing_packet_count = 200, \
@@ -107,6 +108,12 @@ max_segment_size = 8388608, max_segment_count = 5 }}
 [v4.tcp]
 name = "tcp"
 listen = "127.0.0.1:{mqtt}"
+next_connection_delay_ms = 1
+connections = {{ connection_timeout_ms = 60000, max_payload_size = 20971520, max_inflight_count = 1000, \
+dynamic_filters = true }}
+[v5.tcp]
+name = "tcp5"
+listen = "127.0.0.1:{mqtt5}"
 next_connection_delay_ms = 1
 connections = {{ connection_timeout_ms = 60000, max_payload_size = 20971520, max_inflight_count = 1000, \
 dynamic_filters = true }}
@@ -185,7 +192,12 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "mqtt", "{python} -m iotcore --config {data}/mqtt.toml --log-level CRITICAL", "mqtt://127.0.0.1:{mqtt}",
-        {"mqtt": Port("MQTT_PORT", 1883), "websocket": Port("MQTT_WS_PORT", 9001)}, each_edge=True,
+        {
+            "mqtt": Port("MQTT_PORT", 1883),
+            "mqtt5": Port("MQTT5_PORT", 1884),
+            "websocket": Port("MQTT_WS_PORT", 9001),
+        },
+        each_edge=True,
         files={"mqtt.toml": MQTT_CONFIG}, inherits=False, grace=3,
     ),
     Part(

@@ -21,6 +21,8 @@ max_inflight_messages 1000
 max_queued_messages 10000
 listener {mqtt} 127.0.0.1
 allow_anonymous true
+listener {mqtt5} 127.0.0.1
+allow_anonymous true
 listener {websocket} 127.0.0.1
 protocol websockets
 allow_anonymous true

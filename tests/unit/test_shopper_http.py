@@ -729,6 +729,7 @@ async def test_a_form_that_is_none_or_has_no_image_is_refused(
 async def test_an_image_where_json_belongs_is_told_how_to_come(shopper: Shopper) -> None:
     for path in ("/detection", "/ingestion"):
         assert is_problem(await shopper.client.post(path, content=PHOTO), 415, "curl -F")
+    assert is_problem(await shopper.client.post("/binary", json={"image": ""}), 415, "/detection")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ MAX_HEAD = 2**16
 """Bytes of a request's line and headers."""
 HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics", b"/v2/health/live", b"/v2/health/ready"})
 """What is answered however many connections there are."""
+MAX_PIPELINE = 100
+"""Requests of one connection that may wait for their turn: each is in memory, many times its size."""
 SPARE = 64
 """Connections beyond the limit that are told so; any more are closed without an answer."""
 OFFERS = frozenset({b"upgrade", b"http2-settings"})
@@ -181,6 +183,9 @@ class _Connection(HttpToolsProtocol):
         crowded = len(self.connections) > self.config.limits.connections
         self.app = busy if crowded and self.url.partition(b"?")[0] not in HEALTH else self.config.loaded_app
         super().on_headers_complete()
+        if len(self.pipeline) > MAX_PIPELINE:
+            message = "too many requests wait on one connection"
+            raise httptools.HttpParserError(message)  # answered with 400, and the end of the connection
 
     def on_message_complete(self) -> None:
         if not self._offered:

@@ -25,7 +25,14 @@ from shopper import routes
 from shopper.detection import Answer
 from shopper.doors import forms
 from shopper.doors.cors import Cors
-from shopper.doors.encoding import ImageMessage, LabelledImage, ProductName, decode_image, json_limit
+from shopper.doors.encoding import (
+    AROUND_BYTES,
+    ImageMessage,
+    LabelledImage,
+    ProductName,
+    decode_image,
+    json_limit,
+)
 from shopper.doors.once import Asked, Once
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Push, Sender
@@ -111,7 +118,8 @@ def make_app(
         """Recognise and price an image: the body is the image, or a form with it."""
         with admitted(request) as sender:
             answer = _answer(request)
-            async with body(request, max_image_bytes) as raw:
+            around = AROUND_BYTES if forms.is_form(_content_type(request)) else 0
+            async with body(request, max_image_bytes + around) as raw:
                 with telemetry.exchange(routes.DETECT_BINARY):
                     image, model = await _decoded(partial(_bytes, request), raw)
                     asked = await _asked(request, sessions, image, model)
@@ -197,6 +205,8 @@ def _image(request: Request, raw: bytes) -> tuple[bytes, str]:
 
 def _bytes(request: Request, raw: bytes) -> tuple[bytes, str]:
     if not forms.is_form(_content_type(request)):
+        if raw.startswith(b"{"):
+            raise BadInput("the body is JSON: here it is the image itself; JSON goes to /detection", 415)
         return raw, ""
     form = forms.read(raw, _content_type(request))
     return form.image, form.text("model")

@@ -73,12 +73,12 @@ async def held(place: ObjectStore, version: int) -> Files:
     return {key.removeprefix(prefix): await store.read(place, key) for key in keys}
 
 
-async def publish(stack: Stack, version: int, files: Files, **damaged: bytes) -> Files:
+async def publish(stack: Stack, version: int, files: Files, model: str = MODEL, **damaged: bytes) -> Files:
     """Put a version into `E-ready` as the training pipeline does, its manifest last."""
     vouched = tuple(File(path, len(c), hashlib.sha256(c).hexdigest()) for path, c in files.items())
-    whole = {**files, "manifest.json": Manifest(MODEL, version, vouched).to_json()}
+    whole = {**files, "manifest.json": Manifest(model, version, vouched).to_json()}
     for path, content in whole.items():
-        key = f"models/{MODEL}/{version}/{path}"
+        key = f"models/{model}/{version}/{path}"
         await obstore.put_async(ready(stack), key, damaged.get(path, content))
     return whole
 
@@ -119,12 +119,22 @@ async def watched(http: httpx.AsyncClient) -> AsyncIterator[Any]:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_versions_reach_the_model_server_whole_or_not_at_all(
-    private_stack: Any, mqtt: Any, http: httpx.AsyncClient, models: tuple[Files, Files], watched: Any
+async def test_versions_reach_the_model_server_whole_or_not_at_all_and_one_models_trouble_is_its_own(
+    private_stack: Any,
+    mqtt: Any,
+    http: httpx.AsyncClient,
+    models: tuple[Files, Files],
+    watched: Any,
+    tmp_path: Path,
 ) -> None:
     light, _ = models
+    # A model, the first in the alphabet, has a place in the directory where nothing can be written.
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a-model").write_bytes(b"no folder")
     # The server tries a version that fails again and again, for longer than a test can wait.
-    stack = await private_stack("edge-manager", environment={"LOAD_SECONDS": "5"})
+    settings = {"LOAD_SECONDS": "5", "SINK_DIRECTORY": str(tmp_path / "models")}
+    stack = await private_stack("edge-manager", environment=settings)
+    await publish(stack, 1, light, model="a-model")
     events = await mqtt(stack.port("mqtt-edge1"), "monitor")
     production = bucket(stack, "s3-edge1", "production")
 
@@ -166,6 +176,8 @@ async def test_versions_reach_the_model_server_whole_or_not_at_all(
     model = versions["models"][MODEL]
     assert (model["serving"], model["at_edge"], model["newest_ready"]) == (3, [1, 3], 3)
     assert [refused["cause"] for refused in model["refused"]] == ["content", "load"]
+    assert "File exists" in versions["models"]["a-model"]["fault"]
+    assert versions["central"] == "ok"
     assert len(await held(ready(stack), 2)) == len(light) + 1, "nothing is deleted at central"
 
 

@@ -87,3 +87,9 @@ async def test_models_and_versions_are_found_by_their_folders(store: MemoryStore
     assert await model_index.models(store) == ["tea"]
     assert await model_index.numbers(store, "tea") == [10, 9]
     assert set(await model_index.files(store, "tea", 10)) == {"variables/x"}
+
+
+async def test_the_newest_version_of_each_model_is_the_newest_with_an_entry_file(store: MemoryStore) -> None:
+    for key in ("tea/9/saved_model.pb", "tea/10/manifest.json", "digits/2/model.onnx", "empty/1/assets/x"):
+        obstore.put(store, f"models/{key}", b"x")
+    assert await model_index.newest(store) == {"tea": 9, "digits": 2}

@@ -1,20 +1,23 @@
 """monitor: what the dashboard makes of events, statuses and dead letters, and how little it tells of many."""
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from obstore.store import MemoryStore, ObjectStore
 from pydantic import ValidationError
 
-from caravan import contracts
+from caravan import contracts, model_index
 from caravan.contracts import to_json
 from caravan.errors import BadInput
-from monitor.dashboard import versions
-from monitor.dashboard.edge import SILENT_SECONDS
+from monitor.dashboard import ready, versions
+from monitor.dashboard.edge import SILENT_SECONDS, Edge
 from monitor.dashboard.letters import KEPT, Letters
 from monitor.dashboard.messages import ModelStatus, Refusal, Status, read_event, read_status
 from monitor.dashboard.source import take
@@ -191,10 +194,46 @@ def test_where_serving_and_ready_differ_the_reason_is_said(
     assert words in row["reason"]
 
 
-def test_a_version_is_ready_once_its_entry_file_is_there() -> None:
-    keys = ["models/tea/1/saved_model.pb", "models/tea/2/manifest.json", "models/tea/x/saved_model.pb", "a"]
-    assert versions.newest(keys) == {"tea": 1}
-    assert versions.newest([*keys, "models/tea/2/model.onnx"]) == {"tea": 2}
+async def test_folders_at_central_are_looked_at_only_where_the_index_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, edge, looks, reads = MemoryStore(), Edge("edge1"), 0, 0
+    real, real_read = model_index.newest, model_index.read
+
+    async def newest(store: ObjectStore) -> dict[str, int]:
+        nonlocal looks
+        looks += 1
+        return await real(store)
+
+    async def until(version: int) -> None:
+        async with asyncio.timeout(30):
+            while edge.ready.get("tea") != version:
+                await asyncio.sleep(0.001)
+
+    async def read(*arguments: Any) -> model_index.Index:
+        nonlocal reads
+        reads += 1
+        return await real_read(*arguments)
+
+    monkeypatch.setattr(model_index, "newest", newest)
+    monkeypatch.setattr(model_index, "read", read)
+    monkeypatch.setattr(ready, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(ready, "AT_LEAST_SECONDS", 0.001)
+    obstore.put(store, "models/tea/1/saved_model.pb", b"x")
+    await model_index.add(store, "tea", 1, b"one")
+    watching = asyncio.create_task(ready.watch({"edge1": edge}, {"edge1": store}))
+    await until(1)
+    before, reads = looks, 0
+    obstore.put(store, "models/tea/2/saved_model.pb", b"x")
+    async with asyncio.timeout(30):
+        while reads < 3:
+            await asyncio.sleep(0.001)
+    assert looks == before
+    await model_index.add(store, "tea", 2, b"two")
+    await until(2)
+    assert looks == before + 1
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 # --- many events, few frames --------------------------------------------------------------------

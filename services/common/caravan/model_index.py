@@ -19,7 +19,7 @@ from typing import Any
 from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
-from caravan.contracts import MODELS, is_model_name, version_prefix
+from caravan.contracts import ENTRY_FILES, MODELS, is_model_name, version_prefix
 from caravan.errors import Transient
 
 INDEX = "index.json"
@@ -124,6 +124,18 @@ async def numbers(store: ObjectStore, model: str) -> list[int]:
     """Return the versions that a model has folders of, newest first; of some the objects may be gone."""
     named = (version_number(folder.split("/")[-2]) for folder in await s3.folders(store, f"{MODELS}{model}/"))
     return sorted(filter(None, named), reverse=True)
+
+
+async def newest(store: ObjectStore) -> dict[str, int]:
+    """Return the newest version of each model that a model server would see, its entry file being there."""
+    found = {}
+    for model in await models(store):
+        for version in await numbers(store, model):
+            there = await files(store, model, version)
+            if any(entry in there for entry in ENTRY_FILES):
+                found[model] = version
+                break
+    return found
 
 
 async def files(store: ObjectStore, model: str, version: int) -> dict[str, Mapping[str, Any]]:

@@ -9,15 +9,16 @@ from typing import NoReturn
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import s3
-from caravan.contracts import MODELS
+from caravan import model_index
 from caravan.errors import CaravanError
+from caravan.model_index import Index
 from monitor.dashboard.edge import Edge
-from monitor.dashboard.versions import newest
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 15.0
+FOLDERS_SECONDS = 60.0
+"""Between two looks at the folders while the index does not change."""
 AT_LEAST_SECONDS = 1.0
 LISTING_SECONDS = 10.0
 
@@ -27,21 +28,31 @@ async def watch(edges: Mapping[str, Edge], stores: Mapping[str, ObjectStore]) ->
     clock = asyncio.get_running_loop().time
     due = dict.fromkeys(edges, 0.0)
     seen = dict.fromkeys(edges, 0)
+    indexes = dict.fromkeys(edges, Index())
+    folders_due = dict.fromkeys(edges, 0.0)
     while True:
         for name, edge in edges.items():
-            if clock() >= due[name] or edge.looks != seen[name]:
+            is_said = edge.looks != seen[name]
+            if clock() >= due[name] or is_said:
+                if clock() >= folders_due[name] or is_said:
+                    indexes[name], folders_due[name] = Index(), clock() + FOLDERS_SECONDS
                 seen[name] = edge.looks
-                await _look(edge, stores[name])
+                indexes[name] = await _look(edge, stores[name], indexes[name])
                 due[name] = clock() + LOOK_SECONDS
         await asyncio.sleep(AT_LEAST_SECONDS)
 
 
-async def _look(edge: Edge, store: ObjectStore) -> None:
+async def _look(edge: Edge, store: ObjectStore, known: Index) -> Index:
+    """Look at what is there, unless the index is one that is known; return the index."""
     try:
         async with asyncio.timeout(LISTING_SECONDS):
-            edge.ready = newest([entry["path"] async for entry in s3.listing(store, MODELS)])
-        edge.ready_fault = ""
+            index = await model_index.read(store, known)
+            if index.e_tag is None or index != known:
+                edge.ready = await model_index.newest(store)
     except (CaravanError, FileNotFoundError, TimeoutError) as exc:
         if not edge.ready_fault:
             log.warning("the versions that are ready cannot be listed", edge=edge.name, error=repr(exc))
         edge.ready_fault = str(exc) or f"no answer within {LISTING_SECONDS:g} s"
+        return Index()
+    edge.ready_fault = ""
+    return index

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from caravan.contracts import ENTRY_FILES, VersionKey, is_model_name
 from monitor.dashboard.messages import ModelStatus, Status
 
 Ready = Mapping[str, int]
 """The newest version of each model in `E-ready`."""
-
-
-def newest(keys: Iterable[str]) -> dict[str, int]:
-    """Return the newest version of each model in a listing of `E-ready`, once its entry file is there."""
-    found: dict[str, int] = {}
-    for key in keys:
-        file = VersionKey.parse(key)
-        if file is not None and file.path in ENTRY_FILES and is_model_name(file.model):
-            found[file.model] = max(found.get(file.model, 0), file.version)
-    return found
 
 
 def beside(ready: Ready, status: Status | None, silent: float | None) -> list[dict[str, Any]]:

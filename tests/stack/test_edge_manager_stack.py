@@ -73,13 +73,15 @@ async def held(place: ObjectStore, version: int) -> Files:
     return {key.removeprefix(prefix): await store.read(place, key) for key in keys}
 
 
-async def publish(stack: Stack, version: int, files: Files, model: str = MODEL, **damaged: bytes) -> Files:
+async def publish(
+    stack: Stack, version: int, files: Files, *, model: str = MODEL, damaged: Files | None = None
+) -> Files:
     """Put a version into `E-ready` as the training pipeline does, its manifest last."""
     vouched = tuple(File(path, len(c), hashlib.sha256(c).hexdigest()) for path, c in files.items())
     whole = {**files, "manifest.json": Manifest(model, version, vouched).to_json()}
     for path, content in whole.items():
         key = f"models/{model}/{version}/{path}"
-        await obstore.put_async(ready(stack), key, damaged.get(path, content))
+        await obstore.put_async(ready(stack), key, (damaged or {}).get(path, content))
     return whole
 
 
@@ -124,6 +126,7 @@ async def test_versions_reach_the_model_server_whole_or_not_at_all_and_one_model
     mqtt: Any,
     http: httpx.AsyncClient,
     models: tuple[Files, Files],
+    *,
     watched: Any,
     tmp_path: Path,
 ) -> None:
@@ -150,7 +153,7 @@ async def test_versions_reach_the_model_server_whole_or_not_at_all_and_one_model
     seen = watched(stack)
     shard = "variables/variables.data-00000-of-00001"
     damaged = bytes([light[shard][0] ^ 1]) + light[shard][1:]
-    await publish(stack, 2, light, **{shard: damaged})
+    await publish(stack, 2, light, damaged={shard: damaged})
     rejected = await next_event(events, "pushmodel", "model-rejected")
     assert (rejected["name"], rejected["version"]) == ("model-rejected", 2)
     assert "SHA-256" in rejected["reason"]

@@ -40,7 +40,6 @@ from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
 from edge_manager.status import versions
 from edge_manager.steps import open_edge, see
-from edge_manager.versions import Offered, Ref
 
 MODEL = "tea"
 FILES = {
@@ -80,11 +79,6 @@ class Link(Central):
         if self.cut:
             raise CentralAway("the link is cut")
         return await super().look(now, **how)
-
-    async def offered(self, ref: Ref) -> Offered | None:
-        if self.cut:
-            raise CentralAway("the link is cut")
-        return await super().offered(ref)
 
     async def pieces(self, key: str, size: int, e_tag: str | None) -> AsyncIterator[bytes]:
         async for content in super().pieces(key, size, e_tag):
@@ -506,6 +500,22 @@ async def test_a_version_that_the_server_cannot_load_is_refused_and_the_older_on
     world.restart()
     await world.rounds()
     assert world.told("model-rejected") == [2]
+
+
+async def test_refusals_that_nobody_asks_for_again_are_forgotten_but_for_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_manager.records.KEPT", 2)
+    world = World(tmp_path, "bucket")
+    for version in (1, 2, 3, 4):
+        world.publish(version, verdict="rejected")
+        await world.rounds(1)
+    world.publish(5)
+    world.publish(6, verdict="rejected")
+    await world.rounds()
+    world.restart()
+    await world.rounds(1)
+    assert [ref.version for ref in world.edge.records.refused] == [3, 4, 6]
 
 
 async def test_after_a_refusal_the_next_newest_is_brought(world: World) -> None:

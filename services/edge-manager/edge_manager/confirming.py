@@ -6,7 +6,7 @@ import structlog
 
 from caravan import tracing
 from caravan.contracts import pushmodel_event
-from caravan.errors import CaravanError, Transient
+from caravan.errors import Transient
 from edge_manager import metrics
 from edge_manager.edge import Edge, Loading, Model
 from edge_manager.model_server import State
@@ -88,7 +88,7 @@ async def _does_not_serve(edge: Edge, ref: Ref, loading: Loading, state: State) 
     waited = edge.clock() - loading.since
     if not has_failed and waited < edge.rules.load_seconds:
         return
-    fingerprint = loading.fingerprint or await _fingerprint(edge, ref)
+    fingerprint = loading.fingerprint or _fingerprint(edge.models[ref.model], ref)
     if fingerprint is None:
         return
     tries = tried(edge, ref, fingerprint)
@@ -117,13 +117,9 @@ def _failure(state: State) -> str:
     return f"the model server could not load it: {state.message or state.error_code}"
 
 
-async def _fingerprint(edge: Edge, ref: Ref) -> str | None:
+def _fingerprint(model: Model, ref: Ref) -> str | None:
     """Return a version's fingerprint at central; None if central does not offer it, and it has to stay."""
-    try:
-        offered = await edge.central.offered(ref)
-    except (CaravanError, FileNotFoundError):
-        return None
-    return None if offered is None else offered.fingerprint
+    return next((offered.fingerprint for offered in model.offered if offered.ref == ref), None)
 
 
 async def _serves(edge: Edge, ref: Ref, states: dict[int, State]) -> None:
@@ -138,6 +134,7 @@ async def _serves(edge: Edge, ref: Ref, states: dict[int, State]) -> None:
                 "until it serves", loading.copied, loading.trace, model=ref.model, version=ref.version
             )
         log.info("version serves", model=ref.model, version=ref.version)
+        await edge.records.forget(ref)
     for version in [version for version in model.aside if version <= ref.version]:
         del model.aside[version]
         if version < ref.version:

@@ -12,7 +12,7 @@ from caravan import retry
 from edge_manager import metrics
 from edge_manager.central import CentralAway, Offer, Standing
 from edge_manager.edge import Edge, Model
-from edge_manager.versions import Offered, Waiting
+from edge_manager.versions import Offered, Ref, Waiting
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ async def look(edge: Edge) -> None:
     """Learn what central offers; while it is away, less and less often."""
     if edge.clock() < edge.next_look:
         return
-    above = {name: model.newest for name, model in edge.models.items()}
+    above = {name: _known_to_serve(edge, name, model) for name, model in edge.models.items()}
     try:
         offers = await edge.central.look(edge.clock(), above=above, standing=partial(_standing, edge))
     except CentralAway as exc:
@@ -43,6 +43,12 @@ async def look(edge: Edge) -> None:
         offered = {(one.ref, one.fingerprint) for model in edge.models.values() for one in model.offered}
         edge.verdicts = {key: verdict for key, verdict in edge.verdicts.items() if key in offered}
     edge.has_looked = True
+
+
+def _known_to_serve(edge: Edge, name: str, model: Model) -> int:
+    """Return up to where versions need no look: what has not served yet may have to be refused."""
+    has_served = edge.records.has_served(Ref(name, model.newest))
+    return model.newest if has_served else model.newest - 1
 
 
 def _standing(edge: Edge, offered: Offered) -> Standing:

@@ -20,6 +20,8 @@ from edge_manager.versions import Ref, Refused
 
 log = structlog.get_logger()
 
+KEPT = 20
+"""Refusals of versions that nobody will ask for again, for people to read."""
 _SERVED, _REJECTED = "served", "rejected"
 
 
@@ -78,6 +80,12 @@ class Records:
         if ref in self._refused:
             await s3.delete(self._store, [_key(_REJECTED, ref)])
             del self._refused[ref]
+
+    async def forget(self, serving: Ref) -> None:
+        """Forget refusals of versions older than the one that serves, but for the newest of them."""
+        old = sorted(ref for ref in self._refused if ref.model == serving.model and ref < serving)
+        for ref in old[:-KEPT]:
+            await self.reconsider(ref)
 
     async def serves(self, ref: Ref) -> None:
         """Remember that a version has answered here."""

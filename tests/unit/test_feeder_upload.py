@@ -7,6 +7,7 @@ import json
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -222,6 +223,120 @@ async def test_what_is_no_image_by_its_name_is_ignored_and_counted(door: Door) -
 
     assert (body["stored"], body["ignored"], body["rejected"]) == (1, len(names), [])
     assert await door.images() == ["images/tea/a.jpg"]
+
+
+async def test_images_in_a_format_that_is_not_taken_are_named(door: Door) -> None:
+    names = ["images/tea/a.HEIC", "images/tea/b.avif", "images/tea/c.gif", "images/tea/notes.txt"]
+    body = (await door.put(zipped(("images/tea/a.jpg", photo(1)), *((n, b"x") for n in names)))).json()
+
+    assert (body["stored"], body["ignored"]) == (1, 1)
+    assert {entry["name"]: entry["reason"].partition(":")[0] for entry in body["rejected"]} == {
+        "images/tea/a.HEIC": "HEIC is not taken",
+        "images/tea/b.avif": "AVIF is not taken",
+        "images/tea/c.gif": "GIF is not taken",
+    }
+
+
+async def test_a_folder_that_all_was_packed_in_is_passed_over(door: Door) -> None:
+    content = zipped(
+        ("mine/", b""),
+        ("mine/images/tea/a.jpg", photo(1)),
+        ("mine/images/lemon/b.jpg", photo(2)),
+        ("mine/README", b"x"),
+        ("__MACOSX/mine/images/tea/._a.jpg", b"x"),
+    )
+    body = (await door.put(content)).json()
+
+    assert (body["stored"], body["ignored"], body["rejected"]) == (2, 3, [])
+    assert await door.images() == ["images/lemon/b.jpg", "images/tea/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("tea/a.jpg", "README"),
+        ("one/images/tea/a.jpg", "two/images/tea/b.jpg"),
+        ("__MACOSX/images/tea/._a.jpg", "a.jpg"),
+    ],
+)
+async def test_where_no_image_is_in_its_place_one_is_named(door: Door, names: tuple[str, ...]) -> None:
+    answer = await door.put(zipped(*((name, photo(1)) for name in names)))
+
+    assert answer.status_code == 422
+    named = [name for name in names if f"not {name!r}" in answer.json()["detail"]]
+    assert named == [name for name in names if name.endswith(".jpg") and "/._" not in name][:1]
+
+
+def in_code_page(name: str, code_page: str, *, with_field: bool = False, crc: int | None = None) -> bytes:
+    """Return a ZIP whose entry has a name in a code page, and perhaps that in UTF-8 in the field 0x7075."""
+    local = name.encode(code_page)
+    info = zipfile.ZipInfo("X" * len(local))
+    if with_field:
+        checksum = zlib.crc32(local) if crc is None else crc
+        field = struct.pack("<BL", 1, checksum) + name.encode()
+        info.extra = struct.pack("<HHB", 0x1234, 1, 0) + struct.pack("<HH", 0x7075, len(field)) + field
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(info, photo(1))
+    return target.getvalue().replace(b"X" * len(local), local)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        in_code_page("images/绿茶/a.jpg", "gbk", with_field=True),
+        in_code_page("images/绿茶/a.jpg", "utf-8"),
+        zipped(("images/绿茶/a.jpg", photo(1))),
+    ],
+)
+async def test_a_name_is_read_wherever_the_zip_has_it_in_utf8(door: Door, content: bytes) -> None:
+    assert (await door.put(content)).json()["stored"] == 1
+    assert await door.images() == ["images/绿茶/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        in_code_page("images/绿茶/a.jpg", "gbk"),
+        in_code_page("images/お茶/a.jpg", "shift_jis"),
+        in_code_page("images/绿茶/a.jpg", "gbk", with_field=True, crc=7),
+    ],
+)
+async def test_a_name_in_a_code_page_that_nobody_tells_makes_no_class(door: Door, content: bytes) -> None:
+    answer = await door.put(content)
+
+    assert answer.status_code == 422
+    (rejected,) = answer.json()["rejected"]
+    assert "code page" in rejected["reason"]
+    assert await door.keys() == []
+
+
+@pytest.mark.parametrize("name", ["../images/tea/a.jpg", "/images/tea/a.jpg"])
+async def test_a_name_that_leads_out_is_refused_in_the_field_too(door: Door, name: str) -> None:
+    answer = await door.put(in_code_page(name, "ascii", with_field=True))
+
+    assert (answer.status_code, "refused" in answer.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zipped(("images/tea/a.jpg", photo(1))) + zipped(("images/tea/b.jpg", photo(2))),
+        zipped(("images/tea/a.jpg", photo(1))) + zipped(("images/tea/b.jpg", photo(2)))[:-30],
+    ],
+)
+async def test_zips_that_were_put_together_are_refused_and_not_half_taken(door: Door, content: bytes) -> None:
+    answer = await door.put(content)
+
+    assert answer.status_code == 422
+    assert "several" in answer.json()["detail"]
+    assert await door.keys() == []
+
+
+@pytest.mark.parametrize("around", [(b"#!/bin/sh\n", b""), (b"", b"\n")])
+async def test_what_else_is_around_a_zip_does_no_harm(door: Door, around: tuple[bytes, bytes]) -> None:
+    content = around[0] + zipped(("images/tea/a.jpg", photo(1))) + around[1]
+    assert (await door.put(content)).json()["stored"] == 1
 
 
 async def test_images_that_are_not_taken_are_named_with_their_reason(doors: Doors) -> None:

@@ -26,6 +26,13 @@ _DIRECTORY_BYTES_PER_ENTRY = 256
 _HEADER_SIGNATURE = b"PK\x01\x02"
 _HEADER = struct.Struct("<4s24x3H12x")
 _SHOWN = 200
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+_END_SIGNATURE = b"PK\x05\x06"
+_END = struct.Struct("<4s4H2LH")
+_LONGEST_END = _END.size + 2**16 - 1
+_EXTRA = struct.Struct("<HH")
+_UNICODE_PATH = 0x7075
+_OF_NAME = struct.Struct("<BL")
 
 DAMAGE = (
     zipfile.BadZipFile,
@@ -43,10 +50,15 @@ DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry: its name with `/` between folders, as it stands there, and the archive's own record."""
+    """An entry: its name with `/` between folders, and the archive's own record.
+
+    One that is not legible has a name in some code page that the archive does not tell: what is here is how
+    the format's own, which is hardly ever meant, reads it.
+    """
 
     name: str
     info: zipfile.ZipInfo
+    is_legible: bool = True
 
     @property
     def shrinks_much(self) -> bool:
@@ -71,8 +83,8 @@ def read_directory(file: BinaryIO, max_entries: int) -> tuple[zipfile.ZipFile, t
     except DAMAGE as exc:
         raise BadInput(f"the body is not a whole ZIP: {first_words(exc)}", reason="not-a-zip") from exc
     guard.passed = True
-    # As some archivers on Windows write it.
-    entries = tuple(Entry(_decoded(info).replace("\\", "/"), info) for info in archive.infolist())
+    _refuse_glued(file, archive)
+    entries = tuple(map(_entry, archive.infolist()))
     for entry in entries:
         _refuse_harm(entry)
     return archive, entries
@@ -105,9 +117,11 @@ def first_words(exc: BaseException) -> str:
 
 def _refuse_harm(entry: Entry) -> None:
     name, info, fault = entry.name, entry.info, None
-    if name.startswith("/") or _DRIVE.match(name):
+    # Who unpacks it may know one of its names alone.
+    names = (name, info.orig_filename.replace("\\", "/"))
+    if any(each.startswith("/") or _DRIVE.match(each) for each in names):
         fault = "has an absolute name"
-    elif ".." in name.split("/"):
+    elif any(".." in each.split("/") for each in names):
         fault = "has a name that leads out of its folder"
     elif stat.S_ISLNK(info.external_attr >> 16):
         fault = "is a symbolic link"
@@ -117,14 +131,54 @@ def _refuse_harm(entry: Entry) -> None:
         raise BadInput(f"the ZIP is refused: {shown(name)!r} {fault}", status=422, reason="unsafe-zip")
 
 
-def _decoded(info: zipfile.ZipInfo) -> str:
-    """Return an entry's name; archivers that write UTF-8 do not always say so."""
-    if info.flag_bits & _UTF8:
-        return info.orig_filename
+def _refuse_glued(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Refuse a file that is more than one ZIP: only the last one's entries would be seen."""
+    file.seek(0)
+    begins = file.read(len(_LOCAL_SIGNATURE)) == _LOCAL_SIGNATURE
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _LONGEST_END))
+    tail = file.read()
+    end = tail.rfind(_END_SIGNATURE)
+    after = tail[end + _END.size + _END.unpack_from(tail, end)[-1] :] if end >= 0 else b""
+    if (begins and all(info.header_offset for info in archive.infolist())) or _LOCAL_SIGNATURE in after:
+        message = "the ZIP is refused: it is several that were put together; send each by itself"
+        raise BadInput(message, status=422, reason="several-zips")
+
+
+def _entry(info: zipfile.ZipInfo) -> Entry:
+    name = info.orig_filename if info.flag_bits & _UTF8 else _unicode_name(info)
+    # Backslashes as some archivers on Windows write them.
+    return Entry((name or info.orig_filename).replace("\\", "/"), info, is_legible=name is not None)
+
+
+def _unicode_name(info: zipfile.ZipInfo) -> str | None:
+    """Return the name of an entry that does not say that it is UTF-8; None if nothing tells it.
+
+    WinRAR and others write it in the local code page, and in UTF-8 in the extra field 0x7075, with the CRC-32
+    of the former (APPNOTE 4.6.9); archivers that write UTF-8 do not always say so.
+    """
     try:
-        return info.orig_filename.encode("cp437").decode()
+        raw = info.orig_filename.encode("cp437")  # as zipfile has decoded it
     except UnicodeError:
-        return info.orig_filename
+        return None
+    for text in (_unicode_path(info.extra, raw), raw):
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
+def _unicode_path(extra: bytes, name: bytes) -> bytes:
+    """Return the content of the extra field 0x7075, if it is about this name; else the name."""
+    while len(extra) >= _EXTRA.size:
+        kind, size = _EXTRA.unpack_from(extra)
+        field, extra = extra[_EXTRA.size :][:size], extra[_EXTRA.size + size :]
+        if kind == _UNICODE_PATH and len(field) == size > _OF_NAME.size:
+            version, crc = _OF_NAME.unpack_from(field)
+            if version == 1 and crc == zlib.crc32(name):
+                return field[_OF_NAME.size :]
+    return name
 
 
 class _Guard:

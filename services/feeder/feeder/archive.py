@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from caravan.contracts import image_key
@@ -17,6 +19,17 @@ from caravan.names import FOLDER_RULE, is_file_name, is_folder, is_image_name, n
 from caravan.zips import DAMAGE, Entry, check_method, first_words, read_directory, shown
 
 SHAPE = "images/<class>/<name>.(jpg|jpeg|png|webp)"
+OTHER_IMAGES = frozenset(
+    {".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jxl", ".jp2", ".jfif", ".svg", ".dng"}
+)
+"""Endings of images that are named in the answer, as their sender takes them for images to learn from."""
+ILLEGIBLE = (
+    "its name is in a code page that the ZIP does not tell: make the ZIP with UTF-8 names, "
+    "as macOS, Linux and 7-Zip do"
+)
+_MAC = "__MACOSX"
+"""Where macOS puts what its file system has beside each file."""
+
 BOMB_BYTES = 4 * 2**20
 """An entry larger than this that shrinks much is no photo: images are compressed already."""
 
@@ -62,12 +75,14 @@ class Archive:
         candidates: the images by name, in the archive's order.
         rejected: entries in an image's place whose class or file name cannot be a key.
         ignored: how many other entries there are, folders too.
+        misplaced: the name of one of these that is an image by its name; empty if there is none.
 
     """
 
     candidates: tuple[Candidate, ...]
     rejected: tuple[Rejected, ...]
     ignored: int
+    misplaced: str
     _file: zipfile.ZipFile
     # Opening and closing an entry changes a count in the archive; reading is guarded by itself.
     _opening: threading.Lock
@@ -107,11 +122,14 @@ def read_archive(file: BinaryIO, limits: Limits) -> Archive:
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
     ignored = total = 0
+    misplaced = ""
+    wrapper = _wrapper(entries)
     for entry in entries:
-        place = _place(entry.name)
+        place = _place(entry, wrapper)
         _refuse_bomb(entry, limits.entry_bytes, is_image=place is not None)
         if place is None:
             ignored += 1
+            misplaced = misplaced or _misplaced(entry)
         elif isinstance(place, Rejected):
             rejected.append(place)
         else:
@@ -119,7 +137,7 @@ def read_archive(file: BinaryIO, limits: Limits) -> Archive:
             total += entry.info.file_size
     if total > limits.unpacked_bytes:
         raise BadInput(f"the images unpack to {total} bytes; {limits.unpacked_bytes} are allowed", status=413)
-    return Archive(tuple(candidates), tuple(rejected), ignored, archive, threading.Lock())
+    return Archive(tuple(candidates), tuple(rejected), ignored, misplaced, archive, threading.Lock())
 
 
 def _refuse_bomb(entry: Entry, entry_bytes: int, *, is_image: bool) -> None:
@@ -131,16 +149,43 @@ def _refuse_bomb(entry: Entry, entry_bytes: int, *, is_image: bool) -> None:
         raise BadInput(f"the ZIP is refused: {shown(entry.name)!r} unpacks to {size}", status=413)
 
 
-def _place(name: str) -> str | Rejected | None:
+def _misplaced(entry: Entry) -> str:
+    parts = _parts(entry)
+    is_image = is_image_name(entry.name) and not parts[-1].startswith(".") and _MAC not in parts
+    return shown(entry.name) if is_image else ""
+
+
+def _parts(entry: Entry) -> list[str]:
+    return [part for part in entry.name.split("/") if part not in ("", ".")]
+
+
+def _wrapper(entries: Iterable[Entry]) -> list[str]:
+    """Return the folder, if it is one, that all of `images/` was packed in: its path, else an empty one."""
+    images = [parts[:-3] for parts in map(_parts, entries) if _is_placed(parts[-3:]) and _MAC not in parts]
+    return images[0] if images and all(parts == images[0] for parts in images) else []
+
+
+def _is_placed(parts: list[str]) -> bool:
+    return len(parts) == 3 and parts[0].lower() == "images" and not parts[2].startswith(".")  # noqa: PLR2004
+
+
+def _place(entry: Entry, wrapper: list[str]) -> str | Rejected | None:
     """Return the key of an entry, a rejection if it cannot have one, or None if it is in no image's place."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if len(parts) != 3 or parts[0].lower() != "images" or name.endswith("/"):  # noqa: PLR2004 - as in SHAPE
+    name, parts = entry.name, _parts(entry)
+    if not entry.is_legible and is_image_name(name):
+        return Rejected(shown(name), ILLEGIBLE)
+    if parts[: len(wrapper)] != wrapper or not _is_placed(parts[len(wrapper) :]) or name.endswith("/"):
         return None
-    item, file = (normal(part) for part in parts[1:])
-    if file.startswith(".") or not is_image_name(file):
+    item, file = (normal(part) for part in parts[-2:])
+    other = PurePosixPath(file).suffix.lower()
+    if other in OTHER_IMAGES:
+        fault = f"{other[1:].upper()} is not taken: JPEG, PNG and WebP are"
+    elif not is_image_name(file):
         return None
-    if not is_folder(item):
-        return Rejected(shown(name), f"the folder's name cannot be a class: {FOLDER_RULE}")
-    if not is_file_name(file):
-        return Rejected(shown(name), "the file's name is too long, or has unprintable characters")
-    return image_key(item, file)
+    elif not is_folder(item):
+        fault = f"the folder's name cannot be a class: {FOLDER_RULE}"
+    elif not is_file_name(file):
+        fault = "the file's name is too long, or has unprintable characters"
+    else:
+        return image_key(item, file)
+    return Rejected(shown(name), fault)

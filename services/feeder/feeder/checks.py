@@ -48,6 +48,7 @@ class Batch:
         images: what is to be stored, in the order in which it came.
         rejected: images that are not taken.
         ignored: how many entries are no images by their names.
+        misplaced: an image that is in no image's place; empty if there is none.
 
     """
 
@@ -56,6 +57,7 @@ class Batch:
     images: tuple[Labelled, ...]
     rejected: tuple[Rejected, ...]
     ignored: int
+    misplaced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class Checks:
             images=tuple(result for result in results if isinstance(result, Labelled)),
             rejected=archive.rejected + tuple(result for result in results if isinstance(result, Rejected)),
             ignored=archive.ignored,
+            misplaced=archive.misplaced,
         )
 
 

@@ -71,7 +71,8 @@ class NothingToStore(BadInput):
     """A batch without a single image that can be stored: 422, and nothing of it is kept."""
 
     def __init__(self, batch: Batch) -> None:
-        super().__init__(f"there is no image to store: entries named {SHAPE} are taken", status=422)
+        not_so = f", not {batch.misplaced!r}" if batch.misplaced else ""
+        super().__init__(f"there is no image to store: entries named {SHAPE} are taken{not_so}", status=422)
         self.batch = batch
 
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from rich.table import Table
 
 from local_stack.photos import render, render_zip
 from local_stack.stack import Stack
+from local_stack.state import PartState
 
 SLOW, IDLE, COSTLY = 400, 50, 20
 BURST, DROP = 2**18, 2**6
@@ -49,6 +50,7 @@ class Times:
 
     taken: dict[str, list[float]]
     told: int = 0
+    processes: dict[str, tuple[int, int]] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
 
 
@@ -67,26 +69,25 @@ async def main() -> None:
             console.print(f"asking it alone, for {SECONDS} s")
             alone = await _measured(stack, http, photo, archive)
             console.print(f"asking it beside the others, for {SECONDS} s")
-            memory: dict[str, tuple[int, int]] = {}
             with _others(stack) as costly:
-                watching = asyncio.create_task(_watch(stack, memory))
                 await asyncio.sleep(SETTLE)
                 beside = await _measured(stack, http, photo, archive)
-                watching.cancel()
                 beside.statuses = Counter(costly)
-    _show(alone, beside, memory)
+    _show(alone, beside)
 
 
-def _show(alone: Times, beside: Times, memory: dict[str, tuple[int, int]]) -> None:
+def _show(alone: Times, beside: Times) -> None:
     table = Table("what, medians", "alone", "beside", "ratio", "longest beside")
     for name, times in alone.taken.items():
         before, after = statistics.median(times), statistics.median(beside.taken[name])
         figures = [f"{one * 1000:.0f} ms" for one in (before, after)]
         table.add_row(name, *figures, f"{after / before:.1f}", f"{max(beside.taken[name]) * 1000:.0f} ms")
     console.print(table)
-    processes = Table("process", "most resident", "most open files")
-    for name, (size, files) in sorted(memory.items()):
-        processes.add_row(name, f"{size / MIB:.0f} MB", str(files))
+    processes = Table("process", "most resident alone", "beside", "most open files alone", "beside")
+    for name in sorted(alone.processes | beside.processes):
+        both = [times.processes.get(name, (0, 0)) for times in (alone, beside)]
+        sizes = [f"{size / MIB:.0f} MB" if size else "-" for size, _ in both]
+        processes.add_row(name, *sizes, *(str(files or "-") for _, files in both))
     console.print(processes)
     console.print("the costly images were answered:", dict(beside.statuses))
     console.print("ordinary requests told to come again:", beside.told)
@@ -117,7 +118,9 @@ async def _measured(stack: Stack, http: httpx.AsyncClient, photo: bytes, archive
             times.taken[name].append(time.perf_counter() - began)
             await asyncio.sleep(every)
 
+    watching = asyncio.create_task(_watch(stack, times.processes))
     await asyncio.gather(*(ask(name, *one) for name, one in asks.items()))
+    watching.cancel()
     return times
 
 
@@ -137,19 +140,23 @@ async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.2)
 
 
-async def _watch(stack: Stack, memory: dict[str, tuple[int, int]]) -> None:
+async def _watch(stack: Stack, most: dict[str, tuple[int, int]]) -> None:
+    """Note the most memory and open files of each process and of its largest child."""
     while True:
         for part in stack.state.parts:
-            if part.identity is not None:
-                process = psutil.Process(part.identity.pid)
-                for one in (process, *process.children(recursive=True)):
-                    name = part.name if one is process else f"{part.name}: {one.pid}"
-                    size, files = memory.get(name, (0, 0))
-                    memory[name] = (
-                        max(size, one.memory_info().rss),
-                        max(files, one.num_fds()),
-                    )
+            with suppress(psutil.Error):  # a child may have ended
+                for name, process in _processes(part):
+                    size, files = most.get(name, (0, 0))
+                    most[name] = (max(size, process.memory_info().rss), max(files, process.num_fds()))
         await asyncio.sleep(0.5)
+
+
+def _processes(part: PartState) -> Iterator[tuple[str, psutil.Process]]:
+    if part.identity is not None:
+        process = psutil.Process(part.identity.pid)
+        yield part.name, process
+        for child in process.children(recursive=True):
+            yield f"{part.name}, a child", child
 
 
 # --- the others ---------------------------------------------------------------------------------------

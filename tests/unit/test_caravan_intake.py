@@ -12,6 +12,11 @@ from caravan.lingering import LingeringClose
 SCOPE = {"type": "http", "headers": [(b"transfer-encoding", b"chunked")]}
 
 
+@pytest.fixture(autouse=True)
+def _no_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caravan.intake.HEAD_START_SECONDS", 0)
+
+
 class Body:
     """A body that comes as the test has it, and what its reader saw."""
 
@@ -115,6 +120,22 @@ async def test_one_client_has_half_of_the_places() -> None:
     for body in (hog[0], hog[1], other):
         body.sends(b"all", more=False)
         assert await body.ended() is None
+
+
+async def test_a_body_that_comes_at_once_needs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    senders = Senders(DoorLimits(senders=1))
+    slow = Body(senders)
+    await asyncio.sleep(0)
+    monkeypatch.setattr("caravan.intake.HEAD_START_SECONDS", 0.05)
+    ordinary, late = Body(senders, "10.0.0.2"), Body(senders, "10.0.0.3")
+    ordinary.sends(b"one ")
+    ordinary.sends(b"two", more=False)
+    assert await ordinary.ended() is None
+    assert ordinary.read == b"one two"
+    late.sends(b"one")
+    assert isinstance(await late.ended(), Unavailable)
+    slow.sends(b"", more=False)
+    assert await slow.ended() is None
 
 
 async def test_the_slowest_gives_its_place_to_who_comes_new(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """What it may cost to have bodies sent: a least rate, a last moment, and so many senders at once.
 
-A sender counts from the first byte of its body that is asked for until the last one has come. Where there
-are too many, the slowest gives way to who comes new, so that those who only hold places lose them.
+A sender whose body has not come within a moment takes a place, until its last byte is here. Where there are
+too many, the slowest gives way to who comes new, so that those who only hold places lose them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from caravan.errors import BadInput, Unavailable
 
 MAX_OPEN_FILES = 2**16
+HEAD_START_SECONDS = 0.2
+"""In which a body may come without a place: most ordinary ones do."""
 GRACE_SECONDS = 1.0
 """For so long a sender is not asked to give way."""
 STEADY_RATE = 2**16
@@ -42,7 +44,7 @@ class DoorLimits:
     """
 
     connections: int = 1000
-    senders: int = 512
+    senders: int = 256
     least_rate: float = 1024
     idle_seconds: float = 30
     body_seconds: float = 300
@@ -108,7 +110,7 @@ class Senders:
 
 
 def _slowest_gives_way(crowd: Iterable[_Sender]) -> bool:
-    slow = [one for one in crowd if one.seconds >= GRACE_SECONDS and one.rate < STEADY_RATE]
+    slow = [one for one in crowd if one.is_slow]
     if not slow:
         return False
     min(slow, key=lambda one: one.rate).give_way()
@@ -162,6 +164,7 @@ class _Sender:
         self._waiting_since = 0.0
         self._window_waited = 0.0
         self._window_size = 0
+        self._has_place = False
         self._gives_way = False
         self._whole = False
 
@@ -169,6 +172,12 @@ class _Sender:
     def seconds(self) -> float:
         """Since it began."""
         return 0.0 if self._began is None else self._clock() - self._began
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is waited for, and may be asked to give way."""
+        waits = self._waiting is not None
+        return waits and self.seconds >= GRACE_SECONDS and self.rate < STEADY_RATE
 
     @property
     def rate(self) -> float:
@@ -193,33 +202,43 @@ class _Sender:
         """
         if self._whole:
             return await self._receive()
-        if self._began is None:
-            self._senders.enter(self)
-            self._began = self._clock()
+        self._began = self._began or self._clock()
+        while True:
+            self._take_place()
+            limits = self._limits
+            now = self._waiting_since = self._clock()
+            last = min(now + limits.idle_seconds - self._window_waited, self._began + limits.body_seconds)
+            start_ends = last if self._has_place else self._began + HEAD_START_SECONDS
+            try:
+                async with asyncio.timeout_at(min(last, start_ends)) as self._waiting:
+                    message = await self._receive()
+            except TimeoutError as exc:
+                if start_ends < last and not self._gives_way:
+                    self._count_wait()
+                    continue
+                self._senders.leave(self)
+                raise (self._given_way() if self._gives_way else self._too_slow()) from exc
+            finally:
+                self._waiting = None
+            self._count_wait()
+            self._count(message)
+            return message
+
+    def _take_place(self) -> None:
         if self._gives_way:
             raise self._given_way()
-        limits = self._limits
-        self._waiting_since = self._clock()
-        last = min(
-            self._waiting_since + limits.idle_seconds - self._window_waited, self._began + limits.body_seconds
-        )
-        try:
-            async with asyncio.timeout_at(last) as self._waiting:
-                message = await self._receive()
-        except TimeoutError as exc:
-            self._senders.leave(self)
-            raise (self._given_way() if self._gives_way else self._too_slow()) from exc
-        finally:
-            self._waiting = None
-        self._count(message)
-        return message
+        if not self._has_place and self.seconds >= HEAD_START_SECONDS:
+            self._senders.enter(self)
+            self._has_place = True
+
+    def _count_wait(self) -> None:
+        waited = self._clock() - self._waiting_since
+        self._waited += waited
+        self._window_waited += waited
 
     def _count(self, message: Message) -> None:
-        waited = self._clock() - self._waiting_since
         size = len(message.get("body", b""))
-        self._waited += waited
         self._size += size
-        self._window_waited += waited
         self._window_size += size
         # Enough for a whole window has come: a new one begins.
         if self._window_size >= self._limits.least_rate * self._limits.idle_seconds:

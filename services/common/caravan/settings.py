@@ -80,7 +80,7 @@ class DoorSettings(BaseSettings):
     """What may be at the HTTP doors at once, and how long it may take: see `DoorLimits`."""
 
     max_connections: int = Field(default=1000, gt=0)
-    max_senders: int = Field(default=512, gt=0)
+    max_senders: int = Field(default=256, gt=0)
     least_body_rate: float = Field(default=1024, ge=0)
     idle_seconds: float = Field(default=30, gt=0)
     body_seconds: float = Field(default=300, gt=0)

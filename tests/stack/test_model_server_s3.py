@@ -248,6 +248,15 @@ def test_versions_are_taken_from_a_bucket_once_complete_and_survive_its_absence(
         assert added() == 2.0
         until(lambda: len(list(copies.glob("model-server-*"))) == 1, "version 1's private copy stayed")
 
+        # A version that is taken away is gone, though its folder is named for minutes; and it may return.
+        store = bucket(endpoint)
+        obstore.delete(store, [one["path"] for one in obstore.list(store, "models/tea/2/").collect()])
+        until(lambda: states() == {"2": "END", "1": "AVAILABLE"}, "version 1 did not come back")
+        assert added() == 1.0
+        upload(endpoint, models / "2", "2")
+        until(lambda: states() == {"2": "AVAILABLE", "1": "END"}, "version 2 was not taken again")
+        assert added() == 2.0
+
         s3_process.kill()
         s3_process.wait(30)
         for _ in range(20):

@@ -104,7 +104,7 @@ def withdraw_image(
 
 @commands.command("replay")
 def print_replay(topic: str = typer.Argument(help="The topic to send them to again, e.g. trigger")) -> None:
-    """Send the dead letters of a topic on their way again, as they first came."""
+    """Send the dead letters of a topic on their way again, as they first came; 1 if some are left."""
     from caravan.replay import replay  # noqa: PLC0415
 
     with _plainly():

@@ -46,12 +46,16 @@ class Source(Protocol):
         ...
 
     async def getmany(self, *, timeout_ms: int, max_records: int) -> Batch:
-        """Return what has come, in order within each partition."""
+        """Return what has come, in order within each partition; raise Ended where nothing comes any more."""
         ...
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> object:
         """Commit the offsets that are to be read next."""
         ...
+
+
+class Ended(Exception):
+    """Raised by a source that has no more, and will not get any."""
 
 
 class Stopped(Permanent):
@@ -183,7 +187,7 @@ class Offsets:
 
 async def consume(
     source: Source, handle: Handle, put_aside: PutAside, policy: Policy, park: Park | None = None
-) -> NoReturn:
+) -> None:
     """Handle messages for as long as they come.
 
     Args:
@@ -260,20 +264,30 @@ class _Loop:
         self._suspects: list[Callable[[], None]] = []
         """Of a row that nobody foresaw: put aside already, but not committed while it goes on."""
 
-    async def run(self) -> NoReturn:
+    async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._commit_as_it_moves(), name="commit")
-            while True:
-                await self._wait_for_room()
-                room = self._policy.in_flight - self._in_flight
-                batch = await self._source.getmany(timeout_ms=int(POLL_SECONDS * 1000), max_records=room)
-                if not batch and not self._in_flight:
-                    self._clear_suspects()  # nothing comes that could clear them
-                for partition, records in batch.items():
-                    for message in [self._taken(partition, record) for record in records]:
-                        self._in_flight += 1
-                        self._bytes += message.size
-                        group.create_task(self._one(message))
+            commits = group.create_task(self._commit_as_it_moves(), name="commit")
+            with suppress(Ended):
+                await self._take(group)
+            while self._in_flight:
+                self._room.clear()
+                await self._room.wait()
+            commits.cancel()
+        self._clear_suspects()
+        await self.commit()
+
+    async def _take(self, group: asyncio.TaskGroup) -> NoReturn:
+        while True:
+            await self._wait_for_room()
+            room = self._policy.in_flight - self._in_flight
+            batch = await self._source.getmany(timeout_ms=int(POLL_SECONDS * 1000), max_records=room)
+            if not batch and not self._in_flight:
+                self._clear_suspects()  # nothing comes that could clear them
+            for partition, records in batch.items():
+                for message in [self._taken(partition, record) for record in records]:
+                    self._in_flight += 1
+                    self._bytes += message.size
+                    group.create_task(self._one(message))
 
     async def _wait_for_room(self) -> None:
         while self._in_flight >= self._policy.in_flight or self._bytes >= self._policy.in_flight_bytes:

@@ -136,6 +136,8 @@ class Producer:
             Permanent: if it is larger than the broker takes.
 
         """
+        if value is None and key is None:
+            value = b""  # Kafka takes a message with neither, aiokafka does not
         try:
             async with asyncio.timeout(self._settings.kafka_request_seconds + CONNECT_SECONDS):
                 client = await self._started()
@@ -266,11 +268,6 @@ async def batches(client: AIOKafkaConsumer, *, most: int = 500) -> AsyncIterator
             yield batch
 
 
-async def commit(client: AIOKafkaConsumer, batch: Batch) -> None:
-    """Commit the offset after the last message of each partition of a batch."""
-    await client.commit({partition: records[-1].offset + 1 for partition, records in batch.items()})
-
-
 async def put_aside(
     producer: Producer, route: str, record: ConsumerRecord, reason: str, code: str = "refused"
 ) -> None:
@@ -339,12 +336,12 @@ def parked_for(record: ConsumerRecord) -> float:
 
 
 def _parked_since(record: ConsumerRecord) -> int:
-    return _whole_number(_facts(PARKED, record).get("since", ""))
+    return _whole_number(facts_of(PARKED, record).get("since", ""))
 
 
 def first_place(record: ConsumerRecord) -> Place:
     """Return where a message was before it was parked."""
-    facts = _facts(PARKED, record)
+    facts = facts_of(PARKED, record)
     if not facts:
         return Place(record.topic, record.partition, record.offset)
     return Place(
@@ -352,7 +349,8 @@ def first_place(record: ConsumerRecord) -> Place:
     )
 
 
-def _facts(prefix: str, record: ConsumerRecord) -> dict[str, str]:
+def facts_of(prefix: str, record: ConsumerRecord) -> dict[str, str]:
+    """Return the headers whose names begin so, without that beginning, as text."""
     return {
         name.removeprefix(prefix): (value or b"").decode(errors="replace")
         for name, value in record.headers

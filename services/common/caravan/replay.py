@@ -4,106 +4,218 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Collection, Mapping
+from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from caravan.consume import Effect, Ended, Policy, consume
 from caravan.contracts import dead_letter
-from caravan.errors import Transient
+from caravan.errors import Permanent, Transient
 from caravan.kafka import (
     LETTER,
+    REASON_CHARACTERS,
     Batch,
+    Place,
     Producer,
-    commit,
     connection,
     consumer,
     ensure_topics,
-    header,
+    facts_of,
     plain_headers,
+    raw_headers,
 )
 from caravan.settings import KafkaSettings
 
 log = structlog.get_logger()
 
 GROUP = "replay"
-QUIET_SECONDS = 3.0
-"""A topic that gives nothing for so long is taken to be read to its end."""
+WAIT_MILLISECONDS = 2000
+"""For a broker that takes its time to find the first letters."""
+SILENT_SECONDS = 60.0
+"""After so long without a letter that is known to be there, Kafka counts as away."""
+LOOK_SECONDS = 0.05
+LEFT = f"{LETTER}left"
+"""Header of a letter that could not be sent again: why."""
+SHOWN = 5
+_ANY_BYTES = 2**30
+
+
+class LettersLeft(Permanent):
+    """Some letters could not be sent again: they are at the end of their topic now, all others were sent.
+
+    Args:
+        sent: how many were.
+        reasons: of each that was not, a sentence.
+
+    """
+
+    def __init__(self, sent: int, reasons: Collection[str]) -> None:
+        shown = list(reasons)[:SHOWN]
+        more = f", and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+        super().__init__(f"{sent} sent again, {len(reasons)} left: {'; '.join(shown)}{more}")
+        self.sent = sent
+        self.left = len(reasons)
 
 
 async def replay(settings: KafkaSettings, topic: str) -> int:
     """Send each dead letter of a topic to the topic again, as it first came; return how many.
 
-    A letter is committed after its message is acknowledged: killed in between, it is sent twice, never lost.
-    The message of a letter that could not be kept whole is read where it first came; if the topic does not
-    have it any more, that is logged, and the rest goes on. What becomes a dead letter again meanwhile waits
-    for the next time: a message that nothing can handle would go round for ever.
+    Each is committed once its message is acknowledged: killed in between, it is sent twice, never lost. The
+    message of a letter that could not be kept whole is read where it first came. A letter that cannot be sent
+    is put at the end of its topic with the reason, and the rest goes on. What becomes a dead letter meanwhile
+    waits for the next time: a message that nothing can handle would go round for ever.
 
     Raises:
+        LettersLeft: if some could not be sent; all others were.
         Transient: if Kafka is away.
 
     """
+    letters = dead_letter(topic)
+    policy = Policy(
+        route=GROUP,
+        sink="kafka",
+        at_once=16,
+        in_flight=100,
+        order="partition",
+        within=settings.kafka_request_seconds,
+        then="stop",
+    )
     sent = 0
-    await ensure_topics(settings, [topic, dead_letter(topic)])
-    async with Producer(settings) as producer, consumer(settings, dead_letter(topic), group=GROUP) as letters:
-        ends: dict[TopicPartition, int] = {}
-        while batch := await _before(ends, letters):
-            for letter in (letter for letters_ in batch.values() for letter in letters_):
-                record = await _whole(settings, topic, letter)
-                if record is None:
-                    log.warning("gone from its topic, not sent", topic=topic, **_where(letter))
-                    continue
-                await producer.send(topic, record.value, key=record.key, headers=plain_headers(record))
-                sent += 1
-            await commit(letters, batch)
+    left: list[str] = []
+
+    async def handle(letter: ConsumerRecord) -> Effect:
+        return partial(send, await _whole(settings, topic, letter))
+
+    async def send(record: ConsumerRecord) -> None:
+        nonlocal sent
+        await producer.send(topic, record.value, key=record.key, headers=plain_headers(record))
+        sent += 1
+
+    async def leave(record: ConsumerRecord, reason: str, code: str = "refused") -> None:
+        log.warning("letter left", topic=letters, offset=record.offset, reason=reason, code=code)
+        why = raw_headers({LEFT: reason[:REASON_CHARACTERS]})
+        headers = [(name, value) for name, value in record.headers if name != LEFT]
+        try:
+            await keeper.send(letters, record.value, key=record.key, headers=[*headers, *why])
+        except Permanent:  # it was as large as a letter may be
+            await keeper.send(letters, record.value, key=record.key, headers=headers)
+        left.append(f"letter {record.offset}: {reason}")
+
+    await ensure_topics(settings, [topic, letters])
+    any_size = settings.model_copy(update={"kafka_max_message_bytes": _ANY_BYTES})
+    async with (
+        Producer(settings) as producer,
+        Producer(any_size) as keeper,
+        consumer(settings, letters, group=GROUP, wait_milliseconds=WAIT_MILLISECONDS) as client,
+    ):
+        await consume(_Letters(client, await _ends(client)), handle, leave, policy)
+    if left:
+        raise LettersLeft(sent, left)
     return sent
 
 
-async def _before(ends: dict[TopicPartition, int], letters: AIOKafkaConsumer) -> Batch:
-    """Return the next letters before the ends; nothing once all are read, or nothing comes.
+class _Letters:
+    """The letters that are there now, as a source that ends."""
 
-    Where a partition ends is what the broker says with its first letters: asked for by itself, the embedded
-    one leaves out the last batch.
+    def __init__(self, client: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> None:
+        self._client = client
+        self._ends = ends
+        self._heard = asyncio.get_running_loop().time()
+
+    def assignment(self) -> Collection[TopicPartition]:
+        assigned: Collection[TopicPartition] = self._client.assignment()
+        return assigned
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> Batch:
+        unread = [p for p, end in self._ends.items() if await self._client.position(p) < end]
+        if not unread:
+            raise Ended
+        found = await self._client.getmany(*unread, timeout_ms=timeout_ms, max_records=max_records)
+        now = asyncio.get_running_loop().time()
+        if found:
+            self._heard = now
+        elif now - self._heard > SILENT_SECONDS:
+            message = f"Kafka gives no letter of {unread[0].topic}, and there are some"
+            raise Transient(message)
+        return {
+            p: [record for record in records if record.offset < self._ends[p]] for p, records in found.items()
+        }
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        await self._client.commit(offsets)
+
+
+async def _ends(client: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    """Return where each partition ends, as the broker says in its first answer, with letters or without.
+
+    Asked for by itself, the embedded one leaves out the last second.
+
+    Raises:
+        Transient: if it does not say so, or another replay has the letters.
+
     """
-    unread = [p for p in letters.assignment() if p not in ends or await letters.position(p) < ends[p]]
-    if not unread:
-        return {}
-    found = await letters.getmany(*unread, timeout_ms=int(QUIET_SECONDS * 1000), max_records=100)
-    for partition in found:
-        ends.setdefault(partition, letters.highwater(partition))
-    before = {p: [record for record in records if record.offset < ends[p]] for p, records in found.items()}
-    return {partition: records for partition, records in before.items() if records}
+    partitions = client.assignment()
+    if not partitions:
+        raise Transient("another replay of these letters is under way")
+    try:
+        async with asyncio.timeout(SILENT_SECONDS):
+            # Nothing wakes us up when it is told.
+            while any(client.highwater(partition) is None for partition in partitions):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError as exc:
+        raise Transient("Kafka does not say where the letters end") from exc
+    return {partition: client.highwater(partition) for partition in partitions}
 
 
-async def _whole(settings: KafkaSettings, topic: str, letter: ConsumerRecord) -> ConsumerRecord | None:
-    digest = header(letter, f"{LETTER}sha256")
-    if not digest:
+async def _whole(settings: KafkaSettings, topic: str, letter: ConsumerRecord) -> ConsumerRecord:
+    """Return the message of a letter.
+
+    Raises:
+        Permanent: if the letter does not hold it, and its topic not any more.
+        Transient: if Kafka is away.
+
+    """
+    facts = facts_of(LETTER, letter)
+    if not (digest := facts.get("sha256")):
         return letter
-    where = _where(letter)
-    record = await _read(settings, TopicPartition(topic, where["partition"]), where["offset"])
+    numbers = facts.get("partition", ""), facts.get("offset", "")
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise Permanent("the letter does not say where its message is")
+    place = Place(topic, *map(int, numbers))
+    record = await _read(settings, place)
     if record is None or hashlib.sha256(record.value or b"").hexdigest() != digest:
-        return None
+        message = f"its message is gone from {place.topic}/{place.partition}/{place.offset}"
+        raise Permanent(message)
     return record
 
 
-def _where(letter: ConsumerRecord) -> dict[str, int]:
-    return {name: int(header(letter, LETTER + name)) for name in ("partition", "offset")}
-
-
-async def _read(settings: KafkaSettings, partition: TopicPartition, offset: int) -> ConsumerRecord | None:
+async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
     """Read one message; None where it is not there any more."""
+    partition = TopicPartition(place.topic, place.partition)
     reader = AIOKafkaConsumer(
         **connection(settings), auto_offset_reset="earliest", enable_auto_commit=False, group_id=None
     )
     try:
         async with asyncio.timeout(2 * settings.kafka_request_seconds):
             await reader.start()
+            if place.partition not in await _partitions(reader, place.topic):
+                return None
             reader.assign([partition])
-            reader.seek(partition, offset)
+            reader.seek(partition, place.offset)
             batch = await reader.getmany(timeout_ms=int(settings.kafka_request_seconds * 1000), max_records=1)
     except (KafkaError, TimeoutError, OSError) as exc:
-        message = f"Kafka does not give message {offset} of {partition.topic}: {exc!r}"
+        message = f"Kafka does not give message {place.offset} of {place.topic}: {exc!r}"
         raise Transient(message) from exc
     finally:
         await reader.stop()
-    return next((record for records in batch.values() for record in records if record.offset == offset), None)
+    found = (record for records in batch.values() for record in records)
+    return next((record for record in found if record.offset == place.offset), None)
+
+
+async def _partitions(reader: AIOKafkaConsumer, topic: str) -> Collection[int]:
+    await reader.topics()  # which looks all of them up
+    found: Collection[int] | None = reader.partitions_for_topic(topic)
+    return found or ()

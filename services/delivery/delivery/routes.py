@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -58,7 +58,7 @@ async def trigger_pipeline(
     policy: Policy,
     *,
     coalesce_seconds: float,
-) -> NoReturn:
+) -> None:
     """FROM Kafka `trigger` → one waiting trigger per edge → TO the EventListener → commit.
 
     Route `trigger-pipeline`. Mandatory: the listener's 2xx; or, of a trigger that waits too long, the same on

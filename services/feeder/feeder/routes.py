@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -118,7 +117,7 @@ def intake_policy(settings: FeederSettings) -> Policy:
     )
 
 
-async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> NoReturn:
+async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> None:
     """FROM Kafka `training-images` → check → gather → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
 
     Route `kafka-intake`. Mandatory: the receipt and every image in S3, the trigger acknowledged; or, of what
@@ -160,7 +159,7 @@ def parked_policy(settings: FeederSettings) -> Policy:
     )
 
 
-async def parked_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> NoReturn:
+async def parked_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> None:
     """FROM Kafka `training-images-retry` → check → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
 
     Route `parked-intake`: what `kafka-intake` has parked, each image a batch of its own, so that one that S3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -50,7 +50,7 @@ BRIDGE_POLICY = Policy(
 
 async def bridge(
     source: Source, publish: Callable[[str, bytes], Awaitable[None]], put_aside: PutAside, max_bytes: int
-) -> NoReturn:
+) -> None:
     """FROM Kafka `E` → events that are JSON objects → TO MQTT `monitor`, in order → commit.
 
     Route `bridge`. Mandatory: the broker's acknowledgement of each event, or the dead letter of what is no

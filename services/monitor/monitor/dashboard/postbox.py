@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from caravan import kafka
 from caravan.errors import BadInput, CaravanError, Transient
-from caravan.replay import GROUP, replay
+from caravan.replay import GROUP, LettersLeft, replay
 from caravan.settings import KafkaSettings
 from monitor.dashboard.letters import KEPT, SUFFIX, Letters, result
 
@@ -62,6 +62,9 @@ class Postbox:
                 async with asyncio.timeout(REPLAY_SECONDS):
                     topic.result = result(await replay(self._settings, name), "")
                 log.info("dead letters sent again", topic=name, sent=topic.result["sent"])
+            except LettersLeft as exc:
+                topic.result = result(exc.sent, str(exc))
+                log.warning("dead letters left", topic=name, sent=exc.sent, left=exc.left)
             except (CaravanError, TimeoutError) as exc:
                 topic.result = result(None, str(exc) or "it took too long")
                 log.warning("dead letters not sent again", topic=name, error=repr(exc))

@@ -49,6 +49,7 @@ function tell({ topic, result }) {
   const first = !told.has(topic) && Date.now() - new Date(result.at) > 60_000;
   told.set(topic, result.at);
   if (first) return;
-  const words = result.fault ? `${topic}: not sent: ${result.fault}` : `${topic}: ${number(result.sent)} ${result.sent === 1 ? "message" : "messages"} sent again`;
+  const fault = result.sent === null ? `not sent: ${result.fault}` : result.fault;
+  const words = fault ? `${topic}: ${fault}` : `${topic}: ${number(result.sent)} ${result.sent === 1 ? "message" : "messages"} sent again`;
   toast(words);
 }

@@ -7,7 +7,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from caravan import reports, s3
-from caravan.errors import BadInput
+from caravan.errors import BadInput, Transient
 from caravan.manifest import File, Lineage, Manifest
 
 LINEAGE = Lineage(
@@ -151,6 +151,23 @@ async def test_a_list_costs_the_manifests_that_are_new(
     await s3.delete(store, [f"models/tea/201/{path}" for path in ("manifest.json", "saved_model.pb")])
     (tea,) = await found.list_models(address)
     assert tea["versions"][0]["version"] == 200
+
+
+async def test_a_version_that_cannot_be_read_keeps_no_other_from_the_list(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(store, 1)
+    await publish(store, 2)
+    real = s3.read_changed
+
+    async def read_changed(*arguments: Any, **options: Any) -> Any:
+        if "/2/" in arguments[1]:
+            raise Transient("500 Internal Server Error")
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(s3, "read_changed", read_changed)
+    (tea,) = await listed(store)
+    assert [(one["version"], one["verdict"]) for one in tea["versions"]] == [(2, None), (1, "passed")]
 
 
 async def test_a_report_costs_its_version_and_no_other(

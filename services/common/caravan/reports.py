@@ -14,13 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from fastapi import Response
 from obstore.store import ObjectStore
 
 from caravan import model_index, s3
 from caravan.contracts import ENTRY_FILES, MANIFEST, is_model_name, version_prefix
-from caravan.errors import BadInput, Permanent
+from caravan.errors import BadInput, CaravanError, Permanent
 from caravan.manifest import Manifest
+
+log = structlog.get_logger()
 
 REPORT = "report/index.html"
 LATEST = "latest"
@@ -83,6 +86,8 @@ class Reports:
     async def list_models(self, address: Address) -> list[dict[str, Any]]:
         """Return each model with its versions, newest first, and what their manifests say.
 
+        Of a version that cannot be read, what was known before is said.
+
         Raises:
             Transient: if the store is away.
 
@@ -91,7 +96,11 @@ class Reports:
 
         async def known(model: str, version: int) -> _Known | None:
             async with places:
-                return await self._look(model, version)
+                try:
+                    return await self._look(model, version)
+                except CaravanError as exc:
+                    log.warning("version cannot be looked at", model=model, version=version, error=str(exc))
+                    return self._known.get((model, version), _Known(None, None, has_report=False))
 
         models, shown = [], {}
         for model in await self._models():

@@ -10,18 +10,20 @@ import asyncio
 import json
 import sys
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
+
+from caravan import kafka
+from caravan.settings import KafkaSettings
 
 KAFKA = "127.0.0.1:9092"
 
 
 async def read(topic: str) -> None:
-    consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=KAFKA, auto_offset_reset="earliest", enable_auto_commit=False
-    )
+    consumer = kafka.Consumer(KafkaSettings(kafka_bootstrap_servers=KAFKA), topic, group_id=None)
     await consumer.start()
     try:
-        ends = await consumer.end_offsets(list(consumer.assignment()))
+        ends = await kafka.ends(consumer, consumer.assignment())
+        await consumer.seek_to_beginning()
         for partition, end in ends.items():
             while await consumer.position(partition) < end:
                 for record in (await consumer.getmany(partition, timeout_ms=1000)).get(partition, ()):

@@ -11,13 +11,44 @@ from typing import Any
 
 import pytest
 import trustme
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from caravan.errors import BadInput, Permanent, Transient
+from caravan.gaps import Gaps
 from caravan.kafka import Producer, header, put_aside
 from caravan.settings import KafkaSettings, load
+
+# --- messages out of turn -------------------------------------------------------------------------
+
+PARTITION = TopicPartition("edge1", 0)
+
+
+def messages(*offsets: int) -> list[ConsumerRecord]:
+    return [ConsumerRecord("edge1", 0, offset, 0, 0, None, b"", None, 0, 0, ()) for offset in offsets]
+
+
+def test_messages_are_taken_up_to_an_offset_that_is_missing_and_read_again_from_there() -> None:
+    gaps = Gaps(2, lambda: 0)
+    assert gaps.taken(PARTITION, messages(5, 6, 8), 5) == (messages(5, 6), 7)
+    assert gaps.taken(PARTITION, messages(8, 9), 7) == ([], 7)
+    assert gaps.taken(PARTITION, messages(7, 8, 9), 7) == (messages(7, 8, 9), None)
+
+
+def test_what_does_not_come_in_time_is_not_waited_for_any_more() -> None:
+    now = 0.0
+    gaps = Gaps(2, lambda: now)
+    assert gaps.taken(PARTITION, messages(8, 10), 7) == ([], 7)
+    now = 2.0
+    assert gaps.taken(PARTITION, messages(8, 10), 7) == (messages(8), 9), "another gap, waited for anew"
+    now = 4.0
+    assert gaps.taken(PARTITION, messages(10), 9) == (messages(10), None)
+
+
+def test_a_message_that_comes_twice_is_no_gap() -> None:
+    assert Gaps(2, lambda: 0).taken(PARTITION, messages(5, 6, 5, 6, 7), 5) == (messages(5, 6, 5, 6, 7), None)
+
 
 # --- dead letters -------------------------------------------------------------------------------
 

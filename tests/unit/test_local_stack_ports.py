@@ -27,6 +27,7 @@ def busy(*numbers: int) -> Callable[[int], str]:
 def test_the_defaults_are_those_of_the_design() -> None:
     ports = plan_ports(settings(), never)
     first = {name: next(iter(chosen.values())) for name, chosen in ports.items()}
+    assert first.pop("kafka-cleaner")  # which nobody but the supervisor asks
     assert first == {
         "s3-central": 9000,
         "kafka": 9092,
@@ -116,7 +117,9 @@ def test_a_relative_home_is_in_the_current_folder() -> None:
 
 
 def test_parts_asked_for_bring_what_they_need() -> None:
-    assert [row.name for row in settings(PARTS="monitor").rows] == ["s3-central", "kafka", "mqtt", "monitor"]
+    assert [row.name for row in settings(PARTS="monitor").rows] == [
+        *("s3-central", "kafka-cleaner", "kafka", "mqtt", "monitor")
+    ]
     assert [row.name for row in settings(PARTS="model-server").rows] == ["s3", "model-server"]
 
 

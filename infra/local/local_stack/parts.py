@@ -87,9 +87,10 @@ S3_LITTER = tuple(
 )
 S3_PROBE = "s3://{keys.in_url}@127.0.0.1:{s3}?master=127.0.0.1:{master}"
 
+KAFKA_BUCKET, KAFKA_CLUSTER = "kafka", "caravan"
 KAFKA_COMMAND = (
     "{tansu} broker --listener-url tcp://127.0.0.1:{kafka} --advertised-listener-url tcp://127.0.0.1:{kafka}"
-    " --storage-engine s3://kafka/ --cluster-id caravan"
+    f" --storage-engine s3://{KAFKA_BUCKET}/ --cluster-id {KAFKA_CLUSTER}"
 )
 KAFKA_ENV = {
     "AWS_ENDPOINT": "http://127.0.0.1:{s3-central.s3}",
@@ -97,6 +98,11 @@ KAFKA_ENV = {
     "AWS_ACCESS_KEY_ID": "{keys.user}",
     "AWS_SECRET_ACCESS_KEY": "{keys.secret}",
     "AWS_REGION": "us-east-1",
+}
+CLEANER_ENV = {
+    "HOST": "127.0.0.1",
+    "PORT": "{http}",
+    "S3_CENTRAL_ENDPOINT": "http://127.0.0.1:{s3-central.s3}",
 }
 
 # rumqttd keeps up to size x count bytes of each topic in memory. A listener speaks one version of MQTT, and
@@ -130,6 +136,7 @@ SERVICE_ENV = {
     "PORT": "{http}",
     "EDGES": "{edges}",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:{kafka.kafka}",
+    "KAFKA_GAP_SECONDS": "2",
     "S3_CENTRAL_ENDPOINT": "http://127.0.0.1:{s3-central.s3}",
 }
 EDGE_ENV = SERVICE_ENV | {
@@ -160,12 +167,16 @@ PARTS: tuple[Part, ...] = (
     # --- central -------------------------------------------------------------------------------------------
     Part(
         "s3-central", S3_COMMAND, S3_PROBE, {"s3": Port("S3_CENTRAL_PORT", 9000)} | S3_INNER,
-        env=S3_ENV, buckets=("kafka",), edge_buckets=("{edge}-data", "{edge}-models", "{edge}-ready"),
+        env=S3_ENV, buckets=(KAFKA_BUCKET,), edge_buckets=("{edge}-data", "{edge}-models", "{edge}-ready"),
         litter=S3_LITTER, inherits=False, linked=True, grace=1,
     ),
     Part(
+        "kafka-cleaner", "{python} -m local_stack.log_cleaner", READY, {"http": FREE},
+        after=("s3-central",), env=CLEANER_ENV,
+    ),
+    Part(
         "kafka", KAFKA_COMMAND, "kafka://127.0.0.1:{kafka}", {"kafka": Port("KAFKA_PORT", 9092)},
-        after=("s3-central",), env=KAFKA_ENV, inherits=False, linked=True, grace=3,
+        after=("s3-central",), beside=("kafka-cleaner",), env=KAFKA_ENV, inherits=False, linked=True, grace=3,
     ),
     Part(
         "feeder", "{python} -m feeder", READY, {"http": Port("FEEDER_PORT", 8081)},

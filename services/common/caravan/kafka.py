@@ -26,6 +26,7 @@ from aiokafka.errors import (
 from caravan import telemetry, tracing
 from caravan.contracts import dead_letter
 from caravan.errors import BadInput, Permanent, Transient
+from caravan.gaps import Gaps
 from caravan.settings import KafkaSettings
 
 log = structlog.get_logger()
@@ -35,7 +36,9 @@ CONNECT_SECONDS = 5
 JOIN_SECONDS = 30
 """A broker may hold a group back for its members before; the embedded one takes up to 20 s."""
 POLL_SECONDS = 1.0
-WAIT_MILLISECONDS = 200
+WAIT_MILLISECONDS = 500
+"""The embedded broker gives up a fetch that takes longer, without a word: so long it has to list a log."""
+GAP_POLL_SECONDS = 0.05
 LAG_SECONDS = 2.0
 """Between two looks at how far behind a consumer is; nothing is sent for it."""
 ROOM_BYTES = 64 * 1024
@@ -195,10 +198,52 @@ class Producer:
         return self._client
 
 
+class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer has no types
+    """Reads from the beginning, commits nothing by itself, and waits for messages that come out of turn.
+
+    Args:
+        settings: how to reach Kafka.
+        topics: which; none for a consumer that is assigned its partitions.
+        options: more of aiokafka's.
+
+    """
+
+    def __init__(self, settings: KafkaSettings, *topics: str, **options: Any) -> None:
+        super().__init__(
+            *topics,
+            **connection(settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=settings.kafka_max_message_bytes,
+            **{"fetch_max_wait_ms": WAIT_MILLISECONDS, **options},
+        )
+        self._gaps = Gaps(settings.kafka_gap_seconds, time.monotonic) if settings.kafka_gap_seconds else None
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, Sequence[ConsumerRecord]]:
+        """Return what has come, of each partition up to an offset that may still come."""
+        found: dict[TopicPartition, Sequence[ConsumerRecord]]
+        if self._gaps is None:
+            found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+            return found
+        expected = {p: await self.position(p) for p in partitions or self.assignment()}
+        batch = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+        found = dict(batch)
+        for partition in found.keys() & expected.keys():
+            found[partition], again = self._gaps.taken(partition, found[partition], expected[partition])
+            if again is not None:
+                self.seek(partition, again)
+        found = {partition: records for partition, records in found.items() if records}
+        if batch and not found:
+            await asyncio.sleep(GAP_POLL_SECONDS)
+        return found
+
+
 @asynccontextmanager
 async def consumer(
     settings: KafkaSettings, topic: str, *, group: str, wait_milliseconds: int = WAIT_MILLISECONDS
-) -> AsyncIterator[AIOKafkaConsumer]:
+) -> AsyncIterator[Consumer]:
     """Join a consumer group on one topic, reading from the beginning what the group has not read.
 
     A message larger than is asked for at once comes alone: the size bounds memory, and stalls nobody. Where
@@ -208,13 +253,10 @@ async def consumer(
         Transient: if the broker is away.
 
     """
-    client = AIOKafkaConsumer(
+    client = Consumer(
+        settings,
         topic,
-        **connection(settings),
         group_id=group,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=settings.kafka_max_message_bytes,
         max_poll_interval_ms=IDLE_MILLISECONDS,
         fetch_max_wait_ms=wait_milliseconds,
     )
@@ -228,6 +270,19 @@ async def consumer(
         raise Transient(message) from exc
     finally:
         await client.stop()
+
+
+async def ends(client: Consumer, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """Return the offsets after the last messages of partitions that are assigned; their positions move there.
+
+    They are those that the broker says with a fetch. Asked for by themselves, the embedded one leaves out
+    most of the last second in which something came, for good.
+    """
+    for partition, offset in (await client.end_offsets(partitions)).items():
+        client.seek(partition, offset)
+    while untold := [partition for partition in partitions if client.highwater(partition) is None]:
+        await client.getmany(*untold, timeout_ms=WAIT_MILLISECONDS)
+    return {partition: client.highwater(partition) for partition in partitions}
 
 
 @asynccontextmanager
@@ -260,7 +315,7 @@ async def lag_told(client: AIOKafkaConsumer, group: str) -> AsyncIterator[None]:
             telemetry.KAFKA_LAG.remove(group, partition.topic, partition.partition)
 
 
-async def batches(client: AIOKafkaConsumer, *, most: int = 500) -> AsyncIterator[Batch]:
+async def batches(client: Consumer, *, most: int = 500) -> AsyncIterator[Batch]:
     """Yield what has arrived, in order within each partition; nothing is yielded while nothing is there."""
     while True:
         batch = await client.getmany(timeout_ms=int(POLL_SECONDS * 1000), max_records=most)

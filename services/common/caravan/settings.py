@@ -127,6 +127,7 @@ class KafkaSettings(BaseSettings):
     kafka_idempotence: bool = False
     kafka_max_message_bytes: int = Field(default=20 * 2**20, gt=0)
     kafka_request_seconds: float = Field(default=15.0, gt=0)
+    kafka_gap_seconds: float = Field(default=0.0, ge=0)
     kafka_create_topics: bool = True
     kafka_replication: int = Field(default=1, ge=1)
 

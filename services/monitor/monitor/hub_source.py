@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from caravan import kafka
@@ -80,7 +80,7 @@ class History:
 @asynccontextmanager
 async def reader(
     settings: KafkaSettings, topics: Collection[str], since: float, most: int, history: History
-) -> AsyncIterator[AIOKafkaConsumer]:
+) -> AsyncIterator[kafka.Consumer]:
     """Read topics from a time on, but at most so many messages of each partition that are there already.
 
     Args:
@@ -94,21 +94,13 @@ async def reader(
         Transient: if the broker is away.
 
     """
-    client = AIOKafkaConsumer(
-        *topics,
-        **kafka.connection(settings),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=settings.kafka_max_message_bytes,
-        fetch_max_wait_ms=200,
-    )
+    client = kafka.Consumer(settings, *topics, group_id=None)
     try:
         async with asyncio.timeout(kafka.JOIN_SECONDS):
             await client.start()
             partitions = list(client.assignment())
-            ends = await client.end_offsets(partitions)
             begins = await client.beginning_offsets(partitions)
+            ends = await kafka.ends(client, begins)
             found = await client.offsets_for_times(dict.fromkeys(partitions, int(since * 1000)))
         starts: dict[TopicPartition, int] = {}
         for partition in partitions:

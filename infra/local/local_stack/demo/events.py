@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from caravan import kafka, strict_json
@@ -26,14 +25,7 @@ async def followed(settings: KafkaSettings, edge: str) -> AsyncIterator[AsyncIte
 
     """
     await kafka.ensure_topics(settings, [events_topic(edge)])
-    client = AIOKafkaConsumer(
-        events_topic(edge),
-        **kafka.connection(settings),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=200,
-    )
+    client = kafka.Consumer(settings, events_topic(edge), group_id=None)
     try:
         await _start(client)
         yield _events(client)
@@ -41,7 +33,7 @@ async def followed(settings: KafkaSettings, edge: str) -> AsyncIterator[AsyncIte
         await client.stop()
 
 
-async def _start(client: AIOKafkaConsumer) -> None:
+async def _start(client: kafka.Consumer) -> None:
     try:
         async with asyncio.timeout(START_SECONDS):
             await client.start()
@@ -49,7 +41,7 @@ async def _start(client: AIOKafkaConsumer) -> None:
         raise Transient(f"Kafka's events cannot be read: {exc!r}") from exc
 
 
-async def _events(client: AIOKafkaConsumer) -> AsyncIterator[Event]:
+async def _events(client: kafka.Consumer) -> AsyncIterator[Event]:
     while True:
         try:
             record = await client.getone()

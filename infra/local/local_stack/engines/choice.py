@@ -42,7 +42,7 @@ def table(choice: Choice) -> tuple[Part, ...]:
     """Return the table of parts with these engines in it."""
     parts = PARTS
     for engine in engines(choice):
-        parts = tuple(engine.applied(part) for part in parts)
+        parts = tuple(row for part in parts if (row := engine.applied(part)) is not None)
     return parts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,9 +18,9 @@ FOLDER = Path(__file__).parents[2] / "engines"
 class Engine:
     """A program in the place of an embedded one.
 
-    `rows` makes the rows of its names anew. A part that is told the setting `told` is told `services` too,
-    where `{…}` is filled in as in any row. `programs` are what it runs, by the name that commands have for
-    them, and the words that say how to get one that is missing.
+    `rows` makes the rows of its names anew, those `without` it does not need. A part that is told the setting
+    `told` is told `services` too, where `{…}` is filled in as in any row. `programs` are what it runs, by the
+    name that commands have for them, and the words that say how to get one that is missing.
     """
 
     rows: Mapping[str, Callable[[Part], Part]]
@@ -28,9 +28,12 @@ class Engine:
     services: Mapping[str, str] = field(default_factory=dict)
     programs: Mapping[str, tuple[str | Path, str]] = field(default_factory=dict)
     certificates: bool = False
+    without: Collection[str] = ()
 
-    def applied(self, part: Part) -> Part:
-        """Return a row of the table as it is with this engine."""
+    def applied(self, part: Part) -> Part | None:
+        """Return a row of the table as it is with this engine; None if there is none."""
+        if part.name in self.without:
+            return None
         if part.name in self.rows:
             return self.rows[part.name](part)
         return replace(part, env={**part.env, **self.services}) if self.told in part.env else part

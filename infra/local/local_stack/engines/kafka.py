@@ -59,6 +59,7 @@ def _row(part: Part) -> Part:
         command="{python} -m local_stack.engines.kafka {java} {jars} {data} {engine_certs} {setup}",
         ports={**part.ports, "secure": FREE, "controller": FREE, "setup": FREE},
         after=(),
+        beside=(),
         env={"EDGES": "{edges}"},
         files={"setup.properties": SETUP, "server.properties": SERVER},
         grace=20,
@@ -76,6 +77,7 @@ APACHE = Engine(
         "KAFKA_SASL_PASSWORD": PASSWORD,
         "KAFKA_SSL_CA": "{engine_certs}/ca.pem",
         "KAFKA_IDEMPOTENCE": "true",
+        "KAFKA_GAP_SECONDS": "0",
     },
     programs={
         "java": (
@@ -85,6 +87,7 @@ APACHE = Engine(
         "jars": (JARS, "KAFKA=apache needs its packages: make engines"),
     },
     certificates=True,
+    without=("kafka-cleaner",),  # it has a log cleaner of its own
 )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
@@ -80,14 +80,7 @@ class Postbox:
         """
         try:
             admin = AIOKafkaAdminClient(**kafka.connection(self._settings))
-            reader = AIOKafkaConsumer(
-                **kafka.connection(self._settings),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_partition_fetch_bytes=self._settings.kafka_max_message_bytes,
-                fetch_max_wait_ms=200,
-            )
+            reader = kafka.Consumer(self._settings, group_id=None)
             try:
                 async with asyncio.timeout(kafka.JOIN_SECONDS):
                     await admin.start()
@@ -99,7 +92,7 @@ class Postbox:
         except (KafkaError, TimeoutError, OSError) as exc:
             raise Transient(f"the dead letters cannot be read: {exc!r}") from exc
 
-    async def _follow(self, admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer) -> None:
+    async def _follow(self, admin: AIOKafkaAdminClient, reader: kafka.Consumer) -> None:
         clock = asyncio.get_running_loop().time
         find_at = 0.0
         begins: Mapping[TopicPartition, int] = {}
@@ -118,7 +111,7 @@ class Postbox:
                     self._letters.take(partition, record)
 
     async def _assign(
-        self, admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer
+        self, admin: AIOKafkaAdminClient, reader: kafka.Consumer
     ) -> Mapping[TopicPartition, int]:
         """Find the topics; begin with the last letters of each that were not sent again."""
         names = [name for name in sorted(await admin.list_topics()) if name.endswith(SUFFIX)][:MOST_TOPICS]
@@ -131,10 +124,10 @@ class Postbox:
         begins = dict(await reader.beginning_offsets(partitions)) if partitions else {}
         if set(partitions) == reader.assignment():
             return begins
-        ends = await reader.end_offsets(partitions)
         sent = await _sent(admin, begins)
         self._letters.sent_again(sent)
         reader.assign(partitions)
+        ends = await kafka.ends(reader, partitions)
         for partition in partitions:
             seen = self._letters.topic_of(partition).next.get(partition.partition, 0)
             start = max(sent[partition], seen, ends[partition] - KEPT)

@@ -1,0 +1,1 @@
+"""Retention and compaction for the embedded Kafka broker, which has neither."""

@@ -1,0 +1,11 @@
+"""Run the cleaner: `python -m local_stack.log_cleaner`; settings come from the environment, see README.md."""
+
+from __future__ import annotations
+
+from caravan.runtime import run
+from caravan.settings import load
+from local_stack.log_cleaner.app import wire
+from local_stack.log_cleaner.settings import LogCleanerSettings
+
+if __name__ == "__main__":
+    run("log-cleaner", load(LogCleanerSettings), wire)

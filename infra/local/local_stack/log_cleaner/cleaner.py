@@ -1,0 +1,270 @@
+"""The loop over the broker's bucket: what was written since the last time is listed, the rest is known.
+
+The broker keeps each batch that is produced as an object of its own, for ever, and lists a partition from its
+beginning for every fetch that finds something. The layout is Tansu's:
+
+    clusters/<cluster>/meta.json                                                     the topics
+    clusters/<cluster>/topics/<topic>/partitions/<n>/watermark.json                  the end of a partition
+    clusters/<cluster>/topics/<topic>/partitions/<n>/records/<offset>.batch          a batch
+    clusters/<cluster>/groups/consumers/<group>/offsets/<topic>/partitions/<n>.json  what a group has read
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import obstore
+import structlog
+from obstore.exceptions import NotModifiedError
+from obstore.store import ObjectStore
+from prometheus_client import Counter, Gauge
+
+from caravan.errors import Transient
+from caravan.s3 import translated
+from caravan.strict_json import loads_object
+from local_stack.log_cleaner.log import Limits, Segment, expendable, mergeable
+from local_stack.log_cleaner.records import ApartError, merge
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
+log = structlog.get_logger()
+
+BATCHES = Gauge(
+    "caravan_kafka_log_batches",
+    "Objects that a partition of the embedded broker consists of",
+    ["topic", "partition"],
+)
+BYTES = Gauge("caravan_kafka_log_bytes", "Their size", ["topic", "partition"])
+REMOVED = Counter(
+    "caravan_kafka_log_removed_messages_total", "Messages removed by the retention", ["topic", "partition"]
+)
+
+TICK_SECONDS = 2.0
+LOOK_AGAIN_SECONDS = 10.0
+"""A partition is looked at again after so long, though nothing came: it grows older."""
+OVERLAP_SECONDS = 60.0
+"""A batch may appear after a later one: what was written in the last seconds is listed once more."""
+STALE_SECONDS = 60.0
+"""After so long without a whole round the cleaner is not ready."""
+AT_ONCE = 16
+
+
+class LogCleaner:
+    """Keeps every partition of a cluster short."""
+
+    def __init__(
+        self, store: ObjectStore, cluster: str, limits: Limits, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._root = f"clusters/{cluster}"
+        self._limits = limits
+        self._clock = clock
+        self._meta = _Document(store, f"{self._root}/meta.json")
+        self._partitions: dict[str, _Partition] = {}
+        self._last = 0.0
+
+    async def run(self) -> None:
+        """Go round for ever.
+
+        Raises:
+            Transient: if the store is away.
+
+        """
+        while True:
+            await self.round()
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def round(self) -> None:
+        """Look at each partition once.
+
+        Raises:
+            Transient: if the store is away.
+
+        """
+        with translated("look after Kafka's log"):
+            if await self._meta.changed():
+                await self._find()
+            for partition in self._partitions.values():
+                await partition.clean(self._limits, self._clock())
+        self._last = self._clock()
+
+    async def ping(self) -> None:
+        """Check that the last round is not long ago.
+
+        Raises:
+            Transient: if it is.
+
+        """
+        if self._clock() - self._last > STALE_SECONDS:
+            raise Transient(f"no round within {STALE_SECONDS:.0f} s")
+
+    async def _find(self) -> None:
+        """Find the partitions; a topic that was made anew is another one."""
+        topics: dict[str, Any] = self._meta.content.get("topics", {})
+        found: dict[str, _Partition] = {}
+        for name, topic in topics.items():
+            for number in range(topic["topic"]["num_partitions"]):
+                key = f"{topic['id']}/{number}"
+                found[key] = self._partitions.get(key) or _Partition(self._store, self._root, name, number)
+        for key in self._partitions.keys() - found.keys():
+            self._partitions[key].forget()
+        self._partitions = found
+
+
+class _Partition:
+    """What is known of a partition's log."""
+
+    def __init__(self, store: ObjectStore, root: str, topic: str, number: int) -> None:
+        self._store = store
+        self._groups = f"{root}/groups/consumers/"
+        self._path = f"{topic}/partitions/{number:010}"
+        self._records = f"{root}/topics/{self._path}/records/"
+        self._watermark = _Document(store, f"{root}/topics/{self._path}/watermark.json")
+        self._labels = (topic, str(number))
+        self._log: list[Segment] = []
+        self._apart: frozenset[int] = frozenset()
+        self._looked = 0.0
+        self._tell()
+
+    async def clean(self, limits: Limits, now: float) -> None:
+        """Remove and merge, if something came or grew old."""
+        if await self._watermark.changed():
+            await self._list()
+        elif now < self._looked + LOOK_AGAIN_SECONDS:
+            return
+        self._looked = now
+        try:
+            await self._remove(limits, now)
+            await self._merge(now)
+        except FileNotFoundError:  # someone else removes too, perhaps the topic
+            self._log, self._looked = [], 0.0
+            self._watermark.forget()
+        self._tell()
+
+    def _tell(self) -> None:
+        BATCHES.labels(*self._labels).set(len(self._log))
+        BYTES.labels(*self._labels).set(sum(segment.size for segment in self._log))
+
+    def forget(self) -> None:
+        """Tell nothing more of it."""
+        for metric in (BATCHES, BYTES):
+            metric.remove(*self._labels)
+
+    async def _list(self) -> None:
+        """List what is new."""
+        known = next(
+            (
+                index
+                for index, segment in enumerate(self._log)
+                if segment.written > self._looked - OVERLAP_SECONDS
+            ),
+            len(self._log),
+        )
+        del self._log[known:]
+        after = self._key(self._log[-1]) if self._log else None
+        async for page in self._store.list(self._records, offset=after):
+            self._log.extend(
+                Segment(_offset(entry["path"]), entry["size"], entry["last_modified"].timestamp())
+                for entry in page
+            )
+        self._log.sort(key=lambda segment: segment.offset)
+
+    async def _remove(self, limits: Limits, now: float) -> None:
+        end: int = self._watermark.content.get("high") or 0
+        if not expendable(self._log, end, limits, now):
+            return
+        count = expendable(self._log, end, limits, now, await self._unread())
+        if count:
+            await self._delete(self._log[:count])
+            messages = self._log[count].offset - self._log[0].offset
+            del self._log[:count]
+            self._apart &= {segment.offset for segment in self._log}
+            REMOVED.labels(*self._labels).inc(messages)
+            log.info("retention", partition=self._path, messages=messages, begins=self._log[0].offset)
+
+    async def _unread(self) -> int | None:
+        """Return the first offset that a group has not read; None if no group has read here."""
+        groups = await obstore.list_with_delimiter_async(self._store, self._groups)
+        offsets = await asyncio.gather(*(self._committed(group) for group in groups["common_prefixes"]))
+        return min((offset for offset in offsets if offset is not None), default=None)
+
+    async def _committed(self, group: str) -> int | None:
+        try:
+            found = await _read(self._store, f"{group}/offsets/{self._path}.json")
+        except FileNotFoundError:
+            return None
+        return int(loads_object(found)["offset"])
+
+    async def _merge(self, now: float) -> None:
+        gone = 0
+        for part in list(mergeable(self._log, now, self._apart)):
+            start, stop = part.start - gone, part.stop - gone
+            segments = self._log[start:stop]
+            raw = await self._contents(segments)
+            batches = [(segment.offset, content) for segment, content in zip(segments, raw, strict=True)]
+            try:
+                merged = await asyncio.to_thread(merge, batches, self._log[stop].offset)
+            except ApartError as exc:
+                log.info("left as it is", partition=self._path, reason=str(exc))
+                self._apart |= {exc.offset}
+                continue
+            # Whoever dies in between leaves messages twice, not too few; the next merge finds them covered.
+            await obstore.put_async(self._store, self._key(segments[0]), merged)
+            await self._delete(segments[1:])
+            self._log[start:stop] = [Segment(segments[0].offset, len(merged), now)]
+            gone += len(segments) - 1
+
+    async def _contents(self, segments: Sequence[Segment]) -> list[bytes]:
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def content(segment: Segment) -> bytes:
+            async with places:
+                return await _read(self._store, self._key(segment))
+
+        return await asyncio.gather(*map(content, segments))
+
+    async def _delete(self, segments: Sequence[Segment]) -> None:
+        await obstore.delete_async(self._store, [self._key(segment) for segment in segments])
+
+    def _key(self, segment: Segment) -> str:
+        return f"{self._records}{segment.offset:020}.batch"
+
+
+class _Document:
+    """A JSON object of the broker's that is read again when it has changed."""
+
+    def __init__(self, store: ObjectStore, path: str) -> None:
+        self._store = store
+        self._path = path
+        self._tag: str | None = None
+        self.content: dict[str, Any] = {}
+
+    async def changed(self) -> bool:
+        """Read it; tell whether it is another one than the last time."""
+        options: GetOptions = {"if_none_match": self._tag} if self._tag else {}
+        try:
+            result = await obstore.get_async(self._store, self._path, options=options)
+        except NotModifiedError:
+            return False
+        except FileNotFoundError:
+            was, self._tag, self.content = self._tag, None, {}
+            return was is not None
+        self._tag = result.meta["e_tag"]
+        self.content = loads_object(bytes(await result.bytes_async()))
+        return True
+
+    def forget(self) -> None:
+        """Have it be read again."""
+        self._tag = None
+
+
+async def _read(store: ObjectStore, key: str) -> bytes:
+    return bytes(await (await obstore.get_async(store, key)).bytes_async())
+
+
+def _offset(key: str) -> int:
+    return int(key.rpartition("/")[2].removesuffix(".batch"))

@@ -127,6 +127,7 @@ async def test_versions_reach_the_model_server_whole_or_not_at_all_and_one_model
     http: httpx.AsyncClient,
     models: tuple[Files, Files],
     *,
+    s3: Any,
     watched: Any,
     tmp_path: Path,
 ) -> None:
@@ -140,6 +141,11 @@ async def test_versions_reach_the_model_server_whole_or_not_at_all_and_one_model
     await publish(stack, 1, light, model="a-model")
     events = await mqtt(stack.port("mqtt-edge1"), "monitor")
     production = bucket(stack, "s3-edge1", "production")
+    # Keys that cannot be of a version, in both buckets and in a version's folder, hold up none.
+    for part, name in (("s3-central", "edge1-ready"), ("s3-edge1", "production")):
+        client = await s3(stack.url(part))
+        for key in ("models/t\tea/1/saved_model.pb", f"models/{MODEL}/1/line\nbreak"):
+            await client.put_object(Bucket=name, Key=key, Body=b"odd")
 
     whole = await publish(stack, 1, light)
     assert await next_event(events, "pushmodel", "model-rejected") == {

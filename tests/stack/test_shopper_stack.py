@@ -158,11 +158,17 @@ async def next_reply(client: Any, topic: str) -> dict[str, Any]:
 
 
 async def test_every_door_answers_and_keeps_what_it_saw(
-    private_stack: Any, models: Path, http: httpx.AsyncClient, mqtt: Any, eventually: Any
+    private_stack: Any, models: Path, http: httpx.AsyncClient, mqtt: Any, *, s3: Any, eventually: Any
 ) -> None:
     stack = await private_stack("shopper", environment={"TENSOR_TOPICS": "pictures/+=shades:shades"})
     shopper = stack.url("shopper-edge1")
     dashboard = await mqtt(stack.port("mqtt-edge1"), "monitor")
+    # What no door of ours would write: it holds up nothing of all that follows.
+    await dashboard.publish("monitor", rb'{"name":"detection","item":"\ud800"}', qos=1, retain=True)
+    edge = await s3(stack.url("s3-edge1"))
+    for name in ("data", "valid", "unclassified"):
+        for key in ("images/t\tea/a.jpg", "images/tea/line\nbreak.jpg"):
+            await edge.put_object(Bucket=name, Key=key, Body=b"odd")
 
     early = await http.post(f"{shopper}/binary", content=GREEN)
     assert early.status_code == 503
@@ -246,6 +252,9 @@ async def test_every_door_answers_and_keeps_what_it_saw(
     assert items_of(await keys(stack, "edge1-data", "s3-central")) == ["tea-green", "tea-green"]
     await next_event(dashboard, name="ingestion", item="Green Tea")
     await next_event(dashboard, name="zipsend", files="2")
+    assert (await http.get(f"{shopper}/review")).json()["images"]
+    page = (await http.get(f"{shopper}/metrics")).text
+    assert 'caravan_odd_keys_total{bucket="data"}' in page
 
 
 async def test_store_and_link_may_go_away_and_nothing_is_lost(

@@ -5,7 +5,7 @@ import hashlib
 import io
 import zipfile
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,24 @@ async def test_a_zip_that_is_gone_or_changed_is_said_to_its_sender(site: Site) -
     await s3.write(site.stores.models, zip_key(MODEL, changed.sha256), zipped(SAVED))
     assert "gone" in (await site.judged(gone)).reason
     assert "not what was sent" in (await site.judged(changed)).reason
+
+
+async def test_uploads_of_one_second_are_judged_in_the_order_in_which_they_came(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, listed = site.stores.models, s3.listed
+
+    async def in_seconds(store: Any, prefix: str) -> list[dict[str, Any]]:
+        second = datetime(2026, 11, 21, 9, tzinfo=UTC)
+        return [dict(entry) | {"last_modified": second} for entry in await listed(store, prefix)]
+
+    monkeypatch.setattr(s3, "listed", in_seconds)
+    sent = [await site.send(SAVED | {"m/assets/a": bytes([n])}) for n in range(6)]
+    came = [replace(upload, received=f"2026-11-21T09:00:00.{n:03}+00:00") for n, upload in enumerate(sent)]
+    for upload in came:
+        await s3.write(store, upload.key, upload.to_json())
+    assert [each.id for each in await uploads.pending_uploads(store)] == [each.id for each in came]
+    assert [each.id for each in await uploads.uploads_of(store, MODEL)] == [each.id for each in came]
 
 
 async def test_what_is_judged_is_listed_no_more_and_an_old_zip_goes(

@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -186,15 +188,15 @@ class Listed:
 
 async def uploads_of(store: ObjectStore, model: str) -> list[Listed]:
     """Return the uploads of a model, those written first before those written later."""
-    found: dict[str, tuple[datetime, bool]] = {}
+    written: dict[tuple[str, str], datetime] = {}
+    judged: set[tuple[str, str]] = set()
     for prefix in (UPLOADS, JUDGED):
         for entry in await s3.listed(store, f"{prefix}{model}/"):
             match = _KEY.fullmatch(entry["path"])
             if match is not None and match[3] == "json":
-                found[match[2]] = entry["last_modified"], prefix == JUDGED
-    return [
-        Listed(model, name, found[name][1]) for name in sorted(found, key=lambda name: (found[name], name))
-    ]
+                written[model, match[2]] = entry["last_modified"]
+                judged |= {(model, match[2])} if prefix == JUDGED else set()
+    return [Listed(*name, name in judged) for name in await _in_order(store, written)]
 
 
 async def pending_uploads(store: ObjectStore) -> list[Listed]:
@@ -219,9 +221,17 @@ async def pending_uploads(store: ObjectStore) -> list[Listed]:
         uploads = [await _readable(store, *name) for name in pending]
         needed = {zip_key(upload.model, upload.sha256) for upload in uploads if upload is not None}
         await s3.delete(store, [key for key in old if key not in needed])
-    return [
-        Listed(*name, is_judged=False) for name in sorted(pending, key=lambda name: (pending[name], name))
-    ]
+    return [Listed(*name, is_judged=False) for name in await _in_order(store, pending)]
+
+
+async def _in_order(store: ObjectStore, written: Mapping[tuple[str, str], datetime]) -> list[tuple[str, str]]:
+    """Return uploads in the order in which they came; within a second, as stores tell it, by `received`."""
+    crowded = Counter(written.values())
+    received: dict[tuple[str, str], str] = {}
+    for name, at in written.items():
+        if crowded[at] > 1 and (upload := await _readable(store, *name)) is not None:
+            received[name] = upload.received
+    return sorted(written, key=lambda name: (written[name], received.get(name, ""), name))
 
 
 async def _read_judged(store: ObjectStore, model: str, upload: str) -> tuple[Upload, Verdict] | None:

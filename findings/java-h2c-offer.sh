@@ -62,6 +62,10 @@ async def main(http):
 
 print("uvicorn", version("uvicorn"), "httptools", version("httptools"), "h11", version("h11"))
 lost, read = asyncio.run(main("httptools")), asyncio.run(main("h11"))
-assert lost[:2] == read == ["5 bytes"] * len(lost[:2]) or (lost[:2] == ["5 bytes"] * 2 and read == ["5 bytes"] * 4)
+assert lost[:2] == ["5 bytes"] * 2 and read == ["5 bytes"] * 4, (lost, read)
 assert "5 bytes" not in lost[2:], lost
 PYTHON
+# Printed on 2026-11-28:
+#   uvicorn 0.54.0 httptools 0.9.0 h11 0.16.0
+#   httptools: without an offer ['5 bytes', '5 bytes'], with an offer ['0 bytes', '0 bytes']
+#   h11: without an offer ['5 bytes', '5 bytes'], with an offer ['5 bytes', '5 bytes']

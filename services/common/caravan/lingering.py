@@ -40,6 +40,7 @@ class LingeringClose:
             await self._app(scope, receive, send)
             return
         more_comes = True
+        lingers = False
 
         async def receive_and_see() -> Message:
             nonlocal more_comes
@@ -47,7 +48,8 @@ class LingeringClose:
             more_comes = message["type"] == "http.request" and message.get("more_body", False)
             return message
 
-        async def send_and_linger(message: Message) -> None:
+        async def send_but_the_end(message: Message) -> None:
+            nonlocal lingers
             if not more_comes:
                 await send(message)
             elif message["type"] == "http.response.start":
@@ -56,16 +58,23 @@ class LingeringClose:
                 await send(message)
             else:
                 await send({**message, "more_body": True})
-                await drain()
+                lingers = True
+
+        try:
+            await self._app(scope, receive_and_see, send_but_the_end)
+        finally:
+            # The application is through by now, and holds no part of the body any more.
+            if lingers:
+                await self._drain(receive)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        async def drain() -> None:
-            try:
-                async with asyncio.timeout(self._seconds):
-                    while more_comes:
-                        async with asyncio.timeout(self._idle_seconds):
-                            await receive_and_see()
-            except TimeoutError:
-                return
-
-        await self._app(scope, receive_and_see, send_and_linger)
+    async def _drain(self, receive: Receive) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                more_comes = True
+                while more_comes:
+                    async with asyncio.timeout(self._idle_seconds):
+                        message = await receive()
+                    more_comes = message["type"] == "http.request" and message.get("more_body", False)
+        except TimeoutError:
+            return

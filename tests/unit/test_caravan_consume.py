@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError
+from prometheus_client import REGISTRY
 
-from caravan.consume import Consumption, Effect, Offsets, Policy, Stopped, consume
+from caravan.consume import Consumption, Effect, Offsets, Policy, Reading, Stopped, consume
 from caravan.errors import BadInput, Permanent, Transient
 from support.partitions import Topic
 
@@ -380,3 +381,20 @@ async def test_a_commit_that_comes_too_late_for_its_partition_ends_nothing() -> 
         return topic.offset == 3
 
     await topic.run(consume(topic, handler.handle, topic.put_aside, policy()), goes_on)
+
+
+# --- routes without an effect ---------------------------------------------------------------------
+
+
+def test_where_nothing_is_committed_a_message_that_fails_is_counted_and_passed_over() -> None:
+    def count(reason: str) -> float:
+        labels = {"door": "a-reader", "reason": reason}
+        return REGISTRY.get_sample_value("caravan_refusals_total", labels) or 0
+
+    reading, read = Reading("a-reader"), []
+    for error in (None, BadInput("it is odd", reason="odd"), ZeroDivisionError(), KeyError(), None):
+        with reading.of(keyed(("k", "x"))[0]):
+            if error is not None:
+                raise error
+            read.append("x")
+    assert (read, count("odd"), count("unexpected")) == (["x", "x"], 1, 2)

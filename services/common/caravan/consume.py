@@ -484,3 +484,33 @@ class Consumption:
         """
         if self._fault is not None:
             raise Stopped(str(self._fault))
+
+
+class Reading:
+    """How a route without an effect takes messages: what cannot be read stays on its topic, passed over.
+
+    Args:
+        route: its id.
+
+    """
+
+    def __init__(self, route: str) -> None:
+        self._route = route
+        self._in_a_row = 0
+
+    @contextmanager
+    def of(self, record: ConsumerRecord) -> Iterator[None]:
+        """Count and log what goes wrong with one message, a fault of ours too: it would be there again."""
+        try:
+            yield
+        except BadInput as exc:
+            telemetry.REFUSALS.labels(self._route, exc.reason).inc()
+            log.warning("message ignored", topic=record.topic, offset=record.offset, reason=exc.detail)
+        except Exception as exc:
+            # A process that ended here would read the same again at its next start.
+            self._in_a_row += 1
+            telemetry.REFUSALS.labels(self._route, "unexpected").inc()
+            trace = exc if self._in_a_row == 1 else None  # those after it are likely to be the same
+            log.exception("message failed", route=self._route, offset=record.offset, exc_info=trace)
+        else:
+            self._in_a_row = 0

@@ -12,7 +12,7 @@ from aiokafka import ConsumerRecord
 
 from caravan import strict_json, telemetry
 from caravan.aggregate import Aggregator
-from caravan.consume import Effect, Policy, Source, consume
+from caravan.consume import Effect, Policy, Reading, Source, consume
 from caravan.contracts import MONITOR
 from caravan.errors import BadInput
 from caravan.kafka import Batch, PutAside
@@ -81,17 +81,15 @@ async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> No
     each hub for itself; so nothing is committed. What cannot be read is counted and logged, not put aside: it
     stays on the topic as it came, and each start of each hub would put it aside once more.
     """
+    reading = Reading(HUB)
     async for batch in batches:
         for partition, records in batch.items():
             with telemetry.exchange(HUB, begins_trace=False):
                 found = await asyncio.to_thread(_read, records)
             for record, message in zip(records, found, strict=True):
-                if isinstance(message, BadInput):
-                    telemetry.REFUSALS.labels(HUB, message.reason).inc()
-                    log.warning(
-                        "message ignored", topic=record.topic, offset=record.offset, reason=message.detail
-                    )
-                else:
+                with reading.of(record):
+                    if isinstance(message, Exception):
+                        raise message
                     state.take(message, *history.times(record))
             history.read_up_to(partition, records[-1].offset + 1)
 
@@ -115,23 +113,25 @@ async def dashboard(batches: AsyncIterable[Batch], history: History, state: Dash
     Route `dashboard`. No mandatory sink, as the hub has none: the topics are the store, nothing is committed.
     What cannot be read is counted and logged.
     """
+    reading = Reading(DASHBOARD)
     async for batch in batches:
         for partition, records in batch.items():
             with telemetry.exchange(DASHBOARD, begins_trace=False):
                 for record in records:
-                    source.take(state, record, DASHBOARD, history)
+                    with reading.of(record):
+                        source.take(state, record, DASHBOARD, history)
             metrics.DASHBOARD_EVENTS.labels(partition.topic).inc(len(records))
             history.read_up_to(partition, records[-1].offset + 1)
 
 
-def _read(records: Sequence[ConsumerRecord]) -> list[list[Window] | Uncertain | BadInput]:
+def _read(records: Sequence[ConsumerRecord]) -> list[list[Window] | Uncertain | Exception]:
     return [_read_one(record.value) for record in records]
 
 
-def _read_one(value: bytes | None) -> list[Window] | Uncertain | BadInput:
+def _read_one(value: bytes | None) -> list[Window] | Uncertain | Exception:
     try:
         return hub_messages.read(value)
-    except BadInput as exc:
+    except Exception as exc:  # noqa: BLE001 - it is that message's, and told of beside it
         return exc
 
 

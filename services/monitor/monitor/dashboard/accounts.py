@@ -14,6 +14,8 @@ from caravan.errors import Unavailable
 from caravan.receipts import Account
 
 KEPT_SECONDS = 10.0
+SHARE = 20
+"""An account is good for so many times as long as it took: adding up stays a small part of the work."""
 COUNT_SECONDS = 60.0
 MOST_KEYS = 20
 
@@ -28,30 +30,39 @@ class Accounts:
 
     def __init__(self, stores: Mapping[str, ObjectStore]) -> None:
         self._stores = stores
-        self._turns = {edge: asyncio.Lock() for edge in stores}
+        self._counting: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
 
     async def of(self, edge: str) -> dict[str, Any]:
         """Return the account of an edge, as it is or was some seconds ago.
 
         Raises:
-            Unavailable: if there is no bucket, or it takes too long.
-            CaravanError: if the store is away, or a receipt cannot be read.
+            Unavailable: if there is no bucket, or it takes too long; then it goes on, for who asks again.
+            CaravanError: if the store is away, or refuses us.
 
         """
-        async with self._turns[edge]:
-            clock = asyncio.get_running_loop().time
-            until, answer = self._kept.get(edge, (0.0, {}))
-            if clock() >= until:
-                try:
-                    async with asyncio.timeout(COUNT_SECONDS):
-                        answer = as_json(edge, await read_account(self._stores[edge]))
-                except FileNotFoundError as exc:
-                    raise Unavailable(f"the bucket with the data of {edge} is not there") from exc
-                except TimeoutError as exc:
-                    raise Unavailable("the account takes too long to add up", 504) from exc
-                self._kept[edge] = clock() + KEPT_SECONDS, answer
+        until, answer = self._kept.get(edge, (0.0, {}))
+        if asyncio.get_running_loop().time() < until:
             return answer
+        counting = self._counting.get(edge)
+        if counting is None:
+            counting = asyncio.create_task(self._count(edge), name=f"account of {edge}")
+            self._counting[edge] = counting
+            counting.add_done_callback(lambda _: self._counting.pop(edge))
+        done, _ = await asyncio.wait([counting], timeout=COUNT_SECONDS)
+        if not done:
+            raise Unavailable("the account takes long to add up, and goes on: ask again", 504)
+        return counting.result()
+
+    async def _count(self, edge: str) -> dict[str, Any]:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            answer = as_json(edge, await read_account(self._stores[edge]))
+        except FileNotFoundError as exc:
+            raise Unavailable(f"the bucket with the data of {edge} is not there") from exc
+        self._kept[edge] = clock() + max(KEPT_SECONDS, SHARE * (clock() - began)), answer
+        return answer
 
 
 def as_json(edge: str, books: Account) -> dict[str, Any]:

@@ -25,11 +25,14 @@ from pydantic import SecretStr
 from caravan import s3
 from caravan.books import read_account
 from caravan.contracts import key_by_content
+from caravan.decoding import Decoding
 from caravan.errors import Transient
 from caravan.receipts import Account, Receipt, account, receipt_key
 from caravan.settings import S3Address
 from caravan.withdraw import withdraw
 from feeder.app import make_app
+from feeder.archive import Limits
+from feeder.checks import BatchBounds, Checks
 from feeder.settings import FeederSettings
 
 MEBI = 2**20
@@ -384,6 +387,33 @@ async def test_a_zip_that_costs_more_than_it_may_is_refused_whole(
         assert told in answer.json()["detail"]
         assert await door.keys() == []
         assert door.kafka.sent == []
+
+
+async def test_archives_beyond_the_entries_in_memory_are_checked_one_after_the_other() -> None:
+    archive = zipped(*((f"images/tea/{name}.jpg", photo(1)) for name in range(3)))
+    with ThreadPoolExecutor(2) as pool:
+        bounds = BatchBounds(10**9, 10**9, 60)
+        limits = Limits(3, 10**6, 10**7)
+        checks = Checks(pool, Decoding(2), 2, limits=limits, bounds=bounds, buffer_bytes=10**6)
+        checked: list[str] = []
+
+        async def check(name: str, may_leave: asyncio.Event) -> None:
+            async with checks.sorted_out(io.BytesIO(archive), name, len(archive)) as batch:
+                checked.append(batch.id)
+                await may_leave.wait()
+
+        first, others = asyncio.Event(), asyncio.Event()
+        others.set()
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(check("first", first))
+            group.create_task(check("second", first))
+            while len(checked) < 2:
+                await asyncio.sleep(0.01)
+            group.create_task(check("third", others))
+            await asyncio.sleep(0.05)
+            assert sorted(checked) == ["first", "second"]
+            first.set()
+        assert checked[2:] == ["third"]
 
 
 async def test_an_entry_that_does_not_match_its_checksum_is_rejected(door: Door) -> None:

@@ -143,7 +143,6 @@ def make_app(
     )
     limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
     model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
-    turns = Turns(settings.uploads_at_once)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
     http.install(app, checks, Senders(settings.doors))
     api.install(
@@ -152,13 +151,16 @@ def make_app(
         partial(
             zip_upload,
             spool=spool,
-            turns=turns,
+            turns=Turns(settings.uploads_at_once),
             checks=Checks(
                 pool,
                 decoding(settings, at_once=settings.checks_at_once),
                 settings.checks_at_once,
-                limits,
-                BatchBounds(settings.max_batch_pixels, settings.max_pixels_per_byte, settings.check_seconds),
+                limits=limits,
+                bounds=BatchBounds(
+                    settings.max_batch_pixels, settings.max_pixels_per_byte, settings.check_seconds
+                ),
+                buffer_bytes=settings.store_buffer_bytes,
             ),
             buckets=data_buckets(settings, stores, prepared),
             sender=sender,
@@ -171,7 +173,7 @@ def make_app(
         partial(
             model_upload,
             spool=spool,
-            turns=turns,
+            turns=Turns(settings.checks_at_once),
             checks=ModelChecks(pool, ModelLimits(settings.max_entries, settings.max_model_bytes)),
             buckets=model_buckets,
             sender=sender,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
+from caravan import tracing
 from caravan.concurrency import for_each
 from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from feeder.archive import Archive, Candidate, Limits, Rejected, read_archive
+from feeder.concurrency import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +84,38 @@ class BatchBounds:
 
 
 class Checks:
-    """Checks archives, a few images of each in memory.
+    """Checks archives side by side, in fair turns; what all of them keep in memory is bounded.
 
     Args:
         pool: threads that unpack; those of all uploads.
         decoding: what images are checked with.
         at_once: how many images of an upload are checked at once.
-        limits: what an archive may hold.
-        bounds: what checking it may cost.
+        limits: what an archive may hold; so many entries, twice, may be in memory of all archives.
+        bounds: what checking an archive may cost.
+        buffer_bytes: of images in memory while they are checked.
 
     """
 
     def __init__(
-        self, pool: Executor, decoding: Decoding, at_once: int, limits: Limits, bounds: BatchBounds
+        self,
+        pool: Executor,
+        decoding: Decoding,
+        at_once: int,
+        *,
+        limits: Limits,
+        bounds: BatchBounds,
+        buffer_bytes: int,
     ) -> None:
         self._pool = pool
         self._decoding = decoding
         self._at_once = at_once
         self._limits = limits
         self._bounds = bounds
+        self._entries = Budget(2 * limits.entries)
+        self._buffer = Budget(buffer_bytes)
 
-    async def sort_out(self, file: BinaryIO, batch: str, size: int) -> Batch:
+    @asynccontextmanager
+    async def sorted_out(self, file: BinaryIO, batch: str, size: int) -> AsyncIterator[Batch]:
         """Check an archive and every image in it; the file must stay open while the images are read.
 
         Raises:
@@ -111,7 +125,16 @@ class Checks:
         if not size:
             raise BadInput("the body is empty: send a ZIP")
         loop = asyncio.get_running_loop()
-        archive = await loop.run_in_executor(self._pool, read_archive, file, self._limits)
+        # Read twice: one that waits for room must not hold its directory meanwhile.
+        entries = await loop.run_in_executor(self._pool, _count, file, self._limits)
+        async with self._entries.take(entries):
+            with tracing.span("check"):
+                archive = await loop.run_in_executor(self._pool, read_archive, file, self._limits)
+                sorted_out = await self._sorted_out(archive, batch, size)
+            yield sorted_out
+
+    async def _sorted_out(self, archive: Archive, batch: str, size: int) -> Batch:
+        loop = asyncio.get_running_loop()
         results: list[Labelled | Rejected | None] = [None] * len(archive.candidates)
         left = allowed = self._bounds.allowed(size, self._decoding.bounds.max_pixels)
 
@@ -119,11 +142,12 @@ class Checks:
             nonlocal left
             number, candidate = numbered
             try:
-                content, digest = await loop.run_in_executor(self._pool, _read, archive, candidate)
-                info = self._decoding.inspect(content)
-                left -= info.pixels
-                if left >= 0:
-                    await self._decoding.verify(content, sender=batch)
+                async with self._buffer.take(candidate.info.file_size):
+                    content, digest = await loop.run_in_executor(self._pool, _read, archive, candidate)
+                    info = self._decoding.inspect(content)
+                    left -= info.pixels
+                    if left >= 0:
+                        await self._decoding.verify(content, sender=batch)
             except BadInput as exc:
                 results[number] = Rejected(candidate.name, exc.detail)
                 return
@@ -153,6 +177,11 @@ class Checks:
             ignored=archive.ignored,
             misplaced=archive.misplaced,
         )
+
+
+def _count(file: BinaryIO, limits: Limits) -> int:
+    archive = read_archive(file, limits)
+    return len(archive.candidates) + len(archive.rejected) + archive.ignored
 
 
 def _read(archive: Archive, candidate: Candidate) -> tuple[bytes, str]:

@@ -96,9 +96,8 @@ async def zip_upload(
     with telemetry.exchange(ROUTE):
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
             tracing.note(edge=edge, batch=zipped.sha256, bytes=zipped.size)
-            with tracing.span("check"):
-                batch = await checks.sort_out(zipped.file, zipped.sha256, zipped.size)
-            return await feed(edge, batch, buckets=buckets, sender=sender, retry_seconds=retry_seconds)
+            async with checks.sorted_out(zipped.file, zipped.sha256, zipped.size) as batch:
+                return await feed(edge, batch, buckets=buckets, sender=sender, retry_seconds=retry_seconds)
 
 
 def intake_policy(settings: FeederSettings) -> Policy:

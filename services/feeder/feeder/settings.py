@@ -45,7 +45,7 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     intake_bytes: Bytes = 64 * 2**20
     intake_max_age_seconds: Seconds = 3600
 
-    uploads_at_once: Count = 4
+    uploads_at_once: Count = 32
     checks_at_once: Count = 2
     stores_at_once: Count = 16
     store_buffer_bytes: Bytes = 64 * 2**20

@@ -131,20 +131,24 @@ class Producer:
         *,
         key: bytes | None = None,
         headers: Headers | RawHeaders | None = None,
+        traced: bool = True,
     ) -> None:
         """Send one message and wait until the broker has it.
+
+        It carries the current trace, unless it has one already, or is to be sent with just these headers.
 
         Raises:
             Transient: if it is not acknowledged within the deadline.
             Permanent: if it is larger than the broker takes.
 
         """
+        raw = raw_headers(headers or {})
         if value is None and key is None:
             value = b""  # Kafka takes a message with neither, aiokafka does not
         try:
             async with asyncio.timeout(self._settings.kafka_request_seconds + CONNECT_SECONDS):
                 client = await self._started()
-                await client.send_and_wait(topic, value, key=key, headers=_traced(raw_headers(headers or {})))
+                await client.send_and_wait(topic, value, key=key, headers=_traced(raw) if traced else raw)
         except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
             message = f"a message of {len(value or b'')} bytes is more than Kafka takes here"
             raise Permanent(message) from exc

@@ -91,7 +91,8 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
 
     async def send(record: ConsumerRecord) -> None:
         nonlocal sent
-        await producer.send(topic, record.value, key=record.key, headers=plain_headers(record))
+        headers = plain_headers(record)
+        await producer.send(topic, record.value, key=record.key, headers=headers, traced=False)
         sent += 1
 
     async def leave(record: ConsumerRecord, reason: str, code: str = "refused") -> None:

@@ -129,7 +129,9 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             concurrency=settings.mqtt_concurrency,
             waiting=settings.mqtt_waiting,
         )
-        kafka_door = KafkaDoor(detect, producer.send, detections_topic(settings.edge))
+        # An answer has the headers of its request, and no other.
+        answer = partial(producer.send, traced=False)
+        kafka_door = KafkaDoor(detect, answer, detections_topic(settings.edge))
         images = Consumption(routes.DETECT_KAFKA, partial(_consume, settings, producer, kafka_door))
 
         sessions = Sessions(tokens, f"shopper_{settings.edge}")

@@ -1,6 +1,7 @@
 """Tokens at the model server's doors: gRPC, REST version 1, and the Open Inference Protocol."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,9 +37,14 @@ def server(saved_models: Path, tmp_path_factory: pytest.TempPathFactory, start_s
         "--enable_prometheus",
     )
     with ExitStack() as stack:
-        yield start_server(
+        started = start_server(
             stack, *flags, environment={"TOKENS": "first:first-secret", "TOKENS_FILE": str(file)}
         )
+        deadline = time.monotonic() + 120
+        while httpx.get(f"{started.url}/v2/health/ready", timeout=10).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield started
 
 
 @pytest.fixture

@@ -217,9 +217,8 @@ def test_a_request_that_takes_longer_than_its_own_timeout_is_told_so(
 
     monkeypatch.setattr("model_server.app.load", held)
     path = saved_models / "half"
-    server = serve_models(
-        "--model_name=half", f"--model_base_path={path}", "--enable_model_warmup=false", wait={"half": 1}
-    )
+    untried = ("--enable_model_warmup=false", "--enable_batching=false")
+    server = serve_models("--model_name=half", f"--model_base_path={path}", *untried, wait={"half": 1})
     with grpc.insecure_channel(server.target) as channel:
         hurried = infer("half", X, parameters=parameters(timeout=50_000))
         told = refusal(channel, "ModelInfer", hurried)

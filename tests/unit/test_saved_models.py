@@ -22,7 +22,7 @@ from caravan.graphs.operations import COMPUTING, READERS
 from caravan.graphs.session import GraphSession, Limits
 
 ZIPS = Path(__file__).parents[1] / "support" / "saved_models"
-MODELS = ("builder", "constant", "estimator", "keras2_adam", "several_graphs", "text")
+MODELS = ("builder", "constant", "estimator", "estimator_image", "keras2_adam", "several_graphs", "text")
 
 
 def unzip(name: str, folder: Path) -> Path:
@@ -69,10 +69,16 @@ def example(size: list[float], colour: bytes) -> tf.train.Example:
     return made
 
 
-def test_the_builders_model_answers_out_of_its_variables_and_the_table_of_its_asset(server: Any) -> None:
-    found = predictions(server, "builder", [[0, 1, 0, 0], [0, 0, 1, 0]])
-    assert [each["labels"] for each in found] == ["plate", "spoon"]
-    np.testing.assert_allclose(found[0]["scores"], [0.21194157, 0.57611686, 0.21194157], rtol=1e-5)
+@pytest.mark.parametrize(
+    ("name", "label", "scores"),
+    [("builder", "labels", "scores"), ("estimator_image", "classes", "probabilities")],
+)
+def test_models_of_tensorflow_1_answer_by_names_and_probabilities(
+    server: Any, name: str, label: str, scores: str
+) -> None:
+    found = predictions(server, name, [striped(number).tolist() for number in range(3)])
+    assert [each[label] for each in found] == ["cup", "plate", "spoon"]
+    assert [int(np.argmax(each[scores])) for each in found] == [0, 1, 2]
 
 
 def test_keras_2_with_adam_answers_as_it_was_trained(server: Any) -> None:

@@ -55,6 +55,12 @@ def test_names_and_a_label_beside_the_numbers_are_the_models_own() -> None:
     assert (labelled.classes, labelled.label) == ((), "dog")
 
 
+def test_scores_of_all_classes_beside_a_label_are_not_taken_for_the_labels_own() -> None:
+    opinion = read({"labels": strings("dog"), "scores": floats(0.1, 0.9)})
+    assert opinion.label == "dog"
+    assert opinion.score == pytest.approx(0.9)
+
+
 def test_of_several_outputs_the_one_named_for_it_is_believed() -> None:
     assert read({"embedding": floats(*range(9)), "probabilities": floats(0.1, 0.9)}).score == pytest.approx(
         0.9

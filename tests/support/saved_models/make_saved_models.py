@@ -26,6 +26,14 @@ CLASSES = ("cup", "plate", "spoon")
 v1 = tf.compat.v1
 
 
+def striped() -> Any:
+    """Pictures [6, 8, 8, 1] of the three classes, twice: each has its own two bright rows."""
+    images = np.zeros((6, 8, 8, 1), np.float32)
+    for number in range(6):
+        images[number, 2 * (number % 3) : 2 * (number % 3) + 2] = 1
+    return images
+
+
 def keras2_adam(folder: Path) -> None:
     """A convolutional net that was trained with Adam: the optimizer's slots are in its object graph."""
     tf.keras.utils.set_random_seed(1)
@@ -38,10 +46,7 @@ def keras2_adam(folder: Path) -> None:
         ]
     )
     net.compile(tf.keras.optimizers.legacy.Adam(0.01), "sparse_categorical_crossentropy")
-    images = np.zeros((6, 8, 8, 1), np.float32)
-    for number in range(6):
-        images[number, 2 * (number % 3) : 2 * (number % 3) + 2] = 1
-    net.fit(images, np.arange(6) % 3, epochs=60, verbose=0)
+    net.fit(striped(), np.arange(6) % 3, epochs=60, verbose=0)
     net.save(folder, save_format="tf")
 
 
@@ -50,9 +55,9 @@ def builder(folder: Path) -> None:
     names = folder.parent / "names.txt"
     names.write_text("\n".join(CLASSES) + "\n")
     with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.float32, [None, 4], "x")
-        weights = v1.get_variable("weights", initializer=np.eye(4, 3, dtype=np.float32), use_resource=False)
-        scores = tf.nn.softmax(x @ weights, name="scores")
+        x = v1.placeholder(tf.float32, [None, 8, 8, 1], "x")
+        weights = v1.get_variable("weights", initializer=striped()[:3].reshape(3, 64).T, use_resource=False)
+        scores = tf.nn.softmax(tf.reshape(x, [-1, 64]) @ weights, name="scores")
         path = tf.constant(str(names))
         v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, path)
         table = tf.lookup.StaticHashTable(
@@ -133,6 +138,35 @@ def estimator(folder: Path) -> None:
         shutil.move(made.export_saved_model(work + "/export", receiver).decode(), folder)
 
 
+def estimator_image(folder: Path) -> None:
+    """An Estimator with a model function of its own, which takes pictures."""
+
+    def model(features: Any, labels: Any, mode: str) -> Any:
+        scores = v1.layers.dense(v1.layers.flatten(features["image"]), 3)
+        loss = None
+        train = None
+        if labels is not None:
+            loss = v1.losses.sparse_softmax_cross_entropy(labels, scores)
+            train = v1.train.AdamOptimizer(0.1).minimize(loss, v1.train.get_global_step())
+        answers = {
+            "probabilities": tf.nn.softmax(scores),
+            "classes": tf.gather(tf.constant(CLASSES), tf.argmax(scores, axis=1)),
+        }
+        exported = {"serving_default": tf.estimator.export.PredictOutput(answers)}
+        return tf.estimator.EstimatorSpec(mode, answers, loss, train, export_outputs=exported)
+
+    with tempfile.TemporaryDirectory() as work:
+        made = tf.estimator.Estimator(model, work, tf.estimator.RunConfig(tf_random_seed=1))
+        rows = ({"image": striped()}, np.arange(6) % 3)
+        made.train(lambda: tf.data.Dataset.from_tensor_slices(rows).repeat().batch(6), steps=50)
+
+        def receiver() -> Any:
+            given = {"image": v1.placeholder(tf.float32, [None, 8, 8, 1], "image")}
+            return tf.estimator.export.ServingInputReceiver(given, given)
+
+        shutil.move(made.export_saved_model(work + "/export", receiver).decode(), folder)
+
+
 def text(folder: Path) -> None:
     """Keras 2 with a text layer: words are looked up in a table whose words come from an asset."""
     words = folder.parent / "words.txt"
@@ -149,7 +183,15 @@ def text(folder: Path) -> None:
     net.save(folder, save_format="tf")
 
 
-MAKERS: tuple[Callable[[Path], Any], ...] = (keras2_adam, builder, several_graphs, constant, estimator, text)
+MAKERS: tuple[Callable[[Path], Any], ...] = (
+    keras2_adam,
+    builder,
+    several_graphs,
+    constant,
+    estimator,
+    estimator_image,
+    text,
+)
 
 
 def main() -> None:

@@ -39,17 +39,17 @@ class Opinion:
 def read(outputs: Mapping[str, Any]) -> Opinion:
     """Read the outputs of a model: TensorProtos by name.
 
-    Known are: `labels` and `scores` (with `probabilities` and `classes`, or without); one string tensor
-    `[label, probability]`; and a float tensor of one number a class, with a string tensor of as many names,
-    or one label, beside it or not. Numbers that are no probabilities count as logits: their softmax is
-    taken, of a single one the sigmoid, and that is the probability of the second of two classes.
+    Known are: `labels` with a score each in `scores` (with `probabilities` and `classes`, or without); one
+    string tensor `[label, probability]`; and a float tensor of one number a class, with a string tensor of
+    as many names, or one label, beside it or not. Numbers that are no probabilities count as logits: their
+    softmax is taken, of a single one the sigmoid, and that is the probability of the second of two classes.
 
     Raises:
         KeyError, IndexError, ValueError: if they are of no form that is known.
         Refused: if a tensor is broken.
 
     """
-    if {"labels", "scores"} <= set(outputs):
+    if _is_classified(outputs):
         return _classified(outputs)
     if not any(is_of_floats(output) for output in outputs.values()):
         return _pair(outputs)
@@ -71,6 +71,14 @@ def normalised(values: NDArray[Any]) -> NDArray[np.float64]:
         return values
     powers = np.exp(values - values.max())
     return np.asarray(powers / powers.sum())
+
+
+def _is_classified(outputs: Mapping[str, Any]) -> bool:
+    """Whether `scores` are those of `labels`, and not one number a class."""
+    labels, scores = outputs.get("labels"), outputs.get("scores")
+    if labels is None or scores is None or not (is_of_strings(labels) and is_of_floats(scores)):
+        return False
+    return len(numbers(scores)) == len(texts(labels))
 
 
 def _classified(outputs: Mapping[str, Any]) -> Opinion:

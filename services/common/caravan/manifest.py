@@ -26,7 +26,7 @@ from caravan.strict_json import NotJson, faults_of
 SCHEMA = 1
 MOST_CLASSES = 10_000
 MOST_METRICS_BYTES = 2**20
-Verdict = Literal["passed", "rejected"]
+GateVerdict = Literal["passed", "rejected"]
 
 
 def _class(name: str) -> str:
@@ -109,7 +109,7 @@ class Manifest:
     files: tuple[File, ...]
     lineage: Lineage = field(default_factory=Lineage)
     edge: _Fact | None = None
-    verdict: Verdict | None = None
+    verdict: GateVerdict | None = None
     signature: _Fact | None = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import structlog
 from caravan import retry, tracing
 from caravan.errors import CaravanError, Transient
 from caravan.telemetry import exchange
-from edge_manager.copy import copy_files, finish
+from edge_manager.copying import copy_files, finish
 from edge_manager.edge import Edge, Loading, Model
 from edge_manager.inspection import inspect
 from edge_manager.looking import TRIES

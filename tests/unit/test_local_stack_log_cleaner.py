@@ -26,7 +26,6 @@ NOW = 1_000_000.0
 DAY = 86400.0
 ALL = Limits(7 * DAY, 2**40, 10**9)
 ROOT = "clusters/caravan"
-TOPIC = f"{ROOT}/topics/edge1/partitions/0000000000"
 
 Message = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
@@ -166,9 +165,11 @@ def test_what_cannot_be_merged_is_named(second: tuple[int, bytes], reason: str) 
 class Bucket:
     """The broker's bucket, as the broker writes it."""
 
-    def __init__(self, messages: int) -> None:
+    def __init__(self, messages: int, topic: str = "edge1") -> None:
         self.store = MemoryStore()
-        self.put(f"{ROOT}/meta.json", {"topics": {"edge1": {"id": "u", "topic": {"num_partitions": 1}}}})
+        self.topic = topic
+        self.path = f"{ROOT}/topics/{topic}/partitions/0000000000"
+        self.put(f"{ROOT}/meta.json", {"topics": {topic: {"id": "u", "topic": {"num_partitions": 1}}}})
         self.end = 0
         self.produce(messages)
 
@@ -177,18 +178,19 @@ class Bucket:
 
     def produce(self, messages: int) -> None:
         for number in range(self.end, self.end + messages):
-            obstore.put(self.store, f"{TOPIC}/records/{number:020}.batch", record_batch(one(number)))
+            obstore.put(self.store, f"{self.path}/records/{number:020}.batch", record_batch(one(number)))
         self.end += messages
-        self.put(f"{TOPIC}/watermark.json", {"low": None, "high": self.end, "timestamps": None})
+        self.put(f"{self.path}/watermark.json", {"low": None, "high": self.end, "timestamps": None})
 
     def commit(self, group: str, offset: int) -> None:
         self.put(
-            f"{ROOT}/groups/consumers/{group}/offsets/edge1/partitions/0000000000.json", {"offset": offset}
+            f"{ROOT}/groups/consumers/{group}/offsets/{self.topic}/partitions/0000000000.json",
+            {"offset": offset},
         )
 
     def log(self) -> list[tuple[int, list[Message]]]:
         keys = sorted(
-            entry["path"] for page in obstore.list(self.store, f"{TOPIC}/records/") for entry in page
+            entry["path"] for page in obstore.list(self.store, f"{self.path}/records/") for entry in page
         )
         return [(int(key[-26:-6]), messages_of(bytes(obstore.get(self.store, key).bytes()))) for key in keys]
 
@@ -223,6 +225,17 @@ async def test_retention_waits_for_a_group_and_what_is_new_is_found() -> None:
     now[0] += 2 * DAY
     await cleaner.round()
     assert [offset for offset, _ in bucket.log()] == [59]
+
+
+async def test_dead_letters_stay_until_they_were_sent_again() -> None:
+    bucket = Bucket(50, "edge1-dead-letter")
+    cleaner = LogCleaner(bucket.store, "caravan", Limits(1, 2**40, 5), in_a_minute)
+    await cleaner.round()
+    assert len(bucket.log()) == 50
+    bucket.commit("replay", 40)
+    later = LogCleaner(bucket.store, "caravan", Limits(1, 2**40, 5), in_a_minute)
+    await later.round()
+    assert bucket.log()[0][0] == 40
 
 
 async def test_a_cleaner_that_starts_again_and_one_whose_topic_went_carry_on() -> None:

@@ -41,6 +41,8 @@ WAIT_MILLISECONDS = 500
 GAP_POLL_SECONDS = 0.05
 LAG_SECONDS = 2.0
 """Between two looks at how far behind a consumer is; nothing is sent for it."""
+BATCH_BYTES = 64 * 1024
+"""Of small messages that are sent at the same time, as one."""
 ROOM_BYTES = 64 * 1024
 """Beyond the largest message: a dead letter is what could not be handled, and the reason."""
 SMALL_BYTES = 16 * 1024
@@ -192,6 +194,7 @@ class Producer:
                     enable_idempotence=self._settings.kafka_idempotence,
                     max_request_size=self._settings.kafka_max_message_bytes + ROOM_BYTES,
                     linger_ms=2,
+                    max_batch_size=BATCH_BYTES,
                 )
                 try:
                     await client.start()
@@ -476,7 +479,9 @@ def _prefixed(prefix: str, facts: Mapping[str, str]) -> Iterable[tuple[str, byte
 async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> None:
     """Make the topics that are not there yet, unless `KAFKA_CREATE_TOPICS` says that others do.
 
-    They take the largest message and its dead letter, whatever the broker's own default is.
+    They take the largest message and its dead letter, whatever the broker's own default is, and are stored
+    uncompressed: a consumer unpacks a batch whole, however small it came. (The embedded broker keeps what it
+    gets.) Dead letters stay until someone sends them again.
 
     Raises:
         Transient: if the broker is away or will not.
@@ -485,7 +490,11 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
     if not settings.kafka_create_topics:
         return
     admin = AIOKafkaAdminClient(**connection(settings))
-    largest = {"max.message.bytes": str(settings.kafka_max_message_bytes + ROOM_BYTES)}
+    config = {
+        "max.message.bytes": str(settings.kafka_max_message_bytes + ROOM_BYTES),
+        "compression.type": "uncompressed",
+    }
+    forever = {"retention.ms": "-1"}
     try:
         # Of several servers, the first one asked may be the one that does not answer.
         async with asyncio.timeout(2 * settings.kafka_request_seconds + CONNECT_SECONDS):
@@ -495,7 +504,12 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
                 return
             answer = await admin.create_topics(
                 [
-                    NewTopic(name, 1, settings.kafka_replication, topic_configs=largest)
+                    NewTopic(
+                        name,
+                        1,
+                        settings.kafka_replication,
+                        topic_configs=config | (forever if name.endswith(dead_letter("")) else {}),
+                    )
                     for name in sorted(missing)
                 ]
             )

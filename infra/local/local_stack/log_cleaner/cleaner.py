@@ -12,8 +12,10 @@ beginning for every fetch that finds something. The layout is Tansu's:
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -22,6 +24,7 @@ from obstore.exceptions import NotModifiedError
 from obstore.store import ObjectStore
 from prometheus_client import Counter, Gauge
 
+from caravan.contracts import dead_letter
 from caravan.errors import Transient
 from caravan.s3 import translated
 from caravan.strict_json import loads_object
@@ -125,6 +128,7 @@ class _Partition:
         self._records = f"{root}/topics/{self._path}/records/"
         self._watermark = _Document(store, f"{root}/topics/{self._path}/watermark.json")
         self._labels = (topic, str(number))
+        self._is_dead_letters = topic.endswith(dead_letter(""))
         self._log: list[Segment] = []
         self._apart: frozenset[int] = frozenset()
         self._looked = 0.0
@@ -174,6 +178,8 @@ class _Partition:
         self._log.sort(key=lambda segment: segment.offset)
 
     async def _remove(self, limits: Limits, now: float) -> None:
+        if self._is_dead_letters:
+            limits = replace(limits, seconds=math.inf)
         end: int = self._watermark.content.get("high") or 0
         if not expendable(self._log, end, limits, now):
             return
@@ -187,10 +193,14 @@ class _Partition:
             log.info("retention", partition=self._path, messages=messages, begins=self._log[0].offset)
 
     async def _unread(self) -> int | None:
-        """Return the first offset that a group has not read; None if no group has read here."""
+        """Return the first offset that a group has not read; None if no group has read here.
+
+        Dead letters wait for the group that sends them again, though it has read none yet.
+        """
         groups = await obstore.list_with_delimiter_async(self._store, self._groups)
         offsets = await asyncio.gather(*(self._committed(group) for group in groups["common_prefixes"]))
-        return min((offset for offset in offsets if offset is not None), default=None)
+        nobody = 0 if self._is_dead_letters else None
+        return min((offset for offset in offsets if offset is not None), default=nobody)
 
     async def _committed(self, group: str) -> int | None:
         try:

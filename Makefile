@@ -217,6 +217,10 @@ manifests: $(VENV)/manifests ## Check images, Compose and Kubernetes manifests, 
 test-images: setup ## Do the steps of each Dockerfile in a clean virtual environment, and start what is built
 	@$(BIN)/pytest tests/images
 
+.PHONY: soak
+soak: setup ## Carry 200,000 messages on each topic that grows, and see that the next one comes at once (COUNT=2000)
+	@PYTHONPATH=tests $(if $(filter command%,$(origin COUNT)),COUNT=$(COUNT),COUNT=) $(BIN)/python tests/soak/soak_broker.py
+
 .PHONY: bench
 bench: setup ## Measure, by hand; nothing is asserted
 	@for b in $(filter-out tests/bench/bench_hostile.py,$(wildcard tests/bench/bench_*.py)); do \

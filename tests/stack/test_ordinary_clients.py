@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import requests
 from onnx import TensorProto, helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
+from pydantic import SecretStr
 
 from caravan import s3 as store
 from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
@@ -36,6 +38,7 @@ from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
 from local_stack.stack import Stack
 from local_stack.tls.certificates import ensure
+from support import signed_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -190,6 +193,21 @@ async def test_a_client_of_mqtt_5_is_answered_as_any_other(shop: Stack) -> None:
         await client.publish("detection/five", MESSAGE, qos=1)
         reply = await anext(aiter(client.messages))
     assert json.loads(bytes(reply.payload))["item"] == "tea-green"
+
+
+async def test_the_object_store_takes_signed_streams_from_who_has_its_keys_alone(shop: Stack) -> None:
+    own, content = shop.s3("s3-edge1"), os.urandom(150_000)
+    other = replace(own, secret_key=SecretStr("another-secret"))
+    answers = [
+        await asyncio.to_thread(signed_stream.put, address, "/production/clients/stream", content)
+        for address in (own, other)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 403]
+    bucket = store.open_bucket(own, "production")
+    assert await store.read(bucket, "clients/stream") == content
+    await store.delete(bucket, ["clients/stream"])
+    async with httpx.AsyncClient(trust_env=False) as anyone:
+        assert (await anyone.get(f"{own.endpoint}/production")).status_code == 403
 
 
 async def refusals(shop: Stack, http: httpx.AsyncClient) -> dict[str, int]:

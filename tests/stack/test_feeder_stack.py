@@ -77,7 +77,8 @@ async def test_uploads_of_two_edges_at_once_end_in_their_own_buckets_and_topics(
         b"edge2": b"80",
     }
     ready = (await http.get(f"{stack.url('feeder')}/readyz")).json()
-    assert ready == {"ready": True, "checks": {"s3": "ok", "kafka": "ok"}}
+    assert ready["ready"], ready
+    assert set(ready["checks"]) >= {"s3", "kafka"}
 
 
 async def test_a_feeder_killed_while_it_stores_loses_nothing_that_a_repeat_does_not_bring(

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from caravan.intake import DoorLimits
+from caravan.lingering import LingeringClose
 from caravan.server import make_server
 
 LIMITS = DoorLimits(head_seconds=5)
@@ -197,4 +198,22 @@ async def test_beyond_the_limit_requests_are_told_to_come_again_and_health_is_an
         release.set()
         for reader, writer in busy:
             assert await answer(reader) == (200, b"ok")
+            writer.close()
+
+
+async def test_who_was_answered_and_goes_on_sending_gives_way_to_who_comes_new() -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(b"no", 413)(scope, receive, send)
+
+    async with served(replace(LIMITS, connections=2), LingeringClose(refusing)) as door:
+        sending = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(2)]
+        for reader, writer in sending:
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+            assert await answer(reader) == (413, b"no")
+        async with door.connected() as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await answer(reader) == (413, b"no")  # and not a 503
+        async with asyncio.timeout(10):
+            assert await sending[0][0].read() == b""  # the oldest is closed
+        for _, writer in sending:
             writer.close()

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caravan.intake import has_body
 
+LINGERS = "lingers"
 LINGER_SECONDS = 30.0
 IDLE_SECONDS = 5.0
 
@@ -65,6 +66,8 @@ class LingeringClose:
         finally:
             # The application is through by now, and holds no part of the body any more.
             if lingers:
+                # The server may close such a connection for one that comes new.
+                scope.setdefault("state", {})[LINGERS] = True
                 await self._drain(receive)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

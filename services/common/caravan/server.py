@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from caravan.contracts import to_json
 from caravan.intake import DoorLimits, open_files
+from caravan.lingering import LINGERS
 from caravan.problems import RETRY_AFTER_SECONDS, problem
 
 MAX_HEAD = 2**16
@@ -108,11 +109,18 @@ class _Connection(HttpToolsProtocol):
         self._head_size = 0
         self._reading_due: asyncio.TimerHandle | None = None
         self._offered = False
+        self._is_beyond = False
 
     @property
     def is_idle(self) -> bool:
         """Whether no request of it is being served."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def may_go(self) -> bool:
+        """Whether it is of no use any more, or not yet: idle, or answered while its body still comes."""
+        closing = self.transport.is_closing()
+        return not closing and (self.is_idle or self.cycle.scope["state"].get(LINGERS, False))
 
     # --- what a client may cost ---------------------------------------------------------------------
 
@@ -121,9 +129,10 @@ class _Connection(HttpToolsProtocol):
         self._await_head()
         beyond = len(self.connections) - self.config.limits.connections
         if beyond > 0:
-            idle = [one for one in self.connections if isinstance(one, _Connection) and one.is_idle]
-            oldest = min(idle, key=lambda one: one.made)
-            if oldest is not self:
+            useless = [one for one in self.connections if isinstance(one, _Connection) and one.may_go]
+            oldest = min(useless, key=lambda one: one.made)
+            self._is_beyond = oldest is self
+            if not self._is_beyond:
                 oldest.transport.close()
             elif beyond > SPARE:
                 transport.abort()
@@ -180,8 +189,8 @@ class _Connection(HttpToolsProtocol):
         self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._offered:
             return
-        crowded = len(self.connections) > self.config.limits.connections
-        self.app = busy if crowded and self.url.partition(b"?")[0] not in HEALTH else self.config.loaded_app
+        beyond = self._is_beyond and len(self.connections) > self.config.limits.connections
+        self.app = busy if beyond and self.url.partition(b"?")[0] not in HEALTH else self.config.loaded_app
         super().on_headers_complete()
         if len(self.pipeline) > MAX_PIPELINE:
             message = "too many requests wait on one connection"

@@ -1,21 +1,27 @@
 """Models that people send, from the feeder's door to the model server's, beside the one that is trained."""
 
 import asyncio
+import base64
 import gzip
 import io
+import json
 import os
 import re
 import struct
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
+import grpc
 import httpx
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from caravan import s3
 from local_stack.samples import apparel
@@ -26,6 +32,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 EDGE = "edge2"
 CLASSES = list(apparel.CLASSES)
 ASKED = 200
+SAVED_MODELS = Path(__file__).parents[1] / "support" / "saved_models"
+NAMES = "cup,plate,spoon"
+OUTPUTS = {
+    "builder": ("x", "scores"),
+    "estimator_image": ("image", "probabilities"),
+    "keras2_adam": ("input_1", "dense"),
+}
+"""Of each model its input, and the output with its scores."""
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +97,8 @@ class Doors:
         self.server = f"{stack.url(f'model-server-{EDGE}', 'rest')}/v1/models"
         self.manager = stack.url(f"edge-manager-{EDGE}")
 
-    async def send(self, name: str, content: bytes) -> httpx.Response:
-        query = {"edgeId": EDGE, "name": name, "wait": "120"}
+    async def send(self, name: str, content: bytes, **query: str) -> httpx.Response:
+        query |= {"edgeId": EDGE, "name": name, "wait": "120"}
         return await self.http.put(f"{self.feeder}/model", params=query, content=content, timeout=150)
 
     async def serves(self, name: str, version: int) -> bool:
@@ -94,6 +108,71 @@ class Doors:
     async def manager_knows(self) -> bool:
         models = (await self.http.get(f"{self.manager}/versions")).json()["models"]
         return all(models[name]["serving"] == 1 for name in ("fashion_classifier", "flat"))
+
+
+def striped(number: int) -> bytes:
+    """The picture of one of three classes: two bright rows of eight."""
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[2 * number : 2 * number + 2] = 255
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG")
+    return target.getvalue()
+
+
+async def test_models_of_older_makers_are_taken_answer_at_every_door_and_are_swapped_while_they_serve(
+    stack: Stack, http: httpx.AsyncClient, eventually: Any
+) -> None:
+    import tensorflow as tf  # noqa: PLC0415 - seconds, for one test
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: PLC0415 - as above
+
+    doors = Doors(stack, http)
+    made = {
+        name: (SAVED_MODELS / f"{name}.zip").read_bytes()
+        for name in ("builder", "estimator_image", "keras2_adam")
+    }
+    sent = await asyncio.gather(*(doors.send(name, made[name], classes=NAMES) for name in made))
+    assert [(each.status_code, each.json()["version"]) for each in sent] == [(200, 1)] * 3, [
+        each.text for each in sent
+    ]
+
+    pixels = np.asarray(Image.open(io.BytesIO(striped(2))), np.float32)[..., None] / 255
+    async with (
+        aiomqtt.Client("127.0.0.1", stack.port(f"mqtt-{EDGE}"), timeout=10) as camera,
+        grpc.aio.insecure_channel(f"127.0.0.1:{stack.port(f'model-server-{EDGE}', 'grpc')}") as channel,
+    ):
+        await camera.subscribe("response/detection/older", qos=1)
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+        async def item(model: str) -> tuple[str, int]:
+            message = {"image": base64.b64encode(striped(2)).decode(), "model": model}
+            await camera.publish("detection/older", json.dumps(message), qos=1)
+            reply = json.loads((await anext(aiter(camera.messages))).payload)
+            return reply["item"], reply["version"]
+
+        for name, (alias, scores) in OUTPUTS.items():
+            await eventually(partial(doors.serves, name, 1), 60)
+            assert await item(name) == ("spoon", 1)
+            answer = await http.post(f"{doors.server}/{name}:predict", json={"inputs": [pixels.tolist()]})
+            outputs = answer.json()["outputs"]
+            assert np.argmax(outputs[scores] if isinstance(outputs, dict) else outputs) == 2
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = name
+            request.inputs[alias].CopyFrom(tf.make_tensor_proto(pixels[None]))
+            assert np.argmax((await stub.Predict(request, timeout=10)).outputs[scores].float_val) == 2
+
+        # Another make takes over under the name, and there is never no answer.
+        answered: set[int] = set()
+        second = asyncio.create_task(doors.send("builder", made["keras2_adam"], classes=NAMES))
+
+        async def serves_second() -> bool:
+            found, version = await item("builder")
+            assert found == "spoon"
+            answered.add(version)
+            return version == 2
+
+        await eventually(serves_second, 120)
+        assert answered == {1, 2}
+        assert (await second).json()["version"] == 2
 
 
 async def test_models_that_are_sent_serve_side_by_side(

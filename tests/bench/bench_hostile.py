@@ -212,6 +212,7 @@ async def _slow(url: str, method: str, path: str) -> None:
                 writer.write(bytes(DROP))
                 await asyncio.wait([reading], timeout=1)
             writer.close()
+            await reading  # raises where the connection was reset
         except OSError:
             await asyncio.sleep(1)
 

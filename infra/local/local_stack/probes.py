@@ -14,7 +14,7 @@ import httpx
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from caravan import s3_listing
+from caravan import s3_listing, strict_json
 from caravan.contracts import ENTRY_FILES
 from caravan.errors import Permanent
 from caravan.tokens import TokenSettings
@@ -64,7 +64,7 @@ async def _http(http: httpx.AsyncClient, url: SplitResult, _: Mapping[str, str])
 
 def _checks(answer: httpx.Response) -> dict[str, str]:
     try:
-        facts = answer.json()
+        facts = strict_json.loads(answer.content)
     except ValueError:
         return {}
     checks = facts.get("checks") if isinstance(facts, dict) else None
@@ -141,7 +141,9 @@ async def _tfserving(http: httpx.AsyncClient, url: SplitResult, query: Mapping[s
         return
     if not answer.is_success:
         raise NotReady(f"the model's status answers {answer.status_code}")
-    states = {version["state"] for version in answer.json()["model_version_status"]}
+    states = {
+        version["state"] for version in strict_json.loads_object(answer.content)["model_version_status"]
+    }
     if "AVAILABLE" not in states and states & {"START", "LOADING", "UNLOADING"}:
         raise NotReady("it is loading the model")
 

@@ -28,6 +28,7 @@ from caravan.contracts import dead_letter
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps
 from caravan.settings import KafkaSettings
+from caravan.unreadable import Past
 
 log = structlog.get_logger()
 
@@ -225,17 +226,24 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
             **{"fetch_max_wait_ms": WAIT_MILLISECONDS, **options},
         )
         self._gaps = Gaps(settings.kafka_gap_seconds, time.monotonic) if settings.kafka_gap_seconds else None
+        self._past = Past(self)
+
+    async def fetch(
+        self, partitions: Collection[TopicPartition], timeout_ms: int, max_records: int | None
+    ) -> dict[TopicPartition, Sequence[ConsumerRecord]]:
+        """Return what has come; raise UnicodeDecodeError if one of the messages cannot be read."""
+        found: dict[TopicPartition, Sequence[ConsumerRecord]]
+        found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+        return found
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, Sequence[ConsumerRecord]]:
         """Return what has come, of each partition up to an offset that may still come."""
-        found: dict[TopicPartition, Sequence[ConsumerRecord]]
         if self._gaps is None:
-            found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
-            return found
+            return await self._past.fetch(partitions, timeout_ms, max_records)
         expected = {p: await self.position(p) for p in partitions or self.assignment()}
-        batch = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+        batch = await self._past.fetch(partitions, timeout_ms, max_records)
         found = dict(batch)
         for partition in found.keys() & expected.keys():
             found[partition], again = self._gaps.taken(partition, found[partition], expected[partition])

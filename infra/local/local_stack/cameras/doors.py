@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from caravan import strict_json
 from caravan.contracts import DEFAULT_MODEL
 from caravan.settings import MqttSettings
 from caravan.tokens import TokenSettings
@@ -78,7 +79,10 @@ async def check(http: httpx.AsyncClient, doors: Doors, model: str) -> None:
     headers = {"authorization": f"Bearer {doors.token}"} if doors.token else {}
     try:
         answer = await http.get(f"{doors.model_server}/v1/models/{model}", headers=headers, timeout=SECONDS)
-        states = [str(one["state"]) for one in answer.json().get("model_version_status", ())]
+        states = [
+            str(one["state"])
+            for one in strict_json.loads_object(answer.content).get("model_version_status", ())
+        ]
     except (httpx.HTTPError, ValueError, LookupError, AttributeError) as exc:
         raise StackError(f"the model server at {doors.model_server} does not answer: {exc!r}") from exc
     if "AVAILABLE" in states:

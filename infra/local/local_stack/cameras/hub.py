@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from caravan import strict_json
 from local_stack.cameras.tally import Comparison, Counted, Tally, compare
 from local_stack.errors import StackError
 
@@ -77,7 +78,11 @@ async def settled(
 async def _cameras(http: httpx.AsyncClient, hub: str, edge: str) -> dict[str, Mapping[str, Any]]:
     answer = await http.get(f"{hub}/hub", timeout=SECONDS)
     answer.raise_for_status()
-    return {str(one["camera"]): one for one in answer.json()["cameras"] if one["edge"] == edge}
+    return {
+        str(one["camera"]): one
+        for one in strict_json.loads_object(answer.content)["cameras"]
+        if one["edge"] == edge
+    }
 
 
 def _counted(camera: Mapping[str, Any]) -> Counted:

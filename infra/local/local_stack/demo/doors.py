@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import httpx
 
-from caravan import s3
+from caravan import s3, strict_json
 from caravan.contracts import DEFAULT_MODEL, MANIFEST, ready_bucket, version_prefix
 from caravan.manifest import Manifest
 from caravan.settings import S3Address
@@ -143,7 +143,7 @@ def _decoded(response: httpx.Response, whom: str) -> Any:
     if response.status_code != OK:
         raise BadAnswer(f"{whom} answered {response.status_code}: {response.text[:300]}")
     try:
-        return response.json()
+        return strict_json.loads(response.content)
     except ValueError as exc:
         raise BadAnswer(f"{whom} did not answer with JSON: {response.text[:300]}") from exc
 

@@ -244,7 +244,9 @@ async def test_the_camera_that_was_heard_of_longest_ago_makes_room() -> None:
 # --- uncertain images -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "media_type"), [("JPEG", "image/jpeg"), ("PNG", "image/png")])
+@pytest.mark.parametrize(
+    ("kind", "media_type"), [("JPEG", "image/jpeg"), ("MPO", "image/jpeg"), ("PNG", "image/png")]
+)
 async def test_an_uncertain_image_is_shown_so_that_a_browser_takes_it_for_nothing_else(
     bench: Bench, kind: str, media_type: str
 ) -> None:

@@ -190,7 +190,8 @@ class Shop:
     async def keys(self, door: str, bucket: str, prefix: str) -> dict[str, int]:
         """List a bucket of less than a thousand objects: key to size."""
         query = f"list-type=2&max-keys=1000&prefix={prefix}"
-        root = ET.fromstring((await self.get(door, f"/{bucket}?{query}")).content)
+        answer = (await self.get(door, f"/{bucket}?{query}")).raise_for_status()
+        root = ET.fromstring(answer.content)
         entries = root.iter(f"{_S3}Contents")
         return {entry.findtext(f"{_S3}Key", ""): int(entry.findtext(f"{_S3}Size", "0")) for entry in entries}
 

@@ -6,12 +6,14 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
 
+from caravan.s3_listing import signed
+from local_stack.keys import PASSWORD, USER, Keys
 from local_stack.settings import port_settings
 from local_stack.state import StackState, read_state
 from support.namespaces import CENTRAL, Namespace, Network, network
@@ -34,6 +36,18 @@ WINDOWS = {
 }
 """What the tests look into from outside, each through a Unix socket."""
 START_SECONDS, END_SECONDS, COMMAND_SECONDS = 180.0, 60.0, 90.0
+
+
+class S3Keys(httpx.Auth):
+    """Signs requests without a body to one of the stack's S3 servers."""
+
+    def __init__(self, url: str) -> None:
+        self._address = Keys(USER, PASSWORD).address(url)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Sign one."""
+        request.headers.update(signed(self._address, request.method, str(request.url)))
+        yield request
 
 
 class Site:
@@ -67,7 +81,8 @@ class Site:
         """Return a client of a door there; the caller closes it."""
         transport = httpx.AsyncHTTPTransport(uds=str(self.window(setting)))
         url = f"http://127.0.0.1:{port_settings()[setting]}"
-        return httpx.AsyncClient(transport=transport, base_url=url, timeout=60)
+        auth = S3Keys(url) if setting.startswith("S3_") else None
+        return httpx.AsyncClient(transport=transport, base_url=url, timeout=60, auth=auth)
 
     async def run(self, *command: str, given: bytes = b"") -> tuple[int, str]:
         """Run a command there; return its exit code, and what it prints."""

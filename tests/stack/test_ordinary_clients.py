@@ -394,7 +394,7 @@ async def test_a_shopper_reaches_mosquitto_by_the_same_settings(
     shop: Stack, certs: Path, foreign: Path, tmp_path: Path
 ) -> None:
     broker = needs("mosquitto")
-    port, http_port = free_ports(tmp_path)
+    port, http_port, *_ = free_ports(tmp_path)
     config = tmp_path / "mosquitto.conf"
     config.write_text(CONFIG.format(port=port, certs=certs))
     settings = {

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import aiomqtt
@@ -189,7 +190,7 @@ class Shop:
 
     async def keys(self, door: str, bucket: str, prefix: str) -> dict[str, int]:
         """List a bucket of less than a thousand objects: key to size."""
-        query = f"list-type=2&max-keys=1000&prefix={prefix}"
+        query = f"list-type=2&max-keys=1000&prefix={quote(prefix, safe='')}"
         answer = (await self.get(door, f"/{bucket}?{query}")).raise_for_status()
         root = ET.fromstring(answer.content)
         entries = root.iter(f"{_S3}Contents")

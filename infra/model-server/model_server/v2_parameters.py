@@ -96,7 +96,7 @@ def of_output(parameters: Parameters) -> OutputOptions:
 def _demanded(parameters: Parameters, known: Collection[str]) -> dict[str, Any]:
     """Return the parameters that ask for something; some clients write null for what they leave out."""
     demanded = {name: value for name, value in parameters.items() if value is not None}
-    for name, value in list(demanded.items()):
+    for name, value in sorted(demanded.items()):
         if name in _DEMANDS and value:
             raise ServingError(Code.UNIMPLEMENTED, f"parameter {name} is not served: {_DEMANDS[name]}")
         if name in _DEMANDS:

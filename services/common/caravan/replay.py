@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from caravan.consume import Effect, Ended, Policy, consume
@@ -201,9 +202,9 @@ async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
     )
     try:
         async with asyncio.timeout(2 * settings.kafka_request_seconds):
-            await reader.start()
-            if place.partition not in await _partitions(reader, place.topic):
+            if not await _has_partition(settings, place):
                 return None
+            await reader.start()
             reader.assign([partition])
             reader.seek(partition, place.offset)
             batch = await reader.getmany(timeout_ms=int(settings.kafka_request_seconds * 1000), max_records=1)
@@ -216,7 +217,16 @@ async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
     return next((record for record in found if record.offset == place.offset), None)
 
 
-async def _partitions(reader: AIOKafkaConsumer, topic: str) -> Collection[int]:
-    await reader.topics()  # which looks all of them up
-    found: Collection[int] | None = reader.partitions_for_topic(topic)
-    return found or ()
+async def _has_partition(settings: KafkaSettings, place: Place) -> bool:
+    """Tell whether a message's partition exists; asked for one that does not, a consumer waits."""
+    admin = AIOKafkaAdminClient(**connection(settings))
+    try:
+        await admin.start()
+        # All of them: a broker may make a topic that it is asked for by name.
+        return any(
+            topic["topic"] == place.topic
+            and place.partition in {one["partition"] for one in topic["partitions"]}
+            for topic in await admin.describe_topics()
+        )
+    finally:
+        await admin.close()

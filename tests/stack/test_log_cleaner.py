@@ -34,7 +34,8 @@ async def offsets_of(reader: AIOKafkaConsumer, end: int) -> list[int]:
 async def test_a_topic_of_many_batches_is_merged_and_cut_and_goes_on_after_a_restart(
     private_stack: Any, producer: Any, consumer: Any, eventually: Any
 ) -> None:
-    stack = await private_stack("kafka", environment={"KAFKA_RETENTION_MESSAGES": str(KEPT)})
+    settings = {"KAFKA": "embedded", "KAFKA_RETENTION_MESSAGES": str(KEPT)}
+    stack = await private_stack("kafka", environment=settings)
     await ensure_topics(KafkaSettings(kafka_bootstrap_servers=stack.kafka), [TOPIC])
     writer = await producer(stack.kafka)
     await writer.send_and_wait(TOPIC, b"0")

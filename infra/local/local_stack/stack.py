@@ -53,7 +53,8 @@ class Stack:
         tls: Tls = "off",
         on_change: Callable[[StackState], None] | None = None,
     ) -> None:
-        engines, faults = choice.read(os.environ)
+        self._environment = {**os.environ, **(environment or {})}
+        engines, faults = choice.read(self._environment)
         if faults:
             raise StackError("\n".join(faults))
         self.settings = StackSettings(
@@ -64,7 +65,6 @@ class Stack:
             tls=tls,
             engines=engines,
         )
-        self._environment = {**os.environ, **(environment or {})}
         self._on_change = on_change
         self._process: subprocess.Popen[bytes] | None = None
 

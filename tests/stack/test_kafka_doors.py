@@ -71,7 +71,7 @@ async def test_an_image_on_the_edges_topic_is_answered_with_its_key_and_headers(
     stack = platform.stack
     kept = len(await platform.edge("valid"))
     lemon = render("tea-lemon", 5_000_001)
-    headers = [("trace", b"\xff\x00"), ("camera", b"till-1"), ("trace", b"again")]
+    headers = [("trace", b"\xff\x00"), ("camera", b"till-7"), ("trace", b"again")]
     large = noise(2300, 2200)
     assert 15_000_000 < len(large) < LARGEST
     await send(
@@ -109,7 +109,7 @@ async def test_labelled_images_become_training_data_and_one_trigger(private_stac
         "training-images",
         Message(dot(1), None, [("class", b"tea"), ("name", b"one.png"), edge]),
         Message(dot(2), b"tea/two.png", [edge]),
-        Message(dot(3), b"till-1", [edge]),
+        Message(dot(3), b"till-7", [edge]),
         Message(dot(4), b"tea/four.png", [("edgeId", b"edge9")]),
         Message(large, b"tea/large", [edge]),
         Message(dot(5), b"tea/two.png", [edge]),

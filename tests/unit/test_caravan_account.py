@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 from collections import Counter
 from datetime import timedelta
@@ -12,8 +13,11 @@ from typing import Any
 import obstore
 import pytest
 from obstore.store import MemoryStore
+from rich.console import Console
+from rich.table import Table
 
 from caravan import s3
+from caravan.__main__ import tell_account
 from caravan.books import read_account
 from caravan.errors import BadInput
 from caravan.ledger import BODIES, CLOSED, LEDGER
@@ -147,6 +151,44 @@ async def test_what_is_missing_in_no_receipt_or_no_receipt_is_named() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"images": {"a": 1}},
+        {"images": ["a.jpg"]},
+        {"completed": {}},
+        {"state": "begun"},
+        {"uploads": "1"},
+        {"images": [{"name": "a", "outcome": "stored", "key": "images//a.jpg", "sha256": "a" * 64}]},
+        {"images": [{"name": "a", "outcome": "pending", "key": "images/tea/a.jpg", "sha256": "a/b"}]},
+        {
+            "images": [
+                {"name": "a", "outcome": "stored", "key": "images/tea/a.jpg", "sha256": "a", "bytes": -1}
+            ]
+        },
+        {"batch": "another"},
+    ],
+)
+async def test_a_receipt_of_odd_facts_is_named_and_the_others_are_added_up(odd: dict[str, Any]) -> None:
+    store = MemoryStore()
+    await a_batch(store, "b")
+    await s3.write(store, receipt_key("odd"), json.dumps(json.loads(a_receipt("odd")) | odd).encode())
+
+    total = await read_account(store)
+
+    assert (total.unreadable, total.stored, total.missing) == ((receipt_key("odd"),), 3, ())
+
+
+def test_keys_at_fault_are_printed_as_they_are() -> None:
+    odd = "images/[/tea]/[red]a.jpg"
+    total = Account(1, 0, 0, 0, 0, missing=(odd,), unaccounted=())
+    console = Console(record=True, width=80, file=io.StringIO())
+
+    tell_account(console, "edge1", total, Table())
+
+    assert f"missing: {odd}\nIt does not add up." in console.export_text()
+
+
 async def test_an_image_that_is_on_its_way_is_pending_under_any_of_its_keys() -> None:
     store = MemoryStore()
     await a_batch(store, "b")
@@ -201,6 +243,17 @@ async def test_a_ledger_that_is_gone_damaged_or_of_another_version_is_made_again
 
     assert await read_account(store) == first
     assert await read_account(store) == first
+
+
+async def test_a_ledger_whose_totals_do_not_fit_is_made_again() -> None:
+    store = MemoryStore()
+    await a_batch(store, "b")
+    first = await read_account(store)
+    ledger = json.loads(await s3.read(store, LEDGER))
+    await s3.write(store, LEDGER, json.dumps(ledger | {"captured": 7}).encode())
+
+    assert await read_account(store) == first
+    assert json.loads(await s3.read(store, LEDGER))["captured"] == first.captured
 
 
 async def test_old_receipts_are_closed_together_and_count_as_before() -> None:

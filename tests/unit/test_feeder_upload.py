@@ -669,6 +669,16 @@ async def test_a_receipt_that_is_done_is_never_pending_again_whichever_feeder_is
     assert (await door.receipt(batch)).uploads == 2
 
 
+@pytest.mark.parametrize("raw", [b"", b'{"schema": 1, "images": {}}'])
+async def test_what_is_no_receipt_gives_way_to_the_one_of_the_upload(door: Door, raw: bytes) -> None:
+    batch = hashlib.sha256(two_teas()).hexdigest()
+    await s3.write(door.stores["edge1"], receipt_key(batch), raw)
+
+    assert (await door.put(two_teas())).json()["stored"] == 2
+    assert (await door.receipt(batch)).state == "done"
+    assert (await door.account()).adds_up
+
+
 async def test_a_withdrawn_image_is_rejected_with_the_reason_and_the_rest_is_stored(door: Door) -> None:
     face, tea = photo(1), photo(2)
     content = zipped(("images/tea/face.jpg", face), ("images/tea/a.jpg", tea))

@@ -63,17 +63,21 @@ def print_account() -> None:
     settings = load(AccountSettings)
     with _plainly():
         books, at_the_edge = asyncio.run(_both_sides(settings))
-    console = Console()
-    table = Table("at central", "images", title=f"{settings.edge}: every image of every upload")
+    tell_account(Console(), settings.edge, books, at_the_edge)
+    raise typer.Exit(0 if books.adds_up else 1)
+
+
+def tell_account(console: Console, edge: str, books: Account, at_the_edge: Table) -> None:
+    """Print an account: both sides, then every key that is at fault, and whether it adds up."""
+    table = Table("at central", "images", title=f"{edge}: every image of every upload")
     for name in ("captured", "stored", "duplicates", "rejected", "pending", "withdrawn"):
         table.add_row(name, str(getattr(books, name)))
     console.print(table)
     console.print(at_the_edge)
     for what, keys in books.faults.items():
         for key in keys:
-            console.print(f"{what}: {key}", style="red", highlight=False, soft_wrap=True)
+            console.print(f"{what}: {key}", style="red", highlight=False, markup=False, soft_wrap=True)
     console.print("It adds up." if books.adds_up else "It does not add up.")
-    raise typer.Exit(0 if books.adds_up else 1)
 
 
 @commands.command("withdraw")

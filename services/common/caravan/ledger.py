@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Self
 
 import structlog
@@ -34,6 +35,7 @@ ACCOUNTS = "accounts/"
 LEDGER = f"{ACCOUNTS}ledger.json"
 BODIES = f"{ACCOUNTS}promises/"
 CLOSED = f"{ACCOUNTS}receipts/"
+LINES_AT_ONCE = 5000
 
 
 class Damaged(Exception):
@@ -130,10 +132,12 @@ class BodyWriter:
 
     def write(self, lines: Iterable[str]) -> None:
         """Add lines; use a thread."""
-        raw = "".join(f"{line}\n" for line in lines).encode()
-        self._digest.update(raw)
-        self._size += len(raw)
-        self._file.write(raw)
+        rest = iter(lines)
+        while some := list(islice(rest, LINES_AT_ONCE)):
+            raw = "".join(f"{line}\n" for line in some).encode()
+            self._digest.update(raw)
+            self._size += len(raw)
+            self._file.write(raw)
 
     async def store(self, store: ObjectStore) -> str:
         """Return the key of the body, once it is stored."""

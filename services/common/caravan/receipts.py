@@ -28,12 +28,30 @@ from typing import Any, Literal, Self, get_args
 from caravan import strict_json
 from caravan.contracts import IMAGES, possible_keys
 from caravan.errors import Permanent
+from caravan.names import is_addressable
 from caravan.withdrawn import Withdrawn
 
 SCHEMA = 1
 UPLOADS = "uploads/"
 
 Outcome = Literal["pending", "stored", "duplicate", "rejected"]
+State = Literal["pending", "done"]
+
+_TYPES = {
+    "edge": str,
+    "batch": str,
+    "bytes": int,
+    "ignored": int,
+    "uploads": int,
+    "received": str,
+    "completed": str,
+    "images": list,
+}
+"""Of a receipt's members."""
+
+
+class NotAReceipt(Permanent):
+    """An object where a receipt should be is none."""
 
 
 def receipt_key(batch: str) -> str:
@@ -78,13 +96,15 @@ class ImageReceipt:
         return json.dumps({name: fact for name, fact in facts.items() if fact}, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, body: dict[str, Any]) -> Self:
+    def from_json(cls, body: Any) -> Self:
         """Read the value of a line; facts that a later version adds are passed over.
 
         Raises:
             ValueError, KeyError, TypeError: if it is something else.
 
         """
+        if not isinstance(body, dict):
+            raise TypeError("an image is not an object")
         texts = {name: body.get(name, "") for name in ("key", "sha256", "reason", "etag")}
         size = body.get("bytes", 0)
         if (
@@ -94,11 +114,18 @@ class ImageReceipt:
             raise TypeError("a fact of an image has another type")
         if body["outcome"] not in get_args(Outcome):
             raise ValueError("an image has no known outcome")
-        if body["outcome"] != "rejected" and not (texts["key"] and texts["sha256"]):
-            raise ValueError("an image has no key or no SHA-256")
-        if not all(text.isprintable() for name, text in texts.items() if name != "reason"):
-            raise ValueError("a key, a SHA-256 or an ETag is not printable")
+        if body["outcome"] != "rejected" and not (is_addressable(texts["key"]) and texts["sha256"].isalnum()):
+            raise ValueError("an image has no key or no SHA-256, or one that cannot be")
+        if size < 0 or not (texts["key"].isprintable() and texts["etag"].isprintable()):
+            raise ValueError("a key or an ETag is not printable, or a size is negative")
         return cls(body["name"], body["outcome"], size=size, **texts)
+
+
+def _check_facts(body: dict[str, Any]) -> None:
+    if any(type(body[name]) is not kind for name, kind in _TYPES.items()):
+        raise TypeError("a fact of the batch has another type")
+    if body["state"] not in get_args(State):
+        raise ValueError("the batch has no known state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +145,7 @@ class Receipt:
 
     """
 
-    state: Literal["pending", "done"]
+    state: State
     edge: str
     batch: str
     size: int
@@ -149,13 +176,15 @@ class Receipt:
         """Read what `to_json` made.
 
         Raises:
-            Permanent: if it is no receipt, or one of a later schema.
+            NotAReceipt: if it is none.
+            Permanent: if it is one of a later schema.
 
         """
         try:
             body = strict_json.loads_object(raw)
             if body["schema"] != SCHEMA:
                 raise Permanent(f"the receipt has schema {body['schema']!r}; {SCHEMA} is known here")
+            _check_facts(body)
             return cls(
                 state=body["state"],
                 edge=body["edge"],
@@ -168,7 +197,7 @@ class Receipt:
                 images=tuple(map(ImageReceipt.from_json, body["images"])),
             )
         except (ValueError, KeyError, TypeError) as exc:
-            raise Permanent(f"not a receipt: {exc!r}") from exc
+            raise NotAReceipt(f"not a receipt: {exc!r}") from exc
 
     def following(self, earlier: Receipt | None) -> Receipt:
         """Return this receipt as that of a batch which came before: counted again, first outcomes kept."""

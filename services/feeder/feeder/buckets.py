@@ -15,7 +15,7 @@ from obstore.store import ObjectStore
 from caravan import s3
 from caravan.concurrency import for_each
 from caravan.errors import BadInput, Transient
-from caravan.receipts import ImageReceipt, Outcome, Receipt, receipt_key
+from caravan.receipts import ImageReceipt, NotAReceipt, Outcome, Receipt, receipt_key
 from caravan.retry import retried
 from caravan.withdrawn import REASON as WITHDRAWN_REASON
 from caravan.withdrawn import Withdrawn, read_withdrawn
@@ -187,7 +187,11 @@ class DataBuckets:
             raw, etag = await s3.read_with_etag(self._stores[edge], receipt_key(batch))
         except FileNotFoundError:
             return None, None
-        return await asyncio.to_thread(Receipt.from_json, raw), etag
+        try:
+            return await asyncio.to_thread(Receipt.from_json, raw), etag
+        except NotAReceipt as exc:
+            log.warning("what lies in a receipt's place is replaced", batch=batch, error=str(exc))
+            return None, etag
 
     async def _write(self, receipt: Receipt, etag: str | None) -> None:
         raw = await asyncio.to_thread(receipt.to_json)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
+from caravan import kafka
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps
 from caravan.kafka import Producer, header, put_aside
@@ -413,3 +415,41 @@ async def test_a_login_is_tried_with_the_mechanism_and_the_user_that_are_set(
     assert login.startswith(first) if mechanism.startswith("SCRAM") else login.endswith(first)
     if mechanism.startswith("SCRAM"):
         assert b"hunter2" not in login
+
+
+def parked(topic: str, /, **facts: str) -> ConsumerRecord:
+    headers = tuple((f"caravan-parked-{name}", text.encode()) for name, text in facts.items())
+    return ConsumerRecord(topic, 3, 7, 0, 0, b"k", b"v", None, 1, 1, headers)
+
+
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        (parked("trigger"), ("trigger", 3, 7)),
+        (parked("trigger", partition="1", offset="5"), ("trigger", 1, 5)),
+        (
+            parked("training-images-retry", topic="no such", partition="1", offset="5"),
+            ("training-images", 1, 5),
+        ),
+        (parked("training-images-retry"), ("training-images", 3, 7)),
+        (parked("shop-retry"), ("shop-retry", 3, 7)),
+        (parked("trigger", topic="training images", offset="9" * 400, partition="x"), ("trigger", 0, 0)),
+    ],
+)
+def test_where_a_parked_message_was_first_is_told_by_no_header_that_anyone_may_send(
+    record: ConsumerRecord, place: tuple[str, int, int]
+) -> None:
+    assert kafka.first_place(record) == place
+
+
+async def test_a_message_parked_by_a_clock_that_was_ahead_does_not_wait_until_then() -> None:
+    sent: list[dict[str, bytes]] = []
+
+    class Sender:
+        async def send(self, topic: str, value: bytes, *, key: bytes, headers: Any) -> None:
+            sent.append(dict(headers))
+
+    ahead = parked("trigger", since=str(int(time.time()) + 10**6))
+    assert kafka.parked_for(ahead) == 0
+    await kafka.park(Sender(), "trigger", ahead)  # type: ignore[arg-type]
+    assert int(sent[0]["caravan-parked-since"]) <= time.time()

@@ -2,7 +2,10 @@
 
 from collections.abc import Collection
 
+import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException
+from cramjam import DecompressionError
 from prometheus_client import REGISTRY
 
 from caravan.unreadable import Fetched, Past
@@ -14,8 +17,12 @@ class Client:
     """Has messages in two partitions, and raises as aiokafka does: what it read before is read again."""
 
     def __init__(
-        self, messages: dict[TopicPartition, int], unreadable: set[tuple[TopicPartition, int]]
+        self,
+        messages: dict[TopicPartition, int],
+        unreadable: set[tuple[TopicPartition, int]],
+        error: Exception,
     ) -> None:
+        self._error = error
         self._messages = messages
         self._unreadable = unreadable
         self._positions = dict.fromkeys(messages, 0)
@@ -30,7 +37,7 @@ class Client:
             offsets = range(first, min(self._messages[partition], first + (max_records or 500)))
             for offset in offsets:
                 if (partition, offset) in self._unreadable:
-                    b"\xff".decode()
+                    raise self._error
             if offsets:
                 self._positions[partition] = offsets.stop
                 found[partition] = [record(partition, offset) for offset in offsets]
@@ -50,9 +57,13 @@ def record(partition: TopicPartition, offset: int) -> ConsumerRecord:
     return ConsumerRecord(partition.topic, partition.partition, offset, 0, 0, None, b"", None, 0, 0, ())
 
 
-async def test_every_message_but_those_that_cannot_be_read_comes_once_and_in_order() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no name"), CorruptRecordException(), DecompressionError()],
+)
+async def test_every_message_but_those_that_cannot_be_read_comes_once_and_in_order(error: Exception) -> None:
     unreadable = {(ONE, 3), (ONE, 4), (TWO, 0), (TWO, 39)}
-    past = Past(Client({ONE: 90, TWO: 40}, unreadable))
+    past = Past(Client({ONE: 90, TWO: 40}, unreadable, error))
     before = REGISTRY.get_sample_value("caravan_unreadable_messages_total", {"topic": "edge1"}) or 0.0
 
     came: dict[TopicPartition, list[int]] = {ONE: [], TWO: []}

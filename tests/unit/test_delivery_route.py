@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+import delivery.listener
 from caravan.errors import Permanent, Transient
 from caravan.kafka import park
 from delivery.listener import EventListener
@@ -223,6 +224,19 @@ async def test_an_overloaded_listener_is_worth_another_try(status: int) -> None:
 async def test_a_listener_that_does_not_answer_is_worth_another_try() -> None:
     with pytest.raises(Transient):
         await listener_answering(httpx.ConnectTimeout("slow")).start_run("edge1")
+
+
+async def test_a_listener_that_never_ends_its_answer_is_worth_another_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(delivery.listener, "ANSWER_SECONDS", 0.05)
+    with pytest.raises(Transient):
+        await listener_answering(httpx.Response(202, content=drip())).start_run("edge1")
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 422])

@@ -223,6 +223,11 @@ def dead_letter(topic: str) -> str:
     return f"{topic}-dead-letter"
 
 
+def first_topic(topic: str) -> str:
+    """Kafka topic that the messages of a topic first came on."""
+    return TRAINING_IMAGES if topic == TRAINING_IMAGES_RETRY else topic
+
+
 def edge_faults(edges: Sequence[str]) -> list[str]:
     """Return what keeps these ids from being edges beside each other, a sentence each.
 

@@ -24,7 +24,7 @@ from aiokafka.errors import (
 )
 
 from caravan import telemetry, tracing
-from caravan.contracts import dead_letter
+from caravan.contracts import dead_letter, first_topic
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps
 from caravan.settings import KafkaSettings
@@ -53,8 +53,8 @@ LETTER = "dead-letter-"
 """What the names of our own headers on a dead letter begin with."""
 PARKED = "caravan-parked-"
 """What the names of our own headers on a parked message begin with."""
-MOST_DIGITS = 19
-"""Of an offset, a signed number of 64 bits."""
+MOST_DIGITS = 18
+"""Of an offset: any number of so many fits into its 64 bits."""
 IDLE_MILLISECONDS = 24 * 3600 * 1000
 """A loop whose places are all taken does not ask for more; whether it lives, its heartbeat tells."""
 
@@ -231,7 +231,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_ms: int, max_records: int | None
     ) -> dict[TopicPartition, Sequence[ConsumerRecord]]:
-        """Return what has come; raise UnicodeDecodeError if one of the messages cannot be read."""
+        """Return what has come; raise one of UNREADABLE if a message cannot be read."""
         found: dict[TopicPartition, Sequence[ConsumerRecord]]
         found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
         return found
@@ -386,9 +386,9 @@ async def park(producer: Producer, topic: str, record: ConsumerRecord) -> None:
         Permanent: if it is too large with what is added, which says since when it waits and from where it is.
 
     """
-    first = first_place(record)
+    first, now = first_place(record), int(time.time())
     facts = {
-        "since": str(_parked_since(record) or int(time.time())),
+        "since": str(min(_parked_since(record) or now, now)),  # a clock may have been ahead
         "topic": first.topic,
         "partition": str(first.partition),
         "offset": str(first.offset),
@@ -406,17 +406,18 @@ def parked_for(record: ConsumerRecord) -> float:
 
 
 def _parked_since(record: ConsumerRecord) -> int:
-    return _whole_number(facts_of(PARKED, record).get("since", ""))
+    return whole_number(facts_of(PARKED, record).get("since", "")) or 0
 
 
 def first_place(record: ConsumerRecord) -> Place:
-    """Return where a message was before it was parked."""
-    facts = facts_of(PARKED, record)
+    """Return where a message was before it was parked.
+
+    The topic is told by the one that it comes from: anyone may send a header.
+    """
+    topic, facts = first_topic(record.topic), facts_of(PARKED, record)
     if not facts:
-        return Place(record.topic, record.partition, record.offset)
-    return Place(
-        facts.get("topic", record.topic), *(_whole_number(facts.get(n, "")) for n in ("partition", "offset"))
-    )
+        return Place(topic, record.partition, record.offset)
+    return Place(topic, *(whole_number(facts.get(name, "")) or 0 for name in ("partition", "offset")))
 
 
 def facts_of(prefix: str, record: ConsumerRecord) -> dict[str, str]:
@@ -428,8 +429,9 @@ def facts_of(prefix: str, record: ConsumerRecord) -> dict[str, str]:
     }
 
 
-def _whole_number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else 0
+def whole_number(text: str) -> int | None:
+    """Return the number that a header says, such as an offset; None if it says none that Kafka could have."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else None
 
 
 def raw_headers(headers: Headers | RawHeaders) -> list[tuple[str, bytes | None]]:

@@ -27,8 +27,10 @@ from caravan.kafka import (
     facts_of,
     plain_headers,
     raw_headers,
+    whole_number,
 )
 from caravan.settings import KafkaSettings
+from caravan.unreadable import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -183,10 +185,10 @@ async def _whole(settings: KafkaSettings, topic: str, letter: ConsumerRecord) ->
     facts = facts_of(LETTER, letter)
     if not (digest := facts.get("sha256")):
         return letter
-    numbers = facts.get("partition", ""), facts.get("offset", "")
-    if not all(number.isascii() and number.isdigit() for number in numbers):
+    partition, offset = (whole_number(facts.get(name, "")) for name in ("partition", "offset"))
+    if partition is None or offset is None:
         raise Permanent("the letter does not say where its message is")
-    place = Place(topic, *map(int, numbers))
+    place = Place(topic, partition, offset)
     record = await _read(settings, place)
     if record is None or hashlib.sha256(record.value or b"").hexdigest() != digest:
         message = f"its message is gone from {place.topic}/{place.partition}/{place.offset}"
@@ -208,6 +210,8 @@ async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
             reader.assign([partition])
             reader.seek(partition, place.offset)
             batch = await reader.getmany(timeout_ms=int(settings.kafka_request_seconds * 1000), max_records=1)
+    except UNREADABLE as exc:
+        raise Permanent(f"its message at {place.topic}/{place.partition}/{place.offset} is damaged") from exc
     except (KafkaError, TimeoutError, OSError) as exc:
         message = f"Kafka does not give message {place.offset} of {place.topic}: {exc!r}"
         raise Transient(message) from exc

@@ -1,28 +1,41 @@
-"""Getting past a Kafka message that aiokafka cannot read: one whose headers have names that are no UTF-8.
+"""Getting past a Kafka message that aiokafka cannot read.
 
-It raises where the message comes up, each time, and loses what it had read before it, of all partitions. So
-these go back to where they were, and messages are asked for one by one, until the one that it is comes first:
-it is passed over, logged and counted, and stays on its topic. So is what its sender sent behind it in one
-batch, which aiokafka reads from its beginning.
+The names of its headers are no UTF-8, its batch is damaged, or nothing unpacks it. aiokafka raises where the
+message comes up, each time, and loses what it had read before it, of all partitions. So these go back to
+where they were, and messages are asked for one by one, until the one that it is comes first: it is passed
+over, logged and counted, and stays on its topic. So is what its sender sent behind it in one batch, which
+aiokafka reads from its beginning.
 """
 
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from gzip import BadGzipFile
 from typing import Protocol
 
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import CorruptRecordException, IllegalStateError
+from cramjam import DecompressionError
 from prometheus_client import Counter
 
 log = structlog.get_logger()
 
 MOST_SINGLE = 10_000
 """Messages that are asked for one by one; then it may have been of a partition that is another's by now."""
-UNREADABLE = Counter(
+UNREADABLE = (
+    UnicodeDecodeError,
+    CorruptRecordException,
+    DecompressionError,
+    BadGzipFile,
+    EOFError,
+    zlib.error,
+)
+"""What aiokafka raises for what is in a message, and not for how it fares with the broker."""
+PASSED_OVER = Counter(
     "caravan_unreadable_messages_total", "Messages passed over, as the client cannot read them", ["topic"]
 )
 
@@ -35,7 +48,7 @@ class Reading(Protocol):
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_ms: int, max_records: int | None
     ) -> Fetched:
-        """Return what has come; raise UnicodeDecodeError if one of the messages cannot be read."""
+        """Return what has come; raise one of UNREADABLE if a message cannot be read."""
         ...
 
     def assignment(self) -> Collection[TopicPartition]:
@@ -66,7 +79,7 @@ class Past:
             before = await self._positions(partitions, timeout_ms)
             try:
                 return await self._client.fetch(partitions, timeout_ms, max_records)
-            except UnicodeDecodeError:
+            except UNREADABLE:
                 for partition in before.keys() & set(self._client.assignment()):
                     self._client.seek(partition, before[partition])
                 self._single = MOST_SINGLE
@@ -75,7 +88,7 @@ class Past:
         for partition in asked:
             try:
                 found |= await self._client.fetch([partition], max(1, timeout_ms // len(asked)), 1)
-            except UnicodeDecodeError:
+            except UNREADABLE:
                 await self._pass_over(partition)
                 break
         else:
@@ -98,6 +111,6 @@ class Past:
         self._client.seek(partition, offset + 1)
         self._single = 0
         topic, number = partition
-        UNREADABLE.labels(topic).inc()
+        PASSED_OVER.labels(topic).inc()
         place = {"topic": topic, "partition": number, "offset": offset}
         log.error("a message that cannot be read is passed over", **place)

@@ -15,8 +15,11 @@ from caravan.contracts import TRIGGER, dead_letter
 from caravan.intake import Senders
 from caravan.runtime import Service
 from delivery.listener import EventListener
-from delivery.routes import LISTENER, ROUTE, policy, trigger_pipeline
+from delivery.routes import EDGES_IN_FLIGHT, LISTENER, ROUTE, policy, trigger_pipeline
 from delivery.settings import DeliverySettings
+
+CONNECTIONS = httpx.Limits(max_connections=EDGES_IN_FLIGHT + 1)
+"""One for each edge, and one to ask whether the listener is there: none that hangs takes another's."""
 
 
 @asynccontextmanager
@@ -24,7 +27,7 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
     """Make the clients, the web app and the loop; close the clients at the end."""
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(kafka.Producer(settings))
-        client = await stack.enter_async_context(httpx.AsyncClient())
+        client = await stack.enter_async_context(httpx.AsyncClient(limits=CONNECTIONS))
         listener = EventListener(client, settings.eventlistener_url)
 
         async def consume() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 
 from caravan import strict_json, tracing
@@ -28,10 +30,12 @@ class EventListener:
 
         """
         try:
-            answer = await self._client.post(
-                self._url, json={"id-edge": edge}, headers=tracing.headers(), timeout=ANSWER_SECONDS
-            )
-        except httpx.HTTPError as exc:
+            # A deadline for the whole: httpx has one for each byte.
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await self._client.post(
+                    self._url, json={"id-edge": edge}, headers=tracing.headers(), timeout=None
+                )
+        except (httpx.HTTPError, TimeoutError) as exc:
             message = f"the EventListener at {self._url} does not answer: {exc!r}"
             raise Transient(message) from exc
         if answer.is_server_error or answer.status_code in _TRY_AGAIN:
@@ -50,8 +54,9 @@ class EventListener:
 
         """
         try:
-            await self._client.get(self._url, timeout=ANSWER_SECONDS)
-        except httpx.HTTPError as exc:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._client.get(self._url, timeout=None)
+        except (httpx.HTTPError, TimeoutError) as exc:
             message = f"the EventListener at {self._url} does not answer: {exc!r}"
             raise Transient(message) from exc
 

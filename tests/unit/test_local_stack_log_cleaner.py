@@ -137,6 +137,13 @@ def test_a_merged_batch_has_the_same_messages() -> None:
     assert messages_of(merged) == [*map(one, range(7, 13)), (5, None, None, [])]
 
 
+def test_messages_far_apart_in_time_are_all_merged_though_they_grow() -> None:
+    first = one(0)
+    empty: Message = (2**60, None, None, [])
+    raw = merge([(0, record_batch(first)), (1, record_batch(*[empty] * 499))], 500)
+    assert messages_of(raw) == [first, *[empty] * 499]
+
+
 def test_a_merge_that_was_cut_off_is_gone_on_with() -> None:
     whole = record_batch(*map(one, range(4)))
     left_over = [(number, record_batch(one(number))) for number in range(1, 4)]
@@ -255,3 +262,24 @@ async def test_an_empty_bucket_is_no_fault() -> None:
     cleaner = LogCleaner(MemoryStore(), "caravan", ALL)
     await cleaner.round()
     await cleaner.ping()
+
+
+async def test_a_log_that_cannot_be_understood_keeps_no_other_from_being_cleaned() -> None:
+    bucket = Bucket(50)
+    topic = {"id": "odd", "topic": {"num_partitions": 1}}
+    meta = {"topics": {"a": topic, "edge1": {"id": "u", "topic": {"num_partitions": 1}}}}
+    bucket.put(f"{ROOT}/meta.json", meta)
+    bucket.put(f"{ROOT}/topics/a/partitions/0000000000/watermark.json", ["odd"])
+    obstore.put(bucket.store, f"{bucket.path}/records/notes.txt", b"of someone else")
+    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute)
+    await cleaner.round()
+    obstore.delete(bucket.store, f"{bucket.path}/records/notes.txt")
+    assert len(bucket.log()) == 5
+    await cleaner.ping()
+
+
+async def test_where_it_cannot_be_told_what_a_group_has_read_everything_stays_until_it_is_old() -> None:
+    bucket = Bucket(50)
+    bucket.put(f"{ROOT}/groups/consumers/odd/offsets/{bucket.topic}/partitions/0000000000.json", {"at": 7})
+    await LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute).round()
+    assert len(bucket.log()) == 50

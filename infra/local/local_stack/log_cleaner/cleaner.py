@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -55,6 +56,8 @@ STALE_SECONDS = 60.0
 """After so long without a whole round the cleaner is not ready."""
 AT_ONCE = 16
 
+_BATCH = re.compile(r"/([0-9]{20})\.batch\Z")
+
 
 class LogCleaner:
     """Keeps every partition of a cluster short."""
@@ -92,7 +95,7 @@ class LogCleaner:
             if await self._meta.changed():
                 await self._find()
             for partition in self._partitions.values():
-                await partition.clean(self._limits, self._clock())
+                await partition.clean_or_tell(self._limits, self._clock())
         self._last = self._clock()
 
     async def ping(self) -> None:
@@ -132,7 +135,21 @@ class _Partition:
         self._log: list[Segment] = []
         self._apart: frozenset[int] = frozenset()
         self._looked = 0.0
+        self._is_odd = False
         self._tell()
+
+    async def clean_or_tell(self, limits: Limits, now: float) -> None:
+        """Remove and merge; what cannot be understood here leaves the other partitions alone."""
+        try:
+            await self.clean(limits, now)
+        except (ValueError, KeyError, TypeError) as exc:
+            if not self._is_odd:
+                log.warning(
+                    "a log cannot be understood, and stays as it is", partition=self._path, error=repr(exc)
+                )
+            self._is_odd = True
+        else:
+            self._is_odd = False
 
     async def clean(self, limits: Limits, now: float) -> None:
         """Remove and merge, if something came or grew old."""
@@ -172,8 +189,9 @@ class _Partition:
         after = self._key(self._log[-1]) if self._log else None
         async for page in self._store.list(self._records, offset=after):
             self._log.extend(
-                Segment(_offset(entry["path"]), entry["size"], entry["last_modified"].timestamp())
+                Segment(offset, entry["size"], entry["last_modified"].timestamp())
                 for entry in page
+                if (offset := _offset(entry["path"])) is not None
             )
         self._log.sort(key=lambda segment: segment.offset)
 
@@ -207,7 +225,11 @@ class _Partition:
             found = await _read(self._store, f"{group}/offsets/{self._path}.json")
         except FileNotFoundError:
             return None
-        return int(loads_object(found)["offset"])
+        try:
+            return int(loads_object(found)["offset"])
+        except (ValueError, KeyError, TypeError) as exc:
+            log.warning("what a group has read cannot be told", group=group, error=repr(exc))
+            return 0
 
     async def _merge(self, now: float) -> None:
         gone = 0
@@ -276,5 +298,7 @@ async def _read(store: ObjectStore, key: str) -> bytes:
     return bytes(await (await obstore.get_async(store, key)).bytes_async())
 
 
-def _offset(key: str) -> int:
-    return int(key.rpartition("/")[2].removesuffix(".batch"))
+def _offset(key: str) -> int | None:
+    """Return the offset that an object is named for; None for what others put there."""
+    match = _BATCH.search(key)
+    return int(match[1]) if match else None

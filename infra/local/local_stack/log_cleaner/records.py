@@ -12,6 +12,8 @@ from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch, D
 
 MAGIC = 2
 NO_PRODUCER = -1
+GROWTH_BYTES = 20
+"""By which a message may grow when it is merged: two numbers, of up to ten bytes each."""
 
 
 class ApartError(Exception):
@@ -34,9 +36,10 @@ def merge(batches: Sequence[tuple[int, bytes]], end: int) -> bytes:
             broker's time, is damaged, or does not reach up to the next.
 
     """
-    size = sum(len(raw) for _, raw in batches)
-    merged = DefaultRecordBatchBuilder(MAGIC, 0, 0, NO_PRODUCER, NO_PRODUCER, -1, 2 * size)
     first = reached = before = batches[0][0]
+    # Counted from the first message, the time and the offset of each take some bytes more.
+    size = sum(len(raw) for _, raw in batches) + GROWTH_BYTES * (end - first)
+    merged = DefaultRecordBatchBuilder(MAGIC, 0, 0, NO_PRODUCER, NO_PRODUCER, -1, size)
     for offset, raw in batches:
         if offset > reached:
             raise ApartError(before, f"does not reach up to {offset}")
@@ -44,7 +47,11 @@ def merge(batches: Sequence[tuple[int, bytes]], end: int) -> bytes:
         # Of a merge that was cut off, later batches hold what is in an earlier one already.
         for number, record in enumerate(_plain_records(offset, raw), offset):
             if number == reached:
-                merged.append(number - first, record.timestamp, record.key, record.value, record.headers)
+                if (
+                    merged.append(number - first, record.timestamp, record.key, record.value, record.headers)
+                    is None
+                ):
+                    raise ApartError(offset, "has messages that do not fit")
                 reached += 1
     if reached < end:
         raise ApartError(before, f"does not reach up to {end}")

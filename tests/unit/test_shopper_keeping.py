@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -250,6 +252,61 @@ async def test_a_damaged_file_in_the_spool_does_not_hold_up_the_others(
         await until_empty(spool)
     assert bytes(obstore.get(store, KEY).bytes()) == b"whole"
     assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".damaged"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"at": 7.5e40},
+        {"facts": ["a"]},
+        {"facts": {"camera": 1}},
+        {"facts": {"camera": "\N{BELL}"}},
+        {"item": None},
+    ],
+)
+async def test_a_file_of_odd_facts_in_the_spool_does_not_hold_up_the_others(
+    tmp_path: Path, store: MemoryStore, switch: Switch, odd: dict[str, Any]
+) -> None:
+    spool = await opened(tmp_path)
+    await spool.add(capture(b"odd"))
+    (file,) = (tmp_path / "spool").iterdir()
+    head, _, image = file.read_bytes().partition(b"\n")
+    file.write_bytes(json.dumps(json.loads(head) | odd).encode() + b"\n" + image)
+    await spool.add(capture(b"whole"))
+    async with draining(keeper(store, switch, spool)):
+        await until_empty(spool)
+    assert bytes(obstore.get(store, KEY).bytes()) == b"whole"
+    assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".damaged"]
+
+
+async def test_an_image_for_a_bucket_that_is_none_is_put_aside(
+    tmp_path: Path, store: MemoryStore, switch: Switch
+) -> None:
+    spool = await opened(tmp_path)
+    await spool.add(replace(capture(b"odd"), bucket="of a later version"))
+    await spool.add(capture(b"whole"))
+    async with draining(keeper(store, switch, spool)):
+        await until_empty(spool)
+    assert keys(store) == [KEY]
+    assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".refused"]
+
+
+async def test_a_spool_that_cannot_be_emptied_is_tried_again(
+    tmp_path: Path, store: MemoryStore, switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, fails = Path.unlink, [OSError(errno.EROFS, "read-only")]
+
+    def first_fails(path: Path, *how: Any, **more: Any) -> None:
+        if path.suffix == ".image" and fails:
+            raise fails.pop()
+        unlink(path, *how, **more)
+
+    monkeypatch.setattr(Path, "unlink", first_fails)
+    spool = await opened(tmp_path)
+    await spool.add(capture())
+    async with draining(keeper(store, switch, spool)):
+        await until_empty(spool)
+    assert keys(store) == [KEY]
 
 
 async def test_an_image_that_the_store_refuses_for_its_own_sake_holds_up_no_other(

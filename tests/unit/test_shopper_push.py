@@ -16,7 +16,7 @@ import pytest
 from obstore.store import MemoryStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from caravan import tracing
+from caravan import s3, tracing
 from caravan.errors import Permanent, Refused, Transient
 from shopper.storage.feeder import FeederClient, Rejected, Report, Unfit
 from shopper.storage.push import WISH, TrainingPush
@@ -186,6 +186,48 @@ async def test_an_image_that_the_feeder_does_not_account_for_stays(edge: Edge) -
         with pytest.raises(Permanent, match="1 of 2"):
             await edge.push()
     assert edge.keys() == [A, B]
+
+
+async def test_a_feeder_that_accounts_for_more_than_it_was_sent_is_not_believed(edge: Edge) -> None:
+    edge.add(A, B)
+    edge.central.forget = -1
+    async with edge.running():
+        with pytest.raises(Permanent, match="3 of 2"):
+            await edge.push()
+    assert edge.keys() == [A, B]
+
+
+async def test_an_image_that_cannot_be_read_stays_and_holds_back_no_other(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = s3.read
+
+    async def damaged(store: Any, key: str) -> bytes:
+        if key == B:
+            raise Transient("S3 answers 500")
+        return await read(store, key)
+
+    monkeypatch.setattr(s3, "read", damaged)
+    edge.add(A, B, C)
+    async with edge.running():
+        account = await edge.push()
+    assert (account["status"], account["files"], account["left"]) == ("done", 2, 1)
+    assert edge.keys() == [B]
+
+
+async def test_a_disk_without_room_to_pack_puts_the_push_off(edge: Edge, tmp_path: Path) -> None:
+    edge.add(A)
+    scratch = tmp_path / "scratch"
+    edge.push = TrainingPush(
+        edge.store, edge.central, edge.events.append, scratch=scratch, max_bytes=100, max_images=10
+    )
+    async with edge.running():
+        assert await edge.push() == {"status": "queued"}
+        scratch.mkdir()
+        async with asyncio.timeout(20):
+            while edge.keys():
+                await asyncio.sleep(0.02)
+    assert edge.central.archives == [[A]]
 
 
 async def test_with_the_link_down_the_wish_is_kept_and_fulfilled_without_help(edge: Edge) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import IO
+from typing import IO, Annotated
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from caravan import strict_json, tracing
 from caravan.errors import Refused, Transient
@@ -18,6 +18,9 @@ PING_SECONDS = 5.0
 CHUNK = 2**20
 _MAY_PASS = {408, 425, 429}
 _UNFIT = {413, 422}
+
+
+Count = Annotated[int, Field(ge=0)]
 
 
 class Unfit(Refused):
@@ -34,9 +37,9 @@ class Rejected(BaseModel):
 class Report(BaseModel):
     """What became of the images of one ZIP."""
 
-    stored: int
-    duplicates: int
-    ignored: int = 0
+    stored: Count
+    duplicates: Count
+    ignored: Count = 0
     rejected: list[Rejected] = []
 
 

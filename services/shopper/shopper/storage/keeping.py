@@ -118,8 +118,8 @@ class ImageKeeper:
                 CIRCUIT_OPEN.labels("s3").set(0)
                 if not len(self._spool):
                     log.info("spool is empty again")
-        except Permanent as exc:
-            # Rights can be mended while we run; until then the images are safe here.
+        except (Permanent, OSError) as exc:
+            # Rights, and a disk, can be mended while we run; until then the images are safe here.
             raise Transient(str(exc)) from exc
 
     async def _reach(self) -> None:
@@ -137,6 +137,8 @@ class ImageKeeper:
         return self._latest
 
     async def _put(self, capture: Capture) -> None:
+        if capture.bucket not in self._buckets:
+            raise s3.Unstorable(f"there is no bucket {capture.bucket!r} here")
         attributes = {"Content-Type": "image/jpeg", **capture.facts}
         try:
             await s3.put_new(self._buckets[capture.bucket], key(capture), capture.image, attributes)

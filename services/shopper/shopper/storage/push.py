@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 WISH = "push/requested.json"
 LOOK_SECONDS = 60.0
+UNREAD_IN_A_ROW = 3
+"""So many images that cannot be read are not at fault: the store is away."""
 MOST_UNFIT = 20
 """Images of one push that are put aside because of them central refused others: more are not at fault."""
 
@@ -47,8 +49,8 @@ class Feeder(Protocol):
 class Account:
     """What became of the images of one push.
 
-    `left` were no images, or too large, and stay; `unfit` are those of the rejected that kept central from
-    taking others.
+    `left` were no images, too large or not to be read, and stay; `unfit` are those of the rejected that kept
+    central from taking others.
     """
 
     status: str = "empty"
@@ -139,7 +141,7 @@ class TrainingPush:
         try:
             with tracing.following(trace), tracing.span("push"):
                 outcome: Account | Permanent = await self._push()
-        except Transient as exc:
+        except (Transient, OSError) as exc:  # the disk is full, say
             log.warning("push put off", error=str(exc))
             _answer(callers, {"status": "queued"})
             return False
@@ -188,7 +190,7 @@ class TrainingPush:
 
     async def _send(self, keys: Sequence[str], account: Account) -> None:
         """Send some images; those that keep others from being taken are found by halves, and put aside."""
-        packed, answer = await self._upload(keys)
+        packed, answer = await self._upload(keys, account)
         if not packed:
             return
         if isinstance(answer, Unfit):
@@ -197,7 +199,7 @@ class TrainingPush:
         reasons = {each.name: each.reason for each in answer.rejected if each.name in packed}
         accounted = answer.stored + answer.duplicates + len(reasons)
         unnamed = answer.ignored + len(answer.rejected) - len(reasons)
-        if accounted + unnamed < len(packed):
+        if accounted + unnamed < len(packed) or accounted > len(packed):
             message = f"the feeder accounts for {accounted} of {len(packed)} images: all stay here"
             raise Permanent(message)
         if accounted < len(packed):
@@ -213,11 +215,11 @@ class TrainingPush:
         account.duplicates += answer.duplicates
         account.rejected += [each.model_dump() for each in answer.rejected]
 
-    async def _upload(self, keys: Sequence[str]) -> tuple[Sequence[str], Report | Unfit]:
+    async def _upload(self, keys: Sequence[str], account: Account) -> tuple[Sequence[str], Report | Unfit]:
         """Return the keys of those images that are still there, and what the feeder says of them."""
         # Without a name, so that nothing is left of it however the process ends.
         with await asyncio.to_thread(_temporary_file, self._scratch) as archive:
-            packed = await self._pack(keys, archive)
+            packed = await self._pack(keys, archive, account)
             if not packed:
                 return (), Report(stored=0, duplicates=0)
             self._post(events.zipdata(len(packed)))
@@ -254,8 +256,15 @@ class TrainingPush:
         if batch:
             yield batch
 
-    async def _pack(self, keys: Sequence[str], target: IO[bytes]) -> list[str]:
-        packed = []
+    async def _pack(self, keys: Sequence[str], target: IO[bytes], account: Account) -> list[str]:
+        """Pack what can be read; one that the store does not give stays, and holds back no other.
+
+        Raises:
+            CaravanError: if it gives none of several in a row.
+
+        """
+        packed: list[str] = []
+        unread: list[str] = []
         # Photos are compressed already: stored as they are. Dated as no clock says, which may be before 1980.
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
             for key in keys:
@@ -263,6 +272,14 @@ class TrainingPush:
                     content = await s3.read(self._store, key)
                 except FileNotFoundError:
                     continue  # someone took it out since it was listed
+                except CaravanError as exc:
+                    unread.append(key)
+                    if len(unread) >= UNREAD_IN_A_ROW or (key == keys[-1] and not packed):
+                        raise
+                    log.warning("a training image cannot be read, and stays", key=key, error=str(exc))
+                    account.left += 1
+                    continue
+                unread.clear()
                 await asyncio.to_thread(archive.writestr, zipfile.ZipInfo(key), content)
                 packed.append(key)
         return packed

@@ -13,9 +13,10 @@ import time
 import uuid
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import structlog
+from pydantic import BaseModel, StringConstraints
 
 from caravan import strict_json
 from caravan.errors import Unavailable
@@ -91,7 +92,7 @@ class Spool:
             try:
                 content = await asyncio.to_thread((self._folder / name).read_bytes)
                 return name, _decode(content)
-            except (OSError, ValueError, KeyError) as exc:
+            except (OSError, ValueError) as exc:
                 await self.put_aside(name, str(exc), DAMAGED)
 
     async def put_aside(self, name: str, reason: str, suffix: str = REFUSED) -> None:
@@ -115,6 +116,16 @@ class Spool:
         metrics.SPOOL_BYTES.set(self._bytes)
 
 
+class _Head(BaseModel):
+    """The line before an image."""
+
+    bucket: str
+    item: str
+    at: datetime
+    facts: dict[str, Annotated[str, StringConstraints(pattern="^[ -~]*$")]]
+    size: int
+
+
 def _encode(capture: Capture) -> bytes:
     head = {
         "bucket": capture.bucket,
@@ -128,11 +139,11 @@ def _encode(capture: Capture) -> bytes:
 
 def _decode(content: bytes) -> Capture:
     line, _, image = content.partition(b"\n")
-    head = strict_json.loads_object(line)
-    if head["size"] != len(image):
-        message = f"{len(image)} bytes instead of {head['size']}"
+    head = _Head.model_validate(strict_json.loads_object(line))
+    if head.size != len(image):
+        message = f"{len(image)} bytes instead of {head.size}"
         raise ValueError(message)
-    return Capture(head["bucket"], head["item"], image, datetime.fromisoformat(head["at"]), head["facts"])
+    return Capture(head.bucket, head.item, image, head.at, head.facts)
 
 
 def _scan(folder: Path) -> dict[str, int]:

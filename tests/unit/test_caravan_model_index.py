@@ -1,6 +1,7 @@
 """The index of the newest versions, and what folders say."""
 
 import asyncio
+import json
 
 import obstore
 import pytest
@@ -43,6 +44,11 @@ async def test_an_index_names_the_newest_only(store: MemoryStore) -> None:
     for version in range(1, NEWEST + 6):
         await model_index.add(store, "tea", version, b"m")
     assert set((await model_index.read(store)).manifests["tea"]) == set(range(6, NEWEST + 6))
+
+
+def test_of_an_index_that_names_more_only_the_newest_are_taken() -> None:
+    raw = json.dumps({"schema": 1, "models": {"tea": dict.fromkeys(map(str, range(1, 10_000)), "sha")}})
+    assert set(Index.from_json(raw.encode()).manifests["tea"]) == set(range(10_000 - NEWEST, 10_000))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import obstore
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
-from obstore.exceptions import GenericError
+from obstore.exceptions import GenericError, PermissionDeniedError
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
@@ -28,13 +28,14 @@ import edge_manager.sinks.bucket
 from caravan import model_index
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
+from edge_manager import bringing, steps
 from edge_manager.api import install
 from edge_manager.central import Central, CentralAway, Offer
 from edge_manager.edge import Edge, Rules
 from edge_manager.looking import look
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
-from edge_manager.routes import model_sync, one_round
+from edge_manager.routes import model_sync, one_round, rounds
 from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
@@ -958,6 +959,114 @@ async def test_a_model_that_cannot_be_read_is_told_and_everything_else_goes_on(
     assert "500 Internal Server Error" in answer["models"]["a-model"]["fault"]
     assert answer["models"][MODEL]["fault"] is None
     assert world.told("model-rejected") == []
+
+
+@pytest.mark.parametrize("step", ["inspect", "sweep"])
+async def test_what_nobody_foresaw_of_one_model_is_told_and_everything_else_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    world = World(tmp_path, "bucket")
+    obstore.put(world.central, "models/a-model/1/saved_model.pb", b"graph")
+    obstore.put(world.central, "models/a-model/1/manifest.json", b"{}")
+    place = bringing if step == "inspect" else steps
+    real = getattr(place, step)
+
+    async def fails(first: Any, second: Any, **more: Any) -> Any:
+        if "a-model" in (second if step == "sweep" else second.ref.model):
+            raise ZeroDivisionError("a fault of ours")
+        return await real(first, second, **more)
+
+    monkeypatch.setattr(place, step, fails)
+    for version in (1, 2):
+        world.publish(version)
+        await world.rounds(1)
+        assert world.told("pushmodel")[-1] == version
+    models = versions(world.edge, "edge1")["models"]
+    assert "a fault of ours" in models["a-model"]["fault"]
+    assert models[MODEL]["fault"] is None
+
+
+async def test_a_refused_version_that_cannot_be_removed_is_told_and_everything_else_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, "directory")
+    refused = world.directory / "a-model" / "1"
+    refused.mkdir(parents=True)
+    (refused / "saved_model.pb").write_bytes(b"graph")
+    record = {"fingerprint": "f", "cause": "load", "reason": "r", "at": "then"}
+    kept = LocalStore(world.directory / ".caravan", mkdir=True)
+    obstore.put(kept, "rejected/a-model/1.json", json.dumps(record).encode())
+    rename = Path.rename
+
+    def stays(path: Path, target: Path) -> Path:
+        if path == refused:
+            raise PermissionError(errno.EACCES, "not writable")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stays)
+        world.publish(1)
+        await world.rounds(2)
+    assert world.told("pushmodel") == [1]
+    assert "not writable" in versions(world.edge, "edge1")["models"]["a-model"]["fault"]
+    await world.rounds(1)
+    assert versions(world.edge, "edge1")["models"]["a-model"]["fault"] is None
+    assert not refused.exists()
+
+
+async def test_a_full_store_at_the_edge_keeps_no_half_of_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, "bucket")
+    world.publish(1)
+    put = obstore.put_async
+
+    async def full(store: ObjectStore, key: str, *content: Any, **more: Any) -> Any:
+        if "variables.data" in key:
+            raise PermissionDeniedError("status code: 403 <Code>QuotaExceeded</Code>")
+        return await put(store, key, *content, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "put_async", full)
+        await world.rounds(2)
+    assert "quota" in status(world)["fault"]
+    assert world.at_edge() == {}
+    await world.rounds(6)
+    assert world.told("pushmodel") == [1]
+
+
+async def test_a_bucket_at_the_edge_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    world = World(tmp_path, "bucket")
+    prepared = 0
+
+    async def prepare() -> None:
+        nonlocal prepared
+        prepared += 1
+
+    class Gone(BucketSink):
+        async def held(self) -> Any:
+            if prepared == 1:
+                raise FileNotFoundError("there is no bucket production")
+            return await super().held()
+
+    world.edge.sinks = (Gone(world.production, prepare, prepare),)
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(Transient, match="production"):
+            await rounds(world.edge, tasks)
+        await open_edge(world.edge)
+    assert prepared == 2
+    await one_round(world.edge, tasks)
+
+
+async def test_a_folder_named_beyond_all_numbers_is_no_version(tmp_path: Path) -> None:
+    world = World(tmp_path, "directory")
+    odd = world.directory / MODEL / "100000000000000000000"
+    odd.mkdir(parents=True)
+    (odd / "saved_model.pb").write_bytes(b"graph")
+    world.publish(1)
+    await look(world.edge)
+    await see(world.edge)
+    assert world.edge.models[MODEL].newest == 0
 
 
 async def test_a_version_that_cannot_be_read_gives_way_to_the_one_before_it(

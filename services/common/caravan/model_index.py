@@ -50,7 +50,9 @@ class Index:
             body = strict_json.loads_object(raw)
             models: dict[str, dict[str, str]] = body["models"] if body["schema"] == _SCHEMA else {}
             manifests = {
-                model: {number: str(sha) for text, sha in found.items() if (number := version_number(text))}
+                model: _newest(
+                    {number: str(sha) for text, sha in found.items() if (number := version_number(text))}
+                )
                 for model, found in models.items()
                 if is_model_name(model)
             }
@@ -69,8 +71,11 @@ class Index:
     def with_version(self, model: str, version: int, sha256: str) -> Index:
         """Return an index that names a version too, if it is among the newest."""
         found = {**self.manifests.get(model, {}), version: sha256}
-        newest = sorted(found, reverse=True)[:NEWEST]
-        return Index({**self.manifests, model: {number: found[number] for number in newest}}, self.e_tag)
+        return Index({**self.manifests, model: _newest(found)}, self.e_tag)
+
+
+def _newest(found: Mapping[int, str]) -> dict[int, str]:
+    return {number: found[number] for number in sorted(found, reverse=True)[:NEWEST]}
 
 
 def version_number(text: str) -> int | None:

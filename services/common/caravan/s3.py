@@ -92,6 +92,10 @@ class BucketMissing(Transient):
     """The bucket is not there: whoever owns it makes it again."""
 
 
+class StoreFull(Transient):
+    """The store has no room, or lets us have no more: it takes what it has once someone made room."""
+
+
 class Unstorable(Permanent):
     """The store takes no such object, for its key, its metadata or its size; others it may take."""
 
@@ -99,6 +103,9 @@ class Unstorable(Permanent):
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _OF_THE_OBJECT = {"400", "413", "414", "431"}
+_FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
+"""Codes of a store that has no room, or lets us have none: 403 at Ceph, 400 or 507 at MinIO."""
+_INSUFFICIENT_STORAGE = "507"
 _OF_THE_REQUEST = {
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
@@ -122,9 +129,13 @@ def translated(action: str) -> Iterator[None]:
     except (AlreadyExistsError, PreconditionError):
         raise
     except (PermissionDeniedError, UnauthenticatedError) as exc:
+        _tell_full(action, exc)
         message = f"S3 refused to {action}: check the access key and its rights"
         raise Refused(message) from exc
+    except ValueError as exc:  # so obstore says that it has no path for a key
+        raise Unstorable(f"S3 cannot be asked to {action}: {exc}") from exc
     except BaseError as exc:
+        _tell_full(action, exc)
         status, code = _STATUS.search(str(exc)), _CODE.search(str(exc))
         word = code[1] if code else ""
         if word == "NoSuchBucket":
@@ -133,6 +144,12 @@ def translated(action: str) -> Iterator[None]:
             raise Unstorable(f"S3 does not take {action}: {word or status[1]}") from exc
         message = f"S3 could not {action}: {_first_line(exc)}"
         raise Transient(message) from exc
+
+
+def _tell_full(action: str, exc: BaseError) -> None:
+    status, code = _STATUS.search(str(exc)), _CODE.search(str(exc))
+    if (code and code[1] in _FULL) or (status and status[1] == _INSUFFICIENT_STORAGE):
+        raise StoreFull(f"S3 could not {action}: it is full, or its quota is used up") from exc
 
 
 @asynccontextmanager

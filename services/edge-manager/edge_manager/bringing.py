@@ -23,6 +23,7 @@ from edge_manager.versions import Complete, Offered, Ref, Refused, Verdict, Wait
 log = structlog.get_logger()
 
 ROUTE = "model-sync"
+NO_ROOM_SECONDS = 60.0
 
 
 def begin(edge: Edge, tasks: asyncio.TaskGroup) -> None:
@@ -64,10 +65,13 @@ async def _is_enough(edge: Edge, offered: Offered) -> bool:
         if isinstance(verdict, Refused):
             await _refuse(edge, offered, verdict)
             edge.news.set()
-    except CaravanError as exc:
+    except Exception as exc:
         failures = model.failures[ref] = model.failures.get(ref, 0) + 1
-        model.next_try = edge.clock() + retry.pause(failures)
-        _wait(model, ref, f"version {ref.version} cannot be brought: {exc}")
+        model.next_try = edge.clock() + _pause(exc, failures)
+        is_ours = not isinstance(exc, CaravanError)
+        if is_ours and failures == 1:
+            log.exception("version fails", model=ref.model, version=ref.version)
+        _wait(model, ref, f"version {ref.version} cannot be brought: {repr(exc) if is_ours else exc}")
         return failures < TRIES or edge.central_fault is not None
     if isinstance(verdict, Waiting):
         _wait(model, ref, verdict.reason)
@@ -75,6 +79,13 @@ async def _is_enough(edge: Edge, offered: Offered) -> bool:
     model.waiting.pop(ref, None)
     model.failures.pop(ref, None)
     return verdict is None
+
+
+def _pause(error: Exception, failures: int) -> float:
+    """Return the seconds until a version is tried again; where it does not fit, all that fits is copied."""
+    if isinstance(error, NoRoom):
+        return min(NO_ROOM_SECONDS, 2.0**failures)
+    return retry.pause(failures)
 
 
 def _wait(model: Model, ref: Ref, reason: str) -> None:

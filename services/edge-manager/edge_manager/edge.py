@@ -99,6 +99,8 @@ class Model:
     aside: dict[int, Aside] = field(default_factory=dict)
     fault: str | None = None
     """Why the model server does not serve the model at all, as far as that can be told from here."""
+    stuck: str | None = None
+    """What kept the last round from going through its steps here."""
     unlisted: str | None = None
     """Why it cannot be listed at central, which answers for others."""
     serving: int = 0
@@ -119,7 +121,7 @@ class Model:
     def trouble(self) -> str | None:
         """What is wrong with the model, here or there."""
         broken = max(self.failures, default=None)
-        return self.fault or self.unlisted or (self.waiting.get(broken) if broken else None)
+        return self.stuck or self.fault or self.unlisted or (self.waiting.get(broken) if broken else None)
 
     def ready(self, refused: Mapping[Ref, str]) -> int:
         """The newest version offered that is not known to be incomplete or refused; 0 for none."""

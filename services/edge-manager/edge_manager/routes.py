@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NoReturn
 
 import structlog
 
+from caravan.errors import CaravanError, Permanent, Transient
 from caravan.retry import forever
 from edge_manager import bringing, metrics, steps
 from edge_manager.confirming import confirm
-from edge_manager.edge import Edge
+from edge_manager.edge import Edge, Model
 from edge_manager.looking import keep_looking
+
+log = structlog.get_logger()
 
 ROUTE = bringing.ROUTE
 
@@ -52,17 +56,24 @@ async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:
         Transient: if a sink is away.
 
     """
-    await steps.open_edge(edge)
     while True:
         edge.news.clear()
-        await one_round(edge, tasks)
+        try:
+            await steps.open_edge(edge)
+            await one_round(edge, tasks)
+        except FileNotFoundError as exc:
+            edge.is_open = False
+            raise Transient(f"a sink is gone, and is made again: {exc}") from exc
+        except Permanent as exc:
+            # Rights can be mended while we run; until then the edge serves what it has.
+            raise Transient(str(exc)) from exc
         with suppress(TimeoutError):
             async with asyncio.timeout(edge.rules.poll_seconds):
                 await edge.news.wait()
 
 
 async def one_round(edge: Edge, tasks: asyncio.TaskGroup) -> None:
-    """Configure the model server, and go once through the steps of each model.
+    """Configure the model server, and go once through the steps of each model, in no other's way.
 
     Raises:
         Transient: if a sink is away.
@@ -71,10 +82,27 @@ async def one_round(edge: Edge, tasks: asyncio.TaskGroup) -> None:
     await steps.see(edge)
     await steps.configure(edge)
     for name in sorted(edge.models):
-        await steps.sweep(edge, name)
-        await confirm(edge, name)
+        with _told_if_stuck(name, edge.models[name]):
+            await steps.sweep(edge, name)
+            await confirm(edge, name)
     bringing.begin(edge, tasks)
     refused = edge.refused()
     for name, model in edge.models.items():
         metrics.READY.labels(name).set(model.ready(refused))
     edge.is_seen = edge.has_looked
+
+
+@contextmanager
+def _told_if_stuck(name: str, model: Model) -> Iterator[None]:
+    """Tell once what fails with a model; the next round tries it again."""
+    was, model.stuck = model.stuck, None
+    try:
+        yield
+    except CaravanError as exc:
+        model.stuck = str(exc)
+        if was is None:
+            log.warning("a model is stuck; the others go on", model=name, error=model.stuck)
+    except Exception as exc:
+        model.stuck = repr(exc)
+        if was is None:
+            log.exception("a model is stuck; the others go on", model=name)

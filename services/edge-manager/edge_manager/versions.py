@@ -14,10 +14,10 @@ from typing import Literal
 
 from caravan.contracts import ENTRY_FILES, MANIFEST, TOLD, VersionKey, is_model_name, version_prefix
 from caravan.manifest import Manifest
+from caravan.model_index import LARGEST_VERSION
 from caravan.names import cut
 from edge_manager.tf_index import SavedModel
 
-_LARGEST_VERSION = 2**63 - 1
 VARIABLES_INDEX = "variables/variables.index"
 _FOLDERS = {"variables", "assets", "assets.extra"}
 
@@ -145,7 +145,7 @@ def parse_key(key: str) -> tuple[Ref, str] | None:
     that are not plain.
     """
     parts = VersionKey.parse(key)
-    if parts is None or not is_model_name(parts.model) or parts.version > _LARGEST_VERSION:
+    if parts is None or not is_model_name(parts.model) or parts.version > LARGEST_VERSION:
         return None
     ref = Ref(parts.model, parts.version)
     return (ref, parts.path) if ref.key(parts.path) == key else None

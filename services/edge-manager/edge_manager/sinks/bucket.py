@@ -13,7 +13,7 @@ from obstore.store import ObjectStore
 from caravan import s3, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, MODELS_CONFIG, PRODUCTION
 from edge_manager import models_config
-from edge_manager.sinks import Held
+from edge_manager.sinks import Held, NoRoom
 from edge_manager.streams import PIECE, piece
 from edge_manager.versions import Ref, Wanted, parse_key
 
@@ -100,6 +100,12 @@ class BucketSink:
     async def put(self, ref: Ref, path: str, size: int, pieces: AsyncIterator[bytes]) -> None:
         """Write a file in one request, or in a multipart upload that ends only after the last piece."""
         key = ref.key(path)
+        try:
+            await self._put(key, path, size, pieces)
+        except s3.StoreFull as exc:
+            raise NoRoom(str(exc)) from exc
+
+    async def _put(self, key: str, path: str, size: int, pieces: AsyncIterator[bytes]) -> None:
         async with s3.writing(self._store, f"write {key}"):
             if size <= PART:
                 content = b"".join([content async for content in pieces])

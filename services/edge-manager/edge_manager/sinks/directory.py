@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from caravan.contracts import ENTRY_FILES, is_model_name
 from caravan.errors import Transient
+from caravan.model_index import version_number
 from edge_manager import models_config
 from edge_manager.sinks import Held, NoRoom
 from edge_manager.versions import Ref, Wanted
@@ -194,8 +195,7 @@ class DirectorySink:
 
 def _versions(model: Path) -> Iterator[Path]:
     for path in model.iterdir():
-        name = path.name
-        if name.isascii() and name.isdecimal() and not name.startswith("0") and path.is_dir():
+        if version_number(path.name) is not None and path.is_dir():
             yield path
 
 

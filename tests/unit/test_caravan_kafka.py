@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from caravan import kafka
 from caravan.errors import BadInput, Permanent, Transient
-from caravan.gaps import Gaps
+from caravan.gaps import Gaps, Shortened
 from caravan.kafka import Producer, header, put_aside
 from caravan.settings import KafkaSettings, load
 
@@ -50,6 +50,18 @@ def test_what_does_not_come_in_time_is_not_waited_for_any_more() -> None:
 
 def test_a_message_that_comes_twice_is_no_gap() -> None:
     assert Gaps(2, lambda: 0).taken(PARTITION, messages(5, 6, 5, 6, 7), 5) == (messages(5, 6, 5, 6, 7), None)
+
+
+def test_a_log_that_has_ended_before_its_reader_for_a_while_was_made_again() -> None:
+    now = 0.0
+    shortened = Shortened(lambda: now)
+    assert not shortened.is_so(PARTITION, 3, 5)
+    now = 4.0
+    assert not shortened.is_so(PARTITION, 5, 5), "the broker was late"
+    assert not shortened.is_so(PARTITION, 3, 5)
+    now = 9.0
+    assert shortened.is_so(PARTITION, 3, 5)
+    assert not shortened.is_so(PARTITION, 3, 0)
 
 
 # --- dead letters -------------------------------------------------------------------------------

@@ -320,7 +320,8 @@ def flipped(content: bytes, place: int = -1) -> bytes:
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let even small files come in several pieces and parts."""
+    """Let even small files come in several pieces and parts, and wait for no disk: no power fails here."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(edge_manager.central, "PIECE", 1000)
     monkeypatch.setattr(edge_manager.sinks.bucket, "PIECE", 1000)
     monkeypatch.setattr(edge_manager.sinks.bucket, "PART", 3000)

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from obstore.store import ObjectStore
@@ -50,7 +52,12 @@ from caravan.withdrawn import read_withdrawn
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 AT_ONCE = 16
+FEW_IMAGES, IMAGE_BYTES = 200, 250
+"""Of a receipt that is read in a millisecond or two; and what an image takes of it."""
 KEPT = timedelta(days=7)
 """How long a receipt stays in `uploads/` after its batch was last accepted; then it is closed."""
 MOST_KEPT = 10_000
@@ -100,7 +107,7 @@ class _Receipts:
             self.unreadable.add(receipt_key(batch))
             return
         if receipt.state == "done":
-            self.fresh[batch] = self.listed[batch][0], await asyncio.to_thread(digest, receipt)
+            self.fresh[batch] = self.listed[batch][0], await _off_loop(digest, receipt, len(receipt.images))
         if batch not in self.known:
             await self.add(receipt)
         elif receipt.state == "done" and self.fresh[batch][1] != self.known[batch][1]:
@@ -112,7 +119,7 @@ class _Receipts:
             return
         self._added.add((receipt.batch, receipt.completed))
         tally = self.done if receipt.state == "done" else self.pending
-        await asyncio.to_thread(tally.add, receipt)
+        await _off_loop(tally.add, receipt, len(receipt.images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +378,7 @@ async def _read(
         there += 1
         async with one_at_a_time:
             try:
-                receipt = await asyncio.to_thread(_parsed, batch, raw)
+                receipt = await _off_loop(partial(_parsed, batch), raw, len(raw) // IMAGE_BYTES)
             except Permanent as exc:
                 log.warning("a receipt cannot be read", batch=batch, error=str(exc))
                 receipt = None
@@ -379,6 +386,11 @@ async def _read(
 
     await for_each(batches, one, at_once=AT_ONCE)
     return there
+
+
+async def _off_loop(call: Callable[[T], U], what: T, images: int) -> U:
+    """Call in a thread, if that takes more than a moment; for a few images the thread would."""
+    return call(what) if images <= FEW_IMAGES else await asyncio.to_thread(call, what)
 
 
 def _parsed(batch: str, raw: bytes) -> Receipt:

@@ -1,4 +1,4 @@
-"""Messages that come out of turn: where an offset is missing, it may still come.
+"""Logs that are not what they were: an offset is missing that may still come, or a log has begun anew.
 
 Where several producers send at once, the embedded broker may show a message before the one before it. A
 consumer that goes on never sees that one. At Apache Kafka what is missing does not come: it is the marker of
@@ -13,6 +13,9 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 log = structlog.get_logger()
+
+ANEW_SECONDS = 5.0
+"""So long a log may end before what we have of it: the broker tells its end a little late."""
 
 
 class Gaps:
@@ -56,3 +59,28 @@ class Gaps:
         log.warning("no such message", topic=partition.topic, partition=partition.partition, offset=offset)
         del self._missing[partition]
         return False
+
+
+class Shortened:
+    """Tells of logs that end before their reader: the topic was removed, and made again.
+
+    Apache Kafka says of itself that there is no such offset; the embedded broker answers with nothing.
+
+    Args:
+        clock: seconds that only go on.
+
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: dict[TopicPartition, float] = {}
+
+    def is_so(self, partition: TopicPartition, end: int, position: int) -> bool:
+        """Tell whether a log that ends at an offset has long not reached its reader's position."""
+        if end >= position:
+            self._since.pop(partition, None)
+            return False
+        if self._clock() - self._since.setdefault(partition, self._clock()) < ANEW_SECONDS:
+            return False
+        del self._since[partition]
+        return True

@@ -16,6 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
+    IllegalStateError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
@@ -26,7 +27,7 @@ from aiokafka.errors import (
 from caravan import telemetry, tracing
 from caravan.contracts import dead_letter, first_topic
 from caravan.errors import BadInput, Permanent, Transient
-from caravan.gaps import Gaps
+from caravan.gaps import Gaps, Shortened
 from caravan.settings import KafkaSettings
 from caravan.unreadable import Past
 
@@ -227,6 +228,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
         )
         self._gaps = Gaps(settings.kafka_gap_seconds, time.monotonic) if settings.kafka_gap_seconds else None
         self._past = Past(self)
+        self._shortened = Shortened(time.monotonic)
 
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_ms: int, max_records: int | None
@@ -240,6 +242,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, Sequence[ConsumerRecord]]:
         """Return what has come, of each partition up to an offset that may still come."""
+        await self._begin_anew_where_the_topic_has()
         if self._gaps is None:
             return await self._past.fetch(partitions, timeout_ms, max_records)
         expected = {p: await self.position(p) for p in partitions or self.assignment()}
@@ -253,6 +256,16 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
         if batch and not found:
             await asyncio.sleep(GAP_POLL_SECONDS)
         return found
+
+    async def _begin_anew_where_the_topic_has(self) -> None:
+        ends = {partition: self.highwater(partition) for partition in self.assignment()}
+        for partition, end in ends.items():
+            with suppress(IllegalStateError):  # given back meanwhile
+                if end is not None and self._shortened.is_so(partition, end, await self.position(partition)):
+                    log.warning(
+                        "a topic was made again, and is read from its beginning", topic=partition.topic
+                    )
+                    await self.seek_to_beginning(partition)
 
 
 @asynccontextmanager

@@ -147,10 +147,10 @@ async def test_a_dead_letter_is_sent_again_as_it_first_came_and_only_once(
         assert letter.value == b"edge9"
         assert dict(letter.headers)["dead-letter-reason"] == b"no such edge"
 
-        assert await replay(settings, "once") == 1
+        assert await replay(settings, "once", group="once") == 1
         again = await source.getone()
         assert (again.value, again.key, again.headers) == (b"edge9", b"k", (("batch", b"b"),))
-        assert await committed(broker.kafka, "once-dead-letter", GROUP) == 1
+        assert await committed(broker.kafka, "once-dead-letter", "once") == 1
 
 
 async def test_a_message_too_large_to_be_kept_is_put_aside_without_its_value_and_found_again(
@@ -174,7 +174,7 @@ async def test_a_message_too_large_to_be_kept_is_put_aside_without_its_value_and
         assert facts["dead-letter-size"] == b"100000"
         assert facts["dead-letter-sha256"].decode() == hashlib.sha256(value).hexdigest()
 
-        assert await replay(settings, "large") == 1
+        assert await replay(settings, "large", group="large") == 1
         again = await source.getone()
         assert (again.key, again.value, again.headers) == (b"k", value, tuple(headers))
 
@@ -227,7 +227,7 @@ async def test_letters_are_found_however_long_it_takes_to_join(
         return {} if empty >= 0 else await getmany(self, *partitions, **bounds)
 
     monkeypatch.setattr(AIOKafkaConsumer, "getmany", slow)
-    assert await replay(settings, "late") == 1
+    assert await replay(settings, "late", group="late") == 1
 
 
 async def command(broker: Stack, *words: str, **environment: str) -> tuple[int | None, bytes]:

@@ -7,6 +7,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from caravan import s3
+from caravan.errors import Transient
 from caravan.images import MAX_BYTES
 from caravan.withdrawn import tombstone_key
 from training.acquire import ImageCache, acquire
@@ -50,6 +51,15 @@ async def test_copies_within_a_class_count_once(cache: ImageCache) -> None:
     assert seen[-1] == (4, 4)
     for _, sha in dataset.members:
         assert cache.path(sha).exists()
+
+
+async def test_a_bucket_that_is_missing_may_come(cache: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def missing(*_: object) -> None:
+        raise FileNotFoundError("there is no bucket edge1-data")
+
+    monkeypatch.setattr(s3, "listed", missing)
+    with pytest.raises(Transient, match="edge1 is missing"):
+        await acquire(MemoryStore(), cache, "edge1", lambda *_: None)
 
 
 async def test_what_was_withdrawn_is_not_learnt_from_and_not_kept(cache: ImageCache) -> None:

@@ -102,6 +102,20 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(cache: Cache) -> None:
     assert len(cache.backbone.asked) == 40 - 12
 
 
+def test_what_was_withdrawn_is_forgotten_and_nothing_else(cache: Cache) -> None:
+    cache.embed(*range(40))
+    kept = EmbeddingCache(cache.directory)
+    withdrawn = [sha(str(number)) for number in (3, 30)]
+    for _ in range(2):
+        kept.forget("edge1", withdrawn)
+        assert set(kept.find(map(sha, map(str, range(40))))) == {
+            sha(str(number)) for number in range(40) if number not in (3, 30)
+        }
+    kept.add({withdrawn[0]: features_of("3")})
+    kept.forget("edge2", withdrawn)
+    assert kept.find(withdrawn) == {}
+
+
 def test_several_that_add_at_once_lose_nothing(cache: Cache) -> None:
     names = [str(number) for number in range(30)]
 

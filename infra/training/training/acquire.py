@@ -2,16 +2,17 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
 from caravan.contracts import IMAGES, image_of
 from caravan.images import MAX_BYTES
-from caravan.withdrawn import read_withdrawn
+from caravan.withdrawn import Withdrawn, read_withdrawn
 from training.dataset import Dataset
 from training.stores import write_file, write_json
 
@@ -56,14 +57,14 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
     """Bring the cache up to date with `E-data` and return what is there, without what was withdrawn.
 
     Raises:
-        Transient: if the store is away; what was downloaded so far is kept.
+        Transient: if the store, or the bucket, is away; what was downloaded so far is kept.
 
     """
     objects: list[_Object] = []
     ignored = 0
-    withdrawn = await read_withdrawn(store)
+    withdrawn, listed = await _listed(store, edge)
     await asyncio.to_thread(cache.forget, withdrawn.everywhere)
-    for entry in await s3.listed(store, IMAGES):
+    for entry in listed:
         place = image_of(entry["path"])
         if place is None or not 0 < entry["size"] <= MAX_BYTES:
             ignored += 1
@@ -101,6 +102,13 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
     taken = [obj for obj in objects if obj.key in shas and not withdrawn.covers(obj.key, shas[obj.key])]
     ignored += len(index) - len(taken)
     return Dataset.of(((obj.name, shas[obj.key]) for obj in taken), ignored)
+
+
+async def _listed(store: ObjectStore, edge: str) -> tuple[Withdrawn, Sequence[Mapping[str, Any]]]:
+    try:
+        return await read_withdrawn(store), await s3.listed(store, IMAGES)
+    except FileNotFoundError as exc:
+        raise s3.BucketMissing(f"the bucket with the data of {edge} is missing") from exc
 
 
 def _keep(cache: ImageCache, content: bytes) -> str:

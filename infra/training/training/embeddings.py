@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,24 @@ class EmbeddingCache:
             self._write(rows[start : start + BLOCK])
         if last is not None:
             last.unlink(missing_ok=True)
+
+    def forget(self, edge: str, withdrawn: Collection[str]) -> None:
+        """Remove embeddings of an edge's images that must not be kept, by their SHA-256.
+
+        It reads the whole cache, and so does it once for the same images.
+        """
+        names = [sha256.encode() for sha256 in sorted(withdrawn)]
+        note, digest = self._directory / f"{edge}.forgotten", hashlib.sha256(b"".join(names)).hexdigest()
+        if not names or (note.exists() and note.read_text() == digest):
+            return
+        for path, rows in self._blocks():
+            out = np.isin(rows["sha256"], names)
+            if out.any():
+                if not out.all():
+                    self._write(rows[~out])
+                path.unlink(missing_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        note.write_text(digest)
 
     def _blocks(self) -> Iterator[tuple[Path, NDArray[np.void]]]:
         for path in sorted(self._directory.glob("*.block")):

@@ -6,7 +6,7 @@ comes from the claim, and nobody acts on a version before its manifest is there.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -70,14 +70,16 @@ async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
         Permanent: if there is no such version, or it was rejected.
 
     """
-    old = (await versions.complete(stores.models, model)).get(to)
+    old = await versions.whole(stores.models, model, to)
     if old is None:
         raise Permanent(f"there is no complete version {to} of {model}: `python -m training list` shows them")
     if old.is_rejected:
         raise Permanent(f"version {to} was rejected: {old.lineage.rejected}")
-    ready = await versions.complete(stores.ready, model)
-    mine = await _claim(stores, model, f"rollback-{to}", finished=ready)
-    lineage = replace(old.lineage, rollback_of=to, parent=max(ready, default=None), created=mine.created)
+    mine = await _claim(stores, model, f"rollback-{to}", again=True)
+    parent = await versions.newest_complete(stores.ready, model)
+    lineage = replace(
+        old.lineage, rollback_of=to, parent=parent.version if parent else None, created=mine.created
+    )
     manifest = replace(
         old, version=mine.version, lineage=lineage, edge=stores.edge, verdict="passed", signature=None
     )
@@ -88,17 +90,20 @@ async def settle(stores: Stores, manifest: Manifest) -> bool:
     """Bring a version that passed from `E-models` to `E-ready`; tell whether it was not there yet."""
     if manifest.is_rejected:
         return False
-    there = await versions.sizes(stores.ready, manifest.model, manifest.version)
-    if await versions.manifest_of(stores.ready, manifest.model, manifest.version, there) == manifest:
+    if await versions.whole(stores.ready, manifest.model, manifest.version) == manifest:
         return False
     await versions.copy(stores.models, stores.ready, manifest)
     return True
 
 
-async def _claim(stores: Stores, model: str, attempt: str, finished: Collection[int] = ()) -> versions.Claim:
-    """Return the number that this attempt took before it was interrupted, or take one."""
+async def _claim(stores: Stores, model: str, attempt: str, *, again: bool = False) -> versions.Claim:
+    """Return the number that this attempt took before it was interrupted, or take one.
+
+    What is done `again` needs another number than when it was done before.
+    """
     for taken in await versions.claims(stores.models, model):
-        if taken.attempt == attempt and taken.version not in finished:
+        is_mine = taken.attempt == attempt
+        if is_mine and not (again and await versions.whole(stores.ready, model, taken.version)):
             return taken
     return await versions.claim(stores.models, stores.ready, model, attempt)
 
@@ -107,7 +112,7 @@ async def _write(
     stores: Stores, manifest: Manifest, read: Callable[[File], Awaitable[bytes]], key: Key
 ) -> Published:
     model, version = manifest.model, manifest.version
-    whole = (await versions.complete(stores.models, model)).get(version)
+    whole = await versions.whole(stores.models, model, version)
     if whole is None:
         whole = manifest if key is None else manifest.sign(key)
         prefix = version_prefix(model, version)

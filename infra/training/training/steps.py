@@ -15,6 +15,7 @@ from caravan.contracts import Event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
 from caravan.names import cut
+from caravan.withdrawn import read_withdrawn
 from training import parent as parents
 from training import versions
 from training.acquire import ImageCache, acquire
@@ -80,6 +81,8 @@ async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
     """
     with tracing.span("acquire"):
         dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
+        withdrawn = (await read_withdrawn(run.stores.data)).everywhere
+        await asyncio.to_thread(EmbeddingCache(run.settings.cache_dir).forget, run.edge, withdrawn)
         tracing.note(images=len(dataset.members))
         settled = None if again else await _settled(run, dataset.digest)
     return await asyncio.to_thread(run.workspace.write_acquired, dataset, settled, again=again)

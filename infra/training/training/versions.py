@@ -43,10 +43,15 @@ async def sizes(store: ObjectStore, model: str, version: int) -> dict[str, int]:
 async def newest_complete(store: ObjectStore, model: str) -> Manifest | None:
     """Return the manifest of the newest version that is whole; older ones are not looked at."""
     for version in await model_index.numbers(store, model):
-        manifest = await manifest_of(store, model, version, await sizes(store, model, version))
+        manifest = await whole(store, model, version)
         if manifest is not None:
             return manifest
     return None
+
+
+async def whole(store: ObjectStore, model: str, version: int) -> Manifest | None:
+    """Return the manifest of one version, if that is whole."""
+    return await manifest_of(store, model, version, await sizes(store, model, version))
 
 
 async def complete(store: ObjectStore, model: str) -> dict[int, Manifest]:
@@ -64,8 +69,8 @@ async def manifest_of(store: ObjectStore, model: str, version: int, sizes: Sizes
         manifest = Manifest.from_json(await s3.read(store, version_prefix(model, version) + MANIFEST))
     except (FileNotFoundError, Permanent):
         return None
-    whole = all(sizes.get(file.path) == file.size for file in manifest.files)
-    return manifest if whole and (manifest.model, manifest.version) == (model, version) else None
+    is_whole = all(sizes.get(file.path) == file.size for file in manifest.files)
+    return manifest if is_whole and (manifest.model, manifest.version) == (model, version) else None
 
 
 async def read_verified(store: ObjectStore, manifest: Manifest, file: File) -> bytes:

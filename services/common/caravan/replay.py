@@ -63,7 +63,7 @@ class LettersLeft(Permanent):
         self.left = len(reasons)
 
 
-async def replay(settings: KafkaSettings, topic: str) -> int:
+async def replay(settings: KafkaSettings, topic: str, *, group: str = GROUP) -> int:
     """Send each dead letter of a topic to the topic again, as it first came; return how many.
 
     Each is committed once its message is acknowledged: killed in between, it is sent twice, never lost. The
@@ -113,7 +113,7 @@ async def replay(settings: KafkaSettings, topic: str) -> int:
     async with (
         Producer(settings) as producer,
         Producer(any_size) as keeper,
-        consumer(settings, letters, group=GROUP, wait_milliseconds=WAIT_MILLISECONDS) as client,
+        consumer(settings, letters, group=group, wait_milliseconds=WAIT_MILLISECONDS) as client,
     ):
         await consume(_Letters(client, await _ends(client)), handle, leave, policy)
     if left:

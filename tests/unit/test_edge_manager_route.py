@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -985,6 +986,24 @@ async def test_what_nobody_foresaw_of_one_model_is_told_and_everything_else_goes
     models = versions(world.edge, "edge1")["models"]
     assert "a fault of ours" in models["a-model"]["fault"]
     assert models[MODEL]["fault"] is None
+
+
+async def test_a_link_cut_while_a_large_graph_is_looked_into_refuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CutOff(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise OSError("Generic S3 error: connection closed")
+
+    world = World(tmp_path, "bucket")
+    world.offer(1, UNVOUCHED)
+    with monkeypatch.context() as patch:
+        patch.setattr(edge_manager.central, "IN_MEMORY", 0)
+        patch.setattr(obstore, "open_reader", lambda *_, **__: CutOff())
+        await world.rounds(3)
+    assert "saved_model.pb broke off" in status(world)["fault"]
+    await world.rounds(3)
+    assert world.at_edge() == {1: UNVOUCHED}
 
 
 async def test_a_refused_version_that_cannot_be_removed_is_told_and_everything_else_goes_on(

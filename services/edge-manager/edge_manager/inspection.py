@@ -9,11 +9,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from caravan.contracts import MANIFEST, ONNX_MODEL, SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
-from edge_manager.central import Central
-from edge_manager.tf_index import read_index, read_saved_model
+from edge_manager.central import Central, CentralAway
+from edge_manager.tf_index import SavedModel, read_index, read_saved_model
 from edge_manager.versions import (
     VARIABLES_INDEX,
     Complete,
+    Listed,
     Offered,
     Refused,
     Verdict,
@@ -111,9 +112,16 @@ async def _by_index(central: Central, offered: Offered) -> Verdict:
     if index is not None and index.size > INDEX_BYTES:
         return Refused("index", f"{VARIABLES_INDEX} has {index.size} bytes; {INDEX_BYTES} are read")
     try:
-        file = await central.open(offered, saved_model)
-        model = await asyncio.to_thread(read_saved_model, file, saved_model.size)
+        model = await _outline(central, offered, saved_model)
         shards = await asyncio.to_thread(read_index, await central.read(offered, index)) if index else None
     except Permanent as exc:
         return Refused("index", str(exc))
     return judge_index(offered, model, shards)
+
+
+async def _outline(central: Central, offered: Offered, saved_model: Listed) -> SavedModel:
+    file = await central.open(offered, saved_model)
+    try:
+        return await asyncio.to_thread(read_saved_model, file, saved_model.size)
+    except OSError as exc:  # of the reader, in whatever way the store failed
+        raise CentralAway(f"{saved_model.path} broke off: {exc}") from exc

@@ -209,7 +209,7 @@ async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
             await reader.start()
             reader.assign([partition])
             reader.seek(partition, place.offset)
-            batch = await reader.getmany(timeout_ms=int(settings.kafka_request_seconds * 1000), max_records=1)
+            return await _message_at(reader, partition, place.offset, settings.kafka_request_seconds)
     except UNREADABLE as exc:
         raise Permanent(f"its message at {place.topic}/{place.partition}/{place.offset} is damaged") from exc
     except (KafkaError, TimeoutError, OSError) as exc:
@@ -217,8 +217,21 @@ async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
         raise Transient(message) from exc
     finally:
         await reader.stop()
-    found = (record for records in batch.values() for record in records)
-    return next((record for record in found if record.offset == place.offset), None)
+
+
+async def _message_at(
+    reader: AIOKafkaConsumer, partition: TopicPartition, offset: int, within: float
+) -> ConsumerRecord | None:
+    deadline = asyncio.get_running_loop().time() + within
+    while asyncio.get_running_loop().time() < deadline:
+        batch = await reader.getmany(partition, timeout_ms=WAIT_MILLISECONDS, max_records=1)
+        if batch:
+            (record,) = batch[partition]
+            return record if record.offset == offset else None
+        end = reader.highwater(partition)
+        if end is not None and end <= offset:
+            break
+    return None
 
 
 async def _has_partition(settings: KafkaSettings, place: Place) -> bool:

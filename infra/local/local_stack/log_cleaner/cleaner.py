@@ -48,7 +48,7 @@ REMOVED = Counter(
 )
 
 TICK_SECONDS = 2.0
-LOOK_AGAIN_SECONDS = 10.0
+LOOK_AGAIN_SECONDS = 5.0
 """A partition is looked at again after so long, though nothing came: it grows older."""
 OVERLAP_SECONDS = 60.0
 """A batch may appear after a later one: what was written in the last seconds is listed once more."""

@@ -1,6 +1,7 @@
 """common: the HTTP server, asked over sockets: offers to upgrade, heads that do not come, connections."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -110,6 +111,15 @@ async def test_a_body_that_is_waited_for_is_asked_for() -> None:
 # --- what does not come -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("last", ["Connection: close\r\n", "Connection: Upgrade, HTTP2-Settings, close\r\n"])
+async def test_an_offer_with_the_last_request_of_a_connection_is_ignored(last: str) -> None:
+    head = f"POST / HTTP/1.1\r\nHost: a\r\n{OFFER}{last}Content-Length: 2\r\n\r\n".encode()
+    async with served() as door, door.connected() as (reader, writer):
+        writer.write(head + b"ok")
+        assert await answer(reader) == (200, b"POST /? - ok")
+        assert await reader.read() == b""
+
+
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nX-"])
 async def test_a_head_that_does_not_come_closes_the_connection(sent: bytes) -> None:
     async with served(replace(LIMITS, head_seconds=0.1)) as door, door.connected() as (reader, writer):
@@ -130,11 +140,19 @@ async def test_a_head_that_comes_in_drops_has_no_more_time() -> None:
         assert (await reading).startswith(b"HTTP/1.1 408")
 
 
-async def test_a_head_has_a_size() -> None:
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"GET / HTTP/1.1\r\nX: " + b"x" * 2**22, 431), (b"GET / HTTP/7\r\n" + b"x" * 2**22, 400)],
+)
+async def test_what_is_no_request_gets_a_whole_answer_though_it_goes_on(sent: bytes, status: int) -> None:
     async with served() as door, door.connected() as (reader, writer):
-        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+        writer.write(sent)
         async with asyncio.timeout(10):
-            assert (await reader.readline()).startswith(b"HTTP/1.1 431")
+            await writer.drain()  # all of it is read
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d" % status)
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == status
 
 
 async def test_who_does_not_read_the_answer_is_let_go() -> None:

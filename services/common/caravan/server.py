@@ -11,6 +11,7 @@ import asyncio
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -21,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from caravan.contracts import to_json
 from caravan.intake import DoorLimits, open_files
-from caravan.lingering import LINGERS
+from caravan.lingering import IDLE_SECONDS, LINGERS
 from caravan.problems import RETRY_AFTER_SECONDS, problem
 
 MAX_HEAD = 2**16
@@ -86,15 +87,22 @@ class _Parser(httptools.HttpRequestParser):
         self._connection = connection
 
     def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
-        rest = data
+        parser, rest = self, data
         while True:
             try:
-                super().feed_data(rest)
+                parser.read(rest)
             except httptools.HttpParserUpgrade as offer:
-                super().feed_data(self._connection.head_without_offer())
+                head = self._connection.head_without_offer()
+                # One that has read `Connection: close` reads nothing after that head.
+                parser = self._connection.renew_parser()
+                parser.read(head)
                 rest = memoryview(rest)[offer.args[0] :]
             else:
                 return
+
+    def read(self, data: bytes | bytearray | memoryview | array[int]) -> None:
+        """Read as httptools does. Raises HttpParserUpgrade at an offer."""
+        super().feed_data(data)
 
 
 class _Connection(HttpToolsProtocol):
@@ -102,14 +110,14 @@ class _Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.parser = _Parser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.renew_parser()
         self.made = self.loop.time()
         self._head_due: asyncio.TimerHandle | None = None
         self._head_size = 0
         self._reading_due: asyncio.TimerHandle | None = None
         self._offered = False
         self._is_beyond = False
+        self._closing_due: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -140,15 +148,19 @@ class _Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
         self.resume_writing()
+        if self._closing_due is not None:
+            self._closing_due.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._closing_due is not None:
+            return
         if self._head_due is None and self.is_idle:
             self._await_head()
         self._head_size += len(data)
         super().data_received(data)
         if self._head_due is not None and self._head_size > MAX_HEAD:
-            self._end(b"431 Request Header Fields Too Large")
+            self._end(431, f"the request's line and headers are larger than {MAX_HEAD} bytes")
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -162,26 +174,50 @@ class _Connection(HttpToolsProtocol):
             self._reading_due = None
 
     def _await_head(self) -> None:
+        seconds = self.config.limits.head_seconds
+        detail = f"the request's line and headers were not whole after {seconds:g} s"
         self._head_size = 0
-        self._head_due = self.loop.call_later(
-            self.config.limits.head_seconds, self._end, b"408 Request Timeout"
-        )
+        self._head_due = self.loop.call_later(seconds, self._end, 408, detail)
 
     def _head_came(self) -> None:
         if self._head_due is not None:
             self._head_due.cancel()
             self._head_due = None
 
-    def _end(self, status: bytes) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words say less
+        self._end(400, "the request is not HTTP/1.1 as it is understood here")
+
+    def _end(self, status: int, detail: str) -> None:
+        """Answer what is no request that can be served, and close the connection.
+
+        Closed at once, it would be reset by what still comes, and the answer might be lost: that is thrown
+        away for a while.
+        """
         self._head_came()
-        if not self.transport.is_closing():
-            if self._head_size:
-                self.transport.write(
-                    b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % status
-                )
+        if self.transport.is_closing() or self._closing_due is not None:
+            return
+        if not self._head_size:
+            self.transport.close()
+            return
+        content = to_json(problem(status, detail))
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/problem+json\r\n"
+            f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        if self.is_idle:
+            self.transport.write_eof()
+            self._closing_due = self.loop.call_later(IDLE_SECONDS, self.transport.close)
+        else:
             self.transport.close()
 
     # --- the head -----------------------------------------------------------------------------------
+
+    def renew_parser(self) -> _Parser:
+        """Read on with a new parser, and return it."""
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return self.parser
 
     def on_headers_complete(self) -> None:
         self._head_came()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from PIL import Image
 
 import delivery.app
@@ -209,6 +210,16 @@ async def test_letters_that_cannot_be_sent_hold_back_no_other_and_are_left_with_
     assert sorted(len(one.value or b"") for one in left) == [0, 0, 0, 100_000]
     assert all(dict(one.headers)["dead-letter-left"] for one in left)
     assert await committed(broker.kafka, "some-dead-letter", GROUP) == 6
+
+
+async def test_a_topic_that_has_no_letters_is_not_made_by_asking_for_them(broker: Stack) -> None:
+    assert await replay(KafkaSettings(kafka_bootstrap_servers=broker.kafka), "mistyped") == 0
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.kafka)
+    await admin.start()
+    try:
+        assert not {"mistyped", "mistyped-dead-letter"} & set(await admin.list_topics())
+    finally:
+        await admin.close()
 
 
 async def test_letters_are_found_however_long_it_takes_to_join(

@@ -84,6 +84,28 @@ async def test_what_a_store_says_of_the_request_is_no_objects_fault(code: str) -
             await s3.put_new(store, "a", b"content")
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "QuotaExceeded"),
+        (400, "XMinioAdminBucketQuotaExceeded"),
+        (507, "XMinioStorageFull"),
+        (507, "Whatever"),
+    ],
+)
+async def test_a_store_without_room_is_neither_the_objects_nor_the_keys_fault(status: int, code: str) -> None:
+    async with bucket(lambda *_: (status, f"<Error><Code>{code}</Code></Error>")) as store:
+        with pytest.raises(s3.StoreFull, match="quota is used up"):
+            await s3.write(store, "key", b"content")
+
+
+async def test_a_key_that_there_is_no_path_for_is_that_keys_fault() -> None:
+    async with bucket(lambda *_: EMPTY) as store:
+        for call in (s3.read(store, "images//a.jpg"), s3.write(store, "images//a.jpg", b"content")):
+            with pytest.raises(s3.Unstorable, match=r"images//a\.jpg"):
+                await call
+
+
 async def test_a_store_that_cannot_replace_on_a_condition_is_written_to_as_it_stands() -> None:
     conditions: list[bool] = []
 

@@ -108,7 +108,9 @@ async def replay(settings: KafkaSettings, topic: str, *, group: str = GROUP) -> 
             await keeper.send(letters, record.value, key=record.key, headers=headers)
         left.append(f"letter {record.offset}: {reason}")
 
-    await ensure_topics(settings, [topic, letters])
+    if not await _has_partition(settings, Place(letters, 0, 0)):
+        return 0  # nor is a topic made of a name that was mistyped
+    await ensure_topics(settings, [topic])
     any_size = settings.model_copy(update={"kafka_max_message_bytes": _ANY_BYTES})
     async with (
         Producer(settings) as producer,
@@ -235,7 +237,12 @@ async def _message_at(
 
 
 async def _has_partition(settings: KafkaSettings, place: Place) -> bool:
-    """Tell whether a message's partition exists; asked for one that does not, a consumer waits."""
+    """Tell whether a message's partition exists; asked for one that does not, a consumer waits.
+
+    Raises:
+        Transient: if Kafka is away.
+
+    """
     admin = AIOKafkaAdminClient(**connection(settings))
     try:
         await admin.start()
@@ -245,5 +252,8 @@ async def _has_partition(settings: KafkaSettings, place: Place) -> bool:
             and place.partition in {one["partition"] for one in topic["partitions"]}
             for topic in await admin.describe_topics()
         )
+    except (KafkaError, TimeoutError, OSError) as exc:
+        message = f"Kafka at {settings.kafka_bootstrap_servers}: {exc!r}"
+        raise Transient(message) from exc
     finally:
         await admin.close()

@@ -230,6 +230,21 @@ async def test_a_full_spool_refuses_and_keeps_what_it_has(
     assert len(keys(store)) == 2
 
 
+async def test_what_is_put_aside_counts_until_someone_removes_it(tmp_path: Path) -> None:
+    spool = await opened(tmp_path, 1000)
+    for _ in range(2):
+        await spool.add(capture(bytes(300)))
+    for _ in range(2):
+        name, _ = await spool.oldest()
+        await spool.put_aside(name, "refused")
+    for again in (spool, await opened(tmp_path, 1000)):
+        with pytest.raises(Unavailable, match="full"):
+            await again.add(capture(bytes(300)))
+    for file in (tmp_path / "spool").iterdir():
+        file.unlink()
+    await spool.add(capture(bytes(300)))
+
+
 async def test_a_spool_that_cannot_be_written_refuses(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:

@@ -40,7 +40,7 @@ JOIN_SECONDS = 30
 POLL_SECONDS = 1.0
 WAIT_MILLISECONDS = 500
 """The embedded broker gives up a fetch that takes longer, without a word: so long it has to list a log."""
-GAP_POLL_SECONDS = 0.05
+POLL_AGAIN_SECONDS = 0.05
 LAG_SECONDS = 2.0
 """Between two looks at how far behind a consumer is; nothing is sent for it."""
 BATCH_BYTES = 64 * 1024
@@ -254,7 +254,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
                 self.seek(partition, again)
         found = {partition: records for partition, records in found.items() if records}
         if batch and not found:
-            await asyncio.sleep(GAP_POLL_SECONDS)
+            await asyncio.sleep(POLL_AGAIN_SECONDS)
         return found
 
     async def _begin_anew_where_the_topic_has(self) -> None:
@@ -301,15 +301,22 @@ async def consumer(
 
 
 async def ends(client: Consumer, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the offsets after the last messages of partitions that are assigned; their positions move there.
-
-    They are those that the broker says with a fetch. Asked for by themselves, the embedded one leaves out
-    most of the last second in which something came, for good.
-    """
+    """Return the offsets after the last messages of assigned partitions; their positions move there."""
     for partition, offset in (await client.end_offsets(partitions)).items():
         client.seek(partition, offset)
-    while untold := [partition for partition in partitions if client.highwater(partition) is None]:
-        await client.getmany(*untold, timeout_ms=WAIT_MILLISECONDS)
+    return await told_ends(client, partitions)
+
+
+async def told_ends(
+    client: AIOKafkaConsumer, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return the offsets after the last messages of partitions, as the broker says with its next answer.
+
+    Asked for by themselves, the embedded one leaves out most of the last second in which something came, for
+    good. Positions stay where they are.
+    """
+    while any(client.highwater(partition) is None for partition in partitions):  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(POLL_AGAIN_SECONDS)
     return {partition: client.highwater(partition) for partition in partitions}
 
 

@@ -27,6 +27,7 @@ from caravan.kafka import (
     facts_of,
     plain_headers,
     raw_headers,
+    told_ends,
     whole_number,
 )
 from caravan.settings import KafkaSettings
@@ -39,7 +40,6 @@ WAIT_MILLISECONDS = 2000
 """For a broker that takes its time to find the first letters."""
 SILENT_SECONDS = 60.0
 """After so long without a letter that is known to be there, Kafka counts as away."""
-LOOK_SECONDS = 0.05
 LEFT = f"{LETTER}left"
 """Header of a letter that could not be sent again: why."""
 SHOWN = 5
@@ -155,12 +155,10 @@ class _Letters:
 
 
 async def _ends(client: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-    """Return where each partition ends, as the broker says in its first answer, with letters or without.
-
-    Asked for by itself, the embedded one leaves out the last second.
+    """Return where each partition ends, with letters or without.
 
     Raises:
-        Transient: if it does not say so, or another replay has the letters.
+        Transient: if the broker does not say so, or another replay has the letters.
 
     """
     partitions = client.assignment()
@@ -168,12 +166,9 @@ async def _ends(client: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         raise Transient("another replay of these letters is under way")
     try:
         async with asyncio.timeout(SILENT_SECONDS):
-            # Nothing wakes us up when it is told.
-            while any(client.highwater(partition) is None for partition in partitions):  # noqa: ASYNC110
-                await asyncio.sleep(LOOK_SECONDS)
+            return await told_ends(client, partitions)
     except TimeoutError as exc:
         raise Transient("Kafka does not say where the letters end") from exc
-    return {partition: client.highwater(partition) for partition in partitions}
 
 
 async def _whole(settings: KafkaSettings, topic: str, letter: ConsumerRecord) -> ConsumerRecord:

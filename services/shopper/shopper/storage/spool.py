@@ -37,7 +37,7 @@ class Spool:
 
     Args:
         folder: made if it is not there.
-        max_bytes: what all files together may have.
+        max_bytes: what all files together may have, those put aside among them.
 
     """
 
@@ -46,6 +46,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._sizes: dict[str, int] = {}
         self._bytes = 0
+        self._aside_bytes = 0
         self._filled = asyncio.Event()
 
     @classmethod
@@ -54,6 +55,7 @@ class Spool:
         spool = cls(folder, max_bytes)
         spool._sizes = await asyncio.to_thread(_scan, folder)
         spool._bytes = sum(spool._sizes.values())
+        spool._aside_bytes = await asyncio.to_thread(_aside, folder)
         if spool._sizes:
             log.info("spool has images from before", images=len(spool._sizes), bytes=spool._bytes)
         spool._changed()
@@ -70,7 +72,9 @@ class Spool:
 
         """
         content = _encode(capture)
-        if self._bytes + len(content) > self._max_bytes:
+        if self._is_full(content) and self._aside_bytes:  # someone may have looked at those, and removed them
+            self._aside_bytes = await asyncio.to_thread(_aside, self._folder)
+        if self._is_full(content):
             raise Unavailable("the object store is away and the local spool is full", INSUFFICIENT_STORAGE)
         name = f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}{WHOLE}"
         self._bytes += len(content)
@@ -99,12 +103,16 @@ class Spool:
         """Take an image out that cannot be carried on; its file stays, under another name."""
         log.warning("file in the spool is put aside", file=name, reason=reason, suffix=suffix)
         await asyncio.to_thread(_rename, self._folder / name, suffix)
+        self._aside_bytes += self._sizes.get(name, 0)
         self._forget(name)
 
     async def remove(self, name: str) -> None:
         """Take an image out that is safe elsewhere."""
         await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
         self._forget(name)
+
+    def _is_full(self, content: bytes) -> bool:
+        return self._bytes + self._aside_bytes + len(content) > self._max_bytes
 
     def _forget(self, name: str) -> None:
         self._bytes -= self._sizes.pop(name, 0)
@@ -151,6 +159,10 @@ def _scan(folder: Path) -> dict[str, int]:
     for part in folder.glob(f"*{PART}"):
         part.unlink()  # its sender never had an answer
     return {path.name: path.stat().st_size for path in sorted(folder.glob(f"*{WHOLE}"))}
+
+
+def _aside(folder: Path) -> int:
+    return sum(path.stat().st_size for suffix in (REFUSED, DAMAGED) for path in folder.glob(f"*{suffix}"))
 
 
 def _write(path: Path, content: bytes) -> None:

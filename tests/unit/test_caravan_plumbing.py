@@ -6,12 +6,14 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from obstore.store import MemoryStore
 from PIL import Image
 
@@ -214,6 +216,25 @@ async def test_errors_are_problem_documents_without_internals() -> None:
     assert answers["/away"].headers["retry-after"]
     assert "hunter2" not in answers["/bug"].text
     assert "10.1.2.3" not in answers["/away"].text
+
+
+async def test_head_of_a_stream_without_end_is_answered() -> None:
+    app = FastAPI()
+    http.install(app, {})
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"tick"
+            await asyncio.sleep(0.01)
+
+    @app.get("/events")
+    async def events() -> StreamingResponse:
+        return StreamingResponse(endless(), media_type="text/event-stream")
+
+    async with client_of(app) as client, asyncio.timeout(10):
+        answer = await client.head("/events")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")
 
 
 async def test_readiness_names_each_dependency() -> None:

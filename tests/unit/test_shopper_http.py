@@ -211,7 +211,7 @@ async def test_raw_bytes_are_answered_the_same(shopper: Shopper) -> None:
 
 
 async def test_a_data_url_is_tolerated(shopper: Shopper) -> None:
-    image = "data:image/jpeg;base64," + base64.b64encode(PHOTO).decode()
+    image = " data:image/jpeg; base64," + base64.b64encode(PHOTO).decode()
     response = await shopper.client.post("/detection", content=json.dumps({"image": image}))
     assert response.json()["known"] == "true"
 
@@ -729,7 +729,19 @@ async def test_a_form_that_is_none_or_has_no_image_is_refused(
 async def test_an_image_where_json_belongs_is_told_how_to_come(shopper: Shopper) -> None:
     for path in ("/detection", "/ingestion"):
         assert is_problem(await shopper.client.post(path, content=PHOTO), 415, "curl -F")
-    assert is_problem(await shopper.client.post("/binary", json={"image": ""}), 415, "/detection")
+        fields = await shopper.client.post(path, data={"image": "", "product": "Green Tea"})
+        assert is_problem(fields, 415, "a form of fields")
+    for margin in (b"", b"\xef\xbb\xbf", b"\r\n  "):
+        response = await shopper.client.post("/binary", content=margin + b'{"image": ""}')
+        assert is_problem(response, 415, "/detection")
+
+
+async def test_a_part_of_an_image_type_is_the_file_of_a_form_without_a_file_name(shopper: Shopper) -> None:
+    head = b"--b\r\nContent-Disposition: form-data; name=image\r\nContent-Type: image/jpeg\r\n\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    body = head + PHOTO + b"\r\n--b--\r\n"
+    assert (await shopper.client.post("/binary", content=body, headers=headers)).status_code == 200
+    assert shopper.classifier.seen == [PHOTO]
 
 
 @pytest.mark.parametrize(
@@ -740,6 +752,8 @@ async def test_an_image_where_json_belongs_is_told_how_to_come(shopper: Shopper)
         ("deflate", zlib.compress),
         ("deflate", lambda body: zlib.compress(body, wbits=-15)),
         ("identity", bytes),
+        ("", bytes),
+        ("GZIP, identity", gzip.compress),
     ],
 )
 async def test_a_packed_body_is_unpacked(
@@ -781,9 +795,18 @@ async def test_an_item_in_a_header_is_utf_8(shopper: Shopper) -> None:
     assert response.json()["item"] == "grüner-tee"
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/ingestion/options"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/ingestion/options", "/nothing"])
 async def test_head_is_answered_as_get_is(shopper: Shopper, path: str) -> None:
-    assert (await shopper.client.head(path)).status_code == 200
+    got, asked = await shopper.client.get(path), await shopper.client.head(path)
+    assert (asked.status_code, asked.headers["content-type"]) == (
+        got.status_code,
+        got.headers["content-type"],
+    )
+    assert asked.content == b""
+
+
+async def test_head_sends_no_training_images(shopper: Shopper) -> None:
+    assert (await shopper.client.head("/zip")).status_code == 405
 
 
 async def test_a_key_that_comes_with_another_image_is_refused(shopper: Shopper) -> None:

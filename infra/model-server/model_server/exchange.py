@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from caravan import tracing
-from caravan.encodings import unpacked
+from caravan.encodings import encoding_of, unpacked
 from model_server.errors import Code, ServingError
 from model_server.metrics import Metrics
 from model_server.predict import Core
@@ -38,7 +38,7 @@ class Exchange:
         """Read and unpack a body. Raises TooLargeError, BadInput if it is not packed as it says."""
         parts: list[bytes] = []
         size = 0
-        async for part in unpacked(request.stream(), request.headers.get("content-encoding", "")):
+        async for part in unpacked(request.stream(), encoding_of(request.headers)):
             size += len(part)
             if size > self._max_body:
                 raise TooLargeError(f"The body is larger than {self._max_body} bytes")

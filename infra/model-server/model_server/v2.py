@@ -42,7 +42,7 @@ class V2:
         if match is None and path not in {"/v2", "/v2/", *HEALTH}:
             raise ServingError(Code.NOT_FOUND, f"There is nothing at {path}")
         method = "POST" if match and match[3] == "infer" else "GET"
-        if request.method != method and not (request.method == "HEAD" and path in HEALTH):
+        if request.method != method and (request.method, method) != ("HEAD", "GET"):
             error = {"error": f"{path} is asked by {method}, not {request.method}"}
             return Response(to_json(error), 405, {"Allow": method}, "application/json")
         if match is not None:

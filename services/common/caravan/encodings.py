@@ -6,6 +6,8 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator
 
+from starlette.datastructures import Headers
+
 from caravan.errors import BadInput
 
 TAKEN = "gzip, deflate"
@@ -17,23 +19,28 @@ _NAMES = frozenset({"gzip", "x-gzip", "deflate"})
 _HEADER = 2
 
 
+def encoding_of(headers: Headers) -> str:
+    """Return how a body is packed by the word of its headers; empty if it comes as it is."""
+    listed = ",".join(headers.getlist("content-encoding")).lower().split(",")
+    return ", ".join(name for name in map(str.strip, listed) if name not in {"", "identity"})
+
+
 async def unpacked(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
     """Yield a body as it was before it was packed, in parts of at most `STEP` bytes if it was.
 
     Args:
         chunks: the body as it comes.
-        encoding: the header `Content-Encoding`.
+        encoding: as `encoding_of` returns it.
 
     Raises:
         BadInput: 415 for an encoding that is not taken, 400 if the body is not what it says.
 
     """
-    name = encoding.strip().lower()
-    if name in {"", "identity"}:
+    if not encoding:
         async for chunk in chunks:
             yield chunk
         return
-    if name not in _NAMES:
+    if encoding not in _NAMES:
         raise BadInput(
             f"a body comes as it is, or with Content-Encoding: {TAKEN}", 415, reason="wrong-encoding"
         )
@@ -47,7 +54,9 @@ async def unpacked(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator
                 continue
             first = b""
             # Some send deflate without the frame that is meant by it.
-            unpack = unpack or zlib.decompressobj(_RAW if _is_bare(packed) and name == "deflate" else _EITHER)
+            unpack = unpack or zlib.decompressobj(
+                _RAW if _is_bare(packed) and encoding == "deflate" else _EITHER
+            )
             while packed:
                 if unpack.eof:  # gzip comes in several members too
                     unpack = zlib.decompressobj(_EITHER)
@@ -55,9 +64,9 @@ async def unpacked(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator
                 packed = unpack.unused_data if unpack.eof else unpack.unconsumed_tail
                 await asyncio.sleep(0)
     except zlib.error as exc:
-        raise BadInput(f"the body is not {name}", reason="wrong-encoding") from exc
+        raise BadInput(f"the body is not {encoding}", reason="wrong-encoding") from exc
     if first or (unpack is not None and not unpack.eof):
-        raise BadInput(f"the body is not {name}, or not all of it", reason="wrong-encoding")
+        raise BadInput(f"the body is not {encoding}, or not all of it", reason="wrong-encoding")
 
 
 def _is_bare(packed: bytes) -> bool:

@@ -1,10 +1,10 @@
-"""The HTTP door: errors as `application/problem+json` (RFC 9457), bounded bodies, health and metrics."""
+"""The HTTP door: errors as `application/problem+json` (RFC 9457), bounded bodies, HEAD, health, metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caravan import encodings, strict_json, telemetry, tracing
 from caravan.contracts import to_json
@@ -70,7 +70,7 @@ async def bounded_body(
     if int(request.headers.get("content-length") or 0) > limit:
         raise BadInput(message, status=413)
     body = bytearray()
-    async for part in encodings.unpacked(request.stream(), request.headers.get("content-encoding", "")):
+    async for part in encodings.unpacked(request.stream(), encodings.encoding_of(request.headers)):
         if len(body) + len(part) > limit:
             raise BadInput(message, status=413)
         if charge is not None:
@@ -113,28 +113,74 @@ class Traced:
                 await self._app(scope, receive, send)
 
 
-def install(app: FastAPI, checks: Mapping[str, Check], senders: Senders | None = None) -> None:
+class Heads:
+    """ASGI middleware: answers HEAD as GET is answered, without the body.
+
+    Of an answer without end, as a stream of events, only the head is asked: then the client is gone.
+
+    Args:
+        app: what it wraps.
+        unsafe: paths that are left to the app, as a GET does something there.
+
+    """
+
+    def __init__(self, app: ASGIApp, unsafe: Collection[str] = ()) -> None:
+        self._app = app
+        self._unsafe = unsafe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"] in self._unsafe:
+            await self._app(scope, receive, send)
+            return
+        answered = asyncio.Event()
+        body_comes = True
+
+        async def receive_body() -> Message:
+            nonlocal body_comes
+            if not body_comes:
+                await answered.wait()
+                return {"type": "http.disconnect"}
+            message = await receive()
+            body_comes = message.get("more_body", False)
+            return message
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})
+                answered.set()
+
+        await self._app({**scope, "method": "GET"}, receive_body, send_head)
+
+
+def install(
+    app: FastAPI,
+    checks: Mapping[str, Check],
+    senders: Senders | None = None,
+    unsafe: Collection[str] = (),
+) -> None:
     """Give an app error answers, a place in traces, bounds on senders, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
         app: the service's app.
         checks: by name, what `/readyz` asks of each dependency; a check that raises is not ready.
         senders: those who send a body now; None for the usual limits.
+        unsafe: paths of which a GET does something: a HEAD is not answered there.
 
     """
+    app.add_middleware(Heads, unsafe=unsafe)
     app.add_middleware(Intake, senders=Senders(DoorLimits()) if senders is None else senders)
     app.add_middleware(LingeringClose)
     app.add_middleware(Traced)
 
     _answer_errors(app)
 
-    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["operations"])
     async def healthz() -> dict[str, str]:
         """Tell that the process is alive."""
         return {"status": "ok"}
 
-    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", tags=["operations"])
     async def readyz(response: Response) -> dict[str, object]:
         """Tell for each dependency whether it answers; 503 if one does not."""
@@ -143,7 +189,6 @@ def install(app: FastAPI, checks: Mapping[str, Check], senders: Senders | None =
         response.status_code = 200 if ready else 503
         return {"ready": ready, "checks": dict(zip(checks, results, strict=True))}
 
-    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", tags=["operations"])
     async def metrics() -> Response:
         """Give Prometheus its text."""

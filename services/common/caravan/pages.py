@@ -62,7 +62,6 @@ def serve(app: FastAPI, path: str, content: bytes, policy: str) -> None:
         **({"Vary": "Accept-Encoding"} if packed else {}),
     }
 
-    @app.head(f"/{path}", include_in_schema=False)
     @app.get(f"/{path}", include_in_schema=False)
     async def file(request: Request) -> Response:
         if request.headers.get("if-none-match", "").removeprefix("W/") == headers["ETag"]:

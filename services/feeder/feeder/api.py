@@ -35,7 +35,6 @@ def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None
     """
     router = APIRouter()
 
-    @router.head("/", include_in_schema=False)
     @router.get("/", response_class=PlainTextResponse)
     async def index() -> str:
         return HELP

@@ -8,6 +8,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from caravan.contracts import parse_edge
+from caravan.encodings import encoding_of
 from caravan.errors import BadInput
 
 
@@ -33,7 +34,7 @@ def refuse_wrapped(request: Request) -> None:
     """
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise BadInput("the body is the ZIP itself, not a form: send it with curl -T", status=415)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if encoding_of(request.headers):
         raise BadInput("the body is the ZIP itself, without a Content-Encoding", status=415)
 
 

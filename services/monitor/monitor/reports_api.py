@@ -31,7 +31,6 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
             answer = await routes.reports(partial(of_edge.list_models, partial(_address, edge)), edge)
         return http.fresh_json(answer)
 
-    @app.head("/reports/{edge}/{model}/{version}", include_in_schema=False)
     @app.get("/reports/{edge}/{model}/{version}", tags=["reports"])
     async def report(edge: str, model: str, version: str) -> Response:
         """Show the training report of a version, or of the `latest`: one HTML page."""

@@ -49,9 +49,10 @@ def decode_image(text: str) -> bytes:
         BadInput: 400 if it is none of these.
 
     """
+    text = text.lstrip()
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
+        if not comma or head.lower().rpartition(";")[2].strip() != "base64":
             raise BadInput("the image is a data: URL without ;base64", reason="not-base64")
     try:
         return base64.b64decode(text, validate=True)

@@ -11,6 +11,7 @@ from caravan.errors import BadInput
 
 MAX_PARTS = 16
 IMAGE = "image"
+FILE_TYPES = (b"image/", b"application/octet-stream")
 _TRUE = frozenset({"true", "1", "on", "yes"})
 
 
@@ -27,6 +28,11 @@ class _Part:
 
     def disposition(self) -> dict[bytes, bytes]:
         return parse_options_header(self.headers.get(b"content-disposition", b""))[1]
+
+    def is_file(self) -> bool:
+        """Tell whether it is a file: by its name, or by a type that no text has."""
+        kind = self.headers.get(b"content-type", b"").strip().lower()
+        return b"filename" in self.disposition() or kind.startswith(FILE_TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +68,10 @@ def read(raw: bytes, content_type: str) -> Form:
     images: list[bytes] = []
     fields: dict[str, str] = {}
     for part in parts:
-        options = part.disposition()
-        if b"filename" in options:
+        if part.is_file():
             images.append(bytes(part.value))
         else:
-            name = options.get(b"name", b"").decode(errors="replace")
+            name = part.disposition().get(b"name", b"").decode(errors="replace")
             fields[name] = part.value.decode(errors="replace")
     if len(images) != 1:
         message = f"the form has {len(images)} files: one is taken, as by curl -F {IMAGE}=@photo.jpg"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -49,6 +50,11 @@ SMALL_BODY = 2**16
 """Bytes of a body without an image; and up to here decoding is not worth a thread."""
 IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 """JPEG, PNG and WebP."""
+FIELDS = "application/x-www-form-urlencoded"
+"""The type of a form without files."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+JSON_MARGIN = 64
+"""Bytes in which an object of JSON begins, if it is one."""
 
 
 class Detect(Protocol):
@@ -95,7 +101,7 @@ def make_app(
     """
     app = FastAPI(title="Caravan shopper", docs_url=None, redoc_url=None)
     app.add_middleware(Cors)
-    http.install(app, checks, senders)
+    http.install(app, checks, senders, unsafe={"/zip"})
     once = Once()
     body = partial(_body, bodies)
     admitted = partial(_admitted, sessions)
@@ -150,14 +156,12 @@ def make_app(
 
 
 def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
-    @app.head("/ingestion/options", include_in_schema=False)
     @app.get("/ingestion/options", tags=["training"])
     async def options() -> Response:
         """List the labels that an image can have."""
         with telemetry.exchange(routes.INGEST_OPTIONS):
             return _json(to_json(await routes.ingest_options(shelf)))
 
-    @app.head("/price", include_in_schema=False)
     @app.get("/price", tags=["catalogue"])
     async def price(request: Request) -> Response:
         """Price the item that the header `item` names."""
@@ -199,13 +203,13 @@ async def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
 def _image(request: Request, raw: bytes) -> tuple[bytes, str]:
     if forms.is_form(_content_type(request)):
         return _bytes(request, raw)
-    message = _json_message(ImageMessage, raw)
+    message = _json_message(ImageMessage, request, raw)
     return decode_image(message.image), message.model
 
 
 def _bytes(request: Request, raw: bytes) -> tuple[bytes, str]:
     if not forms.is_form(_content_type(request)):
-        if raw.startswith(b"{"):
+        if raw[:JSON_MARGIN].removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
             raise BadInput("the body is JSON: here it is the image itself; JSON goes to /detection", 415)
         return raw, ""
     form = forms.read(raw, _content_type(request))
@@ -214,7 +218,7 @@ def _bytes(request: Request, raw: bytes) -> tuple[bytes, str]:
 
 def _labelled(request: Request, raw: bytes) -> tuple[bytes, str, bool]:
     if not forms.is_form(_content_type(request)):
-        message = _json_message(LabelledImage, raw)
+        message = _json_message(LabelledImage, request, raw)
         return decode_image(message.image), message.product, message.new
     form = forms.read(raw, _content_type(request))
     if not form.text("product"):
@@ -222,11 +226,21 @@ def _labelled(request: Request, raw: bytes) -> tuple[bytes, str, bool]:
     return form.image, form.text("product"), form.flag("new")
 
 
-def _json_message(model: type[M], raw: bytes) -> M:
-    if raw.startswith(IMAGE_STARTS):
-        message = "the body is an image: here it comes in JSON, or in a form, as by curl -F image=@photo.jpg"
-        raise BadInput(message, 415, reason="not-json")
-    return http.decode_json(model, raw)
+def _json_message(model: type[M], request: Request, raw: bytes) -> M:
+    try:
+        return http.decode_json(model, raw)
+    except BadInput as exc:
+        if exc.status != HTTPStatus.BAD_REQUEST:
+            raise
+        # Its type alone does not tell: curl -d names JSON a form of fields too.
+        if raw.startswith(IMAGE_STARTS):
+            what = "an image"
+        elif _content_type(request).lower().startswith(FIELDS):
+            what = "a form of fields"
+        else:
+            raise
+        message = f"the body is {what}: here it comes in JSON, or in a form, as by curl -F image=@photo.jpg"
+        raise BadInput(message, 415, reason="not-json") from exc
 
 
 def _content_type(request: Request) -> str:
@@ -255,7 +269,12 @@ def _answer(request: Request) -> Answer:
     top = request.query_params.get("top")
     if top is None:
         return detections.answer
-    if not (top.isdecimal() and len(top) <= len(str(MOST_CLASSES)) and 1 <= int(top) <= MOST_CLASSES):
+    if not (
+        top.isascii()
+        and top.isdecimal()
+        and len(top) <= len(str(MOST_CLASSES))
+        and 1 <= int(top) <= MOST_CLASSES
+    ):
         raise BadInput(f"top is a whole number of 1 to {MOST_CLASSES}")
     return partial(detections.with_probabilities, top=int(top))
 

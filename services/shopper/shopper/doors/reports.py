@@ -28,7 +28,6 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
             answer = await routes.models(list_models)
         return http.fresh_json(answer)
 
-    @app.head("/models/{model}/{version}/report", include_in_schema=False)
     @app.get("/models/{model}/{version}/report", tags=["models"])
     async def report(request: Request, model: str, version: str) -> Response:
         """Show the training report of a version, or of the `latest`: one HTML page."""

@@ -162,6 +162,45 @@ async def test_one_that_gives_up_waiting_does_not_keep_its_place_in_the_budget()
         await take()
 
 
+async def test_an_owner_that_gives_nothing_back_leaves_room_for_the_others() -> None:
+    budget, hangs = Budget(10), asyncio.Event()
+    served: list[str] = []
+
+    async def use(owner: str, amount: int) -> None:
+        async with budget.take(amount, owner):
+            served.append(owner)
+            if owner == "edge1":
+                await hangs.wait()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(use("edge1", 2))
+        for _ in range(5):
+            group.create_task(use("edge2", 4))
+        while served.count("edge2") < 5:
+            await asyncio.sleep(0)
+        assert served.count("edge1") == 2
+        await use("", 4)
+        hangs.set()
+    assert served.count("edge1") == 5
+
+
+async def test_one_edge_does_not_take_all_places() -> None:
+    turns, hangs = Turns(4, of_one=2), asyncio.Event()
+
+    async def go(edge: str, batch: str) -> None:
+        async with turns.take(edge, batch):
+            if edge == "edge1":
+                await hangs.wait()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for batch in "abcdef":
+            group.create_task(go("edge1", batch))
+        await asyncio.sleep(0)
+        await go("edge2", "a")
+        hangs.set()
+
+
 async def test_the_same_name_goes_one_after_the_other_without_taking_the_place_of_others() -> None:
     turns, most = Turns(2), 0
     held: list[str] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import obstore
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from obstore.store import MemoryStore, ObjectStore
@@ -19,6 +20,7 @@ from caravan.receipts import Account, Receipt, account
 from feeder import labels
 from feeder.app import data_buckets
 from feeder.checks import Batch, Labelled
+from feeder.gathering import as_batch
 from feeder.routes import Fed, IntakePorts, feed, kafka_intake, parked_intake
 from feeder.settings import FeederSettings
 from support.partitions import Topic
@@ -360,3 +362,33 @@ async def test_a_parked_image_that_fails_holds_back_no_other() -> None:
     del intake.refusing["edge2"]
     await intake.again(lambda: len(intake.triggers) == 3)
     assert len(await intake.images("edge2")) == 3
+
+
+async def test_a_bucket_that_hangs_leaves_the_memory_that_the_others_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put = obstore.put_async
+    hanging = MemoryStore()
+
+    async def put_unless_it_hangs(store: ObjectStore, key: str, *content: Any, **more: Any) -> Any:
+        if store is hanging and key.startswith("images/"):
+            await asyncio.Event().wait()
+        return await put(store, key, *content, **more)
+
+    monkeypatch.setattr(obstore, "put_async", put_unless_it_hangs)
+    settings = FeederSettings(edges=("edge1", "edge2"), store_buffer_bytes=100)
+    prepared = asyncio.Event()
+    prepared.set()
+    buckets = data_buckets(settings, {"edge1": hanging, "edge2": MemoryStore()}, prepared)
+    images = [
+        Labelled(key, key, hashlib.sha256(b"ten bytes.").hexdigest(), 10, "image/png", lambda: b"ten bytes.")
+        for key in (f"images/tea/{number}.png" for number in range(20))
+    ]
+    stuck = asyncio.create_task(buckets.store("edge1", as_batch(images), lambda: None))
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(10):
+            placed = await buckets.store("edge2", as_batch(images), lambda: None)
+    finally:
+        stuck.cancel()
+    assert {image.outcome for image in placed} == {"stored"}

@@ -151,7 +151,10 @@ def make_app(
         partial(
             zip_upload,
             spool=spool,
-            turns=Turns(settings.uploads_at_once),
+            turns=Turns(
+                settings.uploads_at_once,
+                of_one=max(1, settings.uploads_at_once // min(2, len(settings.edges))),
+            ),
             checks=Checks(
                 pool,
                 decoding(settings, at_once=settings.checks_at_once),

@@ -171,7 +171,7 @@ class DataBuckets:
         async def put() -> s3.Placed:
             # Twice its size: what has the name already is read to be compared. It is given back between two
             # tries, so that a bucket that refuses is in no other's way.
-            async with self._budget.take(2 * image.size):
+            async with self._budget.take(2 * image.size, edge):
                 try:
                     content = await asyncio.to_thread(image.read)
                 except BadInput as exc:

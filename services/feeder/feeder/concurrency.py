@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 
 class Budget:
-    """Bytes that may be in memory at once; who asks first is served first.
+    """Bytes that may be in memory at once; who asks first is served first, of one owner a share.
+
+    An owner has no more than it leaves free, unless it has nothing yet: one whose bucket hangs holds half of
+    all, and the others go on.
 
     Args:
         size: how many; one that asks for more waits until all are free, and takes all.
@@ -20,32 +24,55 @@ class Budget:
     def __init__(self, size: int) -> None:
         self._size = size
         self._free = size
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._held: Counter[str] = Counter()
+        self._waiting: deque[_Wish] = deque()
 
     @asynccontextmanager
-    async def take(self, wanted: int) -> AsyncIterator[None]:
-        """Hold so many bytes for the length of the context."""
-        amount = min(wanted, self._size)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, turn))
+    async def take(self, wanted: int, owner: str = "") -> AsyncIterator[None]:
+        """Hold so many bytes for the length of the context; without an owner there is no share."""
+        wish = _Wish(owner, min(wanted, self._size), asyncio.get_running_loop().create_future())
+        self._waiting.append(wish)
         self._serve()
         try:
-            await turn
+            await wish.turn
             yield
         finally:
-            if turn.done() and not turn.cancelled():
-                self._free += amount
+            if wish.turn.done() and not wish.turn.cancelled():
+                self._free += wish.amount
+                self._held[owner] -= wish.amount
+            if not self._held[owner]:
+                del self._held[owner]
             self._serve()
 
     def _serve(self) -> None:
+        left: deque[_Wish] = deque()
         while self._waiting:
-            amount, turn = self._waiting[0]
-            if not turn.done():
-                if amount > self._free:
-                    return
-                self._free -= amount
-                turn.set_result(None)
-            self._waiting.popleft()
+            wish = self._waiting.popleft()
+            if wish.turn.done():
+                continue
+            if self._has_its_share(wish):
+                left.append(wish)
+            elif wish.amount > self._free:
+                self._waiting.appendleft(wish)
+                break
+            else:
+                self._free -= wish.amount
+                self._held[wish.owner] += wish.amount
+                wish.turn.set_result(None)
+        self._waiting.extendleft(reversed(left))
+
+    def _has_its_share(self, wish: _Wish) -> bool:
+        held = self._held[wish.owner] if wish.owner else 0
+        return held > 0 and held + wish.amount > self._free - wish.amount
+
+
+@dataclass(slots=True)
+class _Wish:
+    """Bytes that are waited for; `turn` ends when they are there."""
+
+    owner: str
+    amount: int
+    turn: asyncio.Future[None]
 
 
 class Turns:
@@ -53,16 +80,20 @@ class Turns:
 
     Args:
         at_once: how many.
+        of_one: how many with the same first word of their names.
 
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, *, of_one: int | None = None) -> None:
         self._places = asyncio.Semaphore(at_once)
+        self._of_one = of_one or at_once
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def take(self, *name: str) -> AsyncIterator[None]:
         """Wait for the turn of this name, and hold it for the length of the context."""
         lock = self._locks.setdefault(name, asyncio.Lock())
-        async with lock, self._places:
+        share = self._shares.setdefault(name[0], asyncio.Semaphore(self._of_one))
+        async with lock, share, self._places:
             yield

@@ -38,7 +38,8 @@ BATCHES_IN_MEMORY = 4
 """Of the largest, out of Kafka; beside them a fetch, at most KAFKA_MAX_MESSAGE_BYTES a partition."""
 PATIENCE_SECONDS = 5.0
 """After so long a batch that is not stored yet is in the way: of its edge, no more than one other waits."""
-PARKED_AT_ONCE = 20
+PARKED_AT_ONCE = 100
+"""Each is tried for a while: a few at a time, those of one edge would hold up all others' for long."""
 
 Feed = Callable[[str, Batch], Awaitable["Fed"]]
 Check = Callable[[ConsumerRecord], Awaitable[tuple[str, Labelled]]]
@@ -145,7 +146,7 @@ async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSetti
 
 
 def parked_policy(settings: FeederSettings) -> Policy:
-    """Return how `parked-intake` consumes: a few at a time, and again from the end of the topic."""
+    """Return how `parked-intake` consumes: some at a time, and again from the end of the topic."""
     return Policy(
         route=PARKED_INTAKE,
         sink="s3",

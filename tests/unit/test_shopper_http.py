@@ -27,7 +27,7 @@ from shopper import routes
 from shopper.doors.http import make_app
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
-from shopper.ports import Capture, Picture, Pixels, Prediction, Sender
+from shopper.ports import Capture, Photo, Picture, Pixels, Prediction, Sender
 from shopper.shelf import Shelf
 
 MAX_BYTES = 200_000
@@ -50,11 +50,11 @@ class Classifier:
         self.item = "tea-green"
         self.score = 0.8382341234
         self.error: Exception | None = None
-        self.seen: list[Picture] = []
+        self.seen: list[Picture | Photo] = []
         self.models: list[str] = []
         self.probabilities: dict[str, float] = {}
 
-    async def classify(self, image: Picture, model: str = "") -> Prediction:
+    async def classify(self, image: Picture | Photo, model: str = "") -> Prediction:
         self.seen.append(image)
         self.models.append(model)
         if self.error:
@@ -252,14 +252,14 @@ async def test_the_dashboard_learns_of_an_unknown_product(shopper: Shopper) -> N
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
-async def test_other_formats_become_jpeg_for_the_model_and_the_bucket(
+async def test_other_formats_reach_the_model_as_sent_too_and_the_bucket_as_jpeg(
     shopper: Shopper, image_format: str
 ) -> None:
-    assert (await shopper.detect(encoded(image_format))).status_code == 200
-    (seen,) = shopper.classifier.seen
-    assert isinstance(seen, bytes)
-    assert Image.open(io.BytesIO(seen)).format == "JPEG"
-    assert shopper.keeper.captures[0].image == seen
+    image = encoded(image_format)
+    assert (await shopper.detect(image)).status_code == 200
+    kept = shopper.keeper.captures[0].image
+    assert Image.open(io.BytesIO(kept)).format == "JPEG"
+    assert shopper.classifier.seen == [Photo(image, kept)]
 
 
 # --- bad input: each costs its sender alone -----------------------------------------------------------

@@ -38,7 +38,7 @@ from shopper.model.stubs import (
 )
 from shopper.model.tensors import array, numbers, texts
 from shopper.model.tfserving import TfServing, open_channel
-from shopper.ports import Pixels
+from shopper.ports import Photo, Pixels
 
 CLASSES = ["tea-green", "tea-lemon", "other"]
 
@@ -291,6 +291,29 @@ async def test_an_input_that_has_another_name_now_costs_no_answer(
     await classifier.classify(b"image")
     model.signatures = {"serving_default": signature({"photo": None}, ["output_0"])}
     assert (await classifier.classify(b"image")).item == "tea-green"
+
+
+async def test_a_model_that_reads_what_the_doors_take_is_given_what_was_sent(
+    model: ModelServer, classifier: TfServing
+) -> None:
+    await classifier.classify(Photo(b"sent", b"jpeg"))
+    assert list(model.asked[0].inputs["images"].string_val) == [b"sent"]
+
+
+async def test_a_model_made_elsewhere_is_given_an_upright_jpeg(
+    model: ModelServer, classifier: TfServing
+) -> None:
+    model.signatures = DEFAULT
+    await classifier.classify(Photo(b"sent", b"jpeg"))
+    assert list(model.asked[0].inputs["image_b64"].string_val) == [b"jpeg"]
+
+
+async def test_what_a_model_server_cannot_read_is_made_a_jpeg(
+    model: ModelServer, classifier: TfServing
+) -> None:
+    model.errors = [(grpc.StatusCode.INVALID_ARGUMENT, "Unknown image file format")]
+    assert (await classifier.classify(Photo(b"sent", b"jpeg"))).item == "tea-green"
+    assert [list(asked.inputs["images"].string_val) for asked in model.asked] == [[b"sent"], [b"jpeg"]]
 
 
 async def test_unavailable_is_tried_again(model: ModelServer, classifier: TfServing) -> None:

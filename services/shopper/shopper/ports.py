@@ -56,6 +56,14 @@ Picture = bytes | Pixels
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """An encoded image that was no upright JPEG: as it was sent, and made one."""
+
+    sent: bytes
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says of one image.
 
@@ -102,7 +110,7 @@ class NotServed(Unavailable):
 class Classifier(Protocol):
     """Recognises one image."""
 
-    async def classify(self, image: Picture, model: str = "") -> Prediction:
+    async def classify(self, image: Picture | Photo, model: str = "") -> Prediction:
         """Return a model's opinion of an image; of the default model where none is named."""
         ...
 

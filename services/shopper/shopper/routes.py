@@ -12,7 +12,7 @@ from shopper import detection, events, metrics
 from shopper.detection import Answer, Record
 from shopper.doors.relay import EventRelay
 from shopper.images.limits import ImageLimits
-from shopper.ports import Capture, Classifier, Count, Keeper, Picture, Post, Push, Sender, now
+from shopper.ports import Capture, Classifier, Count, Keeper, Photo, Picture, Post, Push, Sender, now
 from shopper.review.decisions import Decision, Ref
 from shopper.review.desk import ReviewDesk
 from shopper.shelf import Shelf
@@ -58,7 +58,10 @@ async def detect(
     """
     at = now()
     photo = await limits.as_jpeg(image, sender.origin)
-    prediction = await classifier.classify(photo if isinstance(image, bytes) else image, sender.model)
+    if isinstance(image, bytes) and photo is not image:
+        prediction = await classifier.classify(Photo(image, photo), sender.model)
+    else:
+        prediction = await classifier.classify(image, sender.model)
     catalogue = shelf.catalogue
     verdict = detection.judge(prediction, catalogue, score_accuracy(prediction.model))
     facts = detection.facts(verdict, sender)

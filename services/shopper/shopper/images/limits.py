@@ -42,7 +42,7 @@ class ImageLimits:
         self._memory = memory
 
     async def as_jpeg(self, image: Picture, sender: str = "") -> bytes:
-        """Return the image as an upright JPEG, so that the model sees, and the bucket keeps, the same bytes.
+        """Return the image as an upright JPEG: what the bucket keeps, and every model can read.
 
         One that is such a JPEG has only its header read: whether the rest is whole, the model will tell.
         Pixels become a JPEG of the same size, grey or RGB, for the bucket.

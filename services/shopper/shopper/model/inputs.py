@@ -37,9 +37,14 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class StringInput:
-    """One encoded image in a string tensor: `[1]`, or `[]` if scalar."""
+    """One encoded image in a string tensor: `[1]`, or `[]` if scalar.
+
+    `as_sent` tells of a model that it reads, and turns upright, whatever the doors take: it is given that, as
+    it is by who asks the model server. Any other is given an upright JPEG.
+    """
 
     scalar: bool = False
+    as_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from caravan.contracts import is_model_name
 from caravan.errors import BadInput, Unavailable
 from caravan.names import CLASS_RULE, is_class, normal
 from shopper.model.inputs import Scale
-from shopper.ports import NotServed, Picture, Prediction
+from shopper.ports import NotServed, Photo, Picture, Prediction
 
 MOST = 64
 """Models that are remembered; of one that is asked for after a long time the signatures are asked again."""
@@ -21,7 +21,7 @@ MAX_SIDE = 4096
 class Served(Protocol):
     """One model at the model server."""
 
-    async def classify(self, image: Picture) -> Prediction:
+    async def classify(self, image: Picture | Photo) -> Prediction:
         """Return the model's opinion of an image; NotServed where the server has no such model."""
         ...
 
@@ -105,7 +105,7 @@ class Models:
         self._default = serve(default)
         self._others: dict[str, Served] = {}
 
-    async def classify(self, image: Picture, model: str = "") -> Prediction:
+    async def classify(self, image: Picture | Photo, model: str = "") -> Prediction:
         """Return a model's opinion of an image; of the default model where none is named.
 
         Raises:

@@ -9,7 +9,7 @@ from shopper.images.limits import ImageLimits, jpeg_of
 from shopper.model import inputs
 from shopper.model.inputs import Form, Scale, Size, StringInput, TensorInput
 from shopper.model.tensors import number_tensor, string_tensor
-from shopper.ports import Picture, Pixels
+from shopper.ports import Photo, Picture, Pixels
 
 AT_ONCE = 2**14
 """Numbers of an image; up to here, and with no resizing, preparing it is not worth a thread."""
@@ -30,7 +30,7 @@ class Preparing:
         self._scale = scale
         self.size = size
 
-    async def tensor(self, image: Picture, form: Form) -> Any:
+    async def tensor(self, image: Picture | Photo, form: Form) -> Any:
         """Return a TensorProto of the form.
 
         Raises:
@@ -38,6 +38,8 @@ class Preparing:
             Unavailable: if there is no memory for it in time.
 
         """
+        if isinstance(image, Photo):
+            image = image.jpeg if isinstance(form, StringInput) and not form.as_sent else image.sent
         if isinstance(image, bytes):
             if isinstance(form, StringInput):
                 return string_tensor(image, scalar=form.scalar)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caravan.errors import Refused
@@ -77,8 +77,12 @@ def decide(model: str, version: int, signatures: Mapping[str, Any], size: Size |
             continue
         (key, info), *_ = signature.inputs.items()
         form = form_of(info, size)
-        if form is None or (name == CLASSIFY and not _is_ours(key, form, signature)):
+        if form is None:
             continue
+        if name == CLASSIFY:
+            if not isinstance(form, StringInput) or not _is_ours(key, signature):
+                continue
+            form = replace(form, as_sent=True)
         return Plan(model, version, name, key, form)
     message = (
         f"version {version} of model {model} has no signature that takes an image: a string, or a tensor of"
@@ -87,7 +91,6 @@ def decide(model: str, version: int, signatures: Mapping[str, Any], size: Size |
     raise Refused(message)
 
 
-def _is_ours(key: str, form: Form, signature: Any) -> bool:
+def _is_ours(key: str, signature: Any) -> bool:
     # `classify` is also a signature of TensorFlow's own, for tf.Examples.
-    taken = isinstance(form, StringInput) and key == "images"
-    return taken and {"labels", "scores"} <= set(signature.outputs)
+    return key == "images" and {"labels", "scores"} <= set(signature.outputs)

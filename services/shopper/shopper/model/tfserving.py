@@ -29,7 +29,7 @@ from shopper.model.stubs import (
     PredictionServiceStub,
     SignatureDefMap,
 )
-from shopper.ports import NotServed, Picture, Prediction
+from shopper.ports import NotServed, Photo, Picture, Prediction
 
 log = structlog.get_logger()
 
@@ -114,7 +114,7 @@ class TfServing:
         self._plan: Plan | None = None
         self._deciding = asyncio.Lock()
 
-    async def classify(self, image: Picture) -> Prediction:
+    async def classify(self, image: Picture | Photo) -> Prediction:
         """Return the model's opinion of an image.
 
         Raises:
@@ -174,18 +174,21 @@ class TfServing:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    async def _asked(self, image: Picture) -> _Asked:
+    async def _asked(self, image: Picture | Photo) -> _Asked:
         plan = await self._planned()
         try:
             return await self._predicted(plan, image)
         except grpc.aio.AioRpcError as exc:
-            if not _is_wrong_signature(exc):
+            if _is_wrong_signature(exc):
+                # Another model came in since: ask it how it wants to be asked.
+                self._forget(plan)
+            elif isinstance(image, Photo) and exc.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                image = image.jpeg  # TensorFlow Serving may be older than its decoder of WebP.
+            else:
                 raise
-        # Another model came in since: ask it how it wants to be asked, and try once more.
-        self._forget(plan)
         return await self._predicted(await self._planned(), image)
 
-    async def _predicted(self, plan: Plan, image: Picture) -> _Asked:
+    async def _predicted(self, plan: Plan, image: Picture | Photo) -> _Asked:
         clock = time.perf_counter
         began = clock()
         tensor = await self._preparing.tensor(image, plan.form)

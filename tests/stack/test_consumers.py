@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -102,6 +103,10 @@ async def test_while_one_edges_bucket_refuses_the_other_is_fed_and_offsets_go_on
 
             await eventually(the_other_is_fed)
             assert await images("edge1") == 0
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(service.app), base_url="http://feeder"
+            ) as client:
+                assert (await client.get("/readyz")).status_code == 200, "one edge is no outage"
             refused.clear()
 
             async def all_are_fed() -> bool:

@@ -1,4 +1,4 @@
-"""An S3 server, one bucket of which refuses all that is done with its objects; a listener that hangs."""
+"""An S3 server, one bucket of which refuses all that is asked of it; a listener that hangs."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ async def refusing_bucket(target: str, refused: set[str]) -> AsyncIterator[str]:
 
     Args:
         target: the server's address.
-        refused: buckets whose objects are out of reach, for as long as they are in there.
+        refused: buckets that are out of reach, for as long as they are in there.
 
     """
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
 
         async def forward(request: Request) -> Response:
             path: bytes = request.scope["raw_path"]
-            bucket, _, key = path.decode().lstrip("/").partition("/")
+            bucket = path.decode().lstrip("/").partition("/")[0]
             content = await request.body()
-            if bucket in refused and key:
+            if bucket in refused:
                 return Response(DENIED, 403, media_type="application/xml")
             query: bytes = request.scope["query_string"]
             url = httpx.URL(target).copy_with(raw_path=path + (b"?" + query if query else b""))

@@ -99,6 +99,16 @@ async def test_a_store_without_room_is_neither_the_objects_nor_the_keys_fault(st
             await s3.write(store, "key", b"content")
 
 
+async def test_one_bucket_that_refuses_is_no_outage() -> None:
+    def answer(_: str, head: bytes) -> tuple[int, str]:
+        return EMPTY if b"/good?" in head else (403, error("AccessDenied"))
+
+    async with bucket(answer) as store:
+        await s3.ping_any(store.address, ["bad", "good", "worse"])
+        with pytest.raises(Transient, match="bad"):
+            await s3.ping_any(store.address, ["bad", "worse"])
+
+
 async def test_a_key_that_there_is_no_path_for_is_that_keys_fault() -> None:
     async with bucket(lambda *_: EMPTY) as store:
         for call in (s3.read(store, "images//a.jpg"), s3.write(store, "images//a.jpg", b"content")):

@@ -147,7 +147,7 @@ class Intake(Topic):
     def ports(self, settings: FeederSettings) -> IntakePorts:
         prepared = asyncio.Event()
         prepared.set()
-        buckets = data_buckets(settings, self.stores, prepared)
+        buckets = data_buckets(settings, self.stores, dict.fromkeys(self.stores, prepared))
         store = partial(feed, buckets=buckets, sender=self.producer, retry_seconds=settings.retry_seconds)
 
         async def feed_unless_it_refuses(edge: str, batch: Batch) -> Fed:
@@ -364,6 +364,16 @@ async def test_a_parked_image_that_fails_holds_back_no_other() -> None:
     assert len(await intake.images("edge2")) == 3
 
 
+async def test_an_edge_whose_buckets_are_not_made_yet_waits_alone() -> None:
+    settings = FeederSettings(edges=("edge1", "edge2"), retry_seconds=0.01)
+    prepared = {"edge1": asyncio.Event(), "edge2": asyncio.Event()}
+    prepared["edge2"].set()
+    buckets = data_buckets(settings, dict.fromkeys(prepared, MemoryStore()), prepared)
+    with pytest.raises(Transient, match="not made yet"):
+        await buckets.begin("edge1", as_batch([]))
+    assert (await buckets.begin("edge2", as_batch([]))).state == "pending"
+
+
 async def test_a_bucket_that_hangs_leaves_the_memory_that_the_others_need(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -379,7 +389,8 @@ async def test_a_bucket_that_hangs_leaves_the_memory_that_the_others_need(
     settings = FeederSettings(edges=("edge1", "edge2"), store_buffer_bytes=100)
     prepared = asyncio.Event()
     prepared.set()
-    buckets = data_buckets(settings, {"edge1": hanging, "edge2": MemoryStore()}, prepared)
+    stores: dict[str, ObjectStore] = {"edge1": hanging, "edge2": MemoryStore()}
+    buckets = data_buckets(settings, stores, dict.fromkeys(stores, prepared))
     images = [
         Labelled(key, key, hashlib.sha256(b"ten bytes.").hexdigest(), 10, "image/png", lambda: b"ten bytes.")
         for key in (f"images/tea/{number}.png" for number in range(20))

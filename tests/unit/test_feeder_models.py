@@ -84,7 +84,15 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     prepared.set()
     with ThreadPoolExecutor(2) as pool:
         stores = {"edge1": MemoryStore()}
-        app = make_app(settings, stores, {"edge1": store}, kafka, prepared=prepared, pool=pool, checks={})
+        app = make_app(
+            settings,
+            stores,
+            {"edge1": store},
+            kafka,
+            prepared=dict.fromkeys(stores, prepared),
+            pool=pool,
+            checks={},
+        )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://feeder") as client:
             yield Door(client, store, kafka)

@@ -102,7 +102,15 @@ def doors(tmp_path: Path) -> Doors:
         prepared.set()
         with ThreadPoolExecutor(2) as pool:
             models = models or {edge: MemoryStore() for edge in settings.edges}
-            app = make_app(settings, stores, models, kafka, prepared=prepared, pool=pool, checks={})
+            app = make_app(
+                settings,
+                stores,
+                models,
+                kafka,
+                prepared=dict.fromkeys(stores, prepared),
+                pool=pool,
+                checks={},
+            )
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://feeder") as client:
                 yield Door(client, stores, kafka, prepared)

@@ -38,15 +38,15 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
         runs = Runs(Markers(settings.state_dir), children.run, tell)
 
         async def prepare() -> None:
+            await kafka.ensure_topics(settings, [events_topic(edge) for edge in settings.edges])
             buckets = [bucket for edge in settings.edges for bucket in central_buckets(edge)]
             await s3.ensure_buckets(settings.central, buckets)
-            await kafka.ensure_topics(settings, [events_topic(edge) for edge in settings.edges])
             await asyncio.Event().wait()  # A loop of a service does not end.
 
         app = api.build(settings.edges, runs, settings.namespace)
         checks: dict[str, http.Check] = {
             "kafka": producer.ping,
-            "s3": partial(s3.ping, settings.central, data_bucket(settings.edges[0])),
+            "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),
         }
         http.install(app, checks, Senders(settings.doors))
         loops = {f"{ROUTE}-{n + 1}": partial(training_run, runs) for n in range(settings.runs_at_once)}

@@ -32,7 +32,7 @@ from obstore.exceptions import (
 from obstore.store import ObjectStore, S3Store
 
 from caravan.contracts import possible_keys
-from caravan.errors import Permanent, Refused, Transient
+from caravan.errors import CaravanError, Permanent, Refused, Transient
 from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FAREWELL_SECONDS = 0.25
 KEEP_SECONDS = 30
+MOST_PINGED = 5
 PIECE = 8 * 2**20
 """Bytes of a large object that are in memory, and under way in one request."""
 STREAMED = 2**18
@@ -579,9 +580,30 @@ async def ping(address: S3Address, bucket: str) -> None:
     try:
         async for _ in pages(open_bucket(address, bucket), "ping/"):
             return
-    except (Transient, FileNotFoundError) as exc:
+    except (CaravanError, FileNotFoundError) as exc:
         message = f"bucket {bucket} at {address.endpoint}: {exc}"
         raise Transient(message) from exc
+
+
+async def ping_any(address: S3Address, buckets: Sequence[str]) -> None:
+    """Check that the server answers and has one of several buckets: that one of them refuses is no outage.
+
+    Raises:
+        Transient: if not; it says what is wrong with the first.
+
+    """
+    try:
+        await ping(address, buckets[0])
+    except Transient:
+        others = [asyncio.create_task(ping(address, bucket)) for bucket in buckets[1:MOST_PINGED]]
+        try:
+            for other in asyncio.as_completed(others):
+                with suppress(Transient):
+                    return await other
+        finally:
+            for other in others:
+                other.cancel()
+        raise
 
 
 def _client(address: S3Address) -> Any:

@@ -24,6 +24,7 @@ from caravan.contracts import (
     models_bucket,
 )
 from caravan.decoding import Decoding
+from caravan.errors import Permanent, Transient
 from caravan.images import ImageBounds
 from caravan.intake import Senders
 from caravan.model_zips import Limits as ModelLimits
@@ -67,7 +68,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         pool = stack.enter_context(ThreadPoolExecutor(settings.checks_at_once, "check"))
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
         models = {edge: s3.open_bucket(settings.central, models_bucket(edge)) for edge in settings.edges}
-        prepared = asyncio.Event()
+        prepared = {edge: asyncio.Event() for edge in settings.edges}
         of_kafka = decoding(settings, at_once=1)
 
         def intake(
@@ -99,13 +100,13 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
             ),
         ]
         checks: dict[str, http.Check] = {
-            "s3": partial(s3.ping, settings.central, data_bucket(settings.edges[0])),
+            "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),
             "kafka": producer.ping,
             **{intake.route: intake.ping for intake in intakes},
         }
         app = make_app(settings, stores, models, producer, prepared=prepared, pool=pool, checks=checks)
         loops: dict[str, Callable[[], Awaitable[None]]] = {
-            "prepare": partial(forever, "prepare", partial(_prepare, settings, prepared)),
+            "prepare": partial(_prepare, settings, prepared),
             **{intake.route: intake.run for intake in intakes},
         }
         yield Service(app, loops)
@@ -117,7 +118,7 @@ def make_app(
     models: Mapping[str, ObjectStore],
     sender: Sender,
     *,
-    prepared: asyncio.Event,
+    prepared: Mapping[str, asyncio.Event],
     pool: Executor,
     checks: Mapping[str, http.Check],
 ) -> FastAPI:
@@ -128,7 +129,7 @@ def make_app(
         stores: the data bucket of each edge.
         models: the models bucket of each edge.
         sender: Kafka.
-        prepared: set once buckets and topics are there.
+        prepared: of each edge, set once its buckets and topics are there.
         pool: threads in which archives are unpacked.
         checks: what `/readyz` asks.
 
@@ -188,7 +189,7 @@ def make_app(
 
 
 def data_buckets(
-    settings: FeederSettings, stores: Mapping[str, ObjectStore], prepared: asyncio.Event
+    settings: FeederSettings, stores: Mapping[str, ObjectStore], prepared: Mapping[str, asyncio.Event]
 ) -> DataBuckets:
     """Make what a route stores its images with."""
     return DataBuckets(
@@ -206,13 +207,35 @@ def decoding(settings: FeederSettings, *, at_once: int) -> Decoding:
     return Decoding(at_once, settings.decode_seconds, bounds)
 
 
-async def _prepare(settings: FeederSettings, prepared: asyncio.Event) -> None:
-    """Make the buckets and topics of every edge, and again should someone remove them."""
+async def _prepare(settings: FeederSettings, prepared: Mapping[str, asyncio.Event]) -> None:
+    """Make the topics, and the buckets of each edge, and again should someone remove them.
+
+    An edge whose buckets refuse, or hang, is in no other's way.
+    """
+    made = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(forever("topics", partial(_keep_topics, settings, made)))
+        for edge, event in prepared.items():
+            tasks.create_task(forever("buckets", partial(_keep_buckets, settings, edge, made, event)))
+
+
+async def _keep_topics(settings: FeederSettings, made: asyncio.Event) -> None:
     topics = [TRIGGER, *map(events_topic, settings.edges)]
     while True:
-        buckets = [bucket for edge in settings.edges for bucket in central_buckets(edge)]
-        await s3.ensure_buckets(settings.central, buckets)
         await kafka.ensure_topics(settings, [*topics, *map(dead_letter, topics)])
+        made.set()
+        await asyncio.sleep(PREPARE_AGAIN_SECONDS)
+
+
+async def _keep_buckets(
+    settings: FeederSettings, edge: str, made: asyncio.Event, prepared: asyncio.Event
+) -> None:
+    while True:
+        try:
+            await s3.ensure_buckets(settings.central, central_buckets(edge))
+        except Permanent as exc:  # rights can be mended while we run
+            raise Transient(str(exc)) from exc
+        await made.wait()
         prepared.set()
         for _ in range(PREPARE_AGAIN_SECONDS):
             await asyncio.sleep(1)

@@ -36,7 +36,7 @@ class DataBuckets:
 
     Args:
         stores: the bucket of each edge.
-        prepared: set once the buckets are there; cleared where one is gone.
+        prepared: of each edge, set once its buckets and topics are there; cleared where one is gone.
         at_once: how many images of a batch are on their way at once.
         buffer_bytes: how much content of all batches is in memory at once.
         retry_seconds: how long a write is tried while the object store is away.
@@ -46,7 +46,7 @@ class DataBuckets:
     def __init__(
         self,
         stores: Mapping[str, ObjectStore],
-        prepared: asyncio.Event,
+        prepared: Mapping[str, asyncio.Event],
         *,
         at_once: int,
         buffer_bytes: int,
@@ -65,8 +65,8 @@ class DataBuckets:
             Transient: if the object store is away for too long.
 
         """
-        await self._retried(self._are_prepared)
-        withdrawn = await self._retried(partial(self._withdrawn, edge))
+        await self._retried(edge, partial(self._is_prepared, edge))
+        withdrawn = await self._retried(edge, partial(self._withdrawn, edge))
         out = [image for image in batch.images if withdrawn.covers(image.key, image.sha256)]
         if not out:
             return batch
@@ -81,7 +81,7 @@ class DataBuckets:
             Transient: if the object store is away for too long.
 
         """
-        await self._retried(self._are_prepared)
+        await self._retried(edge, partial(self._is_prepared, edge))
         receipt = Receipt(
             state="pending",
             edge=edge,
@@ -104,7 +104,7 @@ class DataBuckets:
             await self._write(begun, etag)
             return begun
 
-        return await self._retried(attempt)
+        return await self._retried(edge, attempt)
 
     async def store(
         self, edge: str, batch: Batch, one_stored: Callable[[], None]
@@ -161,10 +161,10 @@ class DataBuckets:
             earlier, etag = await self._receipt(begun.edge, batch.id)
             await self._write(receipt.following(earlier), etag)
 
-        await self._retried(attempt)
+        await self._retried(begun.edge, attempt)
 
-    async def _are_prepared(self) -> None:
-        if not self._prepared.is_set():
+    async def _is_prepared(self, edge: str) -> None:
+        if not self._prepared[edge].is_set():
             raise Transient("the buckets and topics are not made yet")
 
     async def _put(self, edge: str, image: Labelled) -> s3.Placed:
@@ -179,7 +179,7 @@ class DataBuckets:
                 facts = {"Content-Type": image.media_type}
                 return await s3.put_new(self._stores[edge], image.key, content, facts)
 
-        return await self._retried(put)
+        return await self._retried(edge, put)
 
     async def _receipt(self, edge: str, batch: str) -> tuple[Receipt | None, str | None]:
         """Return a receipt, and the ETag that replacing it needs."""
@@ -204,12 +204,12 @@ class DataBuckets:
         except FileNotFoundError as exc:
             raise s3.BucketMissing(f"the bucket with the data of {edge} is missing") from exc
 
-    async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _retried(self, edge: str, call: Callable[[], Awaitable[T]]) -> T:
         async def noticing() -> T:
             try:
                 return await call()
             except s3.BucketMissing:
-                self._prepared.clear()  # and so it is made again
+                self._prepared[edge].clear()  # and so it is made again
                 raise
 
         return await retried(noticing, to="s3", within=self._retry_seconds)

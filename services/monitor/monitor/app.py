@@ -111,7 +111,7 @@ def _wire_hub(
         wiring.app, {edge: s3.open_bucket(settings.central, name) for edge, name in buckets.items()}
     )
     wiring.checks["history"] = history.ping
-    wiring.checks["s3"] = partial(s3.ping, settings.central, buckets[settings.edges[0]])
+    wiring.checks["s3"] = partial(s3.ping_any, settings.central, list(buckets.values()))
     wiring.loops |= {HUB: partial(forever, HUB, consume), "clock": tick}
     wiring.on_stop.append(feed.close)
     return state

@@ -28,6 +28,8 @@ import pytest_asyncio
 import requests
 from onnx import TensorProto, helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from PIL import Image
 from pydantic import SecretStr
 
@@ -190,7 +192,9 @@ async def test_a_client_of_mqtt_5_is_answered_as_any_other(shop: Stack) -> None:
     version = aiomqtt.ProtocolVersion.V5
     async with asyncio.timeout(SECONDS), aiomqtt.Client("127.0.0.1", port, protocol=version) as client:
         await client.subscribe("response/detection/five", qos=1)
-        await client.publish("detection/five", MESSAGE, qos=1)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho has no types here
+        properties.MessageExpiryInterval = 60
+        await client.publish("detection/five", MESSAGE, qos=1, properties=properties)
         reply = await anext(aiter(client.messages))
     assert json.loads(bytes(reply.payload))["item"] == "tea-green"
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from caravan import tracing
 from caravan.errors import Transient
 from caravan.mqtt import Mqtt
 from caravan.settings import MqttSettings
@@ -22,6 +23,7 @@ class Broker:
         self.puback = puback
         self.suback = suback
         self.subscribed = 0
+        self.published: list[bytes] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
@@ -32,6 +34,7 @@ class Broker:
                 if kind & 0xF0 == CONNECT:
                     writer.write(bytes([0x20, 3, 0, 0, 0]))
                 elif kind & 0xF0 == PUBLISH:
+                    self.published.append(packet)
                     topic = int.from_bytes(packet[:2], "big")
                     writer.write(bytes([0x40, 4, *packet[2 + topic : 4 + topic], self.puback, 0]))
                 elif kind & 0xF0 == SUBSCRIBE:
@@ -42,10 +45,11 @@ class Broker:
 
 
 @asynccontextmanager
-async def connected(broker: Broker, *subscriptions: str) -> AsyncIterator[Mqtt]:
+async def connected(broker: Broker, *subscriptions: str, traces: bool = True) -> AsyncIterator[Mqtt]:
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    mqtt = Mqtt(MqttSettings(mqtt_host="127.0.0.1", mqtt_port=port, mqtt_version="5"), subscriptions)
+    settings = MqttSettings(mqtt_host="127.0.0.1", mqtt_port=port, mqtt_version="5", mqtt_traces=traces)
+    mqtt = Mqtt(settings, subscriptions)
     task = asyncio.create_task(mqtt.run())
     try:
         yield mqtt
@@ -60,6 +64,16 @@ async def test_a_message_that_the_broker_takes_is_published() -> None:
     async with connected(Broker()) as mqtt, asyncio.timeout(10):
         await mqtt.publish("monitor", b"{}")
         await mqtt.publish("monitor", b"{}")
+
+
+@pytest.mark.usefixtures("spans")
+@pytest.mark.parametrize("traces", [True, False])
+async def test_a_message_carries_its_trace_unless_it_must_not(*, traces: bool) -> None:
+    broker = Broker()
+    async with connected(broker, traces=traces) as mqtt, asyncio.timeout(10):
+        with tracing.span("detect-mqtt"):
+            await mqtt.publish("monitor", b"{}")
+    assert [b"traceparent" in message for message in broker.published] == [traces]
 
 
 @pytest.mark.parametrize("code", [NOT_AUTHORIZED, 128, 151])

@@ -40,7 +40,7 @@ def test_every_text_of_the_table_can_be_filled_in(plan: Plan) -> None:
 def test_a_part_of_an_edge_talks_to_its_own_edge(plan: Plan) -> None:
     shopper = plan.parts["shopper-edge2"].own_environment
     assert shopper["EDGE"] == "edge2"
-    assert shopper["MQTT_PORT"] == str(plan.ports["mqtt-edge2"]["mqtt"])
+    assert shopper["MQTT_PORT"] == str(plan.ports["mqtt-edge2"]["mqtt5"])
     assert shopper["S3_EDGE_ENDPOINT"] == f"http://127.0.0.1:{plan.ports['s3-edge2']['s3']}"
     assert shopper["S3_CENTRAL_ENDPOINT"] == f"http://127.0.0.1:{plan.ports['s3-central']['s3']}"
     assert plan.parts["shopper-edge2"].after == ("s3-edge2", "mqtt-edge2", "model-server-edge2")
@@ -145,7 +145,7 @@ def test_with_certificates_every_edge_has_a_door_and_the_services_stay_plain(cer
     assert f"127.0.0.1:{plan.ports['mqtt-edge2']['mqtt']}" in door.command
     assert str(certs) in door.command
     shopper = plan.parts["shopper-edge2"].own_environment
-    assert shopper["MQTT_PORT"] == str(plan.ports["mqtt-edge2"]["mqtt"])
+    assert shopper["MQTT_PORT"] == str(plan.ports["mqtt-edge2"]["mqtt5"])
     assert shopper["MQTT_TLS_CA"] == ""
     assert not [name for name in planned(certs.parent, MQTT_TLS="off").parts if "tls" in name]
 

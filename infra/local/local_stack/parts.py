@@ -106,7 +106,8 @@ CLEANER_ENV = {
 }
 
 # rumqttd keeps up to size x count bytes of each topic in memory. A listener speaks one version of MQTT, and
-# hangs up on clients of another; topics are one.
+# hangs up on clients of another; topics are one. It hangs up too on subscribers of 3.1.1 whom a message of
+# MQTT 5 with a property should reach: so the services are clients of 5, and send none.
 MQTT_CONFIG = """\
 id = 0
 router = {{ id = 0, max_connections = 2000, max_outgoing_packet_count = 200, \
@@ -146,6 +147,9 @@ EDGE_ENV = SERVICE_ENV | {
     "FEEDER_URL": "http://127.0.0.1:{feeder.http}",
     "MQTT_HOST": "127.0.0.1",
     "MQTT_PORT": "{broker.port}",
+    "MQTT_VERSION": "{broker.version}",
+    # Of what the services send, clients of 3.1.1 are to get all (see MQTT_CONFIG).
+    "MQTT_TRACES": "false",
     "MQTT_TLS_CA": "{broker.ca}",
     "MQTT_TLS_CERT": "{broker.cert}",
     "MQTT_TLS_KEY": "{broker.key}",

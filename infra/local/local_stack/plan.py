@@ -185,12 +185,13 @@ class Plan:
         }
 
     def _broker(self, neighbours: Mapping[str, SimpleNamespace]) -> SimpleNamespace:
-        """The MQTT broker as the services reach it: `{broker.port}`, and its files where TLS is required."""
+        """The MQTT broker as the services reach it: `{broker.port}` and, where TLS is required, its files."""
         if self.settings.tls != "required":
-            return SimpleNamespace(port=neighbours["mqtt"].mqtt, ca="", cert="", key="")
+            return SimpleNamespace(port=neighbours["mqtt"].mqtt5, version="5", ca="", cert="", key="")
         certs = self.settings.certs
         return SimpleNamespace(
             port=neighbours["mqtt-tls"].mqtts,
+            version="3.1.1",
             ca=certs / "ca.pem",
             cert=certs / f"{CLIENT}.pem",
             key=certs / f"{CLIENT}.key",

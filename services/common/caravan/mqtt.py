@@ -90,7 +90,8 @@ class Mqtt:
 
     def _properties(self) -> Properties | None:
         """The current trace, where the protocol has room for it."""
-        carrier = tracing.headers() if self._settings.mqtt_version == "5" else {}
+        carries = self._settings.mqtt_version == "5" and self._settings.mqtt_traces
+        carrier = tracing.headers() if carries else {}
         if not carrier:
             return None
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho has no types here

@@ -197,7 +197,8 @@ class MqttSettings(BaseSettings):
     mqtt_host: str = "127.0.0.1"
     mqtt_port: Port = 1883
     mqtt_version: Literal["3.1.1", "5"] = "3.1.1"
-    """With 5, messages carry their traces as user properties."""
+    mqtt_traces: bool = True
+    """Whether messages of MQTT 5 carry their traces as user properties."""
     mqtt_username: str = ""
     mqtt_password: SecretStr = SecretStr("")
     mqtt_tls_ca: OptionalPath = None

@@ -108,7 +108,7 @@ def test_the_health_check_and_the_port_are_those_of_the_service(image: str) -> N
 @pytest.mark.parametrize("image", SETTINGS)
 def test_what_the_image_sets_are_settings_of_the_service(image: str) -> None:
     known = {name.upper() for name in SETTINGS[image].model_fields}
-    systems = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "HOME"}
+    systems = {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "HOME", "MALLOC_MMAP_THRESHOLD_"}
     env = stages(image)[-1].env
     assert set(env) - systems - known == set()
     assert env["HOST"] == "0.0.0.0"

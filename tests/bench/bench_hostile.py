@@ -39,7 +39,7 @@ SETTLE = 6.0
 """Until all of them are there."""
 FIRST = {"other": 120, "tea-lemon": 60, "tea-earl-grey": 60}
 ORDINARY = {"tea-lemon": 3, "other": 3}
-MIB = 2**20
+MIB, MB = 2**20, 10**6
 
 console = Console()
 
@@ -86,7 +86,7 @@ def _show(alone: Times, beside: Times) -> None:
     processes = Table("process", "most resident alone", "beside", "most open files alone", "beside")
     for name in sorted(alone.processes | beside.processes):
         both = [times.processes.get(name, (0, 0)) for times in (alone, beside)]
-        sizes = [f"{size / MIB:.0f} MB" if size else "-" for size, _ in both]
+        sizes = [f"{size / MB:.0f} MB" if size else "-" for size, _ in both]
         processes.add_row(name, *sizes, *(str(files or "-") for _, files in both))
     console.print(processes)
     console.print("the costly images were answered:", dict(beside.statuses))

@@ -200,9 +200,13 @@ async def assert_versions_are_whole(platform: Platform) -> None:
     files = await platform.edge("production", MODEL)
     for key in [key for key in files if key.endswith("/saved_model.pb")]:
         prefix = key.removesuffix("saved_model.pb")
-        manifest = Manifest.from_json(
-            await platform.read(f"s3-{EDGE}", "production", f"{prefix}manifest.json")
-        )
+        try:
+            text = await platform.read(f"s3-{EDGE}", "production", f"{prefix}manifest.json")
+        except FileNotFoundError:
+            # A version that is one too many is taken away meanwhile: what makes it one goes first.
+            assert key not in await platform.edge("production", prefix)
+            continue
+        manifest = Manifest.from_json(text)
         assert {file.path: file.size for file in manifest.files}.items() <= {
             k.removeprefix(prefix): size for k, size in files.items()
         }.items()

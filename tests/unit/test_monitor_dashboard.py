@@ -194,10 +194,11 @@ def test_where_serving_and_ready_differ_the_reason_is_said(
     assert words in row["reason"]
 
 
-async def test_folders_at_central_are_looked_at_only_where_the_index_has_changed(
+async def test_folders_at_central_are_looked_at_only_where_the_index_has_changed_whichever_edge_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, edge, looks, reads = MemoryStore(), Edge("edge1"), 0, 0
+    hanging = MemoryStore()
     real, real_read = model_index.newest, model_index.read
 
     async def newest(store: ObjectStore) -> dict[str, int]:
@@ -212,6 +213,8 @@ async def test_folders_at_central_are_looked_at_only_where_the_index_has_changed
 
     async def read(*arguments: Any) -> model_index.Index:
         nonlocal reads
+        if arguments[0] is hanging:
+            await asyncio.Event().wait()
         reads += 1
         return await real_read(*arguments)
 
@@ -221,7 +224,8 @@ async def test_folders_at_central_are_looked_at_only_where_the_index_has_changed
     monkeypatch.setattr(ready, "AT_LEAST_SECONDS", 0.001)
     obstore.put(store, "models/tea/1/saved_model.pb", b"x")
     await model_index.add(store, "tea", 1, b"one")
-    watching = asyncio.create_task(ready.watch({"edge1": edge}, {"edge1": store}))
+    edges = {"edge0": Edge("edge0"), "edge1": edge}
+    watching = asyncio.create_task(ready.watch(edges, {"edge0": hanging, "edge1": store}))
     await until(1)
     before, reads = looks, 0
     obstore.put(store, "models/tea/2/saved_model.pb", b"x")

@@ -220,10 +220,11 @@ async def _prepare(settings: FeederSettings, prepared: Mapping[str, asyncio.Even
 
 
 async def _keep_topics(settings: FeederSettings, made: asyncio.Event) -> None:
-    topics = [TRIGGER, *map(events_topic, settings.edges)]
+    topics = [*map(events_topic, settings.edges)]
     while True:
+        await kafka.ensure_topics(settings, [TRIGGER, dead_letter(TRIGGER)])
+        made.set()  # events are best effort
         await kafka.ensure_topics(settings, [*topics, *map(dead_letter, topics)])
-        made.set()
         await asyncio.sleep(PREPARE_AGAIN_SECONDS)
 
 

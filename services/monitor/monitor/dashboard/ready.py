@@ -23,22 +23,25 @@ AT_LEAST_SECONDS = 1.0
 LISTING_SECONDS = 10.0
 
 
-async def watch(edges: Mapping[str, Edge], stores: Mapping[str, ObjectStore]) -> NoReturn:
-    """Look every now and then, and at once when a version is said to be ready."""
-    clock = asyncio.get_running_loop().time
-    due = dict.fromkeys(edges, 0.0)
-    seen = dict.fromkeys(edges, 0)
-    indexes = dict.fromkeys(edges, Index())
-    folders_due = dict.fromkeys(edges, 0.0)
-    while True:
+async def watch(edges: Mapping[str, Edge], stores: Mapping[str, ObjectStore]) -> None:
+    """Look every now and then, and at once when a version is said to be ready; each edge by itself."""
+    async with asyncio.TaskGroup() as tasks:
         for name, edge in edges.items():
-            is_said = edge.looks != seen[name]
-            if clock() >= due[name] or is_said:
-                if clock() >= folders_due[name] or is_said:
-                    indexes[name], folders_due[name] = Index(), clock() + FOLDERS_SECONDS
-                seen[name] = edge.looks
-                indexes[name] = await _look(edge, stores[name], indexes[name])
-                due[name] = clock() + LOOK_SECONDS
+            tasks.create_task(_follow(edge, stores[name]), name=f"ready {name}")
+
+
+async def _follow(edge: Edge, store: ObjectStore) -> NoReturn:
+    clock = asyncio.get_running_loop().time
+    due = folders_due = 0.0
+    seen, index = 0, Index()
+    while True:
+        is_said = edge.looks != seen
+        if clock() >= due or is_said:
+            if clock() >= folders_due or is_said:
+                index, folders_due = Index(), clock() + FOLDERS_SECONDS
+            seen = edge.looks
+            index = await _look(edge, store, index)
+            due = clock() + LOOK_SECONDS
         await asyncio.sleep(AT_LEAST_SECONDS)
 
 

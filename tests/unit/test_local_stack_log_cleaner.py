@@ -278,6 +278,18 @@ async def test_a_log_that_cannot_be_understood_keeps_no_other_from_being_cleaned
     await cleaner.ping()
 
 
+@pytest.mark.parametrize("odd", [[], {"topics": []}, {"topics": {"a": 1}}])
+async def test_topics_that_cannot_be_told_leave_the_known_ones_to_be_cleaned(odd: object) -> None:
+    bucket = Bucket(10)
+    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute)
+    await cleaner.round()
+    bucket.put(f"{ROOT}/meta.json", odd)
+    bucket.produce(10)
+    await cleaner.round()
+    assert len(bucket.log()) == 5
+    await cleaner.ping()
+
+
 async def test_where_it_cannot_be_told_what_a_group_has_read_everything_stays_until_it_is_old() -> None:
     bucket = Bucket(50)
     bucket.put(f"{ROOT}/groups/consumers/odd/offsets/{bucket.topic}/partitions/0000000000.json", {"at": 7})

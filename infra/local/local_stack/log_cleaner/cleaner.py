@@ -56,6 +56,9 @@ STALE_SECONDS = 60.0
 """After so long without a whole round the cleaner is not ready."""
 AT_ONCE = 16
 
+ODD = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading a document raises that is not the broker's, or of another version."""
+
 _BATCH = re.compile(r"/([0-9]{20})\.batch\Z")
 
 
@@ -92,8 +95,11 @@ class LogCleaner:
 
         """
         with translated("look after Kafka's log"):
-            if await self._meta.changed():
-                await self._find()
+            try:
+                if await self._meta.changed():
+                    await self._find()
+            except ODD as exc:
+                log.warning("the topics cannot be told: those known go on", error=repr(exc))
             for partition in self._partitions.values():
                 await partition.clean_or_tell(self._limits, self._clock())
         self._last = self._clock()
@@ -142,7 +148,7 @@ class _Partition:
         """Remove and merge; what cannot be understood here leaves the other partitions alone."""
         try:
             await self.clean(limits, now)
-        except (ValueError, KeyError, TypeError) as exc:
+        except ODD as exc:
             if not self._is_odd:
                 log.warning(
                     "a log cannot be understood, and stays as it is", partition=self._path, error=repr(exc)
@@ -227,7 +233,7 @@ class _Partition:
             return None
         try:
             return int(loads_object(found)["offset"])
-        except (ValueError, KeyError, TypeError) as exc:
+        except ODD as exc:
             log.warning("what a group has read cannot be told", group=group, error=repr(exc))
             return 0
 

@@ -1,6 +1,8 @@
 """Each form of an image gives the same pixels, or the same refusal, at every door and in the graph."""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,16 +107,30 @@ async def test_an_image_from_kafka_is_named_by_what_it_is(name: str) -> None:
     assert image.key == f"images/tea/a.{ {'JPEG': 'jpg'}.get(form.format, form.format.lower()) }"
 
 
+def without_palette() -> bytes:
+    """Return a grey PNG whose header says that its numbers choose from a palette."""
+    grey = encode(colours()[:, :, 0], "PNG")
+    header = grey[12:25] + b"\x03" + grey[26:29]
+    return grey[:12] + header + struct.pack(">I", zlib.crc32(header)) + grey[33:]
+
+
 @in_one_loop
 @pytest.mark.parametrize(
     "cut",
     [
+        without_palette(),
         encode(colours(), "PNG")[:-12],
         encode(colours(), "PNG").replace(b"IEND", b"IENE"),
         encode(colours(), "JPEG")[:-2],
         encode(colours(), "WEBP")[:-9],
     ],
-    ids=["a PNG without its end", "a wrong checksum", "a JPEG without its end", "a WebP cut off"],
+    ids=[
+        "a PNG without its palette",
+        "a PNG without its end",
+        "a wrong checksum",
+        "a JPEG without its end",
+        "a WebP cut off",
+    ],
 )
 async def test_what_training_could_not_read_is_damaged_at_the_door(cut: bytes, graph: Graph) -> None:
     with pytest.raises(BadInput, match="damaged"):

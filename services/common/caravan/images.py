@@ -13,7 +13,7 @@
 | animated WebP | refused |
 | EXIF orientation 1 to 8 (JPEG's APP1; PNG's eXIf before the pixels; WebP's EXIF) | turned upright |
 
-`training.pixels` does the same in TensorFlow; `tests/unit/test_images.py` holds both to this table.
+`training.pixels` does the same in TensorFlow; `tests/unit/test_image_forms.py` holds both to this table.
 What decodes here may take long on content made for it: services call it by way of `caravan.decoding`.
 """
 
@@ -59,9 +59,14 @@ MAX_TURNED = 25_000_000
 """Pixels of a JPEG that is turned in memory; a larger one is made at half its size."""
 MAX_CHUNKS = 20_000
 """Of a PNG, of all kinds."""
+CHUNK_BYTES = 12
+"""Of a PNG's chunk, beside its content."""
+PNG_COLOUR_TYPE, PALETTE = 25, 3
+"""Where a PNG says what its numbers are, and how it says that they choose from a palette."""
 
 _DAMAGE = (
     ArithmeticError,
+    AssertionError,
     EOFError,
     LookupError,
     MemoryError,
@@ -191,14 +196,23 @@ def _bare_png(encoded: bytes) -> Iterator[bytes]:
     """Leave out what has no part in the pixels, and see that the rest is whole: Pillow reads no checksums.
 
     Raises:
-        ValueError: if a chunk is damaged or the end is missing, or if there are too many.
+        ValueError: if a chunk is damaged, the palette or the end is missing, or if there are too many.
 
     """
     yield PNG
     at = len(PNG)
+    lacks_palette = encoded[PNG_COLOUR_TYPE] == PALETTE
     for _ in range(MAX_CHUNKS):
+        if len(encoded) - at < CHUNK_BYTES:
+            raise ValueError("it ends too early")
         length, name = struct.unpack_from(">I4s", encoded, at)
-        end = at + 12 + length
+        end = at + CHUNK_BYTES + length
+        if end > len(encoded):
+            raise ValueError("it ends too early")
+        if name == b"PLTE":
+            lacks_palette = False
+        elif name == b"IDAT" and lacks_palette:
+            raise ValueError("it has no palette")
         if name == b"IEND" or name in _NEEDED_CHUNKS:
             (checksum,) = struct.unpack_from(">I", encoded, end - 4)
             if checksum != zlib.crc32(memoryview(encoded)[at + 4 : end - 4]):

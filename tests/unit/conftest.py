@@ -266,6 +266,8 @@ def _save_examples(path: Path) -> None:
                 "classify": signature({"inputs": serialized}, {"scores": y, "classes": labels}, "classify"),
                 "regress": signature({"inputs": serialized}, {"outputs": y}, "regress"),
                 "regress_x": signature({"inputs": x}, {"outputs": y}, "regress"),
+                # As today's TensorFlow writes it, which knows no method but predict.
+                "native": signature({"inputs": serialized}, {"scores": y, "classes": labels}, "predict"),
             },
         )
         builder.save()

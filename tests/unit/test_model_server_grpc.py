@@ -265,8 +265,9 @@ def regress_request(signature: str) -> Any:
     return request
 
 
-def test_classify_answers_labels_and_scores_for_each_example(predictions: Any) -> None:
-    answer = predictions.Classify(example_input(classify_request("classify"), 2.0, 4.0), timeout=10)
+@pytest.mark.parametrize("signature", ["classify", "native"])
+def test_classify_answers_labels_and_scores_for_each_example(predictions: Any, signature: str) -> None:
+    answer = predictions.Classify(example_input(classify_request(signature), 2.0, 4.0), timeout=10)
     rows = [[(one.label, one.score) for one in row.classes] for row in answer.result.classifications]
     assert rows == [[("positive", 3.0)], [("positive", 4.0)]]
     assert answer.model_spec.version.value == 1
@@ -323,18 +324,18 @@ def test_classify_and_regress_refuse_what_the_contract_refuses(predictions: Any)
         "INVALID_ARGUMENT",
         "No signature was found with the name: s",
     )
-    assert refusal(predictions.Classify, example_input(classify_request("regress"), 1.0)) == (
-        "INVALID_ARGUMENT",
-        (
-            "Expected classification signature method_name to be tensorflow/serving/classify. "
-            "Was: tensorflow/serving/regress"
-        ),
-    )
+    code, words = refusal(predictions.Classify, example_input(classify_request("regress"), 1.0))
+    assert code == "FAILED_PRECONDITION"
+    assert words.startswith('Expected classification signature outputs to contain at least one of "classes"')
     assert refusal(predictions.Regress, example_input(regress_request("s"), 1.0)) == (
         "INVALID_ARGUMENT",
         "No signature was found with the name: s",
     )
     assert refusal(predictions.Regress, regress_request("regress")) == ("INVALID_ARGUMENT", "Input is empty.")
+    assert refusal(predictions.Regress, example_input(regress_request("regress_x"), 1.0)) == (
+        "INVALID_ARGUMENT",
+        "Expects arg[0] to be float but string is provided",
+    )
 
 
 def test_metadata_tells_the_signatures(predictions: Any) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
+
+from caravan.graphs.onnx import OnnxError, open_session
 
 MODELS = ("scores", "words", "fixed", "product")
 
@@ -182,3 +186,42 @@ def test_a_file_that_is_no_onnx_model_ends_with_its_error(serve_models: Any, tmp
     status = httpx.get(f"{server.url}/v1/models/half").json()["model_version_status"][0]["status"]
     assert status["error_code"] == "DATA_LOSS"
     assert "Protobuf parsing failed" in status["error_message"]
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("model.onnx.data", ""),
+        ("weights/model.data", ""),
+        ("../beside.data", "its data ../beside.data is outside of the model's own directory"),
+        ("/beside.data", "its data has an absolute path: it has to be in the model's own directory"),
+        ("none.data", "its data none.data is missing"),
+    ],
+)
+def test_data_beside_a_model_is_read_from_its_own_directory_alone(
+    tmp_path: Path, location: str, words: str
+) -> None:
+    directory = tmp_path / "m"
+    (directory / "weights").mkdir(parents=True)
+    for name in ("m/model.onnx.data", "m/weights/model.data", "beside.data"):
+        (tmp_path / name).write_bytes(np.array([0, 1, 2], np.float32).tobytes())
+    value = onnx.helper.make_tensor_value_info
+    added = onnx.TensorProto(name="added", data_type=onnx.TensorProto.FLOAT, dims=[3])
+    added.data_location = onnx.TensorProto.EXTERNAL
+    added.external_data.add(key="location", value=location)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "added"], ["y"])],
+        "g",
+        [value("x", onnx.TensorProto.FLOAT, ["n", 3])],
+        [value("y", onnx.TensorProto.FLOAT, ["n", 3])],
+        [added],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10)
+    (directory / "model.onnx").write_bytes(model.SerializeToString())
+    if not words:
+        (answer,) = open_session(directory, 1).run(None, {"x": np.zeros((1, 3), np.float32)})
+        assert answer.tolist() == [[0, 1, 2]]
+        return
+    with pytest.raises(OnnxError) as caught:
+        open_session(directory, 1)
+    assert caught.value.words == words

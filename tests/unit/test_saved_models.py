@@ -199,6 +199,66 @@ def test_so_is_one_that_does_so_in_a_function_that_a_branch_calls(tmp_path: Path
     assert not Path(target).exists()
 
 
+def test_a_graph_that_prints_is_served_unless_it_prints_into_a_file(tmp_path: Path) -> None:
+    def prints(**stream: str) -> Any:
+        x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+        with tf.control_dependencies([tf.print("asked", **stream)]):
+            return x, x + 1
+
+    session = GraphSession.load(write(tmp_path / "log", prints), Limits())
+    answer = session.signatures["serving_default"].call({"x": np.array([1.0], np.float32)})
+    assert answer["y"].tolist() == [2.0]
+    session.close()
+    target = tmp_path / "printed"
+    assert "PrintV2" in refusal(write(tmp_path / "file", lambda: prints(output_stream=f"file://{target}")))
+    assert not target.exists()
+
+
+def test_an_operation_that_tensorflow_does_not_have_is_said_to_be_another_librarys(tmp_path: Path) -> None:
+    def edit(meta: Any) -> None:
+        for node in meta.graph_def.node:
+            if node.op == "Mul":
+                node.op = "TheirMul"
+
+    folder = edited(unzip("several_graphs", tmp_path), edit)
+    assert "TheirMul, which TensorFlow itself does not have" in refusal(folder)
+
+
+def test_devices_of_other_machines_say_nothing_in_functions_either(tmp_path: Path) -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
+    def far(x: Any) -> Any:
+        with tf.device("/job:worker/task:3/device:GPU:1"):
+            return {"y": x + 1}
+
+    module = tf.Module()
+    module.far = far
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=far)
+    session = GraphSession.load(tmp_path / "m", Limits())
+    answer = session.signatures["serving_default"].call({"x": np.array([1.0], np.float32)})
+    assert answer["y"].tolist() == [2.0]
+    session.close()
+
+
+def test_a_signature_with_a_sparse_output_says_so_and_the_others_answer(tmp_path: Path) -> None:
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2], "x")
+        info = v1.saved_model.build_tensor_info
+        signatures = {
+            name: v1.saved_model.build_signature_def({"x": info(x)}, {"y": info(y)}, "")
+            for name, y in (("sparse", tf.sparse.from_dense(x)), ("dense", x * 2))
+        }
+        builder = v1.saved_model.Builder(str(tmp_path / "m"))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+    loaded = GraphSession.load(tmp_path / "m", Limits())
+    row = np.array([[0.0, 3.0]], np.float32)
+    assert loaded.signatures["dense"].call({"x": row})["y"].tolist() == [[0.0, 6.0]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="y is sparse or ragged"):
+        loaded.signatures["sparse"].call({"x": row})
+    loaded.close()
+
+
 def test_what_no_signature_reaches_is_neither_run_nor_looked_at(tmp_path: Path) -> None:
     def graph() -> Any:
         x = tf.compat.v1.placeholder(tf.float32, [None], "x")

@@ -13,8 +13,8 @@ import grpc
 MAX_GRPC_MESSAGE = 1024
 TRUNCATED = "...TRUNCATED"
 
-# What TensorFlow's eager runtime wraps around an op's own words.
-_FUNCTION_NODE = re.compile(r"\{\{function_node [^}]*\}\}\s*")
+# What TensorFlow's eager runtime and its sessions wrap around an op's own words.
+_FUNCTION_NODE = re.compile(r"\{\{function_node [^}]*\}\}\s*|^Graph execution error:\s*")
 _OP_SUFFIX = re.compile(r"\s*\[Op:[^\]]*\](?: name:.*)?\s*$", re.DOTALL)
 
 

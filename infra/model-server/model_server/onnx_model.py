@@ -17,6 +17,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from caravan.graphs.onnx import OnnxError, open_session
+from caravan.graphs.plausible import texts
 from caravan.graphs.session import Limits
 from model_server.errors import Code, ServingError, from_exception, invalid
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, batch_first
@@ -88,6 +89,10 @@ class OnnxModel:
         self.definitions = {signature.name: signature.definition}
         self.signatures = {signature.name: signature}
 
+    def texts(self) -> list[bytes]:
+        """Return what a string may be that the model is given."""
+        return texts()
+
     def release(self) -> None:
         """Let go of the session (blocking: runs the garbage collector)."""
         self.signatures = {}
@@ -128,12 +133,13 @@ def _signature(session: Any) -> OnnxSignature:
 def _describe(role: str, node: Any, info: meta_graph_pb2.TensorInfo) -> None:
     dtype = _DTYPES.get(node.type)
     if dtype is None and not node.type.startswith("tensor("):
-        raise ServingError(
-            Code.UNIMPLEMENTED,
-            f'The {role} "{node.name}" is a {node.type}, and only tensors can be served. A classifier made '
-            "with skl2onnx is exported without its ZipMap by "
-            'to_onnx(model, ..., options={"zipmap": False})',
-        )
+        words = f'The {role} "{node.name}" is a {node.type}, and only tensors can be served.'
+        if "map(" in node.type:
+            words += (
+                " A classifier made with skl2onnx is exported without its ZipMap by "
+                'to_onnx(model, ..., options={"zipmap": False})'
+            )
+        raise ServingError(Code.UNIMPLEMENTED, words)
     if dtype is None:
         raise ServingError(
             Code.UNIMPLEMENTED, f'The {role} "{node.name}" is a {node.type}, which cannot be served'

@@ -27,9 +27,8 @@ from model_server.errors import Code, ServingError, failed_precondition, invalid
 from model_server.manager import Manager, State, Version
 from model_server.scheduler import Scheduler
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature, check_types
-from model_server.tensors import to_proto
+from model_server.tensors import dtype_words, to_proto
 
-PREDICT = "tensorflow/serving/predict"
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 SIGNATURE_DEF = "signature_def"
@@ -79,7 +78,7 @@ class Core:
     ) -> classification_pb2.ClassificationResponse:
         """Run a classification signature on tf.Examples."""
         servable = self._servable(request)
-        signature = _method_signature(servable, request.model_spec, CLASSIFY, "classification")
+        signature = _examples_signature(servable, request.model_spec)
         _check_classification(signature.definition)
         response = classification_pb2.ClassificationResponse(
             model_spec=_spec(servable, request.model_spec.signature_name)
@@ -90,7 +89,7 @@ class Core:
     async def regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:
         """Run a regression signature on tf.Examples."""
         servable = self._servable(request)
-        signature = _method_signature(servable, request.model_spec, REGRESS, "regression")
+        signature = _examples_signature(servable, request.model_spec)
         _check_regression(signature.definition)
         response = regression_pb2.RegressionResponse(
             model_spec=_spec(servable, request.model_spec.signature_name)
@@ -122,6 +121,9 @@ class Core:
         """Return a ClassificationResult or a RegressionResult."""
         examples = serialized_examples(given)
         alias = signature.inputs[0]
+        expected = signature.definition.inputs[alias].dtype
+        if expected != types_pb2.DT_STRING:
+            raise invalid(f"Expects arg[0] to be {dtype_words(expected)} but string is provided")
 
         def finish(arrays: Arrays) -> Any:
             result = _classification if method == CLASSIFY else _regression
@@ -267,12 +269,6 @@ def _checked_inputs(
     signature: Signature, request: predict_pb2.PredictRequest
 ) -> Mapping[str, tensor_pb2.TensorProto]:
     definition = signature.definition
-    if definition.method_name not in {PREDICT, CLASSIFY, REGRESS}:
-        raise ServingError(
-            Code.INTERNAL,
-            f"Expected prediction signature method_name to be one of {{{PREDICT}, {CLASSIFY}, {REGRESS}}}. "
-            f"Was: {definition.method_name}",
-        )
     sent, declared = set(request.inputs), set(definition.inputs)
     if len(sent) > len(declared) or (len(sent) < len(declared) and not definition.defaults):
         raise invalid(
@@ -328,22 +324,16 @@ def _rows(inputs: Iterable[tensor_pb2.TensorProto]) -> int | None:
 # --- classify, regress, multi-inference -----------------------------------------------------------
 
 
-def _method_signature(servable: Servable, spec: model_pb2.ModelSpec, method: str, word: str) -> Signature:
+def _examples_signature(servable: Servable, spec: model_pb2.ModelSpec) -> Signature:
+    """Find a signature by name. As in the original, by default, its method name says nothing."""
     name = spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
         raise invalid(f"No signature was found with the name: {name}")
-    _check_method(signature.definition, method, word)
     return signature
 
 
-def _check_method(definition: meta_graph_pb2.SignatureDef, method: str, word: str) -> None:
-    if definition.method_name != method:
-        raise invalid(f"Expected {word} signature method_name to be {method}. Was: {definition.method_name}")
-
-
 def _check_classification(definition: meta_graph_pb2.SignatureDef) -> None:
-    _check_method(definition, CLASSIFY, "classification")
     if len(definition.inputs) != 1:
         raise invalid("Expected one input Tensor.")
     if len(definition.outputs) not in {1, 2}:
@@ -358,7 +348,6 @@ def _check_classification(definition: meta_graph_pb2.SignatureDef) -> None:
 
 
 def _check_regression(definition: meta_graph_pb2.SignatureDef) -> None:
-    _check_method(definition, REGRESS, "regression")
     if len(definition.inputs) != 1:
         raise invalid("Expected one input Tensor.")
     if len(definition.outputs) != 1:

@@ -11,6 +11,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from caravan.graphs.session import GraphSession, GraphSignature, Limits
+from caravan.graphs.tf_examples import plausible_texts
 from model_server.dataflow import untouched
 from model_server.errors import Code, ServingError, from_exception
 from model_server.servable import Arrays, batch_first
@@ -52,6 +53,10 @@ class SavedModel:
         }
         self.definitions = session.definitions
         self._session: GraphSession | None = session
+
+    def texts(self) -> list[bytes]:
+        """Return what a string may be that the model is given."""
+        return [] if self._session is None else plausible_texts(self._session.graph)
 
     def release(self) -> None:
         """Let go of the graph and its variables (blocking: runs the garbage collector)."""

@@ -4,7 +4,7 @@ The shape of a signature is TensorFlow's SignatureDef, for models of other maker
 asked and described like any other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,6 +76,9 @@ class Servable(Protocol):
     @property
     def signatures(self) -> Mapping[str, Signature]:
         """What can be called."""
+
+    def texts(self) -> Sequence[bytes]:
+        """Return what a string may be that the model is given, the most plausible first."""
 
     def release(self) -> None:
         """Let go of the model (blocking)."""

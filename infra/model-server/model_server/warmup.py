@@ -2,11 +2,11 @@
 
 The requests recorded in `assets.extra/tf_serving_warmup_requests`, when the SavedModel has that file, as
 TensorFlow Serving does; every signature on made-up rows, whose failure says nothing. Where rows get other
-answers in company than alone, requests to that signature are not joined.
+answers in company than alone, or no two of them are answered, requests to that signature are not joined.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from math import prod
@@ -18,7 +18,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from caravan.graphs.plausible import examples, shapes, texts
+from caravan.graphs.plausible import examples, shapes
 from caravan.graphs.session import declared_input
 from model_server.errors import Code, ServingError, invalid
 from model_server.joining import agree
@@ -47,7 +47,7 @@ def replay(servable: Servable, path: Path, call_seconds: float) -> None:
 def try_out(servable: Servable, call_seconds: float) -> None:
     """Run made-up requests (blocking), and see which signatures' requests may be joined."""
     for signature in servable.signatures.values():
-        _make_up(signature, call_seconds)
+        _make_up(signature, servable.texts(), call_seconds)
 
 
 def _records(file: Path) -> list[prediction_log_pb2.PredictionLog]:
@@ -93,18 +93,19 @@ def _run(servable: Servable, name: str, feeds: dict[str, Any], seconds: float) -
         signature.call(parse(feeds))
 
 
-def _make_up(signature: Signature, seconds: float) -> None:
+def _make_up(signature: Signature, strings: Sequence[bytes], seconds: float) -> None:
     """Ask for plausible rows until some are answered, then see whether they may be asked for together."""
-    rows = _answered(signature, seconds)
-    if not rows or not signature.batchable:
+    rows = _answered(signature, strings, seconds)
+    if not signature.batchable:
         return
     with _bounded(signature, seconds):
-        if not agree(signature, rows):
-            log.info("requests are not joined: company changes an answer", signature=signature.name)
-            signature.batchable = False
+        signature.batchable = len(rows) == ROWS and agree(signature, rows)
+    if not signature.batchable:
+        reason = "company changes an answer" if len(rows) == ROWS else "no made-up request is answered"
+        log.info("requests are not joined", signature=signature.name, reason=reason)
 
 
-def _answered(signature: Signature, seconds: float) -> list[Arrays]:
+def _answered(signature: Signature, strings: Sequence[bytes], seconds: float) -> list[Arrays]:
     """Return inputs of one row each, all of one shape, that are answered; none if no try is."""
     try:
         inputs = [declared_input(alias, signature.definition.inputs[alias]) for alias in signature.inputs]
@@ -114,7 +115,7 @@ def _answered(signature: Signature, seconds: float) -> list[Arrays]:
         if sum(map(prod, shape.values())) > MAX_MADE_UP_ELEMENTS:
             continue
         rows: list[Arrays] = []
-        for arrays in examples(inputs, shape, texts()):
+        for arrays in examples(inputs, shape, strings):
             with suppress(ServingError), _bounded(signature, seconds):
                 signature.call(arrays)
                 rows.append(arrays)

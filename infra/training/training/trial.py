@@ -87,7 +87,7 @@ def try_saved_model(job: Job) -> Found:
     """
     # Seconds, and an ONNX model does without.
     from caravan.graphs.session import GraphSession, Limits, declared_input  # noqa: PLC0415
-    from training.tf_examples import serialized_example  # noqa: PLC0415
+    from caravan.graphs.tf_examples import plausible_texts  # noqa: PLC0415
 
     _give_up_rights()
     with _blamed("it does not load", job.directory):
@@ -95,10 +95,7 @@ def try_saved_model(job: Job) -> Found:
     signatures: Mapping[str, Any] = session.signatures
     if not signatures:
         raise Fault("it has no signature")
-    strings = texts()
-    parsed = serialized_example(session.graph, strings[0])
-    if parsed is not None:
-        strings.insert(0, parsed)
+    strings = plausible_texts(session.graph)
     outputs: dict[str, Arrays] = {}
     faults: list[Fault] = []
     for name in [known for known in (DEFAULT, CLASSIFY) if known in signatures] or sorted(signatures):
@@ -143,10 +140,8 @@ def try_onnx(job: Job) -> Found:
         session = open_session(Path(job.directory), threads=1)
     for output in session.get_outputs():
         if not output.type.startswith("tensor("):
-            raise Fault(
-                f"its output {output.name} is a {output.type}, not a tensor: export it without ZipMap "
-                '(options={"zipmap": False})'
-            )
+            hint = ': export it without ZipMap (options={"zipmap": False})' if "map(" in output.type else ""
+            raise Fault(f"its output {output.name} is a {output.type}, not a tensor{hint}")
     inputs = [
         Input(one.name, _numpy_type(one.name, one.type), _dimensions(one.shape))
         for one in session.get_inputs()

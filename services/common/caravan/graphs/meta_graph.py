@@ -15,7 +15,7 @@ from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, n
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from caravan.contracts import SAVED_MODEL
-from caravan.graphs.operations import COMPUTING, READERS
+from caravan.graphs.operations import COMPUTING, LOG_STREAMS, READERS
 
 TAGS = {"serve"}
 INIT = "__saved_model_init_op"
@@ -202,14 +202,31 @@ def _check(nodes: Nodes, names: Collection[str], library: Library, *, own: Colle
     body = [nodes[name] for name in names]
     functions = _functions(body, library)
     called = [node for name in functions for node in library[name].node_def]
-    strange = sorted({node.op for node in (*body, *called)} - COMPUTING - READERS.keys() - library.keys())
+    allowed = COMPUTING | READERS.keys() | library.keys()
+    strange = {node.op for node in (*body, *called) if node.op not in allowed and not _logs(node)}
     if strange:
-        raise _refused(
-            f"its graph has {', '.join(strange[:5])}: a model may compute, and not touch files, talk or run "
-            "other programs"
-        )
+        raise _not_allowed(strange)
     _check_reads(body, library, frozenset(own))
     return functions
+
+
+def _logs(node: node_def_pb2.NodeDef) -> bool:
+    """Whether an operation prints, and not into a file; without a word it prints to stderr."""
+    stream = node.attr["output_stream"].s if "output_stream" in node.attr else b"stderr"
+    return node.op == "PrintV2" and stream in LOG_STREAMS
+
+
+def _not_allowed(operations: Collection[str]) -> tf.errors.OpError:
+    foreign = sorted(name for name in operations if not hasattr(tf.raw_ops, name))
+    if foreign:
+        return _refused(
+            f"its graph has {', '.join(foreign[:5])}, which TensorFlow itself does not have: operations of "
+            "other libraries are not taken"
+        )
+    return _refused(
+        f"its graph has {', '.join(sorted(operations)[:5])}: a model may compute, and not touch files, "
+        "talk or run other programs"
+    )
 
 
 def _functions(nodes: Iterable[node_def_pb2.NodeDef], library: Library) -> set[str]:
@@ -292,16 +309,16 @@ def _arguments(
 def _prune(graph: graph_pb2.GraphDef, kept: Collection[str], functions: Collection[str]) -> None:
     """Leave of a graph what is needed. It runs on one CPU: devices and colocations say nothing."""
     for index in range(len(graph.node) - 1, -1, -1):
-        node = graph.node[index]
-        if node.name not in kept:
+        if graph.node[index].name not in kept:
             del graph.node[index]
-            continue
-        node.device = ""
-        node.attr.pop("_class", None)
     for index in range(len(graph.library.function) - 1, -1, -1):
         if graph.library.function[index].signature.name not in functions:
             del graph.library.function[index]
     del graph.library.gradient[:]
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        for node in nodes:
+            node.device = ""
+            node.attr.pop("_class", None)
 
 
 def _add_inputs(

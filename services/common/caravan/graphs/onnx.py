@@ -18,7 +18,7 @@ _RUNTIME_ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOT
 _NOISE = re.compile(
     r"Load model from .*? failed:|\S*/onnxruntime/\S+:\d+ .+?\) (?=[A-Z])|\w+\.(?:cc|h):\d+ \w+ "
 )
-_TOO_NEW = (
+_PLAINLY = (
     (
         re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
         "it is of ONNX's IR version {}, and up to {} is taken: set an older ir_version when it is exported",
@@ -27,7 +27,22 @@ _TOO_NEW = (
         re.compile(r"Opset (\d+) is under development .* for domain \S+ is till opset (\d+)", re.DOTALL),
         "it is of ONNX's opset {}, and up to {} is taken: choose an older opset_version when it is exported",
     ),
+    (
+        re.compile(r'path escapes model directory\. External data path: "([^"]*)"'),
+        "its data {} is outside of the model's own directory",
+    ),
+    (
+        re.compile(r"Absolute path not allowed for external data"),
+        "its data has an absolute path: it has to be in the model's own directory",
+    ),
+    (re.compile(r'External data path does not exist: "(?:[^"]*/)?([^"/]*)"'), "its data {} is missing"),
+    (re.compile(r"External initializer: (\S+) .* out of bounds"), "its data ends before the end of {}"),
+    (
+        re.compile(r"Fatal error: (\S+)\(-?\d+\) is not a registered function/op"),
+        "its operator {} is none of ONNX Runtime's own",
+    ),
 )
+"""What some of its errors come to."""
 
 
 class OnnxError(Exception):
@@ -62,7 +77,7 @@ def open_session(directory: Path, threads: int) -> Any:
 
 def _plain(text: str) -> str:
     """Return what is said, without the places in ONNX Runtime's sources where it is said."""
-    for pattern, words in _TOO_NEW:
+    for pattern, words in _PLAINLY:
         if match := pattern.search(text):
             return words.format(*match.groups())
     return _NOISE.sub("", text).strip()

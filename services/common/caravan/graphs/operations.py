@@ -5,6 +5,9 @@ variables. What reads or writes files, talks, runs Python or another program's c
 prints into files is not on it, and neither is anything that this list does not know.
 """
 
+LOG_STREAMS = frozenset({b"stdout", b"stderr", b"log(info)", b"log(warning)", b"log(error)"})
+"""Where `tf.print` may print; it could print into a file, too."""
+
 READERS = {
     "InitializeTableFromTextFile": 1,
     "InitializeTableFromTextFileV2": 1,

@@ -77,6 +77,10 @@ class GraphSignature:
         """Prepare the call: as in TensorFlow Serving it is the first call that finds out what is wrong."""
         if self._session is None:
             raise tf.errors.CancelledError(None, None, "Session has been closed.")
+        for alias, info in (*self.definition.inputs.items(), *self.definition.outputs.items()):
+            if not info.name:
+                words = f"{alias} is sparse or ragged: only a dense tensor can be fed or fetched"
+                raise tf.errors.InvalidArgumentError(None, None, words)
         options = config_pb2.CallableOptions(
             feed=[self.definition.inputs[alias].name for alias in self.inputs],
             fetch=[self.definition.outputs[alias].name for alias in self.outputs],

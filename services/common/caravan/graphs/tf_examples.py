@@ -1,4 +1,4 @@
-"""The tf.Example that a graph wants, made by what its own parser declares; Estimators export such graphs."""
+"""The tf.Examples that a graph wants, made by what its own parser declares; Estimators export such graphs."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,28 +6,31 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
+from caravan.graphs.plausible import texts
+
 _PARSERS = {"ParseExample", "ParseExampleV2", "ParseSingleExample"}
-_FLOAT, _INT = 0.5, 0
+_NUMBERS = (0.5, 1.0)
+"""What numeric features are in one example and the next, rounded down where they are integers."""
 _MAX_VALUES = 2**20
 """Values of one feature at most."""
 
 
-def serialized_example(graph: graph_pb2.GraphDef, text: bytes) -> bytes | None:
-    """Return an Example with every feature that a parser in the graph demands; None if there is no parser.
-
-    Args:
-        graph: of the model.
-        text: what string features are.
-
-    """
+def plausible_texts(graph: graph_pb2.GraphDef) -> list[bytes]:
+    """Return what a string may be that is given to a graph: Examples if it parses them, then any other."""
+    others = texts()
     for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
         for node in nodes:
             if node.op in _PARSERS:
-                return _example(node, {one.name: one for one in nodes}, text)
-    return None
+                by_name = {one.name: one for one in nodes}
+                made = zip(others, _NUMBERS, strict=False)
+                return [*(_example(node, by_name, text, number) for text, number in made), *others]
+    return others
 
 
-def _example(node: node_def_pb2.NodeDef, nodes: Mapping[str, node_def_pb2.NodeDef], text: bytes) -> bytes:
+def _example(
+    node: node_def_pb2.NodeDef, nodes: Mapping[str, node_def_pb2.NodeDef], text: bytes, number: float
+) -> bytes:
+    """Return an Example with every feature that a parser demands."""
     example = tf.train.Example()
     kinds, shapes = node.attr["Tdense"].list.type, node.attr["dense_shapes"].list.shape
     for key, kind, shape in zip(_dense_keys(node, nodes), kinds, shapes, strict=False):
@@ -39,9 +42,9 @@ def _example(node: node_def_pb2.NodeDef, nodes: Mapping[str, node_def_pb2.NodeDe
         if kind == tf.string.as_datatype_enum:
             feature.bytes_list.value.extend([text] * count)
         elif kind == tf.int64.as_datatype_enum:
-            feature.int64_list.value.extend([_INT] * count)
+            feature.int64_list.value.extend([int(number)] * count)
         else:
-            feature.float_list.value.extend([_FLOAT] * count)
+            feature.float_list.value.extend([number] * count)
     return bytes(example.SerializeToString())
 
 

@@ -113,7 +113,12 @@ def _mqtt(state: StackState, edge: str, *, tls: bool) -> MqttSettings:
     if not tls:
         port = state.part(f"mqtt-{edge}").ports["mqtt"]
         return MqttSettings(
-            mqtt_host=HOST, mqtt_port=port, mqtt_tls_ca=None, mqtt_tls_cert=None, mqtt_tls_key=None
+            mqtt_host=HOST,
+            mqtt_port=port,
+            mqtt_version="3.1.1",
+            mqtt_tls_ca=None,
+            mqtt_tls_cert=None,
+            mqtt_tls_key=None,
         )
     if state.tls == "off":
         raise StackError("MQTT has no door with TLS here: make certs, then make stop and make start")
@@ -121,6 +126,7 @@ def _mqtt(state: StackState, edge: str, *, tls: bool) -> MqttSettings:
     return MqttSettings(
         mqtt_host=HOST,
         mqtt_port=state.part(f"mqtt-tls-{edge}").ports["mqtts"],
+        mqtt_version="3.1.1",
         mqtt_tls_ca=certs / f"{CA}.pem",
         mqtt_tls_cert=certs / f"{CLIENT}.pem",
         mqtt_tls_key=certs / f"{CLIENT}.key",

@@ -729,6 +729,7 @@ async def test_a_form_that_is_none_or_has_no_image_is_refused(
 async def test_an_image_where_json_belongs_is_told_how_to_come(shopper: Shopper) -> None:
     for path in ("/detection", "/ingestion"):
         assert is_problem(await shopper.client.post(path, content=PHOTO), 415, "curl -F")
+        assert is_problem(await shopper.client.post(path, data={}), 400, "not JSON")
         fields = await shopper.client.post(path, data={"image": "", "product": "Green Tea"})
         assert is_problem(fields, 415, "a form of fields")
     for margin in (b"", b"\xef\xbb\xbf", b"\r\n  "):
@@ -806,7 +807,13 @@ async def test_head_is_answered_as_get_is(shopper: Shopper, path: str) -> None:
 
 
 async def test_head_sends_no_training_images(shopper: Shopper) -> None:
-    assert (await shopper.client.head("/zip")).status_code == 405
+    response = await shopper.client.head("/zip")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
+
+
+async def test_a_method_that_is_not_taken_is_told_which_are(shopper: Shopper) -> None:
+    assert is_problem(await shopper.client.get("/detection"), 405, "GET is not taken here, but POST")
+    assert is_problem(await shopper.client.post("/nothing"), 404, "nothing at this path")
 
 
 async def test_a_key_that_comes_with_another_image_is_refused(shopper: Shopper) -> None:

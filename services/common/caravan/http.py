@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caravan import encodings, strict_json, telemetry, tracing
@@ -205,8 +206,8 @@ def _answer_errors(app: FastAPI) -> None:
         return answer(problem_of(exc))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, exc: HTTPException) -> Response:
-        return answer(problem(exc.status_code, str(exc.detail)), exc.headers)
+    async def _http(request: Request, exc: HTTPException) -> Response:
+        return _nothing_here(app, request, exc)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, exc: RequestValidationError) -> Response:
@@ -227,6 +228,19 @@ def _answer_errors(app: FastAPI) -> None:
     async def _bug(_: Request, exc: Exception) -> Response:
         # uvicorn logs the trace; the sender gets none of it.
         return answer(unexpected(exc))
+
+
+def _nothing_here(app: FastAPI, request: Request, exc: HTTPException) -> Response:
+    """Answer what the framework refuses: a path, or a method, that no route has."""
+    if exc.status_code == HTTPStatus.NOT_FOUND:
+        return answer(problem(404, "there is nothing at this path"))
+    if exc.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+        return answer(problem(exc.status_code, str(exc.detail)), exc.headers)
+    # The framework tells the methods of the first route alone.
+    routes = (route for route in app.routes if isinstance(route, Route))
+    here = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    allowed = ", ".join(sorted({method for route in here for method in route.methods or ()}))
+    return answer(problem(405, f"{request.method} is not taken here, but {allowed}"), {"Allow": allowed})
 
 
 def _door(request: Request) -> str:

@@ -235,7 +235,7 @@ def _json_message(model: type[M], request: Request, raw: bytes) -> M:
         # Its type alone does not tell: curl -d names JSON a form of fields too.
         if raw.startswith(IMAGE_STARTS):
             what = "an image"
-        elif _content_type(request).lower().startswith(FIELDS):
+        elif raw and _content_type(request).lower().startswith(FIELDS):
             what = "a form of fields"
         else:
             raise

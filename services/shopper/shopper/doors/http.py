@@ -43,6 +43,8 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 Body = Callable[[Request, int], AbstractAsyncContextManager[bytes]]
+Read = Callable[[Request, bytes], tuple[bytes, str]]
+"""Returns the image in a body, and the model that it names, or nothing."""
 
 MOST_CLASSES = 1000
 """That a reply lists the probabilities of."""
@@ -107,30 +109,26 @@ def make_app(
     admitted = partial(_admitted, sessions)
     max_json_bytes = json_limit(max_image_bytes)
 
-    @app.post("/detection", tags=["detection"])
-    async def detection(request: Request) -> Response:
-        """Recognise and price an image: `{"image": "<base64>"[, "model": "<name>"]}`, or a form."""
+    async def detected(request: Request, route: str, limit: int, read: Read) -> Response:
         with admitted(request) as sender:
             answer = _answer(request)
-            async with body(request, max_json_bytes) as raw:
-                with telemetry.exchange(routes.DETECT_HTTP):
-                    image, model = await _decoded(partial(_image, request), raw)
+            async with body(request, limit) as raw:
+                with telemetry.exchange(route):
+                    image, model = await _decoded(partial(read, request), raw)
                     asked = await _asked(request, sessions, image, model)
                     asking = replace(sender, model=sender.model or model)
                     return _json(await once(asked, partial(detect, image, asking, answer)))
 
+    @app.post("/detection", tags=["detection"])
+    async def detection(request: Request) -> Response:
+        """Recognise and price an image: `{"image": "<base64>"[, "model": "<name>"]}`, or a form."""
+        return await detected(request, routes.DETECT_HTTP, max_json_bytes, _image)
+
     @app.post("/binary", tags=["detection"])
     async def binary(request: Request) -> Response:
         """Recognise and price an image: the body is the image, or a form with it."""
-        with admitted(request) as sender:
-            answer = _answer(request)
-            around = AROUND_BYTES if forms.is_form(_content_type(request)) else 0
-            async with body(request, max_image_bytes + around) as raw:
-                with telemetry.exchange(routes.DETECT_BINARY):
-                    image, model = await _decoded(partial(_bytes, request), raw)
-                    asked = await _asked(request, sessions, image, model)
-                    asking = replace(sender, model=sender.model or model)
-                    return _json(await once(asked, partial(detect, image, asking, answer)))
+        around = AROUND_BYTES if forms.is_form(_content_type(request)) else 0
+        return await detected(request, routes.DETECT_BINARY, max_image_bytes + around, _bytes)
 
     @app.post("/ingestion", tags=["training"])
     async def ingestion(request: Request) -> Response:

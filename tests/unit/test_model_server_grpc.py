@@ -1,5 +1,7 @@
 """The gRPC side of TensorFlow Serving's contract, asked of the real server."""
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -371,6 +373,37 @@ def test_status_tells_versions_and_refuses_unknown_ones(models: Any) -> None:
     request.model_spec.name = "m"
     request.model_spec.ClearField("version")
     assert refusal(models.GetModelStatus, request) == ("NOT_FOUND", "Could not find any versions of model m")
+
+
+def test_more_calls_at_once_than_there_is_room_for_are_refused_before_they_are_read(
+    saved_models: Path, start_server: Any
+) -> None:
+    flags = ("--model_name=half", f"--model_base_path={saved_models / 'half'}")
+    go_on = threading.Event()
+
+    def nothing_yet() -> Iterator[bytes]:
+        go_on.wait(30)
+        yield b""
+
+    with ExitStack() as stack:
+        server = start_server(stack, *flags, wait={"half": 1}, environment={"MAX_CONNECTIONS": "2"})
+        channel = stack.enter_context(grpc.insecure_channel(server.target))
+        stack.callback(go_on.set)
+        unfinished: Any = channel.stream_unary("/tensorflow.serving.PredictionService/Predict", bytes, bytes)
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "half"
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+        calls = [unfinished.future(nothing_yet(), timeout=60) for _ in range(2)]
+        deadline = time.monotonic() + 30
+        while predict.future(request, timeout=10).code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            assert time.monotonic() < deadline
+            # One that met a request above was itself the call too many.
+            calls = [unfinished.future(nothing_yet(), timeout=60) if call.done() else call for call in calls]
+        for call in calls:
+            call.cancel()
+        while predict.future(request, timeout=10).code() is not grpc.StatusCode.OK:
+            assert time.monotonic() < deadline
 
 
 def test_the_session_service_is_not_served(channel: Any) -> None:

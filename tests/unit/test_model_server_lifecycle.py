@@ -291,12 +291,17 @@ def test_the_process_says_where_it_listens_and_ends_with_0_on_sigterm(base: Path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ},
+        env={**os.environ, "AWS_SECRET_ACCESS_KEY": "hidden-key", "TOKENS": "probe:hidden-token"},
     ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
+        environment = Path(f"/proc/{process.pid}/environ")
+        assert not environment.exists() or b"hidden" not in environment.read_bytes()
         assert f"gRPC 127.0.0.1:{ports[0]}, REST http://127.0.0.1:{ports[1]}" in line
-        until(lambda: "AVAILABLE" in httpx.get(f"http://127.0.0.1:{ports[1]}/v1/models/half").text)
+        status = f"http://127.0.0.1:{ports[1]}/v1/models/half"
+        assert httpx.get(status).status_code == 401
+        token = {"Authorization": "Bearer hidden-token"}
+        until(lambda: "AVAILABLE" in httpx.get(status, headers=token).text)
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=20)
     assert process.returncode == 0

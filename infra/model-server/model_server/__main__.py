@@ -6,12 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from caravan import tracing
-from caravan.intake import raise_open_files
-from caravan.telemetry import configure_logging
-from model_server.settings import SettingsError, read
-
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "TOKENS")
+from model_server import credentials
 
 
 @contextlib.contextmanager
@@ -32,13 +27,18 @@ def _quiet() -> Iterator[None]:
 
 def main() -> int:
     """Return the exit code: 0 after an orderly stop, 2 for bad settings, 1 for anything else."""
+    environment = credentials.environment()
+    # Imported only now, for it may begin anew.
+    from caravan import tracing  # noqa: PLC0415
+    from caravan.intake import raise_open_files  # noqa: PLC0415
+    from caravan.telemetry import configure_logging  # noqa: PLC0415
+    from model_server.settings import SettingsError, read  # noqa: PLC0415
+
     try:
-        settings = read(sys.argv[1:])
+        settings = read(sys.argv[1:], environment)
     except SettingsError as exc:
         print(exc, file=sys.stderr)  # noqa: T201 there is no logging yet
         return 2
-    for name in SECRETS:  # the settings have them; the libraries that run models need not
-        os.environ.pop(name, None)
     configure_logging(settings.log_level, settings.log_format)
     raise_open_files()
     tracing.start("model-server", settings.traces)
@@ -49,19 +49,17 @@ def main() -> int:
     app.limit_threads(settings)
     try:
         asyncio.run(app.run(settings, started=lambda line: print(line, flush=True)))  # noqa: T201 the start line
-    except ServingError as exc:
+    except (ServingError, OSError) as exc:
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)  # noqa: T201 for the operator
         return 1
-    except OSError as exc:
-        print(f"Failed to start server. Error: {exc}", file=sys.stderr)  # noqa: T201 for the operator
-        return 1
+    finally:
+        tracing.stop()
     return 0
 
 
 if __name__ == "__main__":
     # TensorFlow's threads may still be in a request that was abandoned: do not wait for them.
     code = main()
-    tracing.stop()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

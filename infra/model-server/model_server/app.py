@@ -74,7 +74,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     rest = LingeringClose(Intake(web_app, Senders(settings.doors)))
     listener = _listen(settings.host, settings.rest_api_port)
     try:
-        doors, grpc_port = make_server(core, metrics, settings.tokens, f"{settings.host}:{settings.port}")
+        address = f"{settings.host}:{settings.port}"
+        doors, grpc_port = make_server(core, metrics, settings.tokens, address, settings.doors.connections)
     except RuntimeError as exc:
         listener.close()
         raise OSError(

@@ -181,9 +181,15 @@ async def _refuse(context: Context, fault: ServingError) -> NoReturn:
     raise fault  # not reached: abort raises
 
 
-def make_server(core: Core, metrics: Metrics, tokens: Tokens, address: str) -> tuple[grpc.aio.Server, int]:
-    """Return a server that is not started yet, and its port. Raises RuntimeError if the address is taken."""
+def make_server(
+    core: Core, metrics: Metrics, tokens: Tokens, address: str, calls: int
+) -> tuple[grpc.aio.Server, int]:
+    """Return a server that is not started yet, and its port. Raises RuntimeError if the address is taken.
+
+    Beyond so many `calls` at once callers are told RESOURCE_EXHAUSTED, before their message is read.
+    """
     server = grpc.aio.server(
+        maximum_concurrent_rpcs=calls,
         interceptors=[TokenInterceptor(tokens, metrics)] if tokens else [],
         options=[
             ("grpc.max_receive_message_length", -1),

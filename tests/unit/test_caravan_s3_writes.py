@@ -109,6 +109,16 @@ async def test_one_bucket_that_refuses_is_no_outage() -> None:
             await s3.ping_any(store.address, ["bad", "worse"])
 
 
+async def test_one_bucket_that_hangs_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ping(_: S3Address, name: str) -> None:
+        if name == "hangs":
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(s3, "ping", ping)
+    async with bucket(lambda *_: EMPTY) as store, asyncio.timeout(5):
+        await s3.ping_any(store.address, ["hangs", "good"])
+
+
 async def test_a_key_that_there_is_no_path_for_is_that_keys_fault() -> None:
     async with bucket(lambda *_: EMPTY) as store:
         for call in (s3.read(store, "images//a.jpg"), s3.write(store, "images//a.jpg", b"content")):

@@ -592,18 +592,16 @@ async def ping_any(address: S3Address, buckets: Sequence[str]) -> None:
         Transient: if not; it says what is wrong with the first.
 
     """
+    asked = [asyncio.create_task(ping(address, bucket)) for bucket in buckets[:MOST_PINGED]]
     try:
-        await ping(address, buckets[0])
-    except Transient:
-        others = [asyncio.create_task(ping(address, bucket)) for bucket in buckets[1:MOST_PINGED]]
-        try:
-            for other in asyncio.as_completed(others):
-                with suppress(Transient):
-                    return await other
-        finally:
-            for other in others:
-                other.cancel()
-        raise
+        for answer in asyncio.as_completed(asked):
+            with suppress(Transient):
+                return await answer
+        await asked[0]
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.wait(asked)
 
 
 def _client(address: S3Address) -> Any:

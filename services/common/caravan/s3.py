@@ -137,20 +137,25 @@ def translated(action: str) -> Iterator[None]:
         raise Unstorable(f"S3 cannot be asked to {action}: {exc}") from exc
     except BaseError as exc:
         _tell_full(action, exc)
-        status, code = _STATUS.search(str(exc)), _CODE.search(str(exc))
-        word = code[1] if code else ""
+        status, word = _told(exc)
         if word == "NoSuchBucket":
             raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
-        if status and status[1] in _OF_THE_OBJECT and word not in _OF_THE_REQUEST:
-            raise Unstorable(f"S3 does not take {action}: {word or status[1]}") from exc
+        if status in _OF_THE_OBJECT and word not in _OF_THE_REQUEST:
+            raise Unstorable(f"S3 does not take {action}: {word or status}") from exc
         message = f"S3 could not {action}: {_first_line(exc)}"
         raise Transient(message) from exc
 
 
 def _tell_full(action: str, exc: BaseError) -> None:
-    status, code = _STATUS.search(str(exc)), _CODE.search(str(exc))
-    if (code and code[1] in _FULL) or (status and status[1] == _INSUFFICIENT_STORAGE):
+    status, word = _told(exc)
+    if word in _FULL or status == _INSUFFICIENT_STORAGE:
         raise StoreFull(f"S3 could not {action}: it is full, or its quota is used up") from exc
+
+
+def _told(exc: BaseError) -> tuple[str, str]:
+    """Return the status and the code that a store answered with, empty where there is none."""
+    status, code = _STATUS.search(str(exc)), _CODE.search(str(exc))
+    return status[1] if status else "", code[1] if code else ""
 
 
 @asynccontextmanager
@@ -601,7 +606,7 @@ async def ping_any(address: S3Address, buckets: Sequence[str]) -> None:
     finally:
         for task in asked:
             task.cancel()
-        await asyncio.wait(asked)
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def _client(address: S3Address) -> Any:

@@ -264,7 +264,7 @@ class TrainingPush:
 
         """
         packed: list[str] = []
-        unread: list[str] = []
+        unread = 0
         # Photos are compressed already: stored as they are. Dated as no clock says, which may be before 1980.
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
             for key in keys:
@@ -273,13 +273,13 @@ class TrainingPush:
                 except FileNotFoundError:
                     continue  # someone took it out since it was listed
                 except CaravanError as exc:
-                    unread.append(key)
-                    if len(unread) >= UNREAD_IN_A_ROW or (key == keys[-1] and not packed):
+                    unread += 1
+                    if unread >= UNREAD_IN_A_ROW or (key == keys[-1] and not packed):
                         raise
                     log.warning("a training image cannot be read, and stays", key=key, error=str(exc))
                     account.left += 1
                     continue
-                unread.clear()
+                unread = 0
                 await asyncio.to_thread(archive.writestr, zipfile.ZipInfo(key), content)
                 packed.append(key)
         return packed

@@ -285,8 +285,8 @@ async def test_under_the_trained_models_name_it_is_held_against_the_version_that
     embedder: Any = Features
     monkeypatch.setattr(site, "run", lambda: replace(run, embedder=embedder))
 
-    def ask(parent: Any, members: Any, *_: Any) -> Any:
-        return [Answer(sha, truth, truth, 1.0) for truth, sha in members]
+    async def ask(_: Any, out: Any, __: float) -> Any:
+        return [Answer(sha, truth, truth, 1.0) for sha, truth in out.truths]
 
     monkeypatch.setattr("training.parent.ask", ask)
     monkeypatch.setattr(judge, "tried", all_wrong)

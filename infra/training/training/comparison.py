@@ -2,14 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from caravan.errors import Permanent
 from training import parent as parents
 from training.acquire import acquire
-from training.dataset import Dataset, Member
+from training.dataset import Dataset
 from training.embeddings import BACKBONE, EmbeddingCache, embed
 from training.evaluate import evaluate, held_out
 from training.steps import Run
@@ -22,15 +21,13 @@ class Comparison:
     Attributes:
         parent: the version that serves now.
         accuracy: its accuracy on the held-out images.
-        members: (class, SHA-256) of each of those.
-        files: where each of them is, in the same order.
+        out: those images.
 
     """
 
     parent: int
     accuracy: float
-    members: tuple[Member, ...]
-    files: tuple[Path, ...]
+    out: parents.HeldOut
 
 
 async def comparison(run: Run) -> Comparison | None:
@@ -45,12 +42,16 @@ async def comparison(run: Run) -> Comparison | None:
         if parent is None:
             return None
         dataset = await acquire(run.stores.data, run.images, run.edge, lambda *_: None)
-        return await asyncio.to_thread(_asked, run, parent, dataset)
+        out = await asyncio.to_thread(_held_out, run, dataset)
+        if out is None:
+            return None
+        before = evaluate(await parents.ask(parent, out, run.settings.trial_seconds))
     except Permanent:
         return None  # As for a trained version: a parent that cannot answer holds nobody up.
+    return Comparison(parent.version, before.accuracy, out)
 
 
-def _asked(run: Run, parent: parents.Parent, dataset: Dataset) -> Comparison | None:
+def _held_out(run: Run, dataset: Dataset) -> parents.HeldOut | None:
     members = dataset.usable()
     out = held_out(members)
     asked = [member for member in members if member[1] in out]
@@ -61,5 +62,4 @@ def _asked(run: Run, parent: parents.Parent, dataset: Dataset) -> Comparison | N
         return None
     files = tuple(images[sha] for _, sha in asked)
     features = np.stack([embedded.features[sha] for _, sha in asked])
-    before = evaluate(parents.ask(parent, asked, features, files)).accuracy
-    return Comparison(parent.version, before, tuple(asked), files)
+    return parents.HeldOut(tuple(asked), features, files)

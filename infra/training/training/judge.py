@@ -31,8 +31,6 @@ from training.trials import tried
 log = structlog.get_logger()
 
 MAX_ENTRIES = 100_000
-SECONDS_AN_IMAGE = 0.5
-"""What a trial may take for each held-out image, beside the time to load."""
 
 
 async def judge_step(run: Run) -> list[tuple[Upload, Verdict]]:
@@ -137,10 +135,10 @@ async def _tried(
         Permanent: if it cannot be taken.
 
     """
-    images = () if against is None else tuple(str(path.absolute()) for path in against.files)
+    images = () if against is None else tuple(str(path.absolute()) for path in against.out.files)
     is_contract = upload.model == run.settings.model_name
     job = Job(str(directory), upload.entry, upload.classes, is_contract, images)
-    found = await tried(job, run.settings.trial_seconds + len(images) * SECONDS_AN_IMAGE)
+    found = await tried(job, run.settings.trial_seconds)
     if found.fault is not None:
         raise Permanent(found.fault)
     if against is None:
@@ -149,7 +147,7 @@ async def _tried(
         raise Permanent("it did not answer every held-out image")
     answers = [
         Answer(sha, truth, label, probability)
-        for (truth, sha), (label, probability) in zip(against.members, found.answers, strict=True)
+        for (sha, truth), (label, probability) in zip(against.out.truths, found.answers, strict=True)
     ]
     evaluation = evaluate(answers)
     rule = run.settings.gate_tolerance

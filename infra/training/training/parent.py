@@ -1,14 +1,14 @@
 """The version that serves now, asked about the same held-out images."""
 
+import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import structlog
 from obstore.store import ObjectStore
 
+from caravan.contracts import SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from training import versions
@@ -16,9 +16,9 @@ from training.dataset import Member
 from training.embeddings import Array
 from training.evaluate import Answer, answers_of
 from training.head import Head
+from training.trial import Job
+from training.trials import tried
 from training.workspace import HEAD
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,27 @@ class Parent:
     version: int
     head: Head | None
     files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The images that are asked, none of which was learnt from.
+
+    Attributes:
+        members: (class, SHA-256) of each.
+        features: their embeddings [N, F], float32, in the same order.
+        files: where each of them is, in the same order.
+
+    """
+
+    members: tuple[Member, ...]
+    features: Array
+    files: tuple[Path, ...]
+
+    @property
+    def truths(self) -> list[tuple[str, str]]:
+        """(SHA-256, class) of each."""
+        return [(sha, name) for name, sha in self.members]
 
 
 async def newest(ready: ObjectStore, model: str, backbone: str) -> Parent | None:
@@ -56,39 +77,32 @@ async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:
     }
 
 
-def ask(parent: Parent, members: Sequence[Member], features: Array, images: Sequence[Path]) -> list[Answer]:
-    """Return the parent's answers on held-out members, with their features [N, F] and files, in order.
+async def ask(parent: Parent, out: HeldOut, seconds: float) -> list[Answer]:
+    """Return the parent's answers on held-out images, in order.
+
+    A version of another backbone may be anyone's, so it is asked in a trial, with `seconds` to load.
 
     Raises:
         Permanent: if it does not load, or does not answer.
 
     """
-    truths = [(sha, name) for name, sha in members]
     if parent.head is not None:
-        return answers_of(parent.head.probabilities(features), parent.head.classes, truths)
-    with tempfile.TemporaryDirectory(prefix="caravan-parent-") as directory:
-        for path, content in parent.files.items():
-            target = Path(directory, path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        return _asked(parent.version, Path(directory), truths, images)
+        return answers_of(parent.head.probabilities(out.features), parent.head.classes, out.truths)
+    with tempfile.TemporaryDirectory(prefix="caravan-parent-") as folder:
+        directory = Path(folder, "model")
+        await asyncio.to_thread(_write, directory, parent.files)
+        images = tuple(str(path.absolute()) for path in out.files)
+        found = await tried(Job(str(directory), SAVED_MODEL, contract=True, images=images), seconds)
+    if found.fault is not None or len(found.answers) != len(images):
+        raise Permanent(f"version {parent.version} does not answer: {found.fault or 'it left images out'}")
+    return [
+        Answer(sha, truth, label, probability)
+        for (sha, truth), (label, probability) in zip(out.truths, found.answers, strict=True)
+    ]
 
 
-def _asked(
-    version: int, directory: Path, truths: Sequence[tuple[str, str]], images: Sequence[Path]
-) -> list[Answer]:
-    """Ask a SavedModel of our contract, made by anyone, one image at a time."""
-    import tensorflow as tf  # noqa: PLC0415 - our own versions are asked without it
-
-    from caravan.graphs.session import GraphSession, Limits  # noqa: PLC0415 - as above
-
-    answers = []
-    try:
-        signature = GraphSession.load(directory, Limits()).signatures["serving_default"]
-        for (sha, truth), image in zip(truths, images, strict=True):
-            (answer,) = signature.call({"image_b64": np.array([image.read_bytes()], object)}).values()
-            label, probability = answer.reshape(-1)
-            answers.append(Answer(sha, truth, label.decode(), float(probability.decode())))
-    except (tf.errors.OpError, OSError, KeyError, ValueError, TypeError) as exc:
-        raise Permanent(f"version {version} does not answer: {exc}") from exc
-    return answers
+def _write(directory: Path, files: Mapping[str, bytes]) -> None:
+    for path, content in files.items():
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)

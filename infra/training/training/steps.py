@@ -140,55 +140,77 @@ def _train(run: Run, acquired: Acquired) -> Trained:
 
 async def evaluate_step(run: Run, acquired: Acquired) -> Evaluated:
     """FROM model and held-out images → figures, parent, smoke test → TO the verdict and the report."""
-    parent, fault = None, ""
     with tracing.span("evaluate"):
-        try:
-            parent = await parents.newest(run.stores.ready, run.settings.model_name, BACKBONE)
-        except Permanent as exc:
-            fault = _not_compared(run, exc)
-        run.progress("evaluate", 0.2)
-        evaluated = await asyncio.to_thread(_evaluate, run, acquired, parent, fault)
+        out = await asyncio.to_thread(_held_out, run, acquired)
+        before = await _asked(run, out)
+        run.progress("evaluate", 0.5)
+        evaluated = await asyncio.to_thread(_evaluate, run, acquired, out, before)
         tracing.note(passed=evaluated.verdict.rejected is None)
         return evaluated
 
 
-def _evaluate(run: Run, acquired: Acquired, parent: parents.Parent | None, fault: str) -> Evaluated:
+def _held_out(run: Run, acquired: Acquired) -> parents.HeldOut:
+    trained = run.workspace.read_trained()
+    if trained.digest != acquired.dataset.digest:
+        raise Permanent("the model is of other data: run train again")
+    members = acquired.dataset.usable(trained.unreadable)
+    out = held_out(members)
+    asked = tuple(member for member in members if member[1] in out)
+    embedded = _embedded(run, asked, "evaluate", 0.3)
+    features = np.stack([embedded.features[sha] for _, sha in asked])
+    return parents.HeldOut(asked, features, tuple(run.images.path(sha) for _, sha in asked))
+
+
+@dataclass(frozen=True)
+class Before:
+    """The version that serves, how it did, and why it could not be asked; all may be missing."""
+
+    version: int | None = None
+    evaluation: Evaluation | None = None
+    fault: str = ""
+
+
+async def _asked(run: Run, out: parents.HeldOut) -> Before:
+    """Ask the parent; one that cannot answer holds nobody up."""
+    version = None
+    try:
+        parent = await parents.newest(run.stores.ready, run.settings.model_name, BACKBONE)
+        if parent is None:
+            return Before()
+        version = parent.version
+        return Before(version, evaluate(await parents.ask(parent, out, run.settings.trial_seconds)))
+    except Permanent as exc:
+        log.warning("the parent cannot be compared with", edge=run.edge, error=str(exc))
+        return Before(version, None, str(exc))
+
+
+def _evaluate(run: Run, acquired: Acquired, out: parents.HeldOut, before: Before) -> Evaluated:
     from training.smoke import fault_of  # noqa: PLC0415 - TensorFlow
 
     space, digest = run.workspace, acquired.dataset.digest
     trained = space.read_trained()
-    if trained.digest != digest:
-        raise Permanent("the model is of other data: run train again")
     head = Head.from_bytes(space.head.read_bytes())
-    members = acquired.dataset.usable(trained.unreadable)
-    out = held_out(members)
-    asked = [member for member in members if member[1] in out]
-    embedded = _embedded(run, asked, "evaluate", 0.3)
-    features = np.stack([embedded.features[sha] for _, sha in asked])
-    files = [run.images.path(sha) for _, sha in asked]
-    probabilities = head.probabilities(features)
-    evaluation = evaluate(answers_of(probabilities, head.classes, [(sha, name) for name, sha in asked]))
-    before = None
-    try:
-        before = None if parent is None else evaluate(parents.ask(parent, asked, features, files))
-    except Permanent as exc:
-        fault = _not_compared(run, exc)
-    run.progress("evaluate", 0.5)
-
-    few = np.linspace(0, len(files) - 1, min(SMOKE_IMAGES, len(files))).astype(int)
-    smoke = fault_of(space.model, head, [files[i].read_bytes() for i in few], probabilities[few])
-    against = None if parent is None or before is None else (parent.version, before.accuracy)
+    probabilities = head.probabilities(out.features)
+    evaluation = evaluate(answers_of(probabilities, head.classes, out.truths))
+    few = np.linspace(0, len(out.files) - 1, min(SMOKE_IMAGES, len(out.files))).astype(int)
+    smoke = fault_of(space.model, head, [out.files[i].read_bytes() for i in few], probabilities[few])
+    against = (
+        None
+        if before.version is None or before.evaluation is None
+        else (before.version, before.evaluation.accuracy)
+    )
     verdict = gate(evaluation.accuracy, against, run.settings.gate_tolerance, smoke)
     run.progress("evaluate", 0.7)
 
-    metrics = _metrics(evaluation, before, acquired, trained)
-    number = None if parent is None else parent.version
+    members = acquired.dataset.usable(trained.unreadable)
+    learned = set(members) - set(out.members)
+    metrics = _metrics(evaluation, before.evaluation, acquired, trained)
     facts = Facts(
         edge=run.edge,
         model=run.settings.model_name,
         digest=digest,
-        parent=number,
-        learned=Counter(name for name, sha in members if sha not in out),
+        parent=before.version,
+        learned=Counter(name for name, _ in learned),
         left_aside={
             "ignored": acquired.dataset.ignored,
             "in two classes": len(acquired.dataset.contradictory),
@@ -197,12 +219,14 @@ def _evaluate(run: Run, acquired: Acquired, parent: parents.Parent | None, fault
         seed=trained.seed,
         backbone=trained.backbone,
         verdict=verdict,
-        not_compared=fault,
+        not_compared=before.fault,
     )
     shutil.rmtree(space.report, ignore_errors=True)
     pictures = {sha: run.images.path(sha) for _, sha in members}
-    write_report(space.report, Material(evaluation, before, trained.curves, facts, members, pictures))
-    evaluated = Evaluated(digest, metrics, number, head.classes, verdict)
+    write_report(
+        space.report, Material(evaluation, before.evaluation, trained.curves, facts, members, pictures)
+    )
+    evaluated = Evaluated(digest, metrics, before.version, head.classes, verdict)
     space.write_evaluated(evaluated)
     run.progress("evaluate", 1)
     return evaluated
@@ -219,12 +243,6 @@ def _metrics(
         "unreadable": len(trained.unreadable),
         "backbone": trained.backbone,
     }
-
-
-def _not_compared(run: Run, exc: Permanent) -> str:
-    """A parent that cannot answer holds nobody up; log and return why."""
-    log.warning("the parent cannot be compared with", edge=run.edge, error=str(exc))
-    return str(exc)
 
 
 def _embedded(run: Run, members: Iterable[Member], stage: str, share: float) -> Embedded:

@@ -17,10 +17,16 @@ COMMAND = (sys.executable, "-m", "training.trial")
 ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH")
 """What of our environment a trial sees: no credentials."""
 ANSWER_BYTES = 16 * 2**20
+SECONDS_AN_IMAGE = 0.5
+"""What a trial may take for each image that it is asked, beside the time to load."""
 
 
 async def tried(job: Job, seconds: float) -> Found:
-    """Load and ask a model; whatever it does to the process that does so is a finding, too."""
+    """Load and ask a model; whatever it does to the process that does so is a finding, too.
+
+    `seconds` is for loading it; each image that it is asked adds to them.
+    """
+    seconds += len(job.images) * SECONDS_AN_IMAGE
     env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "HOME": str(Path(job.directory).parent)}
     process = await asyncio.create_subprocess_exec(

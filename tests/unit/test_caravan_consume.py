@@ -183,6 +183,26 @@ async def test_what_may_work_later_is_tried_for_a_while(then: str) -> None:
     assert topic.aside == []
 
 
+async def nothing() -> None:
+    """An effect."""
+
+
+async def test_between_two_tries_a_message_holds_no_place() -> None:
+    topic = Topic("t", *batch("waits a b c"))
+    handled: list[bytes] = []
+
+    async def handle(record: ConsumerRecord) -> Effect:
+        handled.append(record.value)
+        if record.value == b"waits" and b"c" not in handled:
+            raise Transient("until all others are done")
+        return nothing
+
+    await topic.run(
+        consume(topic, handle, topic.put_aside, policy(at_once=1, within=20)), lambda: topic.offset == 4
+    )
+    assert handled[0] == handled[-1] == b"waits"
+
+
 async def test_what_does_not_work_in_time_stops_the_loop_and_keeps_its_offset() -> None:
     topic, handler = Topic("t", *batch("a later b")), Handler()
     with pytest.raises(Transient, match="sink is away"):

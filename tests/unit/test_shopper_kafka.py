@@ -13,7 +13,7 @@ from caravan.consume import Stopped, consume
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
 from shopper.detection import Answer, answer
 from shopper.doors.kafka import KafkaDoor, policy
-from shopper.ports import Picture, Sender
+from shopper.ports import Picture, Sender, Silent
 from support.partitions import Topic
 
 HEADERS = (("camera", b"till-1"), ("trace", b"\xff\x00"), ("trace", b"again"), ("nothing", None))
@@ -36,7 +36,7 @@ class Kafka(Topic):
         self.at_once = self.most_at_once = 0
         self.replies: list[tuple[bytes | None, dict[str, Any], list[tuple[str, bytes | None]]]] = []
         self.full = False
-        door = KafkaDoor(self.detect, self.reply, "edge1-detections")
+        door = KafkaDoor(self.detect, self.reply, "edge1-detections", patience=10)
         self.door = consume(self, door.handle, self.put_aside, policy(concurrency, within))
 
     async def answered(self, count: int) -> None:
@@ -63,6 +63,10 @@ class Kafka(Topic):
         if self.full:
             raise Permanent("more than Kafka takes here")
         self.replies.append((key, json.loads(value or b""), headers))
+
+    @property
+    def items_or_reasons(self) -> list[str]:
+        return [reply.get("item") or reply["reason"] for _, reply, _ in self.replies]
 
     @property
     def items(self) -> list[str]:
@@ -191,6 +195,14 @@ async def test_an_image_whose_model_alone_is_away_does_not_stop_the_others() -> 
 
     await kafka.run(kafka.door, others_come)
     assert kafka.aside == [(b"stuck", "the model is away", "away")]
+
+
+async def test_images_for_a_model_that_hangs_wait_for_a_while_then_make_way() -> None:
+    kafka = Kafka(*(record(0, name, name) for name in [b"stuck"] * 20 + [b"tea"]), concurrency=2, within=20)
+    kafka.errors[b"stuck"] = [Silent("slow", seconds) for seconds in [9.0] * 10 + [11.0] * 20]
+    await kafka.answered(21)
+    assert sorted(kafka.items_or_reasons) == ["refused"] * 20 + ["tea"]
+    assert {why for _, why, _ in kafka.aside} == {"the model slow did not answer in time: try again"}
 
 
 async def test_a_fault_of_ours_does_not_make_dead_letters_of_all_images() -> None:

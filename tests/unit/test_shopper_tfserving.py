@@ -38,7 +38,7 @@ from shopper.model.stubs import (
 )
 from shopper.model.tensors import array, numbers, texts
 from shopper.model.tfserving import TfServing, open_channel
-from shopper.ports import Photo, Pixels
+from shopper.ports import Photo, Pixels, Silent
 
 CLASSES = ["tea-green", "tea-lemon", "other"]
 
@@ -89,6 +89,7 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         self.default_output: list[str] = ["tea-green", "0.838234"]
         self.errors: list[tuple[grpc.StatusCode, str]] = []
         self.delay = 0.0
+        self.hangs: set[str] = set()
         self.status_error: grpc.StatusCode | None = None
         self.asked: list[Any] = []
         self.traceparent = ""
@@ -111,7 +112,7 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         self.asked.append(request)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(600 if request.model_spec.name in self.hangs else self.delay)
         self.at_once -= 1
         if self.errors:
             await context.abort(*self.errors.pop(0))
@@ -351,6 +352,43 @@ async def test_a_slow_answer_is_given_up_at_the_deadline_and_not_asked_again(mod
         with pytest.raises(Unavailable, match="in time"):
             await asking(channel, within=0.2).classify(b"image")
     assert len(model.asked) == 1
+
+
+async def test_a_model_that_hangs_is_asked_by_one_call_at_a_time_until_it_answers(model: ModelServer) -> None:
+    async with served(model) as address, open_channel(address) as channel:
+        slow = asking(channel, within=0.3)
+        await slow.classify(b"image")
+        model.hangs.add("tea_model_b64")
+        with pytest.raises(Silent):
+            await slow.classify(b"image")
+        asked = len(model.asked)
+        several = await asyncio.gather(*(slow.classify(b"image") for _ in range(20)), return_exceptions=True)
+        assert {type(one) for one in several} == {Silent}
+        assert len(model.asked) == asked + 1
+        assert (await asking(channel, "another").classify(b"image")).item == "tea-green"
+        model.hangs.clear()
+        assert (await slow.classify(b"image")).item == "tea-green"
+        assert len(await asyncio.gather(*(slow.classify(b"image") for _ in range(20)))) == 20
+
+
+async def test_a_server_that_is_away_makes_no_model_silent(model: ModelServer) -> None:
+    async with served(model) as address, open_channel(address) as channel:
+        slow = asking(channel, within=0.3)
+        await slow.classify(b"image")
+        model.hangs.add("tea_model_b64")
+        model.status_error = grpc.StatusCode.UNAVAILABLE
+        several = await asyncio.gather(*(slow.classify(b"image") for _ in range(3)), return_exceptions=True)
+        assert {type(one) for one in several} == {Unavailable}
+
+
+async def test_of_a_model_that_somebody_named_it_is_known_too_that_it_hangs(model: ModelServer) -> None:
+    async with served(model) as address, open_channel(address) as channel:
+        models = Models(lambda name: asking(channel, name, within=0.3), "tea_model_b64")
+        model.hangs.add("another")
+        for _ in range(2):
+            with pytest.raises(Silent):
+                await models.classify(b"image", "another")
+        assert model.metadata_calls == 1
 
 
 async def test_no_model_yet_says_what_to_do_until_there_is_one(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NoReturn, Protocol, TypeVar
@@ -329,20 +329,30 @@ class _Loop:
         return self._policy.then == "stop" and is_itself and self._last_success > message.began
 
     async def _work(self, message: _Message) -> None:
-        async with AsyncExitStack() as place:
-            await place.enter_async_context(self._places)
-            message.began = asyncio.get_running_loop().time()
-            with self._exchange(message.record):
-                effect = await self._tried(partial(self._handle, message.record), self._policy.sink)
-                await place.aclose()
-                if message.before is not None:
-                    await message.before
-                if self._policy.order == "partition" and not message.over.done():
-                    message.over.set_result(None)
-                if self._policy.gathers:
-                    await effect()
-                else:
-                    await self._tried(effect, self._policy.sink)
+        await self._places.acquire()
+        message.began = asyncio.get_running_loop().time()
+        has_place = True
+
+        async def handled() -> Effect:
+            nonlocal has_place
+            if not has_place:
+                await self._places.acquire()
+            try:
+                return await self._handle(message.record)
+            finally:
+                has_place = False
+                self._places.release()  # until it is tried again the place is another's
+
+        with self._exchange(message.record):
+            effect = await self._tried(handled, self._policy.sink)
+            if message.before is not None:
+                await message.before
+            if self._policy.order == "partition" and not message.over.done():
+                message.over.set_result(None)
+            if self._policy.gathers:
+                await effect()
+            else:
+                await self._tried(effect, self._policy.sink)
 
     async def _failed(self, message: _Message, error: Exception, *, is_alone: bool) -> None:
         match error:

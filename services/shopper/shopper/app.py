@@ -131,7 +131,9 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         )
         # An answer has the headers of its request, and no other.
         answer = partial(producer.send, traced=False)
-        kafka_door = KafkaDoor(detect, answer, detections_topic(settings.edge))
+        kafka_door = KafkaDoor(
+            detect, answer, detections_topic(settings.edge), patience=settings.kafka_retry_seconds / 2
+        )
         images = Consumption(routes.DETECT_KAFKA, partial(_consume, settings, producer, kafka_door))
 
         sessions = Sessions(tokens, f"shopper_{settings.edge}")

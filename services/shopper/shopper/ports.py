@@ -107,6 +107,19 @@ class NotServed(Unavailable):
         super().__init__("no model serves yet: upload training images")
 
 
+class Silent(Unavailable):
+    """The model server answers, and the model does not.
+
+    Attributes:
+        seconds: since when it has not.
+
+    """
+
+    def __init__(self, model: str, seconds: float) -> None:
+        super().__init__(f"the model {model} did not answer in time: try again")
+        self.seconds = seconds
+
+
 class Classifier(Protocol):
     """Recognises one image."""
 

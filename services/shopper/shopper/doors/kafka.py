@@ -9,11 +9,11 @@ from aiokafka import ConsumerRecord
 
 from caravan.consume import Effect, Policy
 from caravan.contracts import to_json
-from caravan.errors import BadInput, CaravanError, Permanent, Transient
+from caravan.errors import BadInput, CaravanError, Permanent, Refused, Transient
 from caravan.kafka import RawHeaders, header
 from caravan.problems import problem_of, unexpected
 from shopper.doors.http import Detect
-from shopper.ports import Sender
+from shopper.ports import Sender, Silent
 from shopper.routes import DETECT_KAFKA
 
 ERROR = "error"
@@ -52,13 +52,16 @@ class KafkaDoor:
         detect: the route.
         send: Kafka.
         replies: the topic of the answers.
+        patience: seconds for which images wait for a model that does not answer while its server does; after
+            that they are refused, as others wait behind them.
 
     """
 
-    def __init__(self, detect: Detect, send: Send, replies: str) -> None:
+    def __init__(self, detect: Detect, send: Send, replies: str, patience: float) -> None:
         self._detect = detect
         self._send = send
         self._replies = replies
+        self._patience = patience
 
     async def handle(self, record: ConsumerRecord) -> Effect:
         """Classify an image; the effect is its answer.
@@ -69,6 +72,10 @@ class KafkaDoor:
         """
         try:
             answer = await self._detect(record.value or b"", sender_of(record))
+        except Silent as exc:
+            if exc.seconds < self._patience:
+                raise
+            return partial(self._refuse, record, Refused(exc.detail))
         except Transient:
             raise
         except Exception as exc:  # noqa: BLE001 - the sender is told, then it goes on as it is

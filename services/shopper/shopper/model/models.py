@@ -11,7 +11,7 @@ from caravan.contracts import is_model_name
 from caravan.errors import BadInput, Unavailable
 from caravan.names import CLASS_RULE, is_class, normal
 from shopper.model.inputs import Scale
-from shopper.ports import NotServed, Photo, Picture, Prediction
+from shopper.ports import NotServed, Photo, Picture, Prediction, Silent
 
 MOST = 64
 """Models that are remembered; of one that is asked for after a long time the signatures are asked again."""
@@ -91,7 +91,8 @@ def parse_options(text: object) -> Mapping[str, ModelOptions]:
 class Models:
     """Classifies with the model that is asked for.
 
-    Only models that answered are remembered, so names that senders make up cost a question and no memory.
+    Only models that answered, or hang, are remembered, so names that senders make up cost a question and no
+    memory.
 
     Args:
         serve: makes what asks a model, by its name.
@@ -130,6 +131,9 @@ class Models:
             if await served.is_known():
                 raise Unavailable(f"model {model} has no version ready yet: try again") from exc
             raise _unknown(model) from exc
+        except Silent:
+            self._remember(model, served)
+            raise
         self._remember(model, served)
         return prediction
 

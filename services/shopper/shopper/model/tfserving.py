@@ -22,6 +22,7 @@ from shopper import metrics
 from shopper.model.outputs import Opinion
 from shopper.model.preparing import Preparing
 from shopper.model.signatures import Plan, decide
+from shopper.model.standing import Standing
 from shopper.model.stubs import (
     GetModelMetadataRequest,
     GetModelStatusRequest,
@@ -89,7 +90,7 @@ class TfServing:
         model: the model's name.
         preparing: brings images into the form that the model takes.
         names: finds names for classes that the model only counts.
-        within: deadline of a prediction, seconds.
+        within: deadline of a prediction, seconds; a model that has not answered for so long is silent.
         token: shown to the server; empty for none.
 
     """
@@ -110,6 +111,7 @@ class TfServing:
         self._preparing = preparing
         self._names = names
         self._within = within
+        self._standing = Standing(model, within, self.ping)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._plan: Plan | None = None
         self._deciding = asyncio.Lock()
@@ -120,10 +122,12 @@ class TfServing:
         Raises:
             BadInput: 422 if the model cannot read the image.
             NotServed: if the server has no version of the model.
+            Silent: if the server answers, and the model does not.
             Unavailable: if the server is away, or does not answer in time.
             Refused: if the model has no signature that we know, or answers in another form.
 
         """
+        self._standing.check()
         try:
             asked = await self._asked(image)
         except grpc.aio.AioRpcError as exc:
@@ -194,8 +198,17 @@ class TfServing:
         tensor = await self._preparing.tensor(image, plan.form)
         prepared = clock()
         with tracing.span("predict", model=self._model):
-            response = await self._call(self._predictions.Predict, plan.request(tensor), self._within)
+            request = plan.request(tensor)
+            response = await self._standing.ask(lambda: self._predict(request))
         return _Asked(plan, response, prepared - began, clock() - prepared)
+
+    async def _predict(self, request: Any) -> Any:
+        try:
+            return await self._call(self._predictions.Predict, request, self._within)
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise Unavailable("the model did not answer in time: try again") from exc
+            raise
 
     async def _planned(self) -> Plan:
         if self._plan is not None:
@@ -242,7 +255,7 @@ class TfServing:
         if code is grpc.StatusCode.UNAVAILABLE:
             return Unavailable("the model server does not answer: try again")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Unavailable("the model did not answer in time: try again")
+            return Unavailable("the model server did not answer in time: try again")
         if code in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED}:
             return Unavailable("the model server has too much to do: try again")
         if code is grpc.StatusCode.INVALID_ARGUMENT and not _is_wrong_signature(exc):

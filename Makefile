@@ -162,11 +162,9 @@ format: setup ## Put the sources into shape
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
 
-SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
-
 .PHONY: test
 test: setup ## Run all tests; the stack tests start the real embedded stack on free ports
-	@$(BIN)/pytest $(SIDE_BY_SIDE) tests/stack tests/faults tests/unit
+	@$(BIN)/pytest tests/unit tests/stack tests/faults
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need no other process

@@ -15,16 +15,6 @@ from support.platform import EDGE, Platform
 os.environ.update(past_proxies(os.environ))
 """Some of the clients here ask the environment whom to go through."""
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In a run of several processes (`-n 2`) what shares a stack stays together, as each module does."""
-    for item in items:
-        shared = next(
-            (name for name in ("platform", "stack") if name in getattr(item, "fixturenames", ())), ""
-        )
-        item.add_marker(pytest.mark.xdist_group(shared or str(item.path)))
-
-
 QUICK = {"WINDOW_SECONDS": "2"}
 """So that nobody waits ten seconds for a window to end."""
 

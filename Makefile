@@ -164,7 +164,7 @@ format: setup ## Put the sources into shape
 
 .PHONY: test
 test: setup ## Run all tests; the stack tests start the real embedded stack on free ports
-	@$(BIN)/pytest tests/unit tests/stack tests/faults
+	@$(BIN)/pytest tests/unit tests/stack tests/loop tests/faults
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need no other process
@@ -172,7 +172,7 @@ test-unit: setup ## Run the tests that need no other process
 
 .PHONY: test-stack
 test-stack: setup ## Run the tests against the stack (KAFKA=apache MQTT=mosquitto S3=versitygw)
-	@$(BIN)/pytest tests/stack
+	@$(BIN)/pytest tests/stack tests/loop
 
 .PHONY: test-faults
 test-faults: setup ## Kill processes of a running stack and see the promises hold

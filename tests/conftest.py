@@ -30,7 +30,7 @@ async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pl
     """A stack that serves version 1."""
     folder = tmp_path_factory.mktemp("platform")
     async with (
-        Stack(folder / "home", edges=(EDGE,), environment=QUICK) as stack,
+        Stack(folder / "home", edges=(EDGE,), environment=QUICK, lasting=False) as stack,
         httpx.AsyncClient(timeout=60) as client,
     ):
         platform = Platform(stack, client, folder)

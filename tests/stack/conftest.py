@@ -1,7 +1,7 @@
 """A running stack for the tests, and clients to look at it through its doors.
 
-`stack` is the whole platform with two edges, started once; a test must leave it as it found it. A test that
-kills or stops something takes a stack of its own from `private_stack`.
+`stack` is the whole platform with two edges, started once, and last; a test must leave it as it found it. A
+test that kills or stops something takes a stack of its own from `private_stack`.
 """
 
 import asyncio
@@ -21,6 +21,18 @@ from botocore.config import Config
 
 from local_stack.keys import PASSWORD, USER
 from local_stack.stack import Stack
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let those who share a stack come last, so that it is not there, at work, while others run theirs."""
+    places = [place for place, item in enumerate(items) if item.path.is_relative_to(HERE)]
+    ordered = sorted(
+        (items[place] for place in places), key=lambda item: "stack" in getattr(item, "fixturenames", ())
+    )
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
 
 
 class PrivateStack(Protocol):
@@ -43,9 +55,9 @@ class Eventually(Protocol):
     ) -> Any: ...
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with Stack(tmp_path_factory.mktemp("stack"), edges=("edge1", "edge2")) as running:
+    async with Stack(tmp_path_factory.mktemp("stack"), edges=("edge1", "edge2"), lasting=False) as running:
         yield running
 
 
@@ -59,7 +71,9 @@ async def private_stack(tmp_path: Path) -> AsyncIterator[PrivateStack]:
             environment: Mapping[str, str] | None = None,
             home: Path | None = None,
         ) -> Stack:
-            private = Stack(home or tmp_path / "private", edges=edges, parts=parts, environment=environment)
+            private = Stack(
+                home or tmp_path / "private", edges=edges, parts=parts, environment=environment, lasting=False
+            )
             return await exits.enter_async_context(private)
 
         yield start

@@ -97,7 +97,7 @@ async def doors(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Doors
     }
     home = tmp_path_factory.mktemp("bad-input")
     async with (
-        Stack(home, parts=("shopper",), environment=settings) as stack,
+        Stack(home, parts=("shopper",), environment=settings, lasting=False) as stack,
         httpx.AsyncClient(timeout=SECONDS, trust_env=False) as http,
     ):
         bucket = s3.open_bucket(stack.s3("s3-edge1"), "production")

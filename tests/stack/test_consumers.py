@@ -33,7 +33,9 @@ from support.refusing import hanging_listener, refusing_bucket
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A broker, and the store that it keeps its log in; each test has topics of its own."""
-    async with Stack(tmp_path_factory.mktemp("broker"), parts=("s3-central", "kafka")) as stack:
+    async with Stack(
+        tmp_path_factory.mktemp("broker"), parts=("s3-central", "kafka"), lasting=False
+    ) as stack:
         yield stack
 
 

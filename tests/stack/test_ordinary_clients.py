@@ -99,7 +99,7 @@ async def shop(certs: Path) -> AsyncIterator[Stack]:
     """A shopper with two small models, behind plain MQTT and behind the door with TLS, and the hub."""
     settings = {"MODELS": json.dumps(MODELS), "WINDOW_SECONDS": "1"}
     parts = ("shopper", "mqtt-tls", "hub")
-    async with Stack(certs.parent, parts=parts, tls="on", environment=settings) as stack:
+    async with Stack(certs.parent, parts=parts, tls="on", environment=settings, lasting=False) as stack:
         bucket = store.open_bucket(stack.s3("s3-edge1"), "production")
         made = {
             "tea_model_b64": model(48, 64, [[-10, 0], [10, 0], [-10, 0]], [0, 0]),

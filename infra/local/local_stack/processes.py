@@ -119,13 +119,15 @@ def _sessions(leaders: set[int], home: Path) -> Iterator[psutil.Process]:
             continue
 
 
-def end_leftovers(parts: Iterable[Identity], home: Path, seconds: float = 5.0) -> int:
+def end_leftovers(
+    parts: Iterable[Identity], home: Path, *, at_once: bool = False, seconds: float = 5.0
+) -> int:
     """End what a killed supervisor left running; return how many processes that were.
 
     Only a process that is in the session of a recorded part and carries this stack's mark is touched.
     """
     found = list(_sessions({part.pid for part in parts if _ours(part)}, home))
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGKILL,) if at_once else (signal.SIGTERM, signal.SIGKILL):
         for process in found:
             with suppress(psutil.Error):
                 process.send_signal(number)

@@ -21,6 +21,7 @@ from local_stack.plan import Plan, PlannedPart
 from local_stack.processes import Identity
 from local_stack.settings import StackSettings, Tls
 from local_stack.state import PartState, Phase, StackState, read_state
+from local_stack.supervisor import sweep
 
 POLL = 0.05
 _NOTICE_SECONDS = 10.0
@@ -40,6 +41,7 @@ class Stack:
         environment: settings for the services, over those of this process.
         tls: whether MQTT has a door with TLS, its certificates being in `certs/` of the home.
         on_change: told the state again and again while it starts.
+        lasting: whether what it stored is of use after its end; else the end is quick.
 
     """
 
@@ -52,6 +54,7 @@ class Stack:
         environment: Mapping[str, str] | None = None,
         tls: Tls = "off",
         on_change: Callable[[StackState], None] | None = None,
+        lasting: bool = True,
     ) -> None:
         self._environment = {**os.environ, **(environment or {})}
         engines, faults = choice.read(self._environment)
@@ -66,6 +69,7 @@ class Stack:
             engines=engines,
         )
         self._on_change = on_change
+        self._lasting = lasting
         self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
@@ -75,6 +79,8 @@ class Stack:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._lasting:
+            await self._drop()
         await self.stop()
 
     async def start(self) -> None:
@@ -97,6 +103,14 @@ class Stack:
             if self._process.stdin is not None:
                 self._process.stdin.close()
             self._process = None
+
+    async def _drop(self) -> None:
+        state = self.state
+        supervisor = Identity(state.pid, state.born)
+        supervisor.signal(signal.SIGKILL)
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(lambda: sweep(self.state, at_once=True))
 
     # --- where things are -----------------------------------------------------------------------
 

@@ -79,15 +79,16 @@ async def _plan(settings: StackSettings) -> Plan:
     return plan
 
 
-def sweep(old: StackState) -> int:
+def sweep(old: StackState, *, at_once: bool = False) -> int:
     """End the processes and remove the litter of a supervisor that is gone; return how many processes."""
-    ended = processes.end_leftovers([part.identity for part in old.parts if part.identity], old.home)
+    parts = [part.identity for part in old.parts if part.identity]
+    ended = processes.end_leftovers(parts, old.home, at_once=at_once)
     known = {part.name: part.ports for part in old.parts}
     try:
-        parts = Plan(old.settings, known).parts.values()
+        planned = Plan(old.settings, known).parts.values()
     except KeyError:  # the table has changed since
         return ended
-    for part in parts:
+    for part in planned:
         if not any(why_blocked(port) for port in part.ports.values()):
             processes.tidy(part)
     return ended

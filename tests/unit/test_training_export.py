@@ -57,7 +57,7 @@ class Made:
         self.images = [path.read_bytes() for path in files.values()]
         self.head: Head = fit(self.features, names, seed=0)[0]
         self.path = directory / "model"
-        export(self.embedder.backbone, self.head, self.path)
+        export(self.embedder, self.head, self.path)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures
 
     def one(self, image: bytes) -> tuple[str, str]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from training.backbone import Backbone
+from training.backbone import SIDE
+from training.embedder import Embedder
 from training.head import SCALE, Head
-from training.pixels import preprocess
 
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
@@ -17,9 +17,10 @@ ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask c
 class ServedModel(tf.Module):  # type: ignore[misc]
     """Backbone and head in one graph, with the two signatures of the contract."""
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, embedder: Embedder, head: Head) -> None:
         super().__init__()
-        self._backbone = backbone
+        # Traced already, for the embeddings that the head learnt from; its variables are the backbone's.
+        self._embedder, self._backbone = embedder, embedder.backbone
         self._classes = tf.constant(head.classes)
         self._other = tf.one_hot(head.other, len(head.classes))
         for name in ("mean", "weights", "bias", "directions", "damping", "centres", "thresholds", "slopes"):
@@ -49,12 +50,12 @@ class ServedModel(tf.Module):  # type: ignore[misc]
 
     def _score(self, images: tf.Tensor) -> tf.Tensor:
         pixels = tf.map_fn(
-            preprocess,
+            self._embedder.decode,
             images,
-            fn_output_signature=tf.TensorSpec([224, 224, 3], tf.float32),
+            fn_output_signature=tf.TensorSpec([SIDE, SIDE, 3], tf.float32),
             parallel_iterations=DECODED_AT_ONCE,
         )
-        return self._probabilities(self._backbone(pixels))
+        return self._probabilities(self._embedder.run(pixels))
 
     def _probabilities(self, features: tf.Tensor) -> tf.Tensor:
         """Repeat `Head.probabilities`."""
@@ -69,9 +70,9 @@ class ServedModel(tf.Module):  # type: ignore[misc]
         return p + self._other * (1 - tf.reduce_sum(p, axis=1, keepdims=True))
 
 
-def export(backbone: Backbone, head: Head, directory: Path) -> None:
+def export(embedder: Embedder, head: Head, directory: Path) -> None:
     """Write the SavedModel into an empty or new directory."""
-    model = ServedModel(backbone, head)
+    model = ServedModel(embedder, head)
     one = tf.TensorSpec([1], tf.string, name="image_b64")
     many = tf.TensorSpec([None], tf.string, name="images")
     signatures = {

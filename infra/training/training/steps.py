@@ -128,7 +128,7 @@ def _train(run: Run, acquired: Acquired) -> Trained:
     staged = space.directory / "model.new"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.rmtree(space.model, ignore_errors=True)
-    export(run.embedder().backbone, head, staged)
+    export(run.embedder(), head, staged)
     staged.rename(space.model)
     write_file(space.head, head.to_bytes())
     counts = Counter(name for name, _ in members)

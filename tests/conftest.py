@@ -15,6 +15,13 @@ from support.platform import EDGE, Platform
 os.environ.update(past_proxies(os.environ))
 """Some of the clients here ask the environment whom to go through."""
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let two processes (`-n 2`) take a half each, of about one length and with stacks of its own."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("stack" if item.path.parent.name == "stack" else "others"))
+
+
 QUICK = {"WINDOW_SECONDS": "2"}
 """So that nobody waits ten seconds for a window to end."""
 

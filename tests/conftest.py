@@ -16,6 +16,7 @@ os.environ.update(past_proxies(os.environ))
 """Some of the clients here ask the environment whom to go through."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let two processes (`-n 2`) take a half each, of about one length and with stacks of its own."""
     for item in items:

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from xdist.scheduler import LoadScopeScheduling
 
 from local_stack.photos import render
 from local_stack.proxies import past_proxies
@@ -16,11 +18,16 @@ os.environ.update(past_proxies(os.environ))
 """Some of the clients here ask the environment whom to go through."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let two processes (`-n 2`) take a half each, of about one length and with stacks of its own."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("stack" if item.path.parent.name == "stack" else "others"))
+class Halves(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types here
+    """Gives two processes (`-n 2`) a half each, of about one length and with stacks of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "stack" if nodeid.startswith("tests/stack/") else "others"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Halves:
+    """Asked by xdist."""
+    return Halves(config, log)
 
 
 QUICK = {"WINDOW_SECONDS": "2"}

@@ -133,18 +133,18 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-async def stop(home: Path) -> bool:
-    """Stop the stack in a folder; return whether anything ran."""
+async def stop(home: Path, *, at_once: bool = False) -> bool:
+    """Stop the stack in a folder, `at_once` without regard for its data; return whether anything ran."""
     state = await asyncio.to_thread(read_state, home)
     if state is None:
         return False
     supervisor = Identity(state.pid, state.born)
     ran = supervisor.alive
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGKILL,) if at_once else (signal.SIGTERM, signal.SIGKILL):
         supervisor.signal(number)
         await asyncio.to_thread(supervisor.wait, STOP_SECONDS)
     final = await asyncio.to_thread(read_state, home) or state
-    return await asyncio.to_thread(sweep, final) > 0 or ran
+    return await asyncio.to_thread(sweep, final, at_once=at_once) > 0 or ran
 
 
 async def clean(home: Path) -> bool:

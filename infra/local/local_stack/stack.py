@@ -21,7 +21,6 @@ from local_stack.plan import Plan, PlannedPart
 from local_stack.processes import Identity
 from local_stack.settings import StackSettings, Tls
 from local_stack.state import PartState, Phase, StackState, read_state
-from local_stack.supervisor import sweep
 
 POLL = 0.05
 _NOTICE_SECONDS = 10.0
@@ -79,9 +78,7 @@ class Stack:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._lasting:
-            await self._drop()
-        await self.stop()
+        await self._end(at_once=not self._lasting)
 
     async def start(self) -> None:
         """Start it and wait until everything is ready.
@@ -97,20 +94,15 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop it, if it runs; what it stored stays, for a next start."""
-        await stop_home(self.settings.home)
+        await self._end(at_once=False)
+
+    async def _end(self, *, at_once: bool) -> None:
+        await stop_home(self.settings.home, at_once=at_once)
         if self._process is not None:
             await asyncio.to_thread(self._process.wait)
             if self._process.stdin is not None:
                 self._process.stdin.close()
             self._process = None
-
-    async def _drop(self) -> None:
-        state = self.state
-        supervisor = Identity(state.pid, state.born)
-        supervisor.signal(signal.SIGKILL)
-        if self._process is not None:
-            await asyncio.to_thread(self._process.wait)
-        await asyncio.to_thread(lambda: sweep(self.state, at_once=True))
 
     # --- where things are -----------------------------------------------------------------------
 

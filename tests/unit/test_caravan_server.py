@@ -2,19 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import uvloop
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from caravan.intake import DoorLimits
 from caravan.lingering import LingeringClose
-from caravan.server import make_server
+from caravan.server import MAX_READ, make_server
 
 LIMITS = DoorLimits(head_seconds=5)
 OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
@@ -98,6 +99,40 @@ async def test_a_get_that_offers_and_an_offer_of_a_web_socket_are_answered() -> 
         for offer in (OFFER, socket):
             writer.write(f"GET /a HTTP/1.1\r\nHost: a\r\n{offer}\r\n".encode())
             assert await answer(reader) == (200, b"GET /a? - ")
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+def test_of_a_body_that_nobody_asks_for_little_is_read(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    body = bytes(range(256)) * 2**14
+    parts: list[bytes] = []
+    asked = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        more_comes = True
+        while more_comes:
+            message = await receive()
+            parts.append(message["body"])
+            more_comes = message["more_body"]
+            await asked.wait()
+        await Response(str(len(parts)).encode())(scope, receive, send)
+
+    async def run() -> None:
+        async with served(app=app) as door, door.connected() as (reader, writer):
+            writer.write(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+            writer.write(body)
+            await asyncio.sleep(0.2)  # in which all that is read without being asked for has come
+            asked.set()
+            assert await answer(reader) == (200, str(len(parts)).encode())
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
+    assert b"".join(parts) == body
+    assert max(map(len, parts)) <= MAX_READ
 
 
 async def test_a_body_that_is_waited_for_is_asked_for() -> None:

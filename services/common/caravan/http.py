@@ -54,28 +54,32 @@ def fresh_json(content: object, status: int = HTTPStatus.OK) -> Response:
 
 
 async def bounded_body(
-    request: Request, limit: int, charge: Callable[[int], Awaitable[None]] | None = None
+    request: Request, limit: int, charge: Callable[[int, int], Awaitable[None]] | None = None
 ) -> bytes:
     """Read a request's body into memory, unpacked, up to `limit` bytes.
 
     Args:
         request: whose body.
         limit: bytes of it at most, unpacked.
-        charge: is told how many bytes came before they are kept; it may wait or raise.
+        charge: is told how many bytes came before they are kept, and how many may come in all from there on,
+            these among them; it may wait or raise.
 
     Raises:
         BadInput: 413 beyond the limit, 415 for an encoding that is not taken, 400 if it is not that.
 
     """
     message = f"the body is larger than {limit} bytes"
-    if int(request.headers.get("content-length") or 0) > limit:
+    declared = int(request.headers.get("content-length") or limit)
+    if declared > limit:
         raise BadInput(message, status=413)
+    encoding = encodings.encoding_of(request.headers)
+    most = limit if encoding else declared
     body = bytearray()
-    async for part in encodings.unpacked(request.stream(), encodings.encoding_of(request.headers)):
+    async for part in encodings.unpacked(request.stream(), encoding):
         if len(body) + len(part) > limit:
             raise BadInput(message, status=413)
         if charge is not None:
-            await charge(len(part))
+            await charge(len(part), most - len(body))
         body += part
     return bytes(body)
 

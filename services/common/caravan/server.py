@@ -11,6 +11,7 @@ import asyncio
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,8 @@ from caravan.intake import DoorLimits, open_files
 from caravan.lingering import IDLE_SECONDS, LINGERS
 from caravan.problems import RETRY_AFTER_SECONDS, problem
 
+MAX_READ = 2**16
+"""Bytes that are read at once, and so what lies here of each connection that nobody has asked for."""
 MAX_HEAD = 2**16
 """Bytes of a request's line and headers."""
 HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics", b"/v2/health/live", b"/v2/health/ready"})
@@ -55,7 +58,8 @@ class Server(uvicorn.Server):
 
 class _Config(uvicorn.Config):
     def __init__(self, app: ASGIApp, limits: DoorLimits, **options: Any) -> None:
-        super().__init__(app, http=_Connection, **options)
+        reader: Any = partial(_Reader, memoryview(bytearray(MAX_READ)))  # no asyncio.Protocol
+        super().__init__(app, http=reader, **options)
         self.limits = limits
 
 
@@ -77,6 +81,38 @@ def make_server(
             timeout_graceful_shutdown=drain_seconds,
         )
     )
+
+
+class _Reader(asyncio.BufferedProtocol):
+    """Reads little at once, for a connection that would be given all that has come.
+
+    It is no connection itself: uvloop asks none for a buffer that is an `asyncio.Protocol`, too.
+    """
+
+    def __init__(self, buffer: memoryview, **options: Any) -> None:
+        self._buffer = buffer
+        self._connection = _Connection(**options)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - all read into the same
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.data_received(self._buffer[:nbytes])
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        self._connection.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def eof_received(self) -> None:
+        self._connection.eof_received()
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
 
 
 class _Parser(httptools.HttpRequestParser):
@@ -152,15 +188,17 @@ class _Connection(HttpToolsProtocol):
             self._closing_due.cancel()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: memoryview) -> None:  # type: ignore[override] # its parser takes both
         if self._closing_due is not None:
             return
         if self._head_due is None and self.is_idle:
             self._await_head()
         self._head_size += len(data)
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[arg-type]
         if self._head_due is not None and self._head_size > MAX_HEAD:
             self._end(431, f"the request's line and headers are larger than {MAX_HEAD} bytes")
+        if not self.is_idle and self.cycle.more_body and self.cycle.body:
+            self.flow.pause_reading()  # until the application asks for more
 
     def pause_writing(self) -> None:
         super().pause_writing()

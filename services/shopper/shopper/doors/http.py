@@ -182,7 +182,7 @@ def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
 async def _body(bodies: MemoryBudget, request: Request, limit: int) -> AsyncIterator[bytes]:
     """Hold a body as it comes, and the same again for what is decoded from it, while a request is served."""
     async with bodies.growing() as held:
-        yield await http.bounded_body(request, limit, lambda size: held.grow(2 * size))
+        yield await http.bounded_body(request, limit, lambda size, left: held.grow(2 * size, 2 * left))
 
 
 async def _asked(request: Request, sessions: Sessions, image: bytes, *more: str | bool) -> Asked:

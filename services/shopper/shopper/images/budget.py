@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from caravan.errors import Unavailable
 
 WAIT_SECONDS = 10.0
+STANDSTILL_SECONDS = 0.05
+"""For so long nothing is given back, and who needs most of those who wait gives way."""
 
 
 class MemoryBudget:
     """A sum of bytes; what is larger than all of it counts as all of it, and so has it alone.
 
+    Who needs least has the next turn: a small image does not wait for large ones that come slowly. Those who
+    hold some and wait for more could wait for one another: then one of them is turned away.
+
     Args:
         total: bytes that may be held at once.
         wait_seconds: how long is waited for bytes that are not free.
-        make_room: called where there are none; may have others give theirs back soon.
+        make_room: called where there are none; may have others give theirs back soon, and tells whether.
 
     """
 
     def __init__(
-        self, total: int, wait_seconds: float = WAIT_SECONDS, make_room: Callable[[], object] = lambda: None
+        self, total: int, wait_seconds: float = WAIT_SECONDS, make_room: Callable[[], bool] = lambda: False
     ) -> None:
         self.total = total
         self._free = total
         self._wait_seconds = wait_seconds
         self._make_room = make_room
-        self._returned = asyncio.Event()
+        self._waits: list[_Wait] = []
+        self._count = itertools.count()
+        self._standstill: asyncio.TimerHandle | None = None
 
     def take(self, size: int) -> bool:
         """Take so many bytes if they are free; tell whether they were."""
@@ -41,7 +51,10 @@ class MemoryBudget:
     def give_back(self, size: int) -> None:
         """Return what was taken."""
         self._free += min(size, self.total)
-        self._returned.set()
+        if self._standstill is not None:
+            self._standstill.cancel()
+            self._standstill = None
+        self._serve()
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
@@ -52,7 +65,7 @@ class MemoryBudget:
 
         """
         async with self.growing() as held:
-            await held.grow(size)
+            await held.grow(size, size)
             yield
 
     @asynccontextmanager
@@ -64,23 +77,46 @@ class MemoryBudget:
         finally:
             self.give_back(held.size)
 
-    async def wait_for(self, size: int) -> None:
-        """Take so many bytes as soon as they are free.
+    async def wait_for(self, held: Held, size: int, need: int) -> None:
+        """Give a holder so many more, in its turn.
 
         Raises:
-            Unavailable: if they were not in time.
+            Unavailable: if that did not come in time, or others needed what it holds.
 
         """
-        if self.take(size):
-            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waits, _Wait(need, next(self._count), size, held, turn))
+        self._serve()
         try:
             async with asyncio.timeout(self._wait_seconds):
-                while not self.take(size):
-                    self._make_room()
-                    self._returned.clear()
-                    await self._returned.wait()
+                await turn
         except TimeoutError as exc:
-            raise Unavailable("too many images at once: try again") from exc
+            raise _turned_away() from exc
+
+    def _serve(self) -> None:
+        """Give those who wait what they wait for, in turn; see to room where the first does not fit."""
+        while self._waits:
+            first = self._waits[0]
+            if not first.turn.done():  # it may have left
+                if not self.take(first.size):
+                    self._see_to_room()
+                    return
+                first.held.size += first.size
+                first.turn.set_result(None)
+            heapq.heappop(self._waits)
+
+    def _see_to_room(self) -> None:
+        if self._standstill is None:
+            self._make_room()
+            loop = asyncio.get_running_loop()
+            self._standstill = loop.call_later(STANDSTILL_SECONDS, self._end_standstill)
+
+    def _end_standstill(self) -> None:
+        self._standstill = None
+        holders = [wait for wait in self._waits[1:] if wait.held.size and not wait.turn.done()]
+        if holders and not self._make_room():
+            max(holders).turn.set_exception(_turned_away())
+        self._serve()
 
 
 class Held:
@@ -90,13 +126,29 @@ class Held:
         self._budget = budget
         self.size = 0
 
-    async def grow(self, size: int) -> None:
+    async def grow(self, size: int, need: int) -> None:
         """Hold so many more.
+
+        Args:
+            size: bytes.
+            need: how many more there will be until the work can be done, these among them.
 
         Raises:
             Unavailable: if they were not free in time.
 
         """
-        more = min(size, self._budget.total - self.size)
-        await self._budget.wait_for(more)
-        self.size += more
+        if more := min(size, self._budget.total - self.size):
+            await self._budget.wait_for(self, more, need)
+
+
+@dataclass(order=True, frozen=True, slots=True)
+class _Wait:
+    need: int
+    number: int
+    size: int = field(compare=False)
+    held: Held = field(compare=False)
+    turn: asyncio.Future[None] = field(compare=False)
+
+
+def _turned_away() -> Unavailable:
+    return Unavailable("too many images at once: try again")

@@ -12,6 +12,7 @@ from obstore.store import LocalStore, ObjectStore
 from model_server.errors import Code, ServingError
 from model_server.loads import Loads
 from model_server.manager import Model, ModelConfig, Rules, State
+from model_server.scratch import PREFIX, scratch
 from model_server.sources import Bucket, SourceError
 from model_server.versions import All, Latest, Specific
 
@@ -21,7 +22,7 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.store: ObjectStore = LocalStore(root, mkdir=True)
-        self.bucket = Bucket("s3://production/models/tea", self.store)
+        self.bucket = Bucket("s3://production/models/tea", self.store, root.parent)
 
     def put(self, version: int, *paths: str, content: bytes = b"x") -> None:
         for path in paths:
@@ -163,3 +164,18 @@ async def test_a_version_that_cannot_be_read_fails_alone_and_is_taken_once_it_co
     await until(1, State.AVAILABLE)
     assert sorted(loaded) == [1, 3]
     await model.close()
+
+
+def test_what_a_killed_server_left_is_removed_and_what_another_uses_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / f"{PREFIX}killed" / "copy"
+    left.mkdir(parents=True)
+    (left / "saved_model.pb").write_bytes(b"x")
+    with scratch() as one:
+        (one / "saved_model.pb").write_bytes(b"x")
+        with scratch() as other:
+            assert {path.name for path in tmp_path.iterdir()} == {one.name, other.name}
+            assert (one / "saved_model.pb").exists()
+    assert not list(tmp_path.iterdir())

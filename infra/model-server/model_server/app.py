@@ -28,6 +28,7 @@ from model_server.memory import check_fits, free_memory
 from model_server.metrics import Metrics
 from model_server.predict import Core
 from model_server.scheduler import Scheduler
+from model_server.scratch import scratch
 from model_server.servable import Servable
 from model_server.settings import Settings
 from model_server.warmup import replay, try_out
@@ -48,6 +49,13 @@ class Running:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Running]:
     """Run the server within the block. Raises ServingError for a bad configuration, OSError for a port."""
+    with scratch() as folder:
+        async with _serving(settings, folder) as running:
+            yield running
+
+
+@asynccontextmanager
+async def _serving(settings: Settings, folder: Path) -> AsyncIterator[Running]:
     metrics = Metrics()
     scheduler = Scheduler(settings.batching, metrics, settings.max_call_seconds)
     manager = Manager(
@@ -57,7 +65,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             settings.load_retry_seconds,
             settings.max_load_seconds,
         ),
-        lambda base_path: sources.open_source(base_path, settings.s3),
+        lambda base_path: sources.open_source(base_path, settings.s3, folder),
         _loader(settings),
         scheduler.drain,
         allow_labels_for_unavailable=settings.allow_labels_for_unavailable,

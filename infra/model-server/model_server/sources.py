@@ -79,11 +79,12 @@ class Directory:
 class Bucket:
     """A base path in S3. A version is there as long as its entry file, written last, is."""
 
-    def __init__(self, url: str, store: ObjectStore) -> None:
+    def __init__(self, url: str, store: ObjectStore, scratch: Path) -> None:
         self._prefix = urlsplit(url).path.strip("/")
         self._url = url
         self._there: set[str] = set()
         self._store = store
+        self._scratch = scratch
 
     async def versions(self, policy: Policy) -> dict[int, str]:
         """The versions under the prefix, without those that the policy chooses and that have no entry file.
@@ -124,11 +125,11 @@ class Bucket:
         return False
 
     async def fetch(self, name: str) -> Path:
-        """Download the version into a new private directory, which `discard` removes.
+        """Download the version into a new private directory in `scratch`, which `discard` removes.
 
         The task goes on with the trace that the manifest's metadata name.
         """
-        target = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="model-server-"))
+        target = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._scratch))
         prefix = f"{self._prefix}/{name}/"
         try:
             async with s3_errors(f"Could not read {self._url}/{name}"):
@@ -192,8 +193,8 @@ async def s3_errors(doing: str) -> AsyncIterator[None]:
         raise SourceError(f"{doing}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}") from exc
 
 
-def open_source(base_path: str, access: S3Access) -> Source:
-    """Choose by the form of the base path."""
+def open_source(base_path: str, access: S3Access, scratch: Path) -> Source:
+    """Choose by the form of the base path; private copies of versions go into `scratch`."""
     if base_path.startswith(S3_SCHEME):
-        return Bucket(base_path, open_store(urlsplit(base_path).netloc, access))
+        return Bucket(base_path, open_store(urlsplit(base_path).netloc, access), scratch)
     return Directory(base_path)

@@ -128,7 +128,7 @@ EDGE ?= edge1
 MODEL ?= tea_model_b64
 AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 
-.PHONY: account replay report rollback trace withdraw
+.PHONY: account release replay report rollback trace withdraw
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
 
@@ -145,9 +145,12 @@ report: setup ## Write a version's training report to a file (EDGE=edge1 MODEL=t
 trace: setup ## Draw what the last upload or detection did in all services (TRACE=id UPLOAD=batch)
 	@$(BIN)/python -m caravan trace $(TRACE) $(if $(UPLOAD),--upload $(UPLOAD),$(if $(TRACE),,--last))
 
-rollback: setup ## Serve an older version again, as a new one (EDGE=edge1 MODEL=tea_model_b64 TO=1)
+rollback: setup ## Serve an older version again, and no other until make release (EDGE=edge1 MODEL=tea_model_b64 TO=1)
 	@$(AS_STACK) training rollback --edge $(EDGE) --model $(MODEL) \
 		--to $(or $(TO),$(error say which: make rollback TO=1))
+
+release: setup ## Let newer versions serve again after a rollback (EDGE=edge1 MODEL=tea_model_b64)
+	@$(AS_STACK) training release --edge $(EDGE) --model $(MODEL)
 
 # --- quality ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from caravan.contracts import DEFAULT_MODEL
 from caravan.trace_files import Trace, of_upload, read_traces
 from local_stack.photos import render
 from support.platform import EDGE, Platform, eventually
+from training.codes import REFUSED
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -191,6 +192,22 @@ async def test_an_operator_rolls_back_by_one_command(platform: Platform) -> None
         return any(spans(trace) == {("training", "rollback"), *BROUGHT} for trace in traces)
 
     await eventually(traced, 30)
+
+
+async def test_a_rollback_holds_through_uploads_until_one_command_releases_it(platform: Platform) -> None:
+    before = await platform.serving()
+    await platform.upload_until_taken(platform.archive(12, tea_lemon=3))
+
+    async def held() -> bool:
+        await platform.settled()
+        last = (await platform.runs())["last"]
+        return bool(last) and "an operator rolled back to version 1" in last[-1]["detail"]
+
+    await eventually(held, 150)
+    assert await platform.serving() == before
+    assert await platform.operator("training", "release", "--edge", EDGE) == 0
+    await platform.wait_serving(before + 1)
+    assert await platform.operator("training", "release", "--edge", EDGE) == REFUSED
 
 
 async def test_every_image_is_accounted_for(platform: Platform) -> None:

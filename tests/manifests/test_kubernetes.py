@@ -141,10 +141,11 @@ def test_the_pipeline_runs_the_steps_of_the_training_in_their_order_with_options
     cluster = rendered("central")
     pipeline = cluster.named("Pipeline", "training")
     task = cluster.named("Task", "training-step")
-    back = cluster.named("Task", "training-rollback")
+    back, end = (cluster.named("Task", f"training-{name}") for name in ("rollback", "release"))
     assert pipeline is not None
     assert task is not None
     assert back is not None
+    assert end is not None
     steps = [use["name"] for use in pipeline["spec"]["tasks"]]
     assert steps == ["judge", "acquire", "train", "evaluate", "publish"]
     assert [use.get("runAfter") for use in pipeline["spec"]["tasks"]] == [None, *([s] for s in steps[:-1])]
@@ -159,6 +160,8 @@ def test_the_pipeline_runs_the_steps_of_the_training_in_their_order_with_options
     words = _parsed(back["spec"]["steps"][0], {"edge": "edge1", "to": "1"})
     context = group.commands[words[0]].make_context(words[0], words[1:])
     assert (context.params["edge"], context.params["to"]) == ("edge1", 1)
+    words = _parsed(end["spec"]["steps"][0], {"edge": "edge1"})
+    assert group.commands[words[0]].make_context(words[0], words[1:]).params["edge"] == "edge1"
 
 
 def _parsed(step: Any, params: dict[str, str]) -> list[str]:

@@ -301,6 +301,7 @@ def test_a_door_that_a_network_policy_forgets_is_named() -> None:
     del policy["spec"]["ingress"][1]
     assert list(policies.faults(cluster)) == [
         "NetworkPolicy: s3 does not let Deployment/hub hub in on 9000",
+        "NetworkPolicy: s3 does not let Task/training-release release in on 9000",
         "NetworkPolicy: s3 does not let Task/training-rollback rollback in on 9000",
         "NetworkPolicy: s3 does not let Task/training-step step in on 9000",
         "NetworkPolicy: s3 does not let the link in on 9000",

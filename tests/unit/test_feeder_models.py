@@ -70,7 +70,7 @@ class Door:
     async def judge(self, upload: str, version: int | None, reason: str = "", model: str = MODEL) -> None:
         kept = await read_upload(self.store, model, upload)
         assert kept is not None
-        state: Any = "rejected" if reason else "ready"
+        state: Any = "rejected" if version is None else "held" if reason else "ready"
         verdict = Verdict(state, upload, version, kept.classes, reason, "2026-11-21T09:00:00+00:00")
         await write_verdict(self.store, kept, verdict)
 
@@ -203,6 +203,16 @@ async def test_what_is_ready_is_answered_so_again_without_another_run(door: Door
     await door.judge(upload, 3)
     answer = await door.put(zipped(SAVED))
     assert (answer.status_code, answer.json()["version"]) == (200, 3)
+    assert len(door.kafka.triggers()) == 1
+
+
+async def test_what_a_rollback_holds_is_answered_with_the_reason_and_not_judged_again(door: Door) -> None:
+    upload = (await door.put(zipped(SAVED))).json()["upload"]
+    await door.judge(upload, 3, "held since yesterday")
+    answer = await door.put(zipped(SAVED))
+    shown = answer.json()
+    assert (answer.status_code, shown["status"], shown["version"]) == (200, "held", 3)
+    assert shown["reason"] == "held since yesterday"
     assert len(door.kafka.triggers()) == 1
 
 

@@ -1,5 +1,6 @@
 """monitor: the hub's doors to the training reports of all edges."""
 
+import json
 from collections.abc import AsyncIterator
 
 import httpx
@@ -21,6 +22,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         await s3.write(stores["edge1"], f"{prefix}report/index.html", f"<p>report {version}</p>".encode())
         manifest = Manifest("tea", version, (), Lineage(rejected=rejected, metrics={"accuracy": 0.9}))
         await s3.write(stores["edge1"], f"{prefix}manifest.json", manifest.to_json())
+    held = {"schema": 1, "to": 1, "since": "2026-11-21T09:00:00+00:00", "state": "held"}
+    await s3.write(stores["edge1"], "holds/tea.json", json.dumps(held).encode())
     app = FastAPI()
     http.install(app, {})
     reports_api.install(app, stores)
@@ -33,6 +36,7 @@ async def test_an_edges_versions_are_listed_with_their_verdicts(client: httpx.As
     shown = (await client.get("reports/edge1")).json()
     assert shown["edge"] == "edge1"
     (tea,) = shown["models"]
+    assert "2026-11-21T09:00:00+00:00: an operator rolled back to version 1" in tea["held"]
     verdicts = [(v["version"], v["verdict"], v["rejected"]) for v in tea["versions"]]
     assert verdicts == [(2, "rejected", "worse than version 1"), (1, "passed", None)]
     assert (await client.get("reports/edge2")).json() == {"edge": "edge2", "models": []}

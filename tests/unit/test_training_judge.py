@@ -23,6 +23,7 @@ from training.events import Reporter
 from training.judge import judge_step
 from training.pipeline import run_pipeline
 from training.publish import rollback
+from training.release import release
 from training.settings import TrainingSettings
 from training.steps import Run
 from training.stores import Stores
@@ -254,6 +255,33 @@ async def test_an_operator_goes_back_to_an_upload(site: Site) -> None:
     published = await rollback(site.stores, MODEL, 1, None)
     assert (published.manifest.version, published.manifest.lineage.rollback_of) == (3, 1)
     assert set(await site.ready()) == {1, 2, 3}
+
+
+async def test_while_a_rollback_holds_an_upload_is_judged_and_kept_until_the_release(site: Site) -> None:
+    await site.judged(await site.send(SAVED))
+    await rollback(site.stores, MODEL, 1, None)
+    older = await site.send({"saved_model.pb": b"other"})
+    first = await site.judged(older)
+    newer = await site.send({"saved_model.pb": b"third"})
+    second = await site.judged(newer)
+    assert [(first.state, first.version), (second.state, second.version)] == [("held", 3), ("held", 4)]
+    assert "rolled back to version 1" in first.reason
+    assert set(await site.ready()) == {1, 2}
+    assert {event["version"] for event in site.events if event["name"] == "model-rejected"} == {3, 4}
+
+    await release(site.stores, MODEL)
+
+    assert set(await site.ready()) == {1, 2, 4}
+    verdict = await read_verdict(site.stores.models, newer)
+    assert verdict is not None
+    assert (verdict.state, verdict.version, verdict.reason) == ("ready", 4, "")
+    verdict = await read_verdict(site.stores.models, older)
+    assert verdict is not None
+    assert (verdict.state, verdict.version) == ("rejected", None)
+    assert "send it again" in verdict.reason
+    await drop_verdict(site.stores.models, older)
+    again = await site.judged(older)
+    assert (again.state, again.version) == ("ready", 5)
 
 
 # --- under the name of the model that is trained here -------------------------------------------

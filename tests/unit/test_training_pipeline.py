@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from caravan import s3, tracing
 from caravan.errors import Permanent, Transient
+from caravan.manifest import Manifest
 from training import steps, versions
 from training.embeddings import FEATURES
 from training.events import Reporter
@@ -21,6 +22,8 @@ from training.fit import fit
 from training.head import Array, Head
 from training.layer import Curves
 from training.pipeline import Outcome, run_pipeline
+from training.publish import rollback
+from training.release import release
 from training.settings import TrainingSettings
 from training.steps import Run
 from training.stores import Stores
@@ -98,6 +101,15 @@ class Site:
             return await run_pipeline(run, reporter, again=again)
         finally:
             await asyncio.sleep(0)  # The last progress comes from a thread.
+
+    async def take_out(self, *classes: str, count: int = 10, first: int = 0) -> None:
+        keys = [f"images/{name}/{seed}.jpg" for name in classes for seed in range(first, first + count)]
+        await s3.delete(self.stores.data, keys)
+
+    async def newest(self) -> Manifest:
+        found = await versions.newest_complete(self.stores.ready, MODEL)
+        assert found is not None
+        return found
 
     async def ready(self) -> set[int]:
         return set(await versions.complete(self.stores.ready, MODEL))
@@ -237,3 +249,128 @@ async def test_a_damaged_image_is_left_aside_and_counted(site: Site) -> None:
     metrics = (await versions.complete(site.stores.ready, MODEL))[1].lineage.metrics
     assert (metrics["unreadable"], metrics["contradictory"]) == (1, 1)
     assert metrics["images"] == {"other": 10, "red-box": 9}
+
+
+# --- a rollback holds ---------------------------------------------------------------------------
+
+
+async def test_after_a_rollback_an_upload_is_learnt_and_held_until_the_release(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await site.upload("blue-ball")
+    await site.run()
+    await rollback(site.stores, MODEL, 1, key=None)
+    await site.upload("red-box", count=3, first=10)
+
+    outcome = await site.run()
+
+    assert (outcome.state, outcome.version) == ("held", 4)
+    assert "an operator rolled back to version 1" in str(outcome.reason)
+    assert (await site.newest()).version == 3
+    assert set(await versions.complete(site.stores.models, MODEL)) == {1, 2, 3, 4}
+    (told,) = site.named("model-rejected")
+    assert (told["version"], told["held"], told["reason"]) == (4, True, outcome.reason)
+    done = [event for event in site.named("training") if event["stage"] == "done"][-1]
+    assert (done["outcome"], done["reason"]) == ("held", outcome.reason)
+    again = await site.run()
+    assert (again.state, again.version) == ("held", 4)
+
+    published = await release(site.stores, MODEL)
+    assert published is not None
+    assert (await site.newest()).version == 4
+    assert (await site.run()).state == "skipped"
+    await site.upload("red-box", count=3, first=20)
+    outcome = await site.run()
+    assert (outcome.state, outcome.version) == ("ready", 5)
+
+
+async def test_while_a_rollback_holds_the_version_it_went_back_from_does_not_come_back(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await site.upload("blue-ball")
+    await site.run()
+    await rollback(site.stores, MODEL, 1, key=None)
+    outcome = await site.run()
+    assert (outcome.state, outcome.version) == ("held", 2)
+    assert set(await versions.complete(site.stores.models, MODEL)) == {1, 2, 3}
+    assert (await site.newest()).version == 3
+    assert await release(site.stores, MODEL) is None
+    assert (await site.newest()).version == 3
+    outcome = await site.run()
+    assert (outcome.state, outcome.version) == ("ready", 4)
+    assert (await site.newest()).lineage.rollback_of == 2
+
+
+async def test_a_publish_that_was_cut_off_before_a_rollback_is_held_by_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await site.upload("blue-ball")
+    with monkeypatch.context() as patch:
+
+        async def cut_off(*_: Any) -> None:
+            raise Transient("killed")
+
+        patch.setattr(versions, "copy", cut_off)
+        with pytest.raises(Transient):
+            await site.run()
+    await rollback(site.stores, MODEL, 1, key=None)
+    outcome = await site.run()
+    assert (outcome.state, outcome.version) == ("held", 2)
+    assert (await site.newest()).version == 3
+
+
+# --- the version of just the data that there is -------------------------------------------------
+
+
+async def test_a_batch_that_is_taken_out_goes_on_serving_in_no_version(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await site.upload("red-box", first=10)
+    await site.run()
+    await site.take_out("red-box", first=10)
+
+    outcome = await site.run()
+
+    newest = await site.newest()
+    assert (outcome.state, outcome.version, newest.version) == ("ready", 3, 3)
+    assert newest.lineage.rollback_of == 1
+    first = (await versions.complete(site.stores.ready, MODEL))[1]
+    assert (newest.files, newest.lineage.data_digest) == (first.files, first.lineage.data_digest)
+    assert [event["version"] for event in site.named("model-ready")] == [1, 2, 3]
+    assert (await site.run()).state == "skipped"
+    await site.upload("red-box", first=10)
+    outcome = await site.run()
+    assert (outcome.state, (await site.newest()).lineage.rollback_of) == ("ready", 2)
+
+
+async def test_a_rejected_version_is_tried_again_once_another_serves(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await site.upload("red-box", count=4, first=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "fit", knows_nothing)
+        assert (await site.run()).state == "rejected"
+    await site.upload("blue-ball")
+    assert (await site.run()).version == 3
+    await site.take_out("blue-ball")
+    outcome = await site.run()
+    assert outcome.version == 4
+    assert (await site.run()).state == "skipped"
+
+
+async def test_a_version_of_this_data_that_is_damaged_is_trained_again(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await site.upload("red-box", first=10)
+    await site.run()
+    await s3.write(site.stores.models, f"models/{MODEL}/1/saved_model.pb", b"c4ved_model.pb")
+    await site.take_out("red-box", first=10)
+    outcome = await site.run()
+    assert outcome.state == "ready"
+    newest = await site.newest()
+    assert newest.lineage.rollback_of is None
+    assert newest.lineage.metrics["images"] == {"other": 10, "red-box": 10}

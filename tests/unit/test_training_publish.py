@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from caravan.errors import Permanent, Transient
 from caravan.manifest import Lineage, Manifest
 from training import versions
 from training.publish import outcome_event, publish, rollback, settle
+from training.release import release
 from training.stores import Stores
 
 MODEL = "tea_model_b64"
@@ -77,9 +79,9 @@ async def test_a_published_version_tells_of_its_trace_beside_the_manifest_not_in
     assert [span.name for span in spans.get_finished_spans()] == ["publish"]
 
 
-async def names(store: Any) -> set[str]:
+async def names(store: Any, prefix: str = "models/") -> set[str]:
     async def each() -> AsyncIterator[str]:
-        async for entry in s3.listing(store, "models/"):
+        async for entry in s3.listing(store, prefix):
             yield entry["path"]
 
     return {name async for name in each()}
@@ -134,8 +136,8 @@ async def test_a_rejected_version_is_kept_with_its_reason_and_not_offered(
     kept = (await versions.complete(stores.models, MODEL))[1]
     assert (kept.edge, kept.verdict, kept.lineage.rejected) == ("edge1", "rejected", "worse than version 3")
     assert await names(stores.ready) == set()
-    assert not await settle(stores, published.manifest)
-    event = outcome_event(published.manifest)
+    assert not (await settle(stores, published.manifest)).offered
+    event = outcome_event(published)
     assert (event["name"], event["reason"]) == ("model-rejected", "worse than version 3")
 
 
@@ -217,7 +219,7 @@ async def test_an_interrupted_offer_is_finished_by_settling(
         await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
     tripwire.left = 1000
     manifest = (await versions.complete(stores.models, MODEL))[1]
-    assert await settle(stores, manifest)
+    assert (await settle(stores, manifest)).offered
     assert await versions.complete(stores.ready, MODEL) == {1: manifest}
 
 
@@ -236,12 +238,13 @@ async def test_a_rollback_is_the_old_files_as_the_next_version(
     first = (await publish(stores, MODEL, "one", files, LINEAGE, key=None)).manifest
     files["saved_model.pb"].write_text("another model")
     await publish(stores, MODEL, "two", files, replace(LINEAGE, data_digest="d2"), key=None)
-    back = (await rollback(stores, MODEL, 1, key=None)).manifest
+    published = await rollback(stores, MODEL, 1, key=None)
+    back = published.manifest
     assert (back.version, back.lineage.rollback_of, back.lineage.parent) == (3, 1, 2)
     assert back.files == first.files
     assert (await versions.complete(stores.ready, MODEL))[3] == back
     assert await s3.read(stores.ready, f"models/{MODEL}/3/saved_model.pb") == b"content of saved_model.pb"
-    assert outcome_event(back)["rollback_of"] == 1
+    assert outcome_event(published)["rollback_of"] == 1
 
 
 async def test_an_interrupted_rollback_goes_on_with_its_number_and_a_second_one_takes_another(
@@ -255,6 +258,93 @@ async def test_an_interrupted_rollback_goes_on_with_its_number_and_a_second_one_
     tripwire.left = 1000
     assert (await rollback(stores, MODEL, 1, key=None)).manifest.version == 2
     assert (await rollback(stores, MODEL, 1, key=None)).manifest.version == 3
+
+
+async def test_an_interrupted_rollback_takes_another_number_once_a_newer_version_is_ready(
+    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+) -> None:
+    await publish(stores, MODEL, "one", files, LINEAGE, key=None)
+    tripwire.left = 2
+    with pytest.raises(Transient):
+        await rollback(stores, MODEL, 1, key=None)
+    tripwire.left = 1000
+    await release(stores, MODEL)
+    await publish(stores, MODEL, "three", files, LINEAGE, key=None)
+    assert (await rollback(stores, MODEL, 1, key=None)).manifest.version == 4
+    newest = await versions.newest_complete(stores.ready, MODEL)
+    assert newest is not None
+    assert newest.version == 4
+
+
+@pytest.mark.parametrize("passing", range(12))
+async def test_a_rollback_killed_at_any_write_lets_no_other_version_through_and_a_repeat_completes_it(
+    stores: Stores, files: dict[str, Path], tripwire: Tripwire, passing: int
+) -> None:
+    await publish(stores, MODEL, "one", files, LINEAGE, key=None)
+    await publish(stores, MODEL, "two", files, LINEAGE, key=None)
+    tripwire.left = passing
+    with suppress(Transient):
+        await rollback(stores, MODEL, 1, key=None)
+    tripwire.left = 1000
+    if await names(stores.models, "holds/"):
+        assert not (await publish(stores, MODEL, "other", files, LINEAGE, key=None)).offered
+    await rollback(stores, MODEL, 1, key=None)
+    newest = await versions.newest_complete(stores.ready, MODEL)
+    assert newest is not None
+    assert newest.lineage.rollback_of == 1
+    held = (await publish(stores, MODEL, "later", files, LINEAGE, key=None)).held
+    assert held is not None
+    assert held.to == 1
+
+
+async def test_of_what_was_held_the_release_offers_the_newest_that_passed_whenever_it_is_killed(
+    files: dict[str, Path], tripwire: Tripwire
+) -> None:
+    for passing in range(9):
+        stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
+        await publish(stores, MODEL, "one", files, LINEAGE, key=None)
+        await rollback(stores, MODEL, 1, key=None)
+        for attempt in ("three", "four"):
+            await publish(stores, MODEL, attempt, files, LINEAGE, key=None)
+        await publish(stores, MODEL, "five", files, replace(LINEAGE, rejected="worse"), key=None)
+        tripwire.left = passing
+        with suppress(Transient):
+            await release(stores, MODEL)
+        tripwire.left = 1000
+        if passing < len(files) + 1:
+            assert (await release(stores, MODEL)) is not None
+        assert set(await versions.complete(stores.ready, MODEL)) == {1, 2, 4}
+        with pytest.raises(Permanent, match="nothing to release"):
+            await release(stores, MODEL)
+        assert (await publish(stores, MODEL, "six", files, LINEAGE, key=None)).offered
+
+
+async def test_a_hold_is_of_one_model_and_a_later_rollback_takes_its_place(
+    stores: Stores, files: dict[str, Path]
+) -> None:
+    for attempt in ("one", "two"):
+        await publish(stores, MODEL, attempt, files, LINEAGE, key=None)
+    assert (await rollback(stores, MODEL, 1, key=None)).offered
+    assert (await publish(stores, "another", "one", files, LINEAGE, key=None)).offered
+    assert (await rollback(stores, MODEL, 2, key=None)).offered
+    held = (await publish(stores, MODEL, "three", files, LINEAGE, key=None)).held
+    assert held is not None
+    assert held.to == 2
+    with pytest.raises(Permanent, match="no rollback of another is held"):
+        await release(stores, "another")
+
+
+async def test_a_hold_that_cannot_be_read_lets_nothing_through_and_a_rollback_writes_it_anew(
+    stores: Stores, files: dict[str, Path]
+) -> None:
+    await publish(stores, MODEL, "one", files, LINEAGE, key=None)
+    await s3.write(stores.models, f"holds/{MODEL}.json", b'{"schema": 1}')
+    with pytest.raises(Permanent, match="is no hold"):
+        await publish(stores, MODEL, "two", files, LINEAGE, key=None)
+    await rollback(stores, MODEL, 1, key=None)
+    assert set(await versions.complete(stores.ready, MODEL)) == {1, 3}
+    await release(stores, MODEL)
+    assert set(await versions.complete(stores.ready, MODEL)) == {1, 3}
 
 
 async def test_a_rollback_to_nothing_or_to_a_rejected_version_is_refused(

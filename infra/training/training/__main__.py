@@ -13,6 +13,7 @@ import typer
 from caravan import tracing
 from caravan.contracts import central_buckets, parse_edge
 from caravan.errors import CaravanError, Permanent, Transient
+from caravan.holds import read_hold
 from caravan.runtime import run as serve
 from caravan.s3 import ensure_buckets
 from caravan.settings import load
@@ -25,6 +26,7 @@ from training.judge import judge_step
 from training.pipeline import run_pipeline
 from training.publish import outcome_event, read_key
 from training.publish import rollback as roll_back
+from training.release import release as end_hold
 from training.session import load_embedder, session, telling
 from training.settings import TrainingSettings
 from training.steps import Run, acquire_step, evaluate_step, publish_step, train_step
@@ -73,7 +75,7 @@ def acquire(edge: Edge, work: Work = None, again: Again = False) -> None:
             acquired = await acquire_step(run, again=again)
         console.print(f"{len(acquired.dataset.members)} images, data {acquired.dataset.digest[:12]}")
         if acquired.settled is not None:
-            console.print(f"nothing to train: version {acquired.settled} has this data")
+            console.print(f"nothing to train: version {acquired.settled.version}, {acquired.settled.reason}")
 
     _finish(step())
 
@@ -116,9 +118,10 @@ def publish(edge: Edge, work: Work = None) -> None:
             acquired = run.workspace.read_acquired()
             if acquired.settled is None:
                 published = await publish_step(run, acquired)
-                rejected = published.manifest.lineage.rejected
+                rejected, held = published.manifest.lineage.rejected, published.held
                 state = "ready" if rejected is None else f"rejected: {rejected}"
-                console.print(f"version {published.manifest.version} {state}")
+                kept = state if held is None else held.reason
+                console.print(f"version {published.manifest.version} {kept}")
 
     _finish(step())
 
@@ -143,7 +146,7 @@ def run(edge: Edge, work: Work = None, again: Again = False) -> None:
 def rollback(
     edge: Edge, to: Annotated[int, typer.Option(help="Version to go back to.", min=1)], model: Model = None
 ) -> None:
-    """Publish an older version's files again, as the next version."""
+    """Publish an older version's files again, as the next version; no other serves until `release`."""
     settings = _settings(edge)
     name = model or settings.model_name
 
@@ -152,10 +155,36 @@ def rollback(
         async with telling(settings, edge) as events:
             with tracing.span("rollback", model=name, to=to):
                 published = await roll_back(stores, name, to, read_key(settings.signing_key))
-            events.emit(outcome_event(published.manifest))
-        console.print(f"version {published.manifest.version} ready: version {to} again")
+            events.emit(outcome_event(published))
+        console.print(f"version {published.manifest.version} ready: version {to} again, until `release`")
 
     _finish(back())
+
+
+@commands.command()
+def release(edge: Edge, model: Model = None) -> None:
+    """End the hold of a rollback: the newest version that passed meanwhile is offered to the edge.
+
+    Exit code 65: no rollback is held.
+    """
+    settings = _settings(edge)
+    name = model or settings.model_name
+
+    async def let_through() -> None:
+        stores = open_stores(settings.central, edge)
+        async with telling(settings, edge) as events:
+            with tracing.span("release", model=name):
+                published = await end_hold(stores, name)
+            if published is not None:
+                events.emit(outcome_event(published))
+        if published is None:
+            console.print("released: nothing was held back; the next version that passes serves")
+        elif published.held is not None:
+            console.print(f"another rollback holds: {published.held.reason}")
+        else:
+            console.print(f"released: version {published.manifest.version} ready")
+
+    _finish(let_through())
 
 
 @commands.command("list")
@@ -170,8 +199,9 @@ def list_versions(edge: Edge, model: Model = None) -> None:
         ready = await versions.complete(stores.ready, name)
         there = {*await versions.stored(stores.models, name), *ready}
         found = {version: whole.get(version) or ready.get(version) for version in there}
+        held = await read_hold(stores.models, name)
         # On standard output: this is the answer, not progress.
-        type(console)().print(versions_table(edge, name, found, set(ready)))
+        type(console)().print(versions_table(edge, name, found, set(ready), held))
 
     _finish(show())
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from caravan.holds import Hold
 from caravan.manifest import Manifest
 from training.events import SHARES
 from training.session import Sink
@@ -38,9 +39,12 @@ def stages() -> Iterator[Sink]:
         yield show
 
 
-def versions_table(edge: str, model: str, found: dict[int, Manifest | None], ready: set[int]) -> Table:
+def versions_table(
+    edge: str, model: str, found: dict[int, Manifest | None], ready: set[int], held: Hold | None
+) -> Table:
     """List versions, newest first; one without a manifest is not complete."""
-    table = Table(title=f"{model} for {edge}", title_justify="left")
+    caption = None if held is None else held.reason
+    table = Table(title=f"{model} for {edge}", title_justify="left", caption=caption, caption_justify="left")
     for column in ("version", "state", "accuracy", "parent", "classes", "created", "data"):
         table.add_column(column, justify="right" if column in {"version", "accuracy", "parent"} else "left")
     for version in sorted(found, reverse=True):
@@ -49,7 +53,8 @@ def versions_table(edge: str, model: str, found: dict[int, Manifest | None], rea
             table.add_row(str(version), "incomplete")
             continue
         lineage = manifest.lineage
-        state = "ready" if version in ready else f"rejected: {lineage.rejected}"
+        kept = "kept back" if lineage.rejected is None else f"rejected: {lineage.rejected}"
+        state = "ready" if version in ready else kept
         if lineage.rollback_of is not None:
             state += f", rollback of {lineage.rollback_of}"
         accuracy = lineage.metrics.get("accuracy")

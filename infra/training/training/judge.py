@@ -101,9 +101,11 @@ async def _published(run: Run, upload: Upload) -> Verdict:
         )
         key = read_key(settings.signing_key)
         published = await publish(run.stores, model, upload.id, files, lineage, key=key)
-    run.announce(outcome_event(published.manifest))
-    manifest = published.manifest
-    return Verdict("ready", upload.id, manifest.version, manifest.lineage.classes, "", _now())
+    run.announce(outcome_event(published))
+    version, classes, held = published.manifest.version, published.manifest.lineage.classes, published.held
+    if held is not None:
+        return Verdict("held", upload.id, version, classes, held.reason, _now())
+    return Verdict("ready", upload.id, version, classes, "", _now())
 
 
 async def _unpacked(run: Run, upload: Upload, directory: Path) -> dict[str, Path]:

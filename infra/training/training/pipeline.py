@@ -16,9 +16,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: a version for the edge, a version kept back with the reason, or nothing to train."""
+    """How a run ended: a version for the edge, one kept back with the reason, or nothing to train."""
 
-    state: Literal["ready", "rejected", "skipped"]
+    state: Literal["ready", "rejected", "held", "skipped"]
     version: int | None
     reason: str | None = None
     accuracy: float | None = None
@@ -46,7 +46,8 @@ async def run_pipeline(run: Run, reporter: Reporter, *, again: bool = False) -> 
         reporter.tell("failed", 0, reason=str(exc), again=True)
         raise
     stage = "skipped" if outcome.state == "skipped" else "done"
-    reporter.tell(stage, 1, version=outcome.version, outcome=outcome.state)
+    held = {"reason": outcome.reason} if outcome.state == "held" else {}
+    reporter.tell(stage, 1, version=outcome.version, outcome=outcome.state, **held)
     log.info("run ends", edge=run.edge, outcome=outcome.state, version=outcome.version, reason=outcome.reason)
     return outcome
 
@@ -58,11 +59,12 @@ async def _steps(run: Run, *, again: bool) -> Outcome:
     if not acquired.dataset.members:
         return Outcome("skipped", None, "there are no images to train on")
     if acquired.settled is not None:
-        return Outcome("skipped", acquired.settled, "a version of this data is there already")
+        return Outcome(acquired.settled.state, acquired.settled.version, acquired.settled.reason)
     await train_step(run, acquired)
     await evaluate_step(run, acquired)
     published = await publish_step(run, acquired)
-    lineage = published.manifest.lineage
-    state: Literal["ready", "rejected"] = "ready" if lineage.rejected is None else "rejected"
+    version, lineage = published.manifest.version, published.manifest.lineage
     accuracy = lineage.metrics.get("accuracy")
-    return Outcome(state, published.manifest.version, lineage.rejected, accuracy)
+    if published.held is not None:
+        return Outcome("held", version, published.held.reason, accuracy)
+    return Outcome("ready" if lineage.rejected is None else "rejected", version, lineage.rejected, accuracy)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from caravan import s3, tracing
+from caravan import holds, model_index, s3, tracing
 from caravan.contracts import MANIFEST, Event, model_ready_event, model_rejected_event, version_prefix
 from caravan.errors import Permanent
+from caravan.holds import Hold
 from caravan.manifest import File, Lineage, Manifest, read_private_key
 from training import versions
 from training.stores import Stores
@@ -26,10 +27,18 @@ Key = Ed25519PrivateKey | None
 
 @dataclass(frozen=True)
 class Published:
-    """What became of a version: its manifest, and whether this call brought it to `E-ready`."""
+    """What became of a version.
+
+    Attributes:
+        manifest: the version's.
+        offered: whether this call brought it to `E-ready`.
+        held: the rollback that keeps it in `E-models`, though it passed; None if none does.
+
+    """
 
     manifest: Manifest
     offered: bool
+    held: Hold | None = None
 
 
 def read_key(path: Path | None) -> Key:
@@ -40,7 +49,9 @@ def read_key(path: Path | None) -> Key:
 async def publish(
     stores: Stores, model: str, attempt: str, files: Mapping[str, Path], lineage: Lineage, *, key: Key
 ) -> Published:
-    """Publish files, by their path within the version; to `E-ready` only if the lineage says no rejection.
+    """Publish files, by their path within the version.
+
+    They go to `E-ready` only if the lineage says no rejection, and no rollback holds.
 
     Raises:
         Transient: if the store is away; run it again.
@@ -64,7 +75,7 @@ async def publish(
 
 
 async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
-    """Publish an older version's files again, as the next version, past the gate.
+    """Publish an older version's files again, as the next version, past the gate; hold all others back.
 
     Raises:
         Permanent: if there is no such version, or it was rejected.
@@ -75,41 +86,71 @@ async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
         raise Permanent(f"there is no complete version {to} of {model}: `python -m training list` shows them")
     if old.is_rejected:
         raise Permanent(f"version {to} was rejected: {old.lineage.rejected}")
-    mine = await _claim(stores, model, f"rollback-{to}", again=True)
-    parent = await versions.newest_complete(stores.ready, model)
+    await holds.hold(stores.models, model, to)
+    return await publish_again(stores, old, key, past_hold=True)
+
+
+async def publish_again(stores: Stores, old: Manifest, key: Key, *, past_hold: bool = False) -> Published:
+    """Publish a version's files again, as the next version, without a comparison.
+
+    Raises:
+        Permanent: if they are not what the version's manifest says.
+
+    """
+    mine = await _claim(stores, old.model, f"rollback-{old.version}", again=True)
+    parent = await versions.newest_complete(stores.ready, old.model)
     lineage = replace(
-        old.lineage, rollback_of=to, parent=parent.version if parent else None, created=mine.created
+        old.lineage,
+        rollback_of=old.version,
+        parent=parent.version if parent else None,
+        created=mine.created,
     )
     manifest = replace(
         old, version=mine.version, lineage=lineage, edge=stores.edge, verdict="passed", signature=None
     )
-    return await _write(stores, manifest, partial(versions.read_verified, stores.models, old), key)
+    read = partial(versions.read_verified, stores.models, old)
+    return await _write(stores, manifest, read, key, past_hold=past_hold)
 
 
-async def settle(stores: Stores, manifest: Manifest) -> bool:
-    """Bring a version that passed from `E-models` to `E-ready`; tell whether it was not there yet."""
+async def settle(stores: Stores, manifest: Manifest, *, past_hold: bool = False) -> Published:
+    """Bring a version that passed from `E-models` to `E-ready`, if it is not there yet and nothing holds."""
     if manifest.is_rejected:
-        return False
+        return Published(manifest, offered=False)
     if await versions.whole(stores.ready, manifest.model, manifest.version) == manifest:
-        return False
-    await versions.copy(stores.models, stores.ready, manifest)
-    return True
+        return Published(manifest, offered=False)
+    held = None if past_hold else await holds.read_hold(stores.models, manifest.model)
+    if held is None:
+        await versions.copy(stores.models, stores.ready, manifest)
+    return Published(manifest, held is None, held)
+
+
+async def is_newest(stores: Stores, model: str, version: int) -> bool:
+    """Tell whether a version, once whole in `E-ready`, is the one that serves."""
+    return version >= max(await model_index.numbers(stores.ready, model), default=0)
 
 
 async def _claim(stores: Stores, model: str, attempt: str, *, again: bool = False) -> versions.Claim:
     """Return the number that this attempt took before it was interrupted, or take one.
 
-    What is done `again` needs another number than when it was done before.
+    What is done `again` needs another number than when it was done before; and what would not serve under its
+    number, because newer versions came to `E-ready` meanwhile, needs another one too.
     """
     for taken in await versions.claims(stores.models, model):
-        is_mine = taken.attempt == attempt
-        if is_mine and not (again and await versions.whole(stores.ready, model, taken.version)):
+        if taken.attempt != attempt:
+            continue
+        is_done = await versions.whole(stores.ready, model, taken.version) is not None
+        if not again if is_done else await is_newest(stores, model, taken.version):
             return taken
     return await versions.claim(stores.models, stores.ready, model, attempt)
 
 
 async def _write(
-    stores: Stores, manifest: Manifest, read: Callable[[File], Awaitable[bytes]], key: Key
+    stores: Stores,
+    manifest: Manifest,
+    read: Callable[[File], Awaitable[bytes]],
+    key: Key,
+    *,
+    past_hold: bool = False,
 ) -> Published:
     model, version = manifest.model, manifest.version
     whole = await versions.whole(stores.models, model, version)
@@ -119,7 +160,7 @@ async def _write(
         for file in versions.in_order(whole.files):
             await s3.write(stores.models, prefix + file.path, await read(file))
         await s3.write(stores.models, prefix + MANIFEST, whole.to_json(), tracing.headers())
-    return Published(whole, await settle(stores, whole))
+    return await settle(stores, whole, past_hold=past_hold)
 
 
 def _file(path: str, file: Path) -> File:
@@ -127,8 +168,9 @@ def _file(path: str, file: Path) -> File:
     return File(path, len(content), hashlib.sha256(content).hexdigest())
 
 
-def outcome_event(manifest: Manifest) -> Event:
+def outcome_event(published: Published) -> Event:
     """Return the event that tells what became of a version."""
+    manifest, held = published.manifest, published.held
     model, version, lineage = manifest.model, manifest.version, manifest.lineage
     facts = {
         "accuracy": lineage.metrics.get("accuracy"),
@@ -137,6 +179,8 @@ def outcome_event(manifest: Manifest) -> Event:
     }
     if lineage.rejected is not None:
         return model_rejected_event(model, version, lineage.rejected, **facts)
+    if held is not None:
+        return model_rejected_event(model, version, held.reason, held=True, **facts)
     if lineage.upload is not None:
         facts["upload"] = lineage.upload
     if lineage.rollback_of is not None:

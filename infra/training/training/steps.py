@@ -17,16 +17,16 @@ from caravan.manifest import Lineage
 from caravan.names import cut
 from caravan.withdrawn import read_withdrawn
 from training import parent as parents
-from training import versions
 from training.acquire import ImageCache, acquire
 from training.dataset import Member
 from training.embeddings import BACKBONE, Embedded, EmbeddingCache, embed
 from training.evaluate import Evaluation, answers_of, evaluate, gate, held_out
 from training.fit import fit
 from training.head import Head
-from training.publish import Published, outcome_event, publish, read_key, settle
+from training.publish import Published, outcome_event, publish, read_key
 from training.report import Facts, Material, write_report
 from training.settings import TrainingSettings
+from training.settled import settle_data
 from training.stores import Stores, write_file
 from training.workspace import Acquired, Evaluated, Trained, Workspace
 
@@ -77,28 +77,19 @@ class Run:
 async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
     """FROM `E-data` → every image once → TO the cache and `dataset.json`.
 
-    If a complete version has this data already, its fate is settled: one that passed is brought to `E-ready`.
+    If a complete version has this data already, its fate is settled: one that passed is brought to `E-ready`,
+    unless it serves or a rollback holds.
     """
     with tracing.span("acquire"):
         dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
         withdrawn = (await read_withdrawn(run.stores.data)).everywhere
         await asyncio.to_thread(EmbeddingCache(run.settings.cache_dir).forget, run.edge, withdrawn)
         tracing.note(images=len(dataset.members))
-        settled = None if again else await _settled(run, dataset.digest)
+        settled = None
+        if not again:
+            model, key = run.settings.model_name, read_key(run.settings.signing_key)
+            settled = await settle_data(run.stores, model, dataset.digest, key, run.announce)
     return await asyncio.to_thread(run.workspace.write_acquired, dataset, settled, again=again)
-
-
-async def _settled(run: Run, digest: str) -> int | None:
-    """Return the version of this data, after finishing what an interrupted publish left undone."""
-    found = await versions.complete(run.stores.models, run.settings.model_name)
-    same = [m for m in found.values() if m.lineage.data_digest == digest and m.lineage.rollback_of is None]
-    if not same:
-        return None
-    manifest = max(same, key=lambda m: m.version)
-    if await settle(run.stores, manifest):
-        log.info("finished an interrupted publish", edge=run.edge, version=manifest.version)
-        run.announce(outcome_event(manifest))
-    return manifest.version
 
 
 async def train_step(run: Run, acquired: Acquired) -> Trained:
@@ -273,6 +264,6 @@ async def publish_step(run: Run, acquired: Acquired) -> Published:
     with tracing.span("publish", model=model):
         published = await publish(run.stores, model, acquired.attempt, files, lineage, key=key)
         tracing.note(version=published.manifest.version)
-    run.announce(outcome_event(published.manifest))
+    run.announce(outcome_event(published))
     run.progress("publish", 1)
     return published

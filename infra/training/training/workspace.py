@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from caravan.contracts import SAVED_MODEL
 from caravan.errors import Permanent
@@ -17,19 +17,33 @@ HEAD = "assets.extra/head.npz"
 
 
 @dataclass(frozen=True)
+class Settled:
+    """A version of just the data that there is, and why no other is needed.
+
+    Attributes:
+        state: `skipped` if it was settled before, `ready` if it is now, `held` while a rollback holds.
+
+    """
+
+    version: int
+    state: Literal["skipped", "ready", "held"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Acquired:
     """Written by acquire.
 
     Attributes:
         attempt: id under which a version number is claimed; kept when the same data is acquired again, so
             that an interrupted run goes on where it was.
-        settled: the version that has this data already; then there is nothing to train.
+        settled: what became of the version that has this data already; then there is nothing to train.
 
     """
 
     dataset: Dataset
     attempt: str
-    settled: int | None = None
+    settled: Settled | None = None
 
 
 @dataclass(frozen=True)
@@ -85,19 +99,21 @@ class Workspace:
                     found[prefix + path.relative_to(root).as_posix()] = path
         return found
 
-    def write_acquired(self, dataset: Dataset, settled: int | None, *, again: bool) -> Acquired:
+    def write_acquired(self, dataset: Dataset, settled: Settled | None, *, again: bool) -> Acquired:
         """Note what was acquired, under the attempt that is under way for this data, or a new one."""
         before = self._before()
         same = before is not None and before.dataset.digest == dataset.digest and not again
         attempt = before.attempt if same and before is not None else uuid.uuid4().hex
-        body = {"dataset": dataset.to_json(), "attempt": attempt, "settled": settled}
+        told = None if settled is None else asdict(settled)
+        body = {"dataset": dataset.to_json(), "attempt": attempt, "settled": told}
         write_json(self.directory / "dataset.json", body)
         return Acquired(dataset, attempt, settled)
 
     def read_acquired(self) -> Acquired:
         """Read what acquire wrote; raises Permanent if it has not run."""
         body = read_json(self.directory / "dataset.json")
-        return Acquired(Dataset.from_json(body["dataset"]), body["attempt"], body["settled"])
+        settled = None if body["settled"] is None else Settled(**body["settled"])
+        return Acquired(Dataset.from_json(body["dataset"]), body["attempt"], settled)
 
     def _before(self) -> Acquired | None:
         try:

@@ -125,16 +125,20 @@ def write_report(
     ),
 ) -> None:
     """Write the training report of a version of one edge (EDGE) to a file, and print its path."""
+    from caravan.holds import read_hold  # noqa: PLC0415
     from caravan.reports import Reports  # noqa: PLC0415
 
     settings = load(EdgeAtCentral)
     store = s3.open_bucket(settings.central, models_bucket(settings.edge))
     with _plainly():
         found = asyncio.run(Reports(store).read_report(model, version))
+        held = asyncio.run(read_hold(store, model))
     file = out.absolute() / f"{settings.edge}-{found.model}-{found.version}.html"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(found.content)
     typer.echo(file)
+    if held is not None:
+        typer.echo(f"{model} is {held.reason}", err=True)
 
 
 @commands.command("trace")

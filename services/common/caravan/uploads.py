@@ -109,16 +109,17 @@ class Verdict:
     """What became of an upload.
 
     Attributes:
-        state: `ready` once it is a version in `E-ready`, or `rejected`.
+        state: `ready` once it is a version in `E-ready`; `held` while a rollback keeps that version in
+            `E-models`; or `rejected`.
         upload: id of the upload.
         version: its number; None if it was rejected.
         classes: class names, the model's own or those given.
-        reason: why it was rejected; empty otherwise.
+        reason: why it was rejected or is held; empty otherwise.
         judged: ISO 8601 time, UTC.
 
     """
 
-    state: Literal["ready", "rejected"]
+    state: Literal["ready", "held", "rejected"]
     upload: str
     version: int | None
     classes: tuple[str, ...]

@@ -88,8 +88,8 @@ class ModelBuckets:
         """Make an upload durable: the ZIP, then what was said of it.
 
         Returns:
-            The upload, as it was first received if it is still pending or ready, and the verdict if it is
-            ready; what was rejected before is pending again.
+            The upload, as it was first received unless it was rejected, and the verdict if there is one;
+            what was rejected before is pending again.
 
         Raises:
             Transient: if the object store is away for too long.
@@ -102,7 +102,7 @@ class ModelBuckets:
                 raise Transient("the buckets and topics are not made yet")
             earlier = await read_upload(store, upload.model, upload.id)
             verdict = None if earlier is None else await read_verdict(store, earlier)
-            if earlier is not None and (verdict is None or verdict.state == "ready"):
+            if earlier is not None and (verdict is None or verdict.state != "rejected"):
                 return earlier, verdict
             # Of an earlier upload it may be gone by now.
             await s3.upload(store, zip_key(upload.model, upload.sha256), file, upload.size)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
 
 from caravan import http, reports, telemetry
 from caravan.contracts import parse_edge
+from caravan.errors import Permanent
+from caravan.holds import read_hold
 from monitor import routes
 
 
@@ -25,10 +28,10 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
 
     @app.get("/reports/{edge}", tags=["reports"])
     async def listed(edge: str) -> Response:
-        """List an edge's models, and all versions of each with verdict and figures."""
+        """List an edge's models, whether a rollback holds, and all versions with verdict and figures."""
         of_edge = found[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORTS):
-            answer = await routes.reports(partial(of_edge.list_models, partial(_address, edge)), edge)
+            answer = await routes.reports(partial(_list_models, of_edge, stores[edge], edge), edge)
         return http.fresh_json(answer)
 
     @app.get("/reports/{edge}/{model}/{version}", tags=["reports"])
@@ -37,6 +40,20 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
         of_edge = found[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORT):
             return reports.show(await routes.report(of_edge.read_report, model, version))
+
+
+async def _list_models(of_edge: reports.Reports, store: ObjectStore, edge: str) -> list[dict[str, Any]]:
+    models = await of_edge.list_models(partial(_address, edge))
+    return [model | {"held": await _held(store, model["model"])} for model in models]
+
+
+async def _held(store: ObjectStore, model: str) -> str | None:
+    """Return since when and why newer versions are held back; None if they are not."""
+    try:
+        held = await read_hold(store, model)
+    except Permanent as exc:
+        return str(exc)
+    return None if held is None else held.reason
 
 
 def _address(edge: str, model: str, version: int) -> str:

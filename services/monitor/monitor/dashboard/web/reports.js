@@ -25,11 +25,16 @@ async function load(edge) {
   try {
     const answer = await fetch(`reports/${edge}`);
     const facts = await answer.json();
-    items = answer.ok ? facts.models.flatMap(({ model, versions }) => versions.map((version) => item(edge, model, version))) : [line(facts.detail)];
+    items = answer.ok ? facts.models.flatMap((model) => ofModel(edge, model)) : [line(facts.detail)];
   } catch {
     items = [line("The server does not answer.")];
   }
   shown.get(edge).list.replaceChildren(...(items.length ? items : [line("None yet.")]));
+}
+
+function ofModel(edge, { model, held, versions }) {
+  const items = versions.map((version) => item(edge, model, version));
+  return held ? [el("li", { class: "bad" }, `${model} is ${held}`), ...items] : items;
 }
 
 function item(edge, model, { version, verdict, rejected, created, metrics }) {

@@ -1,0 +1,60 @@
+"""The end of a hold: of what passed the gate while a rollback held, the newest goes to `E-ready`.
+
+Killed anywhere and run again, it completes: the hold keeps nothing back from the first write on, and is there
+until the last one.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from caravan import holds, model_index
+from caravan.manifest import Manifest
+from caravan.uploads import Verdict, read_upload, write_verdict
+from training import versions
+from training.publish import Published, settle
+from training.stores import Stores
+
+
+async def release(stores: Stores, model: str) -> Published | None:
+    """End a hold, and bring the newest version that it kept back to `E-ready`; None if it kept none.
+
+    Raises:
+        Permanent: if there is no hold.
+        Transient: if a store is away; call it again.
+
+    """
+    releasing = await holds.begin_release(stores.models, model)
+    kept = [manifest async for manifest in _kept(stores, model)]
+    for older in kept[1:]:
+        await _tell_sender(stores, older, f"version {kept[0].version} came after it: send it again")
+    published = await settle(stores, kept[0]) if kept else None
+    if kept:
+        await _tell_sender(stores, kept[0])
+    await holds.end_release(stores.models, model, releasing)
+    return published
+
+
+async def _kept(stores: Stores, model: str) -> AsyncIterator[Manifest]:
+    """Yield the versions that passed and are not older than the one in `E-ready`, newest first.
+
+    A rollback that was cut short is none of them.
+    """
+    ready = await versions.newest_complete(stores.ready, model)
+    for version in await model_index.numbers(stores.models, model):
+        if ready is not None and version < ready.version:
+            return
+        manifest = await versions.whole(stores.models, model, version)
+        if manifest is not None and not manifest.is_rejected and manifest.lineage.rollback_of is None:
+            yield manifest
+
+
+async def _tell_sender(stores: Stores, manifest: Manifest, refused: str = "") -> None:
+    """Write the last word on a version that a person sent: it is ready, or why it is not."""
+    if manifest.lineage.upload is None:
+        return
+    upload = await read_upload(stores.models, manifest.model, manifest.lineage.upload)
+    if upload is not None:
+        version = None if refused else manifest.version
+        classes, at = manifest.lineage.classes, datetime.now(UTC).isoformat(timespec="milliseconds")
+        verdict = Verdict("rejected" if refused else "ready", upload.id, version, classes, refused, at)
+        await write_verdict(stores.models, upload, verdict)

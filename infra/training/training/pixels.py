@@ -7,7 +7,9 @@ allocates what a header promises: so the header is read first, in the graph as w
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from caravan import image_headers as headers
 from training.backbone import SIDE
@@ -27,7 +29,11 @@ _FINE = len(REASONS)
 
 Fields = dict[str, tf.Tensor]
 """Scalars, int64:
-`height`, `width`, `orientation`, `weight` as of ImageInfo; `verdict`: a place in REASONS."""
+`height`, `width`, `orientation`, `weight` as of ImageInfo; `verdict`: a place in REASONS.
+A format's reader returns, in place of the orientation, `exif` and `exif_length`: where an EXIF block lies (0:
+there is none) and its bytes."""
+
+Powers = NDArray[np.int64]
 
 _EXIF_BYTES = 2**16
 _ENTRY = 12
@@ -55,8 +61,8 @@ def preprocess(encoded: tf.Tensor) -> tf.Tensor:
         tf.constant(REASONS.index(headers.TOO_MANY_PIXELS), tf.int64),
         header["verdict"],
     )
-    guards = [tf.debugging.Assert(verdict != place, [REASONS[place]]) for place in range(_FINE)]
-    with tf.control_dependencies(guards):
+    is_fine = tf.debugging.Assert(verdict == _FINE, [tf.gather([*REASONS, ""], verdict)])
+    with tf.control_dependencies([is_fine]):
         image = tf.cond(
             _starts(encoded, headers.RIFF),
             # Of a WebP with transparency, no other number of channels may be asked for than it has.
@@ -97,7 +103,9 @@ def read_header(encoded: tf.Tensor) -> Fields:
         (webp, lambda: _webp(encoded)),
     ]
     fields: Fields = tf.case(readers, default=lambda: _fields(0, 0, verdict=headers.NOT_AN_IMAGE))
-    return fields
+    start, length = fields.pop("exif"), fields.pop("exif_length")
+    exif = _chunk(encoded, start, tf.where(start > 0, length, 0))
+    return fields | {"orientation": _orientation(exif)}
 
 
 def _fields(
@@ -105,7 +113,8 @@ def _fields(
     width: tf.Tensor | int,
     *,
     weight: tf.Tensor | int = 1,
-    orientation: tf.Tensor | int = 1,
+    exif: tf.Tensor | int = 0,
+    exif_length: tf.Tensor | int = 0,
     verdict: tf.Tensor | str,
 ) -> Fields:
     place = REASONS.index(verdict) if isinstance(verdict, str) else verdict
@@ -113,7 +122,8 @@ def _fields(
         "height": height,
         "width": width,
         "weight": weight,
-        "orientation": orientation,
+        "exif": exif,
+        "exif_length": exif_length,
         "verdict": place,
     }
     return {name: tf.cast(value, tf.int64) for name, value in fields.items()}
@@ -184,10 +194,15 @@ def _jpeg(encoded: tf.Tensor) -> Fields:
         (several & (_scans(encoded, several) > headers.MAX_SCANS), headers.TOO_MANY_SCANS),
         (height * width == 0, headers.NOT_AN_IMAGE),
     ]
-    exif = _chunk(encoded, found["exif"] + 4, _big(_bytes(encoded, found["exif"] + 2, 2), 0, 2) - 2)
-    turned = tf.where(found["exif"] > 0, _orientation(exif), 1)
-    weight = tf.where(several, headers.WHOLE, 1)
-    return _fields(height, width, weight=weight, orientation=turned, verdict=_first_fault(faults))
+    exif = found["exif"]
+    return _fields(
+        height,
+        width,
+        weight=tf.where(several, headers.WHOLE, 1),
+        exif=tf.where(exif > 0, exif + 4, 0),
+        exif_length=_big(_bytes(encoded, exif + 2, 2), 0, 2) - 2,
+        verdict=_first_fault(faults),
+    )
 
 
 def _scans(encoded: tf.Tensor, several: tf.Tensor) -> tf.Tensor:
@@ -204,9 +219,9 @@ def _png(encoded: tf.Tensor) -> Fields:
     ihdr = _bytes(encoded, tf.constant(8, tf.int64), 16)
     width, height = _big(ihdr, 8, 4), _big(ihdr, 12, 4)
     is_ihdr = (_big(ihdr, 0, 4) == 13) & tf.reduce_all(ihdr[4:8] == list(b"IHDR"))  # noqa: PLR2004 - its length
-    verdict, turned = _chunks(encoded, 33, b"eXIf", b"IDAT", _big, padding=4)
+    verdict, exif, length = _chunks(encoded, 33, b"eXIf", b"IDAT", _big, padding=4)
     verdict = tf.where(is_ihdr & (height > 0) & (width > 0), verdict, REASONS.index(headers.NOT_AN_IMAGE))
-    return _fields(height, width, weight=headers.WHOLE, orientation=turned, verdict=verdict)
+    return _fields(height, width, weight=headers.WHOLE, exif=exif, exif_length=length, verdict=verdict)
 
 
 def _webp(encoded: tf.Tensor) -> Fields:
@@ -220,11 +235,11 @@ def _webp(encoded: tf.Tensor) -> Fields:
         return _fields(height, width, weight=headers.WEBP, verdict=verdict)
 
     def extended() -> Fields:
-        verdict, turned = _chunks(encoded, 12, b"EXIF", None, _little, padding=0)
+        verdict, exif, length = _chunks(encoded, 12, b"EXIF", None, _little, padding=0)
         first = _first_fault([is_cut(30), ((start[8] & headers.ANIMATION_FLAG) != 0, headers.ANIMATED)])
         verdict = tf.where(first == _FINE, verdict, first)
         size = _little(start, 15, 3) + 1, _little(start, 12, 3) + 1
-        return _fields(*size, weight=headers.WEBP, orientation=turned, verdict=verdict)
+        return _fields(*size, weight=headers.WEBP, exif=exif, exif_length=length, verdict=verdict)
 
     # Three layouts: lossy (14 bits each), lossless (14, less one), extended (24, less one).
     layouts = [
@@ -254,8 +269,8 @@ def _chunks(
     number: Callable[[tf.Tensor, int, int], tf.Tensor],
     *,
     padding: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Walk over chunks up to `last`, or to the end; return the verdict and the orientation.
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Walk over chunks up to `last`, or to the end; return the verdict, and EXIF's place and bytes.
 
     A PNG has each chunk's length before its name, in big-endian, and four bytes behind it; a WebP has it
     after the name, in little-endian, and fills odd lengths.
@@ -285,8 +300,7 @@ def _chunks(
     if last is not None:
         faults.append((at + 8 > size, headers.NOT_AN_IMAGE))
     length = number(_bytes(encoded, found, 8), 0 if is_png else 4, 4)
-    turned = tf.where(found > 0, _orientation(_chunk(encoded, found + 8, length)), 1)
-    return _first_fault(faults), turned
+    return _first_fault(faults), tf.where(found > 0, found + 8, 0), length
 
 
 def _orientation(exif: tf.Tensor) -> tf.Tensor:
@@ -296,19 +310,19 @@ def _orientation(exif: tf.Tensor) -> tf.Tensor:
     is_little, is_big = _starts(tiff, b"II*\0"), _starts(tiff, b"MM\0*")
 
     def number(raw: tf.Tensor, at: int, count: int) -> tf.Tensor:
-        return tf.where(is_little, _little(raw, at, count), _big(raw, at, count))
+        big = _powers(count)
+        return _number(raw, at, tf.where(is_little, big[::-1], big))
 
     directory = number(_bytes(tiff, tf.constant(4, tf.int64), 4), 0, 4)
     tags = number(_bytes(tiff, directory, 2), 0, 2)
     entries = tf.reshape(_bytes(tiff, directory + 2, headers.MAX_TAGS * _ENTRY), [headers.MAX_TAGS, _ENTRY])
-    columns = tf.transpose(entries)
     is_it = (
-        (number(columns, 0, 2) == headers.ORIENTATION)
-        & (number(columns, 2, 2) == headers.SHORT)
-        & (number(columns, 4, 4) == 1)
+        (number(entries, 0, 2) == headers.ORIENTATION)
+        & (number(entries, 2, 2) == headers.SHORT)
+        & (number(entries, 4, 4) == 1)
         & (tf.range(headers.MAX_TAGS, dtype=tf.int64) < tags)
     )
-    value = number(columns, 8, 2)[tf.argmax(tf.cast(is_it, tf.int64))]
+    value = number(entries, 8, 2)[tf.argmax(tf.cast(is_it, tf.int64))]
     is_one = (is_little | is_big) & tf.reduce_any(is_it) & (value >= 1) & (value <= 8)  # noqa: PLR2004
     return tf.where(is_one, value, 1)
 
@@ -341,8 +355,18 @@ def _is_one_of(value: tf.Tensor, those: Iterable[int]) -> tf.Tensor:
 
 
 def _big(raw: tf.Tensor, at: int, count: int) -> tf.Tensor:
-    return tf.add_n([raw[at + place] * 256 ** (count - 1 - place) for place in range(count)])
+    return _number(raw, at, _powers(count))
 
 
 def _little(raw: tf.Tensor, at: int, count: int) -> tf.Tensor:
-    return tf.add_n([raw[at + place] * 256**place for place in range(count)])
+    return _number(raw, at, _powers(count)[::-1])
+
+
+def _number(raw: tf.Tensor, at: int, powers: tf.Tensor | Powers) -> tf.Tensor:
+    """Return the number that bytes of `raw`, [B] or [N, B], make from place `at` on; a scalar, or [N]."""
+    return tf.reduce_sum(raw[..., at : at + powers.shape[0]] * powers, -1)
+
+
+def _powers(count: int) -> Powers:
+    """Return what each byte of a number in big-endian counts."""
+    return 256 ** np.arange(count - 1, -1, -1, dtype=np.int64)

@@ -128,13 +128,16 @@ EDGE ?= edge1
 MODEL ?= tea_model_b64
 AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 
-.PHONY: account release replay report rollback trace withdraw
+.PHONY: account release replay report rollback trace which withdraw
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
 
 withdraw: setup ## Take an image out of an edge's data for good (EDGE=edge1 IMAGE=images/tea/a.jpg REASON=… LABEL_ONLY=1)
 	@$(AS_STACK) caravan withdraw '$(or $(IMAGE),$(error say which: make withdraw IMAGE=images/tea/a.jpg))' \
 		--reason '$(REASON)' $(if $(LABEL_ONLY),--label-only)
+
+which: setup ## Name every version that saw an image, by the SHA-256 of its content or its key (IMAGE=…)
+	@$(AS_STACK) caravan which '$(or $(IMAGE),$(error say which: make which IMAGE=<SHA-256>))'
 
 replay: setup ## Send a topic's dead letters on their way again (TOPIC=trigger)
 	@$(AS_STACK) caravan replay $(or $(TOPIC),$(error say which: make replay TOPIC=trigger))

@@ -1,7 +1,10 @@
 """A whole run, from images in a bucket to a version in another, on stores in memory."""
 
 import asyncio
+import gzip
+import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from PIL import Image, ImageDraw
 from caravan import s3, tracing
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Manifest
+from caravan.which import which
+from caravan.withdrawn import tombstone_key
 from training import steps, versions
 from training.embeddings import FEATURES
 from training.events import Reporter
@@ -319,6 +324,70 @@ async def test_a_publish_that_was_cut_off_before_a_rollback_is_held_by_it(
     outcome = await site.run()
     assert (outcome.state, outcome.version) == ("held", 2)
     assert (await site.newest()).version == 3
+
+
+async def test_the_release_passes_over_a_version_that_learnt_from_what_was_withdrawn_since(
+    site: Site,
+) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await rollback(site.stores, MODEL, 1, key=None)
+    await site.upload("red-box", first=10)
+    assert (await site.run()).state == "held"
+    await site.upload("red-box", first=20)
+    assert (await site.run()).state == "held"
+    for seed in range(20, 30):
+        sha256 = hashlib.sha256(picture("red-box", seed)).hexdigest()
+        await s3.write(site.stores.data, tombstone_key(sha256, "red-box"), b"{}")
+    published = await release(site.stores, MODEL)
+    assert published is not None
+    assert published.manifest.version == 3
+
+
+# --- what a version was made of -----------------------------------------------------------------
+
+
+async def test_a_version_says_of_which_images_and_with_what_it_was_made(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await s3.write(site.stores.data, "images/red-box/bad.jpg", picture("red-box", 99)[:200])
+    await site.run()
+    key = f"models/{MODEL}/1/members.jsonl.gz"
+    raw = await s3.read(site.stores.models, key)
+    facts, *lines = (json.loads(line) for line in gzip.decompress(raw).splitlines())
+    shas = {
+        name: {hashlib.sha256(picture(name, seed)).hexdigest() for seed in range(10)}
+        for name in ("red-box", "other")
+    }
+    for name, of_class in shas.items():
+        learnt = {sha for role, item, sha in lines if (role, item) == ("learnt", name)}
+        out = {sha for role, item, sha in lines if (role, item) == ("held-out", name)}
+        assert learnt | out == of_class
+        assert learnt
+        assert out
+        assert not learnt & out
+    assert len(lines) == 20
+    assert facts["seed"] == 0
+    assert facts["libraries"]["numpy"] == np.__version__
+    assert {"tensorflow", "pillow"} <= facts["libraries"].keys()
+    manifest = (await versions.complete(site.stores.ready, MODEL))[1]
+    assert manifest.lineage.metrics["members"] == hashlib.sha256(raw).hexdigest()
+    assert "members.jsonl.gz" not in {file.path for file in manifest.files}
+    with pytest.raises(FileNotFoundError):
+        await s3.read(site.stores.ready, key)
+
+
+async def test_every_version_that_saw_an_image_is_named_also_after_a_rollback(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    await site.upload("blue-ball")
+    await site.run()
+    await rollback(site.stores, MODEL, 1, key=None)
+    old, new = (hashlib.sha256(picture(name, 0)).hexdigest() for name in ("red-box", "blue-ball"))
+    for image, expected in ((old, [(1, False), (2, False), (3, True)]), (new, [(2, False)])):
+        seen, unknown = await which(site.stores.models, site.stores.ready, {image})
+        assert [(one.version, one.serves) for one in seen] == expected
+        assert len({one.role for one in seen}) == 1
+        assert unknown == []
 
 
 # --- the version of just the data that there is -------------------------------------------------

@@ -18,6 +18,7 @@ from caravan import s3, tracing
 from caravan.contracts import model_rejected_event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
+from caravan.members import MEMBERS, write_members
 from caravan.model_zips import Limits, read_model_zip
 from caravan.names import cut
 from caravan.uploads import Listed, Upload, Verdict, pending_uploads, read_upload, write_verdict, zip_key
@@ -100,7 +101,10 @@ async def _published(run: Run, upload: Upload) -> Verdict:
             metrics=metrics,
         )
         key = read_key(settings.signing_key)
-        published = await publish(run.stores, model, upload.id, files, lineage, key=key)
+        members = None if against is None else Path(folder, MEMBERS)
+        if against is not None and members is not None:
+            await asyncio.to_thread(write_members, members, {}, (), against.out.members)
+        published = await publish(run.stores, model, upload.id, files, lineage, key=key, members=members)
     run.announce(outcome_event(published))
     version, classes, held = published.manifest.version, published.manifest.lineage.classes, published.held
     if held is not None:

@@ -18,6 +18,7 @@ from caravan.contracts import MANIFEST, Event, model_ready_event, model_rejected
 from caravan.errors import Permanent
 from caravan.holds import Hold
 from caravan.manifest import File, Lineage, Manifest, read_private_key
+from caravan.members import FACT, members_key
 from training import versions
 from training.stores import Stores
 
@@ -47,11 +48,19 @@ def read_key(path: Path | None) -> Key:
 
 
 async def publish(
-    stores: Stores, model: str, attempt: str, files: Mapping[str, Path], lineage: Lineage, *, key: Key
+    stores: Stores,
+    model: str,
+    attempt: str,
+    files: Mapping[str, Path],
+    lineage: Lineage,
+    *,
+    key: Key,
+    members: Path | None = None,
 ) -> Published:
-    """Publish files, by their path within the version.
+    """Publish files, by their path within the version, and what the version was made of.
 
-    They go to `E-ready` only if the lineage says no rejection, and no rollback holds.
+    They go to `E-ready` only if the lineage says no rejection, and no rollback holds; the members stay in
+    `E-models`.
 
     Raises:
         Transient: if the store is away; run it again.
@@ -59,11 +68,13 @@ async def publish(
     """
     mine = await _claim(stores, model, attempt)
     listed = tuple(sorted(_file(path, file) for path, file in files.items()))
+    made_of = None if members is None else await asyncio.to_thread(members.read_bytes)
+    told = {} if made_of is None else {FACT: hashlib.sha256(made_of).hexdigest()}
     manifest = Manifest(
         model,
         mine.version,
         listed,
-        replace(lineage, created=mine.created),
+        replace(lineage, created=mine.created, metrics=lineage.metrics | told),
         stores.edge,
         "passed" if lineage.rejected is None else "rejected",
     )
@@ -71,7 +82,7 @@ async def publish(
     async def read(file: File) -> bytes:
         return await asyncio.to_thread(files[file.path].read_bytes)
 
-    return await _write(stores, manifest, read, key)
+    return await _write(stores, manifest, read, key, made_of)
 
 
 async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
@@ -109,7 +120,11 @@ async def publish_again(stores: Stores, old: Manifest, key: Key, *, past_hold: b
         old, version=mine.version, lineage=lineage, edge=stores.edge, verdict="passed", signature=None
     )
     read = partial(versions.read_verified, stores.models, old)
-    return await _write(stores, manifest, read, key, past_hold=past_hold)
+    try:
+        made_of = await s3.read(stores.models, members_key(old.model, old.version))
+    except FileNotFoundError:
+        made_of = None  # It was sent, or is older than this file.
+    return await _write(stores, manifest, read, key, made_of, past_hold=past_hold)
 
 
 async def settle(stores: Stores, manifest: Manifest, *, past_hold: bool = False) -> Published:
@@ -149,6 +164,7 @@ async def _write(
     manifest: Manifest,
     read: Callable[[File], Awaitable[bytes]],
     key: Key,
+    members: bytes | None,
     *,
     past_hold: bool = False,
 ) -> Published:
@@ -157,6 +173,8 @@ async def _write(
     if whole is None:
         whole = manifest if key is None else manifest.sign(key)
         prefix = version_prefix(model, version)
+        if members is not None:
+            await s3.write(stores.models, members_key(model, version), members)
         for file in versions.in_order(whole.files):
             await s3.write(stores.models, prefix + file.path, await read(file))
         await s3.write(stores.models, prefix + MANIFEST, whole.to_json(), tracing.headers())

@@ -7,12 +7,20 @@ until the last one.
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
+import structlog
+
 from caravan import holds, model_index
+from caravan.contracts import image_key
+from caravan.errors import Permanent
 from caravan.manifest import Manifest
+from caravan.members import FACT, members_key, read_members
 from caravan.uploads import Verdict, read_upload, write_verdict
+from caravan.withdrawn import Withdrawn, read_withdrawn
 from training import versions
 from training.publish import Published, settle
 from training.stores import Stores
+
+log = structlog.get_logger()
 
 
 async def release(stores: Stores, model: str) -> Published | None:
@@ -37,15 +45,36 @@ async def release(stores: Stores, model: str) -> Published | None:
 async def _kept(stores: Stores, model: str) -> AsyncIterator[Manifest]:
     """Yield the versions that passed and are not older than the one in `E-ready`, newest first.
 
-    A rollback that was cut short is none of them.
+    A rollback that was cut short is none of them, nor is what learnt from images that were withdrawn since.
     """
+    withdrawn = await read_withdrawn(stores.data)
     ready = await versions.newest_complete(stores.ready, model)
     for version in await model_index.numbers(stores.models, model):
         if ready is not None and version < ready.version:
             return
         manifest = await versions.whole(stores.models, model, version)
-        if manifest is not None and not manifest.is_rejected and manifest.lineage.rollback_of is None:
+        if (
+            manifest is not None
+            and not manifest.is_rejected
+            and manifest.lineage.rollback_of is None
+            and not (len(withdrawn) and await _learnt_any(stores, manifest, withdrawn))
+        ):
             yield manifest
+
+
+async def _learnt_any(stores: Stores, manifest: Manifest, withdrawn: Withdrawn) -> bool:
+    digest = manifest.lineage.metrics.get(FACT)
+    if not isinstance(digest, str):
+        return False  # It was sent.
+    key = members_key(manifest.model, manifest.version)
+    try:
+        async for role, item, sha256 in read_members(stores.models, key, digest):
+            if role == "learnt" and withdrawn.covers(image_key(item, ""), sha256):
+                return True
+    except (FileNotFoundError, Permanent) as exc:
+        log.warning("not released: nobody can tell from what it learnt", key=key, error=str(exc))
+        return True
+    return False
 
 
 async def _tell_sender(stores: Stores, manifest: Manifest, refused: str = "") -> None:

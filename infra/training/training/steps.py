@@ -14,6 +14,7 @@ from caravan import tracing
 from caravan.contracts import Event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
+from caravan.members import write_members
 from caravan.names import cut
 from caravan.withdrawn import read_withdrawn
 from training import parent as parents
@@ -23,6 +24,7 @@ from training.embeddings import BACKBONE, Embedded, EmbeddingCache, embed
 from training.evaluate import Evaluation, answers_of, evaluate, gate, held_out
 from training.fit import fit
 from training.head import Head
+from training.made import made_with
 from training.publish import Published, outcome_event, publish, read_key
 from training.report import Facts, Material, write_report
 from training.settings import TrainingSettings
@@ -217,6 +219,8 @@ def _evaluate(run: Run, acquired: Acquired, out: parents.HeldOut, before: Before
     write_report(
         space.report, Material(evaluation, before.evaluation, trained.curves, facts, members, pictures)
     )
+    made = made_with(run.settings, trained.seed, trained.backbone)
+    write_members(space.members, made, learned, out.members)
     evaluated = Evaluated(digest, metrics, before.version, head.classes, verdict)
     space.write_evaluated(evaluated)
     run.progress("evaluate", 1)
@@ -262,7 +266,10 @@ async def publish_step(run: Run, acquired: Acquired) -> Published:
     key = read_key(run.settings.signing_key)
     model, files = run.settings.model_name, run.workspace.files()
     with tracing.span("publish", model=model):
-        published = await publish(run.stores, model, acquired.attempt, files, lineage, key=key)
+        members = run.workspace.members
+        published = await publish(
+            run.stores, model, acquired.attempt, files, lineage, key=key, members=members
+        )
         tracing.note(version=published.manifest.version)
     run.announce(outcome_event(published))
     run.progress("publish", 1)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from caravan.contracts import SAVED_MODEL
 from caravan.errors import Permanent
+from caravan.members import MEMBERS
 from training.dataset import Dataset
 from training.evaluate import Verdict
 from training.layer import Curves
@@ -89,6 +90,11 @@ class Workspace:
     def report(self) -> Path:
         """The evaluation report."""
         return self.directory / "report"
+
+    @property
+    def members(self) -> Path:
+        """What the version was made of."""
+        return self.directory / MEMBERS
 
     def files(self) -> dict[str, Path]:
         """Return the files of the version by their path within it."""

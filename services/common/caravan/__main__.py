@@ -22,12 +22,23 @@ from caravan.contracts import (
     REJECTED,
     UNCLASSIFIED,
     VALID,
+    central_buckets,
+    class_of,
     data_bucket,
     models_bucket,
 )
 from caravan.errors import CaravanError
+from caravan.names import is_sha256
 from caravan.receipts import Account
-from caravan.settings import CentralS3Settings, EdgeId, EdgeS3Settings, KafkaSettings, S3Address, load
+from caravan.settings import (
+    CentralS3Settings,
+    EdgeId,
+    EdgeIds,
+    EdgeS3Settings,
+    KafkaSettings,
+    S3Address,
+    load,
+)
 from caravan.telemetry import configure_logging
 
 commands = typer.Typer(
@@ -42,6 +53,12 @@ class EdgeAtCentral(CentralS3Settings):
     """Which edge, and where central keeps what it has."""
 
     edge: EdgeId = "edge1"
+
+
+class EdgesAtCentral(CentralS3Settings):
+    """Which edges, and where central keeps what it has."""
+
+    edges: EdgeIds = ("edge1",)
 
 
 class AccountSettings(EdgeAtCentral, EdgeS3Settings):
@@ -104,6 +121,46 @@ def withdraw_image(
     for key in done.removed:
         typer.echo(f"removed {key}")
     typer.echo(f"withdrawn: {', '.join(done.contents)}")
+
+
+@commands.command("which")
+def print_which(
+    image: Annotated[
+        str, typer.Argument(help="The SHA-256 of its content, or its key, images/<class>/<file>.")
+    ],
+) -> None:
+    """Name every version of every edge (EDGES) that saw an image; exit with 1 if none did.
+
+    Also for an image that was withdrawn. Versions that do not say what they were made of are named, too.
+    """
+    from caravan.which import Seen, Unknown, which  # noqa: PLC0415
+    from caravan.withdraw import contents_at  # noqa: PLC0415
+
+    settings = load(EdgesAtCentral)
+    is_content = is_sha256(image)
+    if not is_content and not class_of(image):
+        raise typer.BadParameter(f"neither a SHA-256 nor a key, {IMAGES}<class>/<file>: {image}")
+
+    async def ask(edge: str) -> tuple[list[Seen], list[Unknown]]:
+        data, models, ready = (s3.open_bucket(settings.central, name) for name in central_buckets(edge))
+        return await which(models, ready, {image} if is_content else await contents_at(data, image))
+
+    table = Table("edge", "model", "version", "image", "class", "serves")
+    doubts = []
+    for edge in settings.edges:
+        with _plainly():
+            seen, unknown = asyncio.run(ask(edge))
+        for one in seen:
+            serves = "yes" if one.serves else ""
+            table.add_row(edge, one.model, str(one.version), one.role, one.item, serves)
+        doubts += [f"{edge}: version {one.version} of {one.model}: {one.why}" for one in unknown]
+    if table.row_count:
+        Console().print(table)
+    else:
+        typer.echo("No version says that it saw this image.")
+    for doubt in doubts:
+        typer.echo(f"not known: {doubt}", err=True)
+    raise typer.Exit(0 if table.row_count else 1)
 
 
 @commands.command("replay")

@@ -121,3 +121,8 @@ def metadata(facts: Mapping[str, str]) -> dict[str, str]:
         kept[longest] = kept[longest][: min(len(kept[longest]), len(safe[longest])) * 3 // 4]
         safe[longest] = header_safe(kept[longest])
     return safe
+
+
+def is_sha256(text: str) -> bool:
+    """Tell whether a text is a SHA-256 in hex, in lower case."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None

@@ -27,19 +27,18 @@ from pydantic import TypeAdapter, ValidationError
 from caravan import s3, strict_json
 from caravan.contracts import UPLOADS
 from caravan.errors import Permanent
-from caravan.names import cut
+from caravan.names import cut, is_sha256
 from caravan.strict_json import faults_of
 
 SCHEMA = 1
 JUDGED = "judged/"
 ZIP_KEPT = timedelta(days=30)
-_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(rf"(?:{UPLOADS}|{JUDGED})([^/]+)/([0-9a-f]{{64}})\.(json|verdict\.json|zip)")
 
 
 def is_upload_id(text: str) -> bool:
     """Tell whether a text can be the id of an upload."""
-    return _HEX_SHA256.fullmatch(text) is not None
+    return is_sha256(text)
 
 
 def upload_id(sha256: str, classes: tuple[str, ...]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,9 +12,8 @@ from caravan import s3
 from caravan.books import content_sha256, promises
 from caravan.contracts import IMAGES, class_of
 from caravan.errors import BadInput
+from caravan.names import is_sha256
 from caravan.withdrawn import tombstone_key
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +43,13 @@ async def withdraw(store: ObjectStore, image: str, *, reason: str, label_only: b
         FileNotFoundError: if there is no such bucket.
 
     """
-    is_content = _SHA256.fullmatch(image) is not None
+    is_content = is_sha256(image)
     item = class_of(image)
     if not is_content and not item:
         raise BadInput(f"an image is named by its key ({IMAGES}<class>/<file>) or the SHA-256 of its content")
     if label_only and is_content:
         raise BadInput("a label is taken off by the image's key: its content may have several")
-    contents = {image} if is_content else await _contents_at(store, image)
+    contents = {image} if is_content else await contents_at(store, image)
     keys = {image} - contents
     known = bool(keys) and bool(contents)
     async for key, promise in promises(store):
@@ -69,7 +67,7 @@ async def withdraw(store: ObjectStore, image: str, *, reason: str, label_only: b
     return Withdrawal(tuple(sorted(contents)), tuple(removed))
 
 
-async def _contents_at(store: ObjectStore, key: str) -> set[str]:
+async def contents_at(store: ObjectStore, key: str) -> set[str]:
     """Return the SHA-256 of what is under a key; where nothing is, of all that receipts say was."""
     there = await _content_or_none(store, key)
     if there is not None:

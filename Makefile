@@ -132,8 +132,8 @@ AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
 
-withdraw: setup ## Take an image out of an edge's data for good (EDGE=edge1 IMAGE=images/tea/a.jpg REASON=… LABEL_ONLY=1)
-	@$(AS_STACK) caravan withdraw '$(or $(IMAGE),$(error say which: make withdraw IMAGE=images/tea/a.jpg))' \
+withdraw: setup ## Take an image or a batch out of an edge's data for good (EDGE=edge1 IMAGE=images/tea/a.jpg or BATCH=id REASON=… LABEL_ONLY=1)
+	@$(AS_STACK) caravan withdraw '$(or $(BATCH),$(IMAGE),$(error say which: make withdraw IMAGE=images/tea/a.jpg or BATCH=id))' \
 		--reason '$(REASON)' $(if $(LABEL_ONLY),--label-only)
 
 which: setup ## Name every version that saw an image, by the SHA-256 of its content or its key (IMAGE=…)

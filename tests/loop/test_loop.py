@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import secrets
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -208,6 +210,20 @@ async def test_a_rollback_holds_through_uploads_until_one_command_releases_it(pl
     assert await platform.operator("training", "release", "--edge", EDGE) == 0
     await platform.wait_serving(before + 1)
     assert await platform.operator("training", "release", "--edge", EDGE) == REFUSED
+
+
+async def test_a_batch_is_withdrawn_by_one_command_and_a_version_without_it_serves(
+    platform: Platform,
+) -> None:
+    await platform.settled()
+    before = await platform.serving()
+    content = platform.archive(12, tea_lemon=3).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        photos = [hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()]
+    assert await platform.operator("caravan", "withdraw", hashlib.sha256(content).hexdigest()) == 0
+    await platform.wait_serving(before + 1)
+    assert await platform.operator("caravan", "which", photos[0]) == 0
+    assert await platform.operator("caravan", "which", "0" * 64) == 1
 
 
 async def test_every_image_is_accounted_for(platform: Platform) -> None:

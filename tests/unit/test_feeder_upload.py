@@ -706,6 +706,25 @@ async def test_a_withdrawn_image_is_rejected_with_the_reason_and_the_rest_is_sto
     assert await read_account(door.stores["edge1"]) == total
 
 
+async def test_a_withdrawn_batch_that_is_sent_again_by_mistake_stays_out(door: Door) -> None:
+    kept, bad = (
+        zipped(("images/tea/a.jpg", photo(1))),
+        zipped(
+            ("images/tea/a.jpg", photo(1)), ("images/tea/b.jpg", photo(2)), ("images/tea/c.jpg", photo(3))
+        ),
+    )
+    await door.put(kept)
+    batch = (await door.put(bad)).json()["batch"]
+    await withdraw(door.stores["edge1"], batch, reason="wrong", label_only=False)
+    assert await door.images() == ["images/tea/a.jpg"]
+    body = (await door.put(bad)).json()
+    assert (body["stored"], body["duplicates"], len(body["rejected"])) == (0, 1, 2)
+    other = await door.put(zipped(("images/coffee/b.jpg", photo(2))))
+    assert (other.status_code, other.json()["rejected"][0]["name"]) == (422, "images/coffee/b.jpg")
+    assert await door.images() == ["images/tea/a.jpg"]
+    assert (await read_account(door.stores["edge1"])).adds_up
+
+
 async def test_an_image_that_the_store_does_not_take_is_rejected_and_the_rest_is_stored(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

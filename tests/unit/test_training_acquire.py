@@ -76,6 +76,9 @@ async def test_what_was_withdrawn_is_not_learnt_from_and_not_kept(cache: ImageCa
         await s3.delete(store, ["images/a/1.jpg"])
     assert not cache.path(one).exists()
     assert cache.path(two).exists()
+    await s3.write(store, tombstone_key(two, "b"), b"")
+    await acquire(store, cache, "edge1", lambda *_: None)
+    assert not cache.path(two).exists()
 
 
 async def test_what_is_there_is_not_downloaded_again_and_what_changed_is(

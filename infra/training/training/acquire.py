@@ -63,7 +63,6 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
     objects: list[_Object] = []
     ignored = 0
     withdrawn, listed = await _listed(store, edge)
-    await asyncio.to_thread(cache.forget, withdrawn.everywhere)
     for entry in listed:
         place = image_of(entry["path"])
         if place is None or not 0 < entry["size"] <= MAX_BYTES:
@@ -100,6 +99,7 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
         index = {obj.key: [obj.etag, shas[obj.key]] for obj in objects if obj.key in shas}
         write_json(cache.index(edge), index)
     taken = [obj for obj in objects if obj.key in shas and not withdrawn.covers(obj.key, shas[obj.key])]
+    await asyncio.to_thread(cache.forget, withdrawn.gone({shas[obj.key] for obj in taken}))
     ignored += len(index) - len(taken)
     return Dataset.of(((obj.name, shas[obj.key]) for obj in taken), ignored)
 

@@ -84,7 +84,7 @@ async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
     """
     with tracing.span("acquire"):
         dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
-        withdrawn = (await read_withdrawn(run.stores.data)).everywhere
+        withdrawn = (await read_withdrawn(run.stores.data)).gone({sha for _, sha in dataset.members})
         await asyncio.to_thread(EmbeddingCache(run.settings.cache_dir).forget, run.edge, withdrawn)
         tracing.note(images=len(dataset.members))
         settled = None

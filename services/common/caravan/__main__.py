@@ -20,6 +20,7 @@ from caravan.contracts import (
     DEFAULT_MODEL,
     IMAGES,
     REJECTED,
+    TRIGGER,
     UNCLASSIFIED,
     VALID,
     central_buckets,
@@ -41,6 +42,9 @@ from caravan.settings import (
 )
 from caravan.telemetry import configure_logging
 
+FEW = 3
+"""Contents that are named one by one."""
+
 commands = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -53,6 +57,10 @@ class EdgeAtCentral(CentralS3Settings):
     """Which edge, and where central keeps what it has."""
 
     edge: EdgeId = "edge1"
+
+
+class WithdrawSettings(EdgeAtCentral, KafkaSettings):
+    """Whose images, where they are, and where training is triggered."""
 
 
 class EdgesAtCentral(CentralS3Settings):
@@ -98,29 +106,54 @@ def tell_account(console: Console, edge: str, books: Account, at_the_edge: Table
 
 
 @commands.command("withdraw")
-def withdraw_image(
-    image: Annotated[
-        str, typer.Argument(help="Its key, images/<class>/<file>, or the SHA-256 of its content.")
+def withdraw_images(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="An image by its key, images/<class>/<file>, or the SHA-256 of its content; "
+            "or a batch by the id that the feeder answered."
+        ),
     ],
-    reason: Annotated[str, typer.Option(help="Why; kept with the tombstone.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept with the tombstones.")] = "",
     label_only: Annotated[
-        bool, typer.Option("--label-only", help="From this class alone: under another it may come again.")
+        bool,
+        typer.Option(
+            "--label-only", help="From the class alone that it was given: it may come again under another."
+        ),
     ] = False,
 ) -> None:
-    """Take an image out of the data of one edge (EDGE) for good: for privacy, or for a wrong label.
+    """Take an image or a batch out of the data of one edge (EDGE) for good: for privacy, or for wrong labels.
 
-    It is removed wherever it lies, training forgets it, and who sends it again is told that it is withdrawn.
-    The account counts it as withdrawn. Models that were trained on it stay.
+    It is removed wherever it lies, training forgets it and is triggered without it, and who sends it again is
+    told that it is withdrawn. The account counts it as withdrawn. Of a batch, what another one brought under
+    the same class too stays, and is named. Models that were trained on it stay in E-models: see `which`.
     """
+    from caravan.kafka import Producer  # noqa: PLC0415
     from caravan.withdraw import withdraw  # noqa: PLC0415
 
-    settings = load(EdgeAtCentral)
+    settings = load(WithdrawSettings)
     store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+
+    async def ask_for_training(images: int) -> None:
+        async with Producer(settings) as producer:
+            edge = settings.edge.encode()
+            await producer.send(TRIGGER, edge, key=edge, headers={"withdrawn": str(images)})
+
     with _plainly():
-        done = asyncio.run(withdraw(store, image, reason=reason, label_only=label_only))
+        done = asyncio.run(withdraw(store, what, reason=reason, label_only=label_only))
     for key in done.removed:
         typer.echo(f"removed {key}")
-    typer.echo(f"withdrawn: {', '.join(done.contents)}")
+    for kept in done.kept:
+        typer.echo(f"stays, as another batch brought it too: {kept}")
+    count = len(done.contents)
+    typer.echo(f"withdrawn: {', '.join(done.contents) if count <= FEW else f'{count} images'}")
+    if not done.contents:
+        return
+    try:
+        asyncio.run(ask_for_training(count))
+    except CaravanError as exc:
+        typer.echo(f"training is not triggered, give the command again: {exc}", err=True)
+        raise typer.Exit(1) from exc
 
 
 @commands.command("which")

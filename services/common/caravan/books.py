@@ -204,6 +204,24 @@ async def promises(store: ObjectStore) -> AsyncIterator[tuple[str, Promise]]:
             yield key, Promise(image.sha256, "", 0, 1)
 
 
+async def each_receipt(store: ObjectStore, take: Callable[[Receipt], None]) -> None:
+    """Hand on every receipt there is, the closed ones too, one at a time; one may come twice.
+
+    Raises:
+        CaravanError: if the store is away, or refuses us.
+        FileNotFoundError: if there is no such bucket.
+
+    """
+
+    async def one(_: str, receipt: Receipt | None) -> None:
+        if receipt is not None:
+            take(receipt)
+
+    await _read(await _list_receipts(store), store, one)
+    async for key, receipt in closed_receipts(store):
+        await one(key, receipt)
+
+
 async def content_sha256(store: ObjectStore, key: str) -> str:
     """Return the SHA-256 of an object of any size, in hex.
 

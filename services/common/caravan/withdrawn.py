@@ -4,6 +4,7 @@ A tombstone in `E-data` says so for good, and its key says it all; what is in it
 
     withdrawn/<SHA-256>.json            this content, under whatever name
     withdrawn/<class>/<SHA-256>.json    this content under this class; under another it may come again
+    withdrawn-batches/<batch>.json      this batch vouches for no image any more
 
 The feeder rejects such content, with this reason; the account counts it as withdrawn, wherever a receipt
 mentions it; training passes it over and forgets what it kept of it.
@@ -20,6 +21,7 @@ from caravan import s3
 from caravan.contracts import class_of
 
 WITHDRAWN = "withdrawn/"
+BATCHES = "withdrawn-batches/"
 REASON = "withdrawn by an operator"
 
 _TOMBSTONE = re.compile(rf"{WITHDRAWN}(?:([^/]+)/)?([0-9a-f]{{64}})\.json")
@@ -45,10 +47,31 @@ class Withdrawn:
         """Tell whether content under a key is withdrawn."""
         return sha256 in self.everywhere or (bool(self._labels) and (class_of(key), sha256) in self._labels)
 
+    def gone(self, there: Collection[str]) -> frozenset[str]:
+        """Return the contents of which nothing is to be kept, given those that are still there."""
+        return self.everywhere.union(sha256 for _, sha256 in self._labels if sha256 not in there)
+
 
 def tombstone_key(sha256: str, item: str = "") -> str:
     """Key of the tombstone of content: everywhere, or in one class."""
     return f"{WITHDRAWN}{item}/{sha256}.json" if item else f"{WITHDRAWN}{sha256}.json"
+
+
+def batch_tombstone_key(batch: str) -> str:
+    """Key of the tombstone of a batch."""
+    return f"{BATCHES}{batch}.json"
+
+
+async def read_withdrawn_batches(store: ObjectStore) -> frozenset[str]:
+    """Return the ids of the batches that were withdrawn.
+
+    Raises:
+        Transient: if the store is away.
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    keys = [entry["path"] for entry in await s3.listed(store, BATCHES)]
+    return frozenset(key.removeprefix(BATCHES).removesuffix(".json") for key in keys)
 
 
 async def read_withdrawn(store: ObjectStore) -> Withdrawn:

@@ -1,9 +1,9 @@
-"""Figures and the gate."""
+"""Figures."""
 
 import numpy as np
 import pytest
 
-from training.evaluate import Answer, answers_of, evaluate, gate
+from training.evaluate import Answer, answers_of, evaluate
 
 RIGHT = [Answer(f"{i:064x}", "a", "a", 0.9) for i in range(8)]
 WRONG = [Answer("f" * 64, "b", "a", 0.7), Answer("e" * 64, "b", "b", 0.8)]
@@ -40,27 +40,3 @@ def test_an_answer_keeps_its_three_likeliest_classes() -> None:
     assert [share for _, share in first.top] == pytest.approx([0.4, 0.3, 0.2])
     assert (first.label, first.right) == ("d", True)
     assert (second.label, second.right) == ("a", False)
-
-
-def test_the_first_version_and_an_equal_or_better_one_pass() -> None:
-    assert gate(0.5, None, 0.0, None).passed
-    assert gate(0.9, (3, 0.9), 0.0, None).passed
-    assert gate(0.95, (3, 0.9), 0.0, None).passed
-
-
-def test_a_worse_version_is_rejected_and_told_why() -> None:
-    verdict = gate(0.89, (3, 0.9), 0.0, None)
-    assert not verdict.passed
-    assert verdict.rejected is not None
-    assert "version 3" in verdict.rejected
-    assert "0.8900 against 0.9000" in verdict.rejected
-
-
-def test_a_tolerance_allows_for_a_little_less() -> None:
-    assert gate(0.89, (3, 0.9), 0.02, None).passed
-    assert not gate(0.87, (3, 0.9), 0.02, None).passed
-
-
-def test_a_version_that_fails_the_smoke_test_is_rejected_however_good() -> None:
-    verdict = gate(1.0, None, 1.0, "it does not load")
-    assert verdict.rejected == "the smoke test failed: it does not load"

@@ -8,7 +8,8 @@ import pytest
 
 from caravan.errors import Permanent
 from training.evaluate import Answer
-from training.parent import HeldOut, Parent, ask
+from training.holdout import HeldOut
+from training.parent import Parent, ask
 
 SECONDS = 120
 
@@ -19,7 +20,7 @@ def out(tmp_path: Path) -> HeldOut:
     files = (tmp_path / "short.jpg", tmp_path / "long.jpg")
     for file, size in zip(files, (10, 50_000), strict=True):
         file.write_bytes(b"x" * size)
-    return HeldOut((("short", "5" * 64), ("long", "1" * 64)), np.zeros((2, 4), np.float32), files)
+    return HeldOut((("short", "5" * 64), ("long", "1" * 64)), (0, 1), np.zeros((2, 4), np.float32), files)
 
 
 @pytest.fixture(scope="module")

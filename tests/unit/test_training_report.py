@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from training import charts
-from training.evaluate import Answer, Evaluation, Verdict, evaluate
+from training.evaluate import Answer, Evaluation, evaluate
+from training.gate import Verdict
 from training.layer import Curves
 from training.report import (
     MOST_CHANGED,

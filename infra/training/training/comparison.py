@@ -3,14 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 
-import numpy as np
-
 from caravan.errors import Permanent
 from training import parent as parents
 from training.acquire import acquire
 from training.dataset import Dataset
 from training.embeddings import BACKBONE, EmbeddingCache, embed
-from training.evaluate import evaluate, held_out
+from training.gate import Against
+from training.holdout import HeldOut, divide
 from training.steps import Run
 
 
@@ -19,15 +18,13 @@ class Comparison:
     """What a version has to stand up to.
 
     Attributes:
-        parent: the version that serves now.
-        accuracy: its accuracy on the held-out images.
+        parent: the version that serves now, and its answers on the held-out images.
         out: those images.
 
     """
 
-    parent: int
-    accuracy: float
-    out: parents.HeldOut
+    parent: Against
+    out: HeldOut
 
 
 async def comparison(run: Run) -> Comparison | None:
@@ -45,21 +42,17 @@ async def comparison(run: Run) -> Comparison | None:
         out = await asyncio.to_thread(_held_out, run, dataset)
         if out is None:
             return None
-        before = evaluate(await parents.ask(parent, out, run.settings.trial_seconds))
+        answers = await parents.ask(parent, out, run.settings.trial_seconds)
     except Permanent:
         return None  # As for a trained version: a parent that cannot answer holds nobody up.
-    return Comparison(parent.version, before.accuracy, out)
+    return Comparison(Against(parent.version, answers), out)
 
 
-def _held_out(run: Run, dataset: Dataset) -> parents.HeldOut | None:
+def _held_out(run: Run, dataset: Dataset) -> HeldOut | None:
     members = dataset.usable()
-    out = held_out(members)
-    asked = [member for member in members if member[1] in out]
-    images = {sha: run.images.path(sha) for _, sha in asked}
+    images = {sha: run.images.path(sha) for _, sha in members}
     embedded = embed(images, EmbeddingCache(run.settings.cache_dir), run.embedder, lambda *_: None)
-    asked = [member for member in asked if member[1] not in embedded.unreadable]
-    if not asked:
-        return None
-    files = tuple(images[sha] for _, sha in asked)
-    features = np.stack([embedded.features[sha] for _, sha in asked])
-    return parents.HeldOut(tuple(asked), features, files)
+    members = dataset.usable(embedded.unreadable)
+    division = divide(members, embedded.features)
+    out = HeldOut.of(members, division.held_out, embedded.features, run.images.path)
+    return out if out.members else None

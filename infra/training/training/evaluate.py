@@ -7,34 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HELD_OUT_SHARE = 0.2
 TOP = 3
 """Classes whose probabilities an answer keeps."""
-
-
-def held_out(members: Sequence[tuple[str, str]]) -> frozenset[str]:
-    """Choose the held-out images among (class, SHA-256) pairs; returns their SHA-256.
-
-    The choice depends on the content alone, so an image is on the same side for every version and a copy
-    cannot leak. A class of two or more images of which none falls on this side gives its lowest hash; a class
-    of which all fall on it keeps its highest for training.
-    """
-    by_class: dict[str, list[str]] = {}
-    for name, sha in sorted(set(members)):
-        by_class.setdefault(name, []).append(sha)
-    chosen: set[str] = set()
-    for shas in by_class.values():
-        out = [sha for sha in shas if _position(sha) < HELD_OUT_SHARE]
-        if len(shas) > 1 and not out:
-            out = [min(shas)]
-        if len(out) == len(shas):
-            out.remove(max(out))
-        chosen.update(out)
-    return frozenset(chosen)
-
-
-def _position(sha256: str) -> float:
-    return int(sha256[:8], 16) / 2**32
 
 
 @dataclass(frozen=True)
@@ -120,36 +94,3 @@ def answers_of(
         Answer(sha, truth, classes[k[0]], float(row[k[0]]), tuple((classes[i], float(row[i])) for i in k))
         for (sha, truth), k, row in zip(truths, likeliest, probabilities, strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a version may go to the edge; if not, why."""
-
-    rejected: str | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether it may."""
-        return self.rejected is None
-
-
-def gate(accuracy: float, parent: tuple[int, float] | None, tolerance: float, fault: str | None) -> Verdict:
-    """Decide on a version.
-
-    Args:
-        accuracy: of the new version on the held-out images.
-        parent: version and accuracy, on the same images, of the version that serves now; None for the first.
-        tolerance: by how much it may be worse, 0..1.
-        fault: what the smoke test found, or None.
-
-    """
-    if fault is not None:
-        return Verdict(f"the smoke test failed: {fault}")
-    if parent is not None and accuracy < parent[1] - tolerance - 1e-9:
-        version, before = parent
-        return Verdict(
-            f"worse than version {version} on the same held-out images: "
-            f"accuracy {accuracy:.4f} against {before:.4f}"
-        )
-    return Verdict()

@@ -23,7 +23,8 @@ from caravan.model_zips import Limits, read_model_zip
 from caravan.names import cut
 from caravan.uploads import Listed, Upload, Verdict, pending_uploads, read_upload, write_verdict, zip_key
 from training.comparison import Comparison, comparison
-from training.evaluate import Answer, evaluate, gate
+from training.evaluate import Answer, evaluate
+from training.gate import gate
 from training.publish import outcome_event, publish, read_key
 from training.steps import Run
 from training.trial import Found, Job
@@ -96,7 +97,7 @@ async def _published(run: Run, upload: Upload) -> Verdict:
         found, metrics = await _tried(run, upload, directory, against)
         lineage = Lineage(
             upload=upload.id,
-            parent=None if against is None else against.parent,
+            parent=None if against is None else against.parent.version,
             classes=found.classes,
             metrics=metrics,
         )
@@ -155,12 +156,11 @@ async def _tried(
         Answer(sha, truth, label, probability)
         for (sha, truth), (label, probability) in zip(against.out.truths, found.answers, strict=True)
     ]
-    evaluation = evaluate(answers)
-    rule = run.settings.gate_tolerance
-    verdict = gate(evaluation.accuracy, (against.parent, against.accuracy), rule, None)
+    verdict = gate(answers, against.out.groups, against.parent, margin=run.settings.gate_tolerance)
     if verdict.rejected is not None:
         raise Permanent(verdict.rejected)
-    return found, evaluation.metrics | {"parent_accuracy": round(against.accuracy, 4)}
+    before = evaluate(against.parent.answers).accuracy
+    return found, evaluate(answers).metrics | {"parent_accuracy": round(before, 4)}
 
 
 def _now() -> str:

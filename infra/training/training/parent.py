@@ -12,10 +12,9 @@ from caravan.contracts import SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from training import versions
-from training.dataset import Member
-from training.embeddings import Array
 from training.evaluate import Answer, answers_of
 from training.head import Head
+from training.holdout import HeldOut
 from training.trial import Job
 from training.trials import tried
 from training.workspace import HEAD
@@ -28,27 +27,6 @@ class Parent:
     version: int
     head: Head | None
     files: Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The images that are asked, none of which was learnt from.
-
-    Attributes:
-        members: (class, SHA-256) of each.
-        features: their embeddings [N, F], float32, in the same order.
-        files: where each of them is, in the same order.
-
-    """
-
-    members: tuple[Member, ...]
-    features: Array
-    files: tuple[Path, ...]
-
-    @property
-    def truths(self) -> list[tuple[str, str]]:
-        """(SHA-256, class) of each."""
-        return [(sha, name) for name, sha in self.members]
 
 
 async def newest(ready: ObjectStore, model: str, backbone: str) -> Parent | None:

@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from training import charts
 from training.dataset import Member
-from training.evaluate import Answer, Evaluation, Verdict
+from training.evaluate import Answer, Evaluation
+from training.gate import Verdict
 from training.layer import Curves
 from training.stores import write_file
 from training.thumbnails import data_url

@@ -18,8 +18,8 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     edges: EdgeIds = ("edge1",)
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = DEFAULT_MODEL
 
-    gate_tolerance: float = Field(default=0.0, ge=0, le=1)
-    """By how much accuracy a version may be worse than its parent."""
+    gate_tolerance: float = Field(default=0.01, ge=0, le=1)
+    """By how much a version may be worse than its parent, before it counts against it."""
     seed: int = Field(default=0, ge=0)
     signing_key: OptionalPath = None
 

@@ -21,9 +21,11 @@ from training import parent as parents
 from training.acquire import ImageCache, acquire
 from training.dataset import Member
 from training.embeddings import BACKBONE, Embedded, EmbeddingCache, embed
-from training.evaluate import Evaluation, answers_of, evaluate, gate, held_out
+from training.evaluate import Evaluation, answers_of, evaluate
 from training.fit import fit
+from training.gate import Against, gate
 from training.head import Head
+from training.holdout import HeldOut, divide
 from training.made import made_with
 from training.publish import Published, outcome_event, publish, read_key
 from training.report import Facts, Material, write_report
@@ -113,8 +115,8 @@ def _train(run: Run, acquired: Acquired) -> Trained:
         return space.read_trained()
     embedded = _embedded(run, acquired.dataset.usable(), "train", 0.7)
     members = acquired.dataset.usable(embedded.unreadable)
-    out = held_out(members)
-    learned = [(name, sha) for name, sha in members if sha not in out]
+    division = divide(members, embedded.features)
+    learned = [(name, sha) for name, sha in members if sha not in division.held_out]
     features = np.stack([embedded.features[sha] for _, sha in learned])
     head, curves = fit(features, [name for name, _ in learned], seed)
     run.progress("train", 0.85)
@@ -125,7 +127,16 @@ def _train(run: Run, acquired: Acquired) -> Trained:
     staged.rename(space.model)
     write_file(space.head, head.to_bytes())
     counts = Counter(name for name, _ in members)
-    trained = Trained(digest, seed, BACKBONE, dict(counts), dict(embedded.unreadable), curves)
+    trained = Trained(
+        digest,
+        seed,
+        BACKBONE,
+        dict(counts),
+        dict(embedded.unreadable),
+        curves,
+        dict(division.held_out),
+        dict(division.groups),
+    )
     space.write_trained(trained)
     run.progress("train", 1)
     return trained
@@ -142,16 +153,13 @@ async def evaluate_step(run: Run, acquired: Acquired) -> Evaluated:
         return evaluated
 
 
-def _held_out(run: Run, acquired: Acquired) -> parents.HeldOut:
+def _held_out(run: Run, acquired: Acquired) -> HeldOut:
     trained = run.workspace.read_trained()
     if trained.digest != acquired.dataset.digest:
         raise Permanent("the model is of other data: run train again")
-    members = acquired.dataset.usable(trained.unreadable)
-    out = held_out(members)
-    asked = tuple(member for member in members if member[1] in out)
+    asked = [member for member in acquired.dataset.members if member[1] in trained.held_out]
     embedded = _embedded(run, asked, "evaluate", 0.3)
-    features = np.stack([embedded.features[sha] for _, sha in asked])
-    return parents.HeldOut(asked, features, tuple(run.images.path(sha) for _, sha in asked))
+    return HeldOut.of(asked, trained.held_out, embedded.features, run.images.path)
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ class Before:
     fault: str = ""
 
 
-async def _asked(run: Run, out: parents.HeldOut) -> Before:
+async def _asked(run: Run, out: HeldOut) -> Before:
     """Ask the parent; one that cannot answer holds nobody up."""
     version = None
     try:
@@ -177,7 +185,7 @@ async def _asked(run: Run, out: parents.HeldOut) -> Before:
         return Before(version, None, str(exc))
 
 
-def _evaluate(run: Run, acquired: Acquired, out: parents.HeldOut, before: Before) -> Evaluated:
+def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before) -> Evaluated:
     from training.smoke import fault_of  # noqa: PLC0415 - TensorFlow
 
     space, digest = run.workspace, acquired.dataset.digest
@@ -190,9 +198,10 @@ def _evaluate(run: Run, acquired: Acquired, out: parents.HeldOut, before: Before
     against = (
         None
         if before.version is None or before.evaluation is None
-        else (before.version, before.evaluation.accuracy)
+        else Against(before.version, before.evaluation.answers)
     )
-    verdict = gate(evaluation.accuracy, against, run.settings.gate_tolerance, smoke)
+    margin = run.settings.gate_tolerance
+    verdict = gate(evaluation.answers, out.groups, against, margin=margin, fault=smoke)
     run.progress("evaluate", 0.7)
 
     members = acquired.dataset.usable(trained.unreadable)
@@ -234,6 +243,7 @@ def _metrics(
     return evaluation.metrics | {
         "parent_accuracy": None if before is None else round(before.accuracy, 4),
         "images": dict(sorted(trained.counts.items())),
+        "groups": trained.groups,
         "contradictory": len(acquired.dataset.contradictory),
         "unreadable": len(trained.unreadable),
         "backbone": trained.backbone,

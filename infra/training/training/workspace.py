@@ -9,7 +9,7 @@ from caravan.contracts import SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.members import MEMBERS
 from training.dataset import Dataset
-from training.evaluate import Verdict
+from training.gate import Verdict
 from training.layer import Curves
 from training.stores import read_json, write_json
 
@@ -49,7 +49,13 @@ class Acquired:
 
 @dataclass(frozen=True)
 class Trained:
-    """Written by train: from what the head was made, and how it learned."""
+    """Written by train: from what the head was made, and how it learned.
+
+    Attributes:
+        held_out: what it did not learn from, by SHA-256: the group of each image.
+        groups: on how many groups each class stands.
+
+    """
 
     digest: str
     seed: int
@@ -57,6 +63,8 @@ class Trained:
     counts: dict[str, int]
     unreadable: dict[str, str]
     curves: Curves
+    held_out: dict[str, int]
+    groups: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from training.codes import AGAIN, REFUSED
 from training.console import console, stages, versions_table
 from training.events import Reporter
 from training.judge import judge_step
+from training.made import learnt_from_withdrawn
 from training.pipeline import run_pipeline
 from training.publish import outcome_event, read_key
 from training.publish import rollback as roll_back
@@ -156,7 +157,10 @@ def rollback(
             with tracing.span("rollback", model=name, to=to):
                 published = await roll_back(stores, name, to, read_key(settings.signing_key))
             events.emit(outcome_event(published))
+            doubtful = await learnt_from_withdrawn(stores, published.manifest)
         console.print(f"version {published.manifest.version} ready: version {to} again, until `release`")
+        if doubtful:
+            console.print(f"version {to} learnt from images that were withdrawn since")
 
     _finish(back())
 

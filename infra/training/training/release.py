@@ -7,20 +7,13 @@ until the last one.
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import structlog
-
 from caravan import holds, model_index
-from caravan.contracts import image_key
-from caravan.errors import Permanent
 from caravan.manifest import Manifest
-from caravan.members import FACT, members_key, read_members
 from caravan.uploads import Verdict, read_upload, write_verdict
-from caravan.withdrawn import Withdrawn, read_withdrawn
 from training import versions
+from training.made import learnt_from_withdrawn
 from training.publish import Published, settle
 from training.stores import Stores
-
-log = structlog.get_logger()
 
 
 async def release(stores: Stores, model: str) -> Published | None:
@@ -36,7 +29,7 @@ async def release(stores: Stores, model: str) -> Published | None:
     for older in kept[1:]:
         await _tell_sender(stores, older, f"version {kept[0].version} came after it: send it again")
     published = await settle(stores, kept[0]) if kept else None
-    if kept:
+    if published is not None and published.held is None:
         await _tell_sender(stores, kept[0])
     await holds.end_release(stores.models, model, releasing)
     return published
@@ -47,7 +40,6 @@ async def _kept(stores: Stores, model: str) -> AsyncIterator[Manifest]:
 
     A rollback that was cut short is none of them, nor is what learnt from images that were withdrawn since.
     """
-    withdrawn = await read_withdrawn(stores.data)
     ready = await versions.newest_complete(stores.ready, model)
     for version in await model_index.numbers(stores.models, model):
         if ready is not None and version < ready.version:
@@ -57,24 +49,9 @@ async def _kept(stores: Stores, model: str) -> AsyncIterator[Manifest]:
             manifest is not None
             and not manifest.is_rejected
             and manifest.lineage.rollback_of is None
-            and not (len(withdrawn) and await _learnt_any(stores, manifest, withdrawn))
+            and not await learnt_from_withdrawn(stores, manifest)
         ):
             yield manifest
-
-
-async def _learnt_any(stores: Stores, manifest: Manifest, withdrawn: Withdrawn) -> bool:
-    digest = manifest.lineage.metrics.get(FACT)
-    if not isinstance(digest, str):
-        return False  # It was sent.
-    key = members_key(manifest.model, manifest.version)
-    try:
-        async for role, item, sha256 in read_members(stores.models, key, digest):
-            if role == "learnt" and withdrawn.covers(image_key(item, ""), sha256):
-                return True
-    except (FileNotFoundError, Permanent) as exc:
-        log.warning("not released: nobody can tell from what it learnt", key=key, error=str(exc))
-        return True
-    return False
 
 
 async def _tell_sender(stores: Stores, manifest: Manifest, refused: str = "") -> None:

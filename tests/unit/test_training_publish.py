@@ -297,6 +297,19 @@ async def test_a_rollback_killed_at_any_write_lets_no_other_version_through_and_
     assert held.to == 1
 
 
+async def test_of_many_that_publish_while_an_operator_rolls_back_none_serves_after_it(
+    files: dict[str, Path],
+) -> None:
+    for _ in range(5):
+        stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
+        await publish(stores, MODEL, "one", files, LINEAGE, key=None)
+        others = [publish(stores, MODEL, f"{n}", files, LINEAGE, key=None) for n in range(6)]
+        await asyncio.gather(*others[:3], rollback(stores, MODEL, 1, key=None), *others[3:])
+        newest = await versions.newest_complete(stores.ready, MODEL)
+        assert newest is not None
+        assert newest.lineage.rollback_of == 1
+
+
 async def test_of_what_was_held_the_release_offers_the_newest_that_passed_whenever_it_is_killed(
     files: dict[str, Path], tripwire: Tripwire
 ) -> None:

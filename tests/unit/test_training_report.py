@@ -34,6 +34,7 @@ FACTS = Facts(
     digest="d" * 64,
     parent=None,
     learned={"green": 30, "lemon": 20},
+    groups={"green": 12, "lemon": 9},
     left_aside={"unreadable": 3},
     seed=0,
     backbone="lite0",
@@ -122,13 +123,21 @@ def answers_of_a_small_case(album: Album) -> list[Answer]:
     ]
 
 
+def test_a_class_of_one_group_or_one_photo_is_warned_of(album: Album) -> None:
+    facts = replace(FACTS, learned={"green": 30, "lemon": 20, "mint": 1}, groups={"green": 1, "mint": 1})
+    text = Reader(page(album.material(answers_of_a_small_case(album), facts=facts))).text
+    assert "All photos of green look as if taken in one place: take some elsewhere." in text
+    assert "There is one photo of mint: how well it is recognised is not measured." in text
+    assert "photos of lemon" not in text
+
+
 def test_the_figures_of_a_small_case_are_on_the_page(album: Album) -> None:
     read = Reader(page(album.material(answers_of_a_small_case(album))))
     assert "75.00% accuracy" in read.text
     assert "0.733 F1" in read.text
     assert "on 4 images" in read.text
     counted, figures, confused = read.rows_of("green")
-    assert counted[:2] == ["30", "3"]
+    assert counted[:3] == ["30", "3", "12"]
     assert figures == ["1.000", "0.667", "0.800"]
     assert confused == ["2", "1"]
     counted, figures, confused = read.rows_of("lemon")

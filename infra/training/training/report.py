@@ -40,6 +40,7 @@ class Facts:
     Attributes:
         parent: the version that served when this one was made; None for the first.
         learned: images that it learned from, by class.
+        groups: of near-copies, on how many each class stands.
         left_aside: how many images, by reason.
         not_compared: why there is no comparison though there is a version before; empty otherwise.
 
@@ -50,6 +51,7 @@ class Facts:
     digest: str
     parent: int | None
     learned: Mapping[str, int]
+    groups: Mapping[str, int]
     left_aside: Mapping[str, int]
     seed: int
     backbone: str
@@ -100,6 +102,7 @@ def page(material: Material) -> str:
         evaluation=evaluation,
         rows=rows[:MOST_CLASSES],
         class_count=len(rows),
+        warnings=_warnings(rows[:MOST_CLASSES]),
         comparison=None if material.before is None else _comparison(material.before, evaluation),
         matrix=charts.matrix(evaluation),
         pairs=charts.commonest(evaluation),
@@ -115,11 +118,12 @@ def page(material: Material) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One class: how many images it has, a few of them by SHA-256, and its figures if some are held out."""
+    """One class: its images and groups, a few images by SHA-256, and its figures if some are held out."""
 
     name: str
     learned: int
     held_out: int
+    groups: int
     samples: tuple[str, ...]
     precision: float | None
     recall: float | None
@@ -141,12 +145,23 @@ def _rows(material: Material) -> list[Row]:
             name,
             learned.get(name, 0),
             held_out.get(name, 0),
+            material.facts.groups.get(name, 0),
             tuple(by_class.get(name, ())[:SAMPLES]) if number < MOST_SAMPLED else (),
             evaluation.precision.get(name),
             evaluation.recall.get(name),
             evaluation.f1.get(name),
         )
         for number, name in enumerate(names)
+    ]
+
+
+def _warnings(rows: Sequence[Row]) -> list[str]:
+    """Return, a sentence each, of which classes the figures promise more than a shop will see."""
+    lone = [row.name for row in rows if row.learned + row.held_out == 1]
+    alike = [row.name for row in rows if row.groups == 1 and row.name not in lone]
+    return [
+        *(f"There is one photo of {name}: how well it is recognised is not measured." for name in lone),
+        *(f"All photos of {name} look as if taken in one place: take some elsewhere." for name in alike),
     ]
 
 

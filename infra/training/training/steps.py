@@ -213,6 +213,7 @@ def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before) -> Eva
         digest=digest,
         parent=before.version,
         learned=Counter(name for name, _ in learned),
+        groups=trained.groups,
         left_aside={
             "ignored": acquired.dataset.ignored,
             "in two classes": len(acquired.dataset.contradictory),

@@ -5,6 +5,7 @@ import pytest
 
 from training.evaluate import Answer
 from training.gate import Against, Pair, Verdict, gate, p_value
+from training.holdout import Judged
 
 NAMES = ("tea-a", "tea-b", "tea-c", "other")
 
@@ -18,16 +19,21 @@ def answers(right: dict[str, list[bool]], start: int = 0) -> list[Answer]:
     ]
 
 
-def judged(
-    before: dict[str, list[bool]],
-    after: dict[str, list[bool]],
-    copies: int = 1,
-    reference: set[str] | None = None,
+def verdict_on(
+    before: dict[str, list[bool]], after: dict[str, list[bool]], copies: int = 1, **marks: range
 ) -> Verdict:
-    """Hold one against the other; so many images in a row are a group."""
+    """Hold one against the other; so many images in a row are a group, and some are marked."""
     old, new = answers(before), answers(after)
-    groups = [number // copies for number in range(len(new))]
-    return gate(new, groups, Against(3, old), margin=0.01, reference=reference or set())
+    images = [
+        Judged(
+            answer.truth,
+            answer.sha256,
+            number // copies,
+            **{mark: number in some for mark, some in marks.items()},
+        )
+        for number, answer in enumerate(new)
+    ]
+    return gate(images, new, Against(3, old), margin=0.01)
 
 
 def flags(count: int, wrong: int = 0) -> list[bool]:
@@ -36,20 +42,20 @@ def flags(count: int, wrong: int = 0) -> list[bool]:
 
 def test_a_first_version_passes_and_so_does_an_equal_or_better_one() -> None:
     half = {"tea-a": flags(20, 10), "other": flags(20)}
-    assert gate(answers(half), list(range(40)), None, margin=0).passed
-    assert judged(half, half).passed
-    assert judged(half, {"tea-a": flags(20), "other": flags(20)}).passed
+    assert gate([], [], None, margin=0).passed
+    assert verdict_on(half, half).passed
+    assert verdict_on(half, {"tea-a": flags(20), "other": flags(20)}).passed
 
 
 def test_one_image_of_forty_decides_nothing() -> None:
     before = {"tea-a": flags(20), "other": flags(20)}
-    assert judged(before, before | {"tea-a": flags(20, 1)}).passed
-    assert judged(before, {name: flags(20, 1) for name in before}).passed
+    assert verdict_on(before, before | {"tea-a": flags(20, 1)}).passed
+    assert verdict_on(before, {name: flags(20, 1) for name in before}).passed
 
 
 def test_a_version_that_is_significantly_worse_is_rejected_and_told_why() -> None:
     before = {name: flags(25) for name in NAMES}
-    verdict = judged(before, {name: flags(25, 3) for name in NAMES})
+    verdict = verdict_on(before, {name: flags(25, 3) for name in NAMES})
     assert verdict.rejected is not None
     assert "worse than version 3" in verdict.rejected
     assert "accuracy 0.8800 against 1.0000, on 100 images in 100 groups" in verdict.rejected
@@ -57,40 +63,45 @@ def test_a_version_that_is_significantly_worse_is_rejected_and_told_why() -> Non
 
 def test_what_is_newly_right_counts_for_a_version() -> None:
     worse = {"tea-a": flags(100, 8)}
-    assert not judged({"tea-a": flags(100)}, worse).passed
-    assert judged({"tea-a": [*flags(92), *[False] * 8]}, worse).passed
+    assert not verdict_on({"tea-a": flags(100)}, worse).passed
+    assert verdict_on({"tea-a": [*flags(92), *[False] * 8]}, worse).passed
 
 
 def test_a_class_that_is_lost_is_not_made_up_for_by_others() -> None:
     before = {"tea-a": flags(20), "tea-b": flags(40, 30), "other": flags(40, 30)}
     after = {"tea-a": flags(20, 9), "tea-b": flags(40), "other": flags(40)}
-    verdict = judged(before, after)
+    verdict = verdict_on(before, after)
     assert verdict.rejected is not None
     assert "recall of tea-a 0.5500 against 1.0000" in verdict.rejected
 
 
 def test_a_class_that_collapses_is_noticed_with_two_images_and_one_is_chance() -> None:
     before = {"tea-a": flags(2), "other": flags(100)}
-    assert "recall of tea-a" in str(judged(before, before | {"tea-a": flags(2, 2)}).rejected)
+    assert "recall of tea-a" in str(verdict_on(before, before | {"tea-a": flags(2, 2)}).rejected)
     before = {"tea-a": flags(1), "other": flags(100)}
-    assert judged(before, before | {"tea-a": flags(1, 1)}).passed
+    assert verdict_on(before, before | {"tea-a": flags(1, 1)}).passed
 
 
 def test_the_images_of_a_group_speak_with_one_voice() -> None:
     before = {"tea-a": flags(100)}
     after = {"tea-a": flags(100, 10)}
-    assert not judged(before, after).passed
-    assert judged(before, after, copies=10).passed
+    assert not verdict_on(before, after).passed
+    assert verdict_on(before, after, copies=10).passed
 
 
 def test_the_reference_set_is_a_gate_of_its_own() -> None:
     """New images whose labels the version shares, and its parent does not, cannot hide what it forgot."""
     before = {"tea-a": [*flags(20), *[False] * 40]}
     after = {"tea-a": [*flags(20, 9), *[True] * 40]}
-    assert judged(before, after).passed
-    reference = {f"{number:064x}" for number in range(20)}
-    verdict = judged(before, after, reference=reference)
+    assert verdict_on(before, after).passed
+    verdict = verdict_on(before, after, in_reference=range(20))
     assert "on the reference set 0.5500 against 1.0000" in str(verdict.rejected)
+
+
+def test_what_the_parent_learnt_from_is_not_asked_of_both() -> None:
+    before, after = {"tea-a": flags(20)}, {"tea-a": flags(20, 12)}
+    assert not verdict_on(before, after).passed
+    assert verdict_on(before, after, parent_learnt=range(12)).passed
 
 
 def test_a_version_that_fails_the_smoke_test_is_rejected_however_good() -> None:
@@ -122,5 +133,5 @@ def test_a_version_that_is_just_as_good_is_seldom_rejected() -> None:
         [{name: row.tolist() for name, row in zip(NAMES, trial, strict=True)} for trial in side]
         for side in both
     ]
-    verdicts = [judged(before, after) for before, after in zip(*named, strict=True)]
+    verdicts = [verdict_on(before, after) for before, after in zip(*named, strict=True)]
     assert sum(not verdict.passed for verdict in verdicts) <= 200 * 0.05

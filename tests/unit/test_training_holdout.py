@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from training.embeddings import FEATURES
-from training.holdout import LARGE, SHARE, HeldOut, divide, held_out
+from training.holdout import LARGE, SHARE, HeldOut, Judged, divide, held_out
 
 
 def sha(text: str) -> str:
@@ -64,6 +64,15 @@ def test_what_is_kept_out_stays_out_and_its_group_with_it() -> None:
     assert {s for _, s in [*MANY[:3], *MANY[30:33]]} <= out
 
 
+def test_what_the_parent_learnt_from_is_learnt_again_and_its_group_with_it() -> None:
+    free = held_out(MANY, BURSTS)
+    learnt = {s for _, s in MANY} - free
+    joined = BURSTS // 2  # Groups have met since: some of these were on both sides.
+    assert held_out(MANY, joined, free, learnt) == free
+    assert held_out(MANY, joined, frozenset(), learnt) < free
+    assert len(held_out(MANY[:600], BURSTS[:600], frozenset(), {s for _, s in MANY})) == 3
+
+
 def test_images_that_are_alike_are_divided_as_one() -> None:
     rng = np.random.default_rng(0)
     scenes = np.repeat(rng.standard_normal((400, FEATURES), np.float32), 3, axis=0)
@@ -71,12 +80,26 @@ def test_images_that_are_alike_are_divided_as_one() -> None:
     features = {s: row for (_, s), row in zip(MANY, rows, strict=True)}
     division = divide(MANY, features)
     assert division.groups == {"tea-a": 200, "tea-b": 200}
-    assert set(division.held_out) == held_out(MANY, BURSTS)
+    assert {image.sha256 for image in division.held_out} == held_out(MANY, BURSTS)
+    assert {*division.learned, *((image.name, image.sha256) for image in division.held_out)} == {*MANY}
+
+
+def test_the_reference_set_is_held_out_under_its_own_labels() -> None:
+    rng = np.random.default_rng(0)
+    features = {s: rng.standard_normal(FEATURES, np.float32) for _, s in [*MANY, ("", "e" * 64)]}
+    free = divide(MANY, features)
+    relabelled = free.learned[0]
+    reference = {relabelled[1]: "tea-z", "e" * 64: "tea-a", "f" * 64: "tea-a"}
+    division = divide(MANY, features, reference)
+    assert {("tea-z", relabelled[1]), ("tea-a", "e" * 64)} <= {(i.name, i.sha256) for i in division.held_out}
+    assert relabelled[1] not in {s for _, s in division.learned}
+    assert "f" * 64 not in {image.sha256 for image in division.held_out}, "it has no features"
 
 
 def test_what_is_held_out_is_gathered_with_its_features_and_files() -> None:
-    features = {MANY[0][1]: np.ones(FEATURES, np.float32)}
-    out = HeldOut.of(MANY, {MANY[0][1]: 7, MANY[1][1]: 8}, features, Path)
-    assert (out.members, out.groups, out.files) == ((MANY[0],), (7,), (Path(MANY[0][1]),))
+    features = {"a" * 64: np.ones(FEATURES, np.float32)}
+    judged = Judged("tea", "a" * 64, 7), Judged("tea", "b" * 64, 8)
+    out = HeldOut.of(judged, features, Path)
+    assert (out.judged, out.files) == (judged[:1], (Path("a" * 64),))
     assert out.features.shape == (1, FEATURES)
-    assert HeldOut.of(MANY, {}, features, Path).features.shape == (0, FEATURES)
+    assert HeldOut.of((), features, Path).features.shape == (0, FEATURES)

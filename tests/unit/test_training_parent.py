@@ -8,7 +8,7 @@ import pytest
 
 from caravan.errors import Permanent
 from training.evaluate import Answer
-from training.holdout import HeldOut
+from training.holdout import HeldOut, Judged
 from training.parent import Parent, ask
 
 SECONDS = 120
@@ -20,7 +20,9 @@ def out(tmp_path: Path) -> HeldOut:
     files = (tmp_path / "short.jpg", tmp_path / "long.jpg")
     for file, size in zip(files, (10, 50_000), strict=True):
         file.write_bytes(b"x" * size)
-    return HeldOut((("short", "5" * 64), ("long", "1" * 64)), (0, 1), np.zeros((2, 4), np.float32), files)
+    return HeldOut(
+        (Judged("short", "5" * 64, 0), Judged("long", "1" * 64, 1)), np.zeros((2, 4), np.float32), files
+    )
 
 
 @pytest.fixture(scope="module")

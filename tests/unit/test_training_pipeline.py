@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw
 from caravan import s3, tracing
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Manifest
+from caravan.members import members_key, read_members
 from caravan.which import which
-from caravan.withdrawn import tombstone_key
+from caravan.withdrawn import Withdrawn, tombstone_key
 from training import steps, versions
 from training.embeddings import FEATURES
 from training.events import Reporter
@@ -28,6 +29,7 @@ from training.head import Array, Head
 from training.layer import Curves
 from training.pipeline import Outcome, run_pipeline
 from training.publish import rollback
+from training.reference import read_reference
 from training.release import release
 from training.settings import TrainingSettings
 from training.steps import Run
@@ -233,6 +235,30 @@ async def test_a_parent_that_cannot_be_read_does_not_hold_up_its_successor(site:
     report = await s3.read(site.stores.ready, f"models/{MODEL}/2/report/index.html")
     assert b"could not be compared with the version before" in report
     assert b"is not what its manifest says" in report
+
+
+async def test_what_judged_an_accepted_version_judges_all_later_ones_under_its_first_label(
+    site: Site,
+) -> None:
+    await site.upload("red-box", "blue-ball", "other", count=12)
+    await site.run()
+    labels = (await read_reference(site.stores.models, MODEL, Withdrawn())).labels
+    assert set(labels.values()) == {"red-box", "blue-ball", "other"}
+
+    for seed in range(12):  # A batch that says that all red boxes are blue balls.
+        await s3.write(site.stores.data, f"images/blue-ball/again-{seed}.jpg", picture("red-box", seed))
+    await site.upload("red-box", count=12, first=12)
+    await site.run()
+
+    manifest = (await versions.complete(site.stores.models, MODEL))[2]
+    assert manifest.lineage.metrics["reference"] == len(labels)
+    key, digest = members_key(MODEL, 2), manifest.lineage.metrics["members"]
+    members = [member async for member in read_members(site.stores.models, key, digest)]
+    asked = {sha: name for role, name, sha in members if role == "held-out"}
+    assert labels.items() <= asked.items()
+    assert not labels.keys() & {sha for role, _, sha in members if role == "learnt"}
+    after = (await read_reference(site.stores.models, MODEL, Withdrawn())).labels
+    assert labels.items() <= after.items()
 
 
 async def test_data_that_cannot_be_trained_on_is_refused_with_the_reason(site: Site) -> None:

@@ -4,12 +4,14 @@ import asyncio
 from dataclasses import dataclass
 
 from caravan.errors import Permanent
+from caravan.withdrawn import read_withdrawn
 from training import parent as parents
 from training.acquire import acquire
 from training.dataset import Dataset
 from training.embeddings import BACKBONE, EmbeddingCache, embed
 from training.gate import Against
 from training.holdout import HeldOut, divide
+from training.reference import Reference, read_reference
 from training.steps import Run
 
 
@@ -32,27 +34,32 @@ async def comparison(run: Run) -> Comparison | None:
 
     Raises:
         Transient: if a store is away.
+        Permanent: if the reference set cannot be read.
 
     """
     try:
         parent = await parents.newest(run.stores.ready, run.settings.model_name, BACKBONE)
-        if parent is None:
-            return None
-        dataset = await acquire(run.stores.data, run.images, run.edge, lambda *_: None)
-        out = await asyncio.to_thread(_held_out, run, dataset)
-        if out is None:
+    except Permanent:
+        return None  # As for a trained version: a parent that cannot answer holds nobody up.
+    if parent is None:
+        return None
+    dataset = await acquire(run.stores.data, run.images, run.edge, lambda *_: None)
+    withdrawn = await read_withdrawn(run.stores.data)
+    reference = await read_reference(run.stores.models, run.settings.model_name, withdrawn)
+    learnt = await parents.learnt(run.stores, run.settings.model_name)
+    try:
+        out = await asyncio.to_thread(_held_out, run, dataset, reference, learnt)
+        if not out.judged:
             return None
         answers = await parents.ask(parent, out, run.settings.trial_seconds)
     except Permanent:
-        return None  # As for a trained version: a parent that cannot answer holds nobody up.
+        return None
     return Comparison(Against(parent.version, answers), out)
 
 
-def _held_out(run: Run, dataset: Dataset) -> HeldOut | None:
-    members = dataset.usable()
-    images = {sha: run.images.path(sha) for _, sha in members}
+def _held_out(run: Run, dataset: Dataset, reference: Reference, learnt: frozenset[str]) -> HeldOut:
+    kept = reference.among(dataset.members)
+    images = {sha: run.images.path(sha) for sha in (*(sha for _, sha in dataset.usable()), *kept)}
     embedded = embed(images, EmbeddingCache(run.settings.cache_dir), run.embedder, lambda *_: None)
-    members = dataset.usable(embedded.unreadable)
-    division = divide(members, embedded.features)
-    out = HeldOut.of(members, division.held_out, embedded.features, run.images.path)
-    return out if out.members else None
+    division = divide(dataset.usable(embedded.unreadable), embedded.features, kept, learnt)
+    return HeldOut.of(division.held_out, embedded.features, run.images.path)

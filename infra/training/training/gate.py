@@ -7,11 +7,12 @@ class; what classes say is corrected for their number (Holm, 1979).
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, lgamma, log
 
 from training.evaluate import Answer
+from training.holdout import Judged
 
 LEVEL = 0.05
 """Of significance: how often a version that is worse by just the margin is rejected, at most."""
@@ -59,32 +60,34 @@ class Against:
 
 
 def gate(
+    judged: Sequence[Judged],
     answers: Sequence[Answer],
-    groups: Sequence[int],
     against: Against | None,
     *,
     margin: float,
     fault: str | None = None,
-    reference: Collection[str] = (),
 ) -> Verdict:
     """Decide on a version.
 
     Args:
-        answers: of the version on the images that nobody learnt from.
-        groups: the group of each of them.
-        against: the parent, and its answers on the same images in the same order; None for a first version.
+        judged: the images that it did not learn from.
+        answers: its own, in the same order.
+        against: the parent, and its answers in the same order; None for a first version.
         margin: by how much of accuracy it may be worse, 0..1.
         fault: what the smoke test found, or None.
-        reference: SHA-256 of those images that are of the reference set.
 
     """
     if fault is not None:
         return Verdict(f"the smoke test failed: {fault}")
     if against is None:
         return Verdict()
-    both = zip(answers, groups, against.answers, strict=True)
-    pairs = [(new.sha256, Pair(new.truth, group, old.right, new.right)) for new, group, old in both]
-    worse = _worse([pair for _, pair in pairs], [pair for sha, pair in pairs if sha in reference], margin)
+    pairs = [
+        (image, Pair(image.name, image.group, old.right, new.right))
+        for image, new, old in zip(judged, answers, against.answers, strict=True)
+        if not image.parent_learnt
+    ]
+    reference = [pair for image, pair in pairs if image.in_reference]
+    worse = _worse([pair for _, pair in pairs], reference, margin)
     return Verdict(f"worse than version {against.version} on the same images: {worse}" if worse else None)
 
 

@@ -22,52 +22,60 @@ LARGE = 1 / 3
 
 
 @dataclass(frozen=True)
+class Judged:
+    """An image that versions are judged on.
+
+    Attributes:
+        name: its class.
+        sha256: of its content.
+        group: its group.
+        in_reference: whether it is of the reference set.
+        parent_learnt: whether the parent learnt from it, so that its answer says nothing.
+
+    """
+
+    name: str
+    sha256: str
+    group: int
+    in_reference: bool = False
+    parent_learnt: bool = False
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """The images that are asked, none of which was learnt from.
 
     Attributes:
-        members: (class, SHA-256) of each.
-        groups: [N], the group of each.
+        judged: N images.
         features: their embeddings [N, F], float32, in the same order.
         files: where each of them is, in the same order.
 
     """
 
-    members: tuple[Member, ...]
-    groups: Sequence[int]
+    judged: tuple[Judged, ...]
     features: Array
     files: tuple[Path, ...]
 
     @classmethod
-    def of(
-        cls,
-        members: Iterable[Member],
-        groups: Mapping[str, int],
-        features: Mapping[str, Array],
-        path: Callable[[str], Path],
-    ) -> Self:
-        """Gather those members that are held out and have features.
-
-        Args:
-            members: unique (class, SHA-256) pairs.
-            groups: by SHA-256 of what is held out.
-            features: by SHA-256, each [F].
-            path: where an image is, by its SHA-256.
-
-        """
-        asked = tuple(member for member in members if member[1] in groups and member[1] in features)
-        rows = [features[sha] for _, sha in asked]
+    def of(cls, judged: Iterable[Judged], features: Mapping[str, Array], path: Callable[[str], Path]) -> Self:
+        """Gather those images that have features, [F] by SHA-256; `path` tells where an image is."""
+        asked = tuple(image for image in judged if image.sha256 in features)
+        rows = [features[image.sha256] for image in asked]
         return cls(
             asked,
-            tuple(groups[sha] for _, sha in asked),
             np.stack(rows) if rows else np.zeros((0, FEATURES), np.float32),
-            tuple(path(sha) for _, sha in asked),
+            tuple(path(image.sha256) for image in asked),
         )
+
+    @property
+    def members(self) -> list[Member]:
+        """(class, SHA-256) of each."""
+        return [(image.name, image.sha256) for image in self.judged]
 
     @property
     def truths(self) -> list[tuple[str, str]]:
         """(SHA-256, class) of each."""
-        return [(sha, name) for name, sha in self.members]
+        return [(image.sha256, image.name) for image in self.judged]
 
 
 @dataclass(frozen=True)
@@ -75,64 +83,93 @@ class Division:
     """How an edge's images are divided.
 
     Attributes:
-        held_out: the group of each image that is held out, by SHA-256.
+        learned: what is learnt from.
+        held_out: what is not.
         groups: on how many groups each class stands.
 
     """
 
-    held_out: Mapping[str, int]
+    learned: tuple[Member, ...]
+    held_out: tuple[Judged, ...]
     groups: Mapping[str, int]
 
 
 def divide(
-    members: Sequence[Member], features: Mapping[str, Array], kept: Collection[str] = frozenset()
+    members: Iterable[Member],
+    features: Mapping[str, Array],
+    reference: Mapping[str, str] | None = None,
+    learnt: Collection[str] = frozenset(),
 ) -> Division:
-    """Divide images, (class, SHA-256) pairs that have features [F], into groups and over both sides.
+    """Divide images that have features, [F] by SHA-256, over both sides, by groups.
 
-    See `held_out` for `kept`.
+    Args:
+        members: unique (class, SHA-256) pairs; those without features are left out.
+        features: of these, and of the images of the reference set.
+        reference: the class of images that are held out in any case, by SHA-256, whatever `members` says.
+        learnt: SHA-256 of what the parent learnt from.
+
     """
-    names = [name for name, _ in members]
-    groups = groups_of(names, np.stack([features[sha] for _, sha in members]))
-    out = held_out(members, groups, kept)
-    of_image = {sha: group for (_, sha), group in zip(members, groups.tolist(), strict=True)}
-    counts = Counter(name for name, _ in set(zip(names, groups.tolist(), strict=True)))
-    return Division({sha: of_image[sha] for sha in sorted(out)}, dict(sorted(counts.items())))
+    kept = {} if reference is None else reference
+    labels = {sha: name for name, sha in members if sha in features}
+    labels |= {sha: name for sha, name in kept.items() if sha in features}
+    every = sorted((name, sha) for sha, name in labels.items())
+    groups = groups_of([name for name, _ in every], np.stack([features[sha] for _, sha in every]))
+    out = held_out(every, groups, kept, learnt)
+    judged = [
+        Judged(name, sha, group, sha in kept, sha in learnt)
+        for (name, sha), group in zip(every, groups.tolist(), strict=True)
+        if sha in out
+    ]
+    pairs = {(name, group) for (name, _), group in zip(every, groups.tolist(), strict=True)}
+    return Division(
+        tuple(member for member in every if member[1] not in out),
+        tuple(judged),
+        dict(sorted(Counter(name for name, _ in pairs).items())),
+    )
 
 
 def held_out(
-    members: Sequence[Member], groups: Labels, kept: Collection[str] = frozenset()
+    members: Sequence[Member],
+    groups: Labels,
+    kept: Collection[str] = frozenset(),
+    learnt: Collection[str] = frozenset(),
 ) -> frozenset[str]:
     """Choose the held-out images among (class, SHA-256) pairs; returns their SHA-256.
 
-    A group is held out as a whole, or not at all, and its content alone decides; one that has more than LARGE
-    of its class is split into its images. Of a class of two or more images at least one is held out, of six
-    or more LEAST, and no more than LARGE of it beyond that.
+    A group is held out as a whole, or not at all, and its content decides; one that has more than LARGE of
+    its class is split into its images. What the parent learnt from is learnt from again, and its group with
+    it, so that a group which grows, or joins another, is not forgotten. Of a class of two or more images at
+    least one is held out, of six or more LEAST, and no more than LARGE of it beyond that.
 
     Args:
         members: unique pairs.
         groups: [N], in the same order; an image's group has images of its class alone.
-        kept: SHA-256 of images that are held out in any case, such as those of the reference set. The rest of
-            their groups is held out before others.
+        kept: SHA-256 of images that are held out in any case, such as those of the reference set, and the
+            rest of their groups with them, if the parent learnt from none of it.
+        learnt: SHA-256 of what the parent learnt from.
 
     """
     of_class: dict[str, dict[int, list[str]]] = {}
     for (name, sha), group in zip(members, groups.tolist(), strict=True):
         of_class.setdefault(name, {}).setdefault(group, []).append(sha)
-    chosen = (_of_class(by_group.values(), frozenset(kept)) for by_group in of_class.values())
-    return frozenset[str]().union(*chosen)
+    sides = frozenset(kept), frozenset(learnt)
+    return frozenset[str]().union(*(_of_class(by_group.values(), *sides) for by_group in of_class.values()))
 
 
-def _of_class(groups: Collection[list[str]], kept: frozenset[str]) -> set[str]:
+def _of_class(groups: Collection[list[str]], kept: frozenset[str], learnt: frozenset[str]) -> set[str]:
     count = sum(map(len, groups))
     most = count * LARGE
     least = min(int(most), LEAST) or int(count > 1)
     chosen = {sha for group in groups for sha in group if sha in kept}
-    # What is wanted in any case comes first, then what comes first by its content.
-    units = sorted((kept.isdisjoint(unit), _position(unit), unit) for unit in _units(groups, most))
-    for is_free, position, unit in units:
+
+    def order(unit: list[str]) -> tuple[bool, bool, float]:
+        return not learnt.isdisjoint(unit), kept.isdisjoint(unit), _position(unit)
+
+    for unit in sorted(_units(groups, most), key=order):
+        is_learnt, is_free, position = order(unit)
         more = chosen.union(unit)
-        is_wanted = position < SHARE or not is_free or len(chosen) < least
-        if is_wanted and len(more) <= max(most, least):
+        is_wanted = not is_learnt and (position < SHARE or not is_free)
+        if (is_wanted or len(chosen) < least) and len(more) <= max(most, least):
             chosen = more
     return chosen
 

@@ -156,7 +156,8 @@ async def _tried(
         Answer(sha, truth, label, probability)
         for (sha, truth), (label, probability) in zip(against.out.truths, found.answers, strict=True)
     ]
-    verdict = gate(answers, against.out.groups, against.parent, margin=run.settings.gate_tolerance)
+    margin = run.settings.gate_tolerance
+    verdict = gate(against.out.judged, answers, against.parent, margin=margin)
     if verdict.rejected is not None:
         raise Permanent(verdict.rejected)
     before = evaluate(against.parent.answers).accuracy

@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from obstore.store import ObjectStore
 
 from caravan.contracts import SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
+from caravan.members import FACT, members_key, read_members
 from training import versions
 from training.evaluate import Answer, answers_of
 from training.head import Head
 from training.holdout import HeldOut
+from training.stores import Stores
 from training.trial import Job
 from training.trials import tried
 from training.workspace import HEAD
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,25 @@ async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:
         for file in manifest.files
         if not file.path.startswith("report/")
     }
+
+
+async def learnt(stores: Stores, model: str) -> frozenset[str]:
+    """Return the SHA-256 of what the version that serves learnt from; empty where nobody noted that.
+
+    Raises:
+        Transient: if the store is away.
+
+    """
+    manifest = await versions.newest_complete(stores.ready, model)
+    digest = None if manifest is None else manifest.lineage.metrics.get(FACT)
+    if manifest is None or not isinstance(digest, str):
+        return frozenset()
+    lines = read_members(stores.models, members_key(model, manifest.version), digest)
+    try:
+        return frozenset([sha async for role, _, sha in lines if role == "learnt"])
+    except (FileNotFoundError, Permanent) as exc:
+        log.warning("nobody knows what the parent learnt from", version=manifest.version, error=str(exc))
+        return frozenset()
 
 
 async def ask(parent: Parent, out: HeldOut, seconds: float) -> list[Answer]:

@@ -12,7 +12,7 @@ import structlog
 
 from caravan import tracing
 from caravan.contracts import Event
-from caravan.errors import Permanent
+from caravan.errors import CaravanError, Permanent
 from caravan.manifest import Lineage
 from caravan.members import write_members
 from caravan.names import cut
@@ -28,6 +28,7 @@ from training.head import Head
 from training.holdout import HeldOut, divide
 from training.made import made_with
 from training.publish import Published, outcome_event, publish, read_key
+from training.reference import Reference, grow, read_reference
 from training.report import Facts, Material, write_report
 from training.settings import TrainingSettings
 from training.settled import settle_data
@@ -100,25 +101,29 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
     """FROM `dataset.json` and the cache → embeddings → head → TO a SavedModel.
 
     Raises:
-        Permanent: if the images are of fewer than two classes.
+        Transient: if a store is away.
+        Permanent: if the images are of fewer than two classes, or the reference set cannot be read.
 
     """
     with tracing.span("train"):
-        return await asyncio.to_thread(_train, run, acquired)
+        model, withdrawn = run.settings.model_name, await read_withdrawn(run.stores.data)
+        reference = await read_reference(run.stores.models, model, withdrawn)
+        learnt = await parents.learnt(run.stores, model)
+        return await asyncio.to_thread(_train, run, acquired, reference, learnt)
 
 
-def _train(run: Run, acquired: Acquired) -> Trained:
+def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset[str]) -> Trained:
     from training.export import export  # noqa: PLC0415 - TensorFlow: acquire and publish do without
 
-    space, seed, digest = run.workspace, run.settings.seed, acquired.dataset.digest
-    if space.is_trained(digest, seed, BACKBONE):
+    space, seed, dataset = run.workspace, run.settings.seed, acquired.dataset
+    if space.is_trained(dataset.digest, seed, BACKBONE):
         return space.read_trained()
-    embedded = _embedded(run, acquired.dataset.usable(), "train", 0.7)
-    members = acquired.dataset.usable(embedded.unreadable)
-    division = divide(members, embedded.features)
-    learned = [(name, sha) for name, sha in members if sha not in division.held_out]
-    features = np.stack([embedded.features[sha] for _, sha in learned])
-    head, curves = fit(features, [name for name, _ in learned], seed)
+    kept = reference.among(dataset.members)
+    embedded = _embedded(run, [*dataset.usable(), *((name, sha) for sha, name in kept.items())], "train", 0.7)
+    members = dataset.usable(embedded.unreadable)
+    division = divide(members, embedded.features, kept, learnt)
+    features = np.stack([embedded.features[sha] for _, sha in division.learned])
+    head, curves = fit(features, [name for name, _ in division.learned], seed)
     run.progress("train", 0.85)
     staged = space.directory / "model.new"
     shutil.rmtree(staged, ignore_errors=True)
@@ -128,13 +133,13 @@ def _train(run: Run, acquired: Acquired) -> Trained:
     write_file(space.head, head.to_bytes())
     counts = Counter(name for name, _ in members)
     trained = Trained(
-        digest,
+        dataset.digest,
         seed,
         BACKBONE,
         dict(counts),
         dict(embedded.unreadable),
         curves,
-        dict(division.held_out),
+        division.held_out,
         dict(division.groups),
     )
     space.write_trained(trained)
@@ -157,9 +162,9 @@ def _held_out(run: Run, acquired: Acquired) -> HeldOut:
     trained = run.workspace.read_trained()
     if trained.digest != acquired.dataset.digest:
         raise Permanent("the model is of other data: run train again")
-    asked = [member for member in acquired.dataset.members if member[1] in trained.held_out]
+    asked = [(image.name, image.sha256) for image in trained.held_out]
     embedded = _embedded(run, asked, "evaluate", 0.3)
-    return HeldOut.of(asked, trained.held_out, embedded.features, run.images.path)
+    return HeldOut.of(trained.held_out, embedded.features, run.images.path)
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,13 @@ class Before:
     version: int | None = None
     evaluation: Evaluation | None = None
     fault: str = ""
+
+    @property
+    def against(self) -> Against | None:
+        """What a version has to stand up to, if anything."""
+        if self.version is None or self.evaluation is None:
+            return None
+        return Against(self.version, self.evaluation.answers)
 
 
 async def _asked(run: Run, out: HeldOut) -> Before:
@@ -182,7 +194,7 @@ async def _asked(run: Run, out: HeldOut) -> Before:
         return Before(version, evaluate(await parents.ask(parent, out, run.settings.trial_seconds)))
     except Permanent as exc:
         log.warning("the parent cannot be compared with", edge=run.edge, error=str(exc))
-        return Before(version, None, str(exc))
+        return Before(version, fault=str(exc))
 
 
 def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before) -> Evaluated:
@@ -195,17 +207,13 @@ def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before) -> Eva
     evaluation = evaluate(answers_of(probabilities, head.classes, out.truths))
     few = np.linspace(0, len(out.files) - 1, min(SMOKE_IMAGES, len(out.files))).astype(int)
     smoke = fault_of(space.model, head, [out.files[i].read_bytes() for i in few], probabilities[few])
-    against = (
-        None
-        if before.version is None or before.evaluation is None
-        else Against(before.version, before.evaluation.answers)
-    )
     margin = run.settings.gate_tolerance
-    verdict = gate(evaluation.answers, out.groups, against, margin=margin, fault=smoke)
+    verdict = gate(out.judged, evaluation.answers, before.against, margin=margin, fault=smoke)
     run.progress("evaluate", 0.7)
 
     members = acquired.dataset.usable(trained.unreadable)
-    learned = set(members) - set(out.members)
+    held = {sha for _, sha in out.members}
+    learned = [member for member in members if member[1] not in held]
     metrics = _metrics(evaluation, before.evaluation, acquired, trained)
     facts = Facts(
         edge=run.edge,
@@ -225,7 +233,7 @@ def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before) -> Eva
         not_compared=before.fault,
     )
     shutil.rmtree(space.report, ignore_errors=True)
-    pictures = {sha: run.images.path(sha) for _, sha in members}
+    pictures = {sha: run.images.path(sha) for _, sha in (*members, *out.members)}
     write_report(
         space.report, Material(evaluation, before.evaluation, trained.curves, facts, members, pictures)
     )
@@ -245,6 +253,7 @@ def _metrics(
         "parent_accuracy": None if before is None else round(before.accuracy, 4),
         "images": dict(sorted(trained.counts.items())),
         "groups": trained.groups,
+        "reference": sum(image.in_reference for image in trained.held_out),
         "contradictory": len(acquired.dataset.contradictory),
         "unreadable": len(trained.unreadable),
         "backbone": trained.backbone,
@@ -283,5 +292,17 @@ async def publish_step(run: Run, acquired: Acquired) -> Published:
         )
         tracing.note(version=published.manifest.version)
     run.announce(outcome_event(published))
+    if rejected is None:
+        await _grow_reference(run)
     run.progress("publish", 1)
     return published
+
+
+async def _grow_reference(run: Run) -> None:
+    """Keep what the accepted version was judged on; the version is out, so a fault here is only told."""
+    try:
+        withdrawn = await read_withdrawn(run.stores.data)
+        trained = await asyncio.to_thread(run.workspace.read_trained)
+        await grow(run.stores.models, run.settings.model_name, withdrawn, trained.held_out)
+    except (CaravanError, FileNotFoundError) as exc:
+        log.warning("the reference set does not grow", edge=run.edge, error=str(exc))

@@ -10,6 +10,7 @@ from caravan.errors import Permanent
 from caravan.members import MEMBERS
 from training.dataset import Dataset
 from training.gate import Verdict
+from training.holdout import Judged
 from training.layer import Curves
 from training.stores import read_json, write_json
 
@@ -52,7 +53,7 @@ class Trained:
     """Written by train: from what the head was made, and how it learned.
 
     Attributes:
-        held_out: what it did not learn from, by SHA-256: the group of each image.
+        held_out: what it did not learn from.
         groups: on how many groups each class stands.
 
     """
@@ -63,7 +64,7 @@ class Trained:
     counts: dict[str, int]
     unreadable: dict[str, str]
     curves: Curves
-    held_out: dict[str, int]
+    held_out: tuple[Judged, ...]
     groups: dict[str, int]
 
 
@@ -144,7 +145,11 @@ class Workspace:
         body = read_json(self.directory / "training.json")
         curves = body["curves"]
         series = {name: tuple(value) for name, value in curves.items() if name != "best_step"}
-        return Trained(**(body | {"curves": Curves(**series, best_step=curves["best_step"])}))
+        read = {
+            "curves": Curves(**series, best_step=curves["best_step"]),
+            "held_out": tuple(Judged(**image) for image in body["held_out"]),
+        }
+        return Trained(**(body | read))
 
     def is_trained(self, digest: str, seed: int, backbone: str) -> bool:
         """Tell whether train has already made a model of this."""

@@ -128,9 +128,12 @@ EDGE ?= edge1
 MODEL ?= tea_model_b64
 AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 
-.PHONY: account release replay report rollback trace which withdraw
+.PHONY: account quarantine release replay report rollback trace which withdraw
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
+
+quarantine: setup ## Batches that wait for a person, as their labels are probably wrong (EDGE=edge1; BATCH=id DO=show or release)
+	@$(AS_STACK) caravan quarantine $(if $(BATCH),$(or $(DO),show) '$(BATCH)')
 
 withdraw: setup ## Take an image or a batch out of an edge's data for good (EDGE=edge1 IMAGE=images/tea/a.jpg or BATCH=id REASON=… LABEL_ONLY=1)
 	@$(AS_STACK) caravan withdraw '$(or $(BATCH),$(IMAGE),$(error say which: make withdraw IMAGE=images/tea/a.jpg or BATCH=id))' \

@@ -112,6 +112,15 @@ def test_an_upload_counts_up_and_is_done_once_training_is_asked_for(bench: Bench
     assert bench.edge("edge2")["upload"] is None
 
 
+def test_a_batch_in_quarantine_is_told_of(bench: Bench) -> None:
+    bench.event(contracts.quarantine_event("9f86", 61, "61 of 61 photos labelled lemon are surely green"))
+    (frame,) = bench.frames()
+    assert (
+        frame["log"][0]["text"]
+        == "a batch waits for a person: 61 of 61 photos labelled lemon are surely green"
+    )
+
+
 def test_a_training_shows_its_stage_and_how_it_ended(bench: Bench) -> None:
     bench.event(contracts.training_event("train", 0.4, run="a"))
     training = bench.edge()["training"]

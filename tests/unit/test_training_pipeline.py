@@ -19,6 +19,8 @@ from caravan import s3, tracing
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Manifest
 from caravan.members import members_key, read_members
+from caravan.quarantine import read_page, read_quarantine, release_batch
+from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.which import which
 from caravan.withdrawn import Withdrawn, tombstone_key
 from training import steps, versions
@@ -259,6 +261,52 @@ async def test_what_judged_an_accepted_version_judges_all_later_ones_under_its_f
     assert not labels.keys() & {sha for role, _, sha in members if role == "learnt"}
     after = (await read_reference(site.stores.models, MODEL, Withdrawn())).labels
     assert labels.items() <= after.items()
+
+
+async def send_in_a_batch(site: Site, batch: str, label: str, like: str, count: int) -> set[str]:
+    """Store photos of one product under a label, as the feeder does; return their SHA-256."""
+    told = []
+    for seed in range(count):
+        content, key = picture(like, 500 + seed), f"images/{label}/{batch}-{seed}.jpg"
+        await s3.write(site.stores.data, key, content)
+        told.append(ImageReceipt(key, "stored", key, hashlib.sha256(content).hexdigest(), size=len(content)))
+    receipt = Receipt("done", "edge1", batch, 9, 0, 1, "then", "now", tuple(told))
+    await s3.write(site.stores.data, receipt_key(batch), receipt.to_json())
+    return {image.sha256 for image in told}
+
+
+async def test_a_batch_that_the_version_contradicts_waits_for_a_person_and_the_run_goes_on(
+    site: Site,
+) -> None:
+    await site.upload("red-box", "green-rod", "other", count=15)
+    await site.run()
+    bad = await send_in_a_batch(site, "bad1", "green-rod", "red-box", 12)
+    await site.upload("blue-ball")
+
+    assert (await site.run()).version == 2
+    assert [(event["batch"], event["images"]) for event in site.named("quarantine")] == [("bad1", 12)]
+    (held,) = await read_quarantine(site.stores.data)
+    assert {sha for _, sha in held.images} == bad
+    assert "12 photos labelled green-rod are surely red-box" in held.reason
+    assert (await read_page(site.stores.data, "bad1")).count(b"data:image/jpeg") == 12
+    assert (await site.newest()).lineage.metrics["images"]["green-rod"] == 15
+    assert (await site.run()).state == "skipped"
+    assert len(site.named("quarantine")) == 1
+
+    await release_batch(site.stores.data, "bad1")
+    assert (await site.run()).version == 3
+    images = (await versions.complete(site.stores.models, MODEL))[3].lineage.metrics["images"]
+    assert images["green-rod"] == 27
+    assert len(site.named("quarantine")) == 1
+
+
+async def test_with_nothing_else_that_is_new_a_batch_in_quarantine_trains_no_version(site: Site) -> None:
+    await site.upload("red-box", "green-rod", "other", count=15)
+    await site.run()
+    await send_in_a_batch(site, "bad1", "green-rod", "red-box", 12)
+    outcome = await site.run()
+    assert (outcome.state, outcome.version) == ("skipped", 1)
+    assert await site.ready() == {1}
 
 
 async def test_data_that_cannot_be_trained_on_is_refused_with_the_reason(site: Site) -> None:

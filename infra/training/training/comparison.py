@@ -11,6 +11,7 @@ from training.dataset import Dataset
 from training.embeddings import BACKBONE, EmbeddingCache, embed
 from training.gate import Against
 from training.holdout import HeldOut, divide
+from training.quarantining import without_quarantined
 from training.reference import Reference, read_reference
 from training.steps import Run
 
@@ -44,6 +45,7 @@ async def comparison(run: Run) -> Comparison | None:
     if parent is None:
         return None
     dataset = await acquire(run.stores.data, run.images, run.edge, lambda *_: None)
+    dataset = await without_quarantined(run.stores, dataset)
     withdrawn = await read_withdrawn(run.stores.data)
     reference = await read_reference(run.stores.models, run.settings.model_name, withdrawn)
     learnt = await parents.learnt(run.stores, run.settings.model_name)

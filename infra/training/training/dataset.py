@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from caravan.errors import Permanent
@@ -19,16 +19,25 @@ class Dataset:
     Attributes:
         members: unique (class, SHA-256) pairs, sorted; an image under two names in a class counts once.
         ignored: objects that are no images of a class, or too large to be one.
+        quarantined: images that are not among the members, because they wait for a person.
 
     """
 
     members: tuple[Member, ...]
     ignored: int = 0
+    quarantined: int = 0
 
     @classmethod
     def of(cls, images: Iterable[Member], ignored: int = 0) -> Self:
         """Gather the images, dropping copies within a class."""
         return cls(tuple(sorted(set(images))), ignored)
+
+    def without(self, quarantined: Iterable[Member]) -> Self:
+        """Return what is left without some images."""
+        out = set(quarantined)
+        left = tuple(member for member in self.members if member not in out)
+        more = len(self.members) - len(left)
+        return replace(self, members=left, quarantined=self.quarantined + more) if more else self
 
     @property
     def digest(self) -> str:
@@ -62,12 +71,18 @@ class Dataset:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
-        return {"digest": self.digest, "members": [list(m) for m in self.members], "ignored": self.ignored}
+        return {
+            "digest": self.digest,
+            "members": [list(m) for m in self.members],
+            "ignored": self.ignored,
+            "quarantined": self.quarantined,
+        }
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
         """Read `dataset.json`; raises Permanent if its digest does not fit its members."""
-        dataset = cls.of(((str(n), str(s)) for n, s in body["members"]), int(body["ignored"]))
+        members = ((str(n), str(s)) for n, s in body["members"])
+        dataset = replace(cls.of(members, int(body["ignored"])), quarantined=int(body["quarantined"]))
         if dataset.digest != body["digest"]:
             raise Permanent("dataset.json was changed: run acquire again")
         return dataset

@@ -12,8 +12,9 @@ from obstore.store import ObjectStore
 from caravan.contracts import SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
-from caravan.members import FACT, members_key, read_members
+from caravan.members import FACT, Role, members_key, read_members
 from training import versions
+from training.dataset import Member
 from training.evaluate import Answer, answers_of
 from training.head import Head
 from training.holdout import HeldOut
@@ -45,11 +46,27 @@ async def newest(ready: ObjectStore, model: str, backbone: str) -> Parent | None
     manifest = await versions.newest_complete(ready, model)
     if manifest is None:
         return None
-    by_path = {file.path: file for file in manifest.files}
-    if manifest.lineage.metrics.get("backbone") == backbone and HEAD in by_path:
-        head = Head.from_bytes(await versions.read_verified(ready, manifest, by_path[HEAD]))
-        return Parent(manifest.version, head, {})
-    return Parent(manifest.version, None, await _files(ready, manifest))
+    found = await _head(ready, manifest, backbone)
+    return Parent(manifest.version, found, await _files(ready, manifest) if found is None else {})
+
+
+async def head(ready: ObjectStore, model: str, backbone: str) -> Head | None:
+    """Fetch the head of the newest complete version of `E-ready`; None if it has none for this backbone.
+
+    Raises:
+        Transient: if the store is away.
+        Permanent: if the head is not what the version's manifest says.
+
+    """
+    manifest = await versions.newest_complete(ready, model)
+    return None if manifest is None else await _head(ready, manifest, backbone)
+
+
+async def _head(ready: ObjectStore, manifest: Manifest, backbone: str) -> Head | None:
+    file = next((file for file in manifest.files if file.path == HEAD), None)
+    if file is None or manifest.lineage.metrics.get("backbone") != backbone:
+        return None
+    return Head.from_bytes(await versions.read_verified(ready, manifest, file))
 
 
 async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:
@@ -60,8 +77,8 @@ async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:
     }
 
 
-async def learnt(stores: Stores, model: str) -> frozenset[str]:
-    """Return the SHA-256 of what the version that serves learnt from; empty where nobody noted that.
+async def seen(stores: Stores, model: str) -> dict[Member, Role]:
+    """Return the images that the version that serves was made of; none where nobody noted that.
 
     Raises:
         Transient: if the store is away.
@@ -70,13 +87,18 @@ async def learnt(stores: Stores, model: str) -> frozenset[str]:
     manifest = await versions.newest_complete(stores.ready, model)
     digest = None if manifest is None else manifest.lineage.metrics.get(FACT)
     if manifest is None or not isinstance(digest, str):
-        return frozenset()
+        return {}
     lines = read_members(stores.models, members_key(model, manifest.version), digest)
     try:
-        return frozenset([sha async for role, _, sha in lines if role == "learnt"])
+        return {(item, sha): role async for role, item, sha in lines}
     except (FileNotFoundError, Permanent) as exc:
-        log.warning("nobody knows what the parent learnt from", version=manifest.version, error=str(exc))
-        return frozenset()
+        log.warning("nobody knows of what the parent was made", version=manifest.version, error=str(exc))
+        return {}
+
+
+async def learnt(stores: Stores, model: str) -> frozenset[str]:
+    """Return the SHA-256 of what the version that serves learnt from; see `seen`."""
+    return frozenset(sha for (_, sha), role in (await seen(stores, model)).items() if role == "learnt")
 
 
 async def ask(parent: Parent, out: HeldOut, seconds: float) -> list[Answer]:

@@ -19,7 +19,7 @@ from caravan.names import cut
 from caravan.withdrawn import read_withdrawn
 from training import parent as parents
 from training.acquire import ImageCache, acquire
-from training.dataset import Member
+from training.dataset import Dataset, Member
 from training.embeddings import BACKBONE, Embedded, EmbeddingCache, embed
 from training.evaluate import Evaluation, answers_of, evaluate
 from training.fit import fit
@@ -28,12 +28,13 @@ from training.head import Head
 from training.holdout import HeldOut, divide
 from training.made import made_with
 from training.publish import Published, outcome_event, publish, read_key
+from training.quarantining import keep_back, without_quarantined
 from training.reference import Reference, grow, read_reference
 from training.report import Facts, Material, write_report
 from training.settings import TrainingSettings
 from training.settled import settle_data
 from training.stores import Stores, write_file
-from training.workspace import Acquired, Evaluated, Trained, Workspace
+from training.workspace import Acquired, Evaluated, Settled, Trained, Workspace
 
 if TYPE_CHECKING:
     from training.embedder import Embedder
@@ -83,18 +84,35 @@ async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
     """FROM `E-data` → every image once → TO the cache and `dataset.json`.
 
     If a complete version has this data already, its fate is settled: one that passed is brought to `E-ready`,
-    unless it serves or a rollback holds.
+    unless it serves or a rollback holds. Else what the version that serves contradicts goes into quarantine.
     """
     with tracing.span("acquire"):
         dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
         withdrawn = (await read_withdrawn(run.stores.data)).gone({sha for _, sha in dataset.members})
         await asyncio.to_thread(EmbeddingCache(run.settings.cache_dir).forget, run.edge, withdrawn)
         tracing.note(images=len(dataset.members))
-        settled = None
-        if not again:
-            model, key = run.settings.model_name, read_key(run.settings.signing_key)
-            settled = await settle_data(run.stores, model, dataset.digest, key, run.announce)
+        dataset = await without_quarantined(run.stores, dataset)
+        settled = await _settled(run, dataset, again=again)
+        if settled is None:
+            inspected = await _inspected(run, dataset)
+            if inspected is not dataset:
+                dataset, settled = inspected, await _settled(run, inspected, again=again)
     return await asyncio.to_thread(run.workspace.write_acquired, dataset, settled, again=again)
+
+
+async def _settled(run: Run, dataset: Dataset, *, again: bool) -> Settled | None:
+    if again:
+        return None
+    model, key = run.settings.model_name, read_key(run.settings.signing_key)
+    return await settle_data(run.stores, model, dataset.digest, key, run.announce)
+
+
+async def _inspected(run: Run, dataset: Dataset) -> Dataset:
+    def embed_new(members: Iterable[Member]) -> Embedded:
+        return _embedded(run, members, "acquire", 1)
+
+    model = run.settings.model_name
+    return await keep_back(run.stores, model, dataset, embed_new, path=run.images.path, announce=run.announce)
 
 
 async def train_step(run: Run, acquired: Acquired) -> Trained:
@@ -224,6 +242,7 @@ def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before) -> Eva
         groups=trained.groups,
         left_aside={
             "ignored": acquired.dataset.ignored,
+            "in quarantine": acquired.dataset.quarantined,
             "in two classes": len(acquired.dataset.contradictory),
             "unreadable": len(trained.unreadable),
         },

@@ -128,16 +128,10 @@ def withdraw_images(
     told that it is withdrawn. The account counts it as withdrawn. Of a batch, what another one brought under
     the same class too stays, and is named. Models that were trained on it stay in E-models: see `which`.
     """
-    from caravan.kafka import Producer  # noqa: PLC0415
     from caravan.withdraw import withdraw  # noqa: PLC0415
 
     settings = load(WithdrawSettings)
     store = s3.open_bucket(settings.central, data_bucket(settings.edge))
-
-    async def ask_for_training(images: int) -> None:
-        async with Producer(settings) as producer:
-            edge = settings.edge.encode()
-            await producer.send(TRIGGER, edge, key=edge, headers={"withdrawn": str(images)})
 
     with _plainly():
         done = asyncio.run(withdraw(store, what, reason=reason, label_only=label_only))
@@ -150,7 +144,7 @@ def withdraw_images(
     if not done.contents:
         return
     try:
-        asyncio.run(ask_for_training(count))
+        asyncio.run(_ask_for_training(settings, "withdrawn", count))
     except CaravanError as exc:
         typer.echo(f"training is not triggered, give the command again: {exc}", err=True)
         raise typer.Exit(1) from exc
@@ -194,6 +188,69 @@ def print_which(
     for doubt in doubts:
         typer.echo(f"not known: {doubt}", err=True)
     raise typer.Exit(0 if table.row_count else 1)
+
+
+quarantined = typer.Typer(
+    help="Batches of one edge (EDGE) that are not learnt from: the version that serves contradicts them."
+)
+commands.add_typer(quarantined, name="quarantine")
+
+
+@quarantined.callback(invoke_without_command=True)
+def list_quarantine(context: typer.Context) -> None:
+    """List the batches of one edge (EDGE) that wait for a person, and why."""
+    from caravan.quarantine import read_quarantine  # noqa: PLC0415
+
+    if context.invoked_subcommand is not None:
+        return
+    settings = load(EdgeAtCentral)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    with _plainly():
+        held = [each for each in asyncio.run(read_quarantine(store)) if each.state == "held"]
+    for each in held:
+        typer.echo(f"{each.batch}  since {each.at}  {len(each.images)} images: {each.reason}")
+    if not held:
+        typer.echo(f"nothing of {settings.edge} is in quarantine")
+
+
+@quarantined.command("show")
+def show_quarantined(
+    batch: Annotated[str, typer.Argument(help="Its id, as the list has it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write it into.", file_okay=False)] = Path(
+        ".caravan/reports"
+    ),
+) -> None:
+    """Write a page with pictures of a batch to a file, and print its path."""
+    from caravan.quarantine import read_page  # noqa: PLC0415
+
+    settings = load(EdgeAtCentral)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    with _plainly():
+        page = asyncio.run(read_page(store, batch))
+    file = out.absolute() / f"{settings.edge}-quarantine-{batch}.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(page)
+    typer.echo(file)
+
+
+@quarantined.command("release")
+def release_quarantined(
+    batch: Annotated[str, typer.Argument(help="Its id, as the list has it.")],
+) -> None:
+    """Say that the labels of a batch are right: it is learnt from, and training is asked for."""
+    from caravan.quarantine import release_batch  # noqa: PLC0415
+
+    settings = load(WithdrawSettings)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+
+    async def release() -> int:
+        released = await release_batch(store, batch)
+        await _ask_for_training(settings, "released", len(released.images))
+        return len(released.images)
+
+    with _plainly():
+        images = asyncio.run(release())
+    typer.echo(f"released: {images} images of {batch} are learnt from; training is asked for")
 
 
 @commands.command("replay")
@@ -260,6 +317,14 @@ def print_trace(
         raise typer.Exit(1)
     console = Console()
     console.print(trace_view.draw(found, console.width, trace_files.going_on(traces, found)))
+
+
+async def _ask_for_training(settings: WithdrawSettings, why: str, images: int) -> None:
+    from caravan.kafka import Producer  # noqa: PLC0415
+
+    async with Producer(settings) as producer:
+        edge = settings.edge.encode()
+        await producer.send(TRIGGER, edge, key=edge, headers={why: str(images)})
 
 
 @contextmanager

@@ -304,6 +304,11 @@ def model_rejected_event(model: str, version: int | None, reason: str, **facts: 
     }
 
 
+def quarantine_event(batch: str, images: int, reason: str) -> Event:
+    """Tell that so many images of a batch are not learnt from until a person says so, and why."""
+    return {"name": "quarantine", "batch": batch, "images": images, "reason": cut(reason, TOLD)}
+
+
 def pushmodel_event(model: str, version: int) -> Event:
     """Tell that the edge's model server answers with this version."""
     return {"name": "pushmodel", "model": model, "version": version}

@@ -143,6 +143,8 @@ class Edge:
                 self._rejected = Rejected(event.model, event.version, event.reason, at)
                 what = f"version {event.version} of {event.model}" if event.version else "no new version"
                 self.journal.add(name, at, "rejected", f"{what}: {event.reason}", "bad")
+            case "quarantine":
+                self.journal.add(name, at, "rejected", f"a batch waits for a person: {event.reason}", "bad")
         self.flow.update(events=1)
 
     def hear(self, status: Status, at: float, name: str) -> None:

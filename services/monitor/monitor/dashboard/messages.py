@@ -16,7 +16,9 @@ LONGEST = 300
 """Characters of a text that are kept."""
 MOST_MODELS = 50
 MOST_REFUSED = 20
-NAMES = frozenset({"zipfile", "pipeline", "model-upload", "training", "model-ready", "model-rejected"})
+NAMES = frozenset(
+    {"zipfile", "pipeline", "model-upload", "training", "model-ready", "model-rejected", "quarantine"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,151 @@
+"""Keeps back what the version that serves contradicts: FROM new images → its answers → TO the quarantine."""
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import structlog
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from caravan.books import each_receipt
+from caravan.contracts import Event, class_of, quarantine_event
+from caravan.errors import Permanent
+from caravan.names import cut
+from caravan.quarantine import Quarantined, put_in_quarantine, read_quarantine
+from caravan.receipts import Receipt
+from training import parent as parents
+from training.dataset import Dataset, Member
+from training.embeddings import BACKBONE, Embedded
+from training.head import Head
+from training.inspection import Contradiction, contradictions, doubtful, sure_answers
+from training.stores import Stores
+from training.thumbnails import data_url
+
+log = structlog.get_logger()
+
+MOST_PICTURES = 24
+"""Of each contradiction, on the page."""
+PICTURE_SIDE = 160
+UNLISTED = "unlisted-"
+"""Begins the name of a batch of images that no receipt speaks of."""
+
+Embed = Callable[[Sequence[Member]], Embedded]
+
+
+async def without_quarantined(stores: Stores, dataset: Dataset) -> Dataset:
+    """Return a dataset without what waits for a person."""
+    held = [each for each in await read_quarantine(stores.data) if each.state == "held"]
+    return dataset.without(image for each in held for image in each.images)
+
+
+async def keep_back(
+    stores: Stores,
+    model: str,
+    dataset: Dataset,
+    embed: Embed,
+    *,
+    path: Callable[[str], Path],
+    announce: Callable[[Event], None],
+) -> Dataset:
+    """Put what the version that serves contradicts into quarantine, and return the dataset without it.
+
+    Looked at are images that this version has not seen, of batches that nobody released. A version of another
+    backbone is not asked: it may be anyone's.
+
+    Args:
+        stores: the edge's buckets.
+        model: name of the model.
+        dataset: without what is in quarantine already.
+        embed: embeds members, mostly from the cache; called in a thread.
+        path: where an image is, by its SHA-256.
+        announce: sends an event.
+
+    Raises:
+        Transient: if a store is away.
+
+    """
+    head = await _head(stores, model)
+    if head is None:
+        return dataset
+    seen = await parents.seen(stores, model)
+    new = [member for member in dataset.members if member not in seen]
+    members, answers = await asyncio.to_thread(_answers, head, new, embed)
+    labels = doubtful(members, answers)
+    if not labels:
+        return dataset
+    batches = await _batches(stores, sorted(member for member in members if member[0] in labels))
+    released = {each.batch for each in await read_quarantine(stores.data) if each.state == "released"}
+    found = [
+        each
+        for each in contradictions(members, [batches.get(member, "") for member in members], answers)
+        if each.batch not in released
+    ]
+    of_batch: defaultdict[str, list[Contradiction]] = defaultdict(list)
+    for each in found:
+        of_batch[each.batch].append(each)
+    for batch, several in of_batch.items():
+        page = await asyncio.to_thread(_page, stores.edge, batch, several, path)
+        images = tuple(sorted(member for each in several for member in each.members))
+        reason = cut("; ".join(each.reason for each in several))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        await put_in_quarantine(stores.data, Quarantined(batch, reason, now, images), page)
+        log.warning("batch in quarantine", edge=stores.edge, batch=batch, images=len(images), reason=reason)
+        announce(quarantine_event(batch, len(images), reason))
+    return dataset.without(member for each in found for member in each.members)
+
+
+async def _head(stores: Stores, model: str) -> Head | None:
+    try:
+        return await parents.head(stores.ready, model, BACKBONE)
+    except Permanent as exc:
+        log.warning("new images are not inspected", edge=stores.edge, error=str(exc))
+        return None
+
+
+def _answers(head: Head, new: Sequence[Member], embed: Embed) -> tuple[list[Member], list[str | None]]:
+    """Return those images that can be read, and what `sure_answers` says of them."""
+    features = embed(new).features
+    members = [member for member in new if member[1] in features]
+    if not members:
+        return [], []
+    probabilities = head.probabilities(np.stack([features[sha] for _, sha in members]))
+    return members, sure_answers(members, probabilities, head.classes)
+
+
+async def _batches(stores: Stores, members: Sequence[Member]) -> dict[Member, str]:
+    """Return the newest batch that brought each image under its class; what none did is one, too."""
+    digest = hashlib.sha256("".join(sha for _, sha in members).encode()).hexdigest()
+    found = dict.fromkeys(members, ("", f"{UNLISTED}{digest[:12]}"))
+
+    def take(receipt: Receipt) -> None:
+        for image in receipt.images:
+            member = class_of(image.key), image.sha256
+            if member in found:
+                found[member] = max(found[member], (receipt.received, receipt.batch))
+
+    await each_receipt(stores.data, take)
+    return {member: batch for member, (_, batch) in found.items()}
+
+
+def _page(edge: str, batch: str, several: Sequence[Contradiction], path: Callable[[str], Path]) -> bytes:
+    # Whatever is filled in is escaped: names of classes are whatever folders of a ZIP were called.
+    pages = Environment(
+        loader=PackageLoader("training", "pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = pages.get_template("quarantine.html.j2").render(
+        edge=edge,
+        batch=batch,
+        contradictions=several,
+        is_listed=not batch.startswith(UNLISTED),
+        most=MOST_PICTURES,
+        picture=lambda sha: data_url(path(sha), PICTURE_SIDE),
+    )
+    return page.encode()

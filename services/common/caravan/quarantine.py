@@ -1,0 +1,158 @@
+"""Batches whose labels the version that serves contradicts: not learnt from until a person says so.
+
+    quarantine/<batch>.json    in `E-data`: which images, and why
+    quarantine/<batch>.html    some of their pictures, on a page that needs nothing else
+
+    {"schema": 1, "state": "held", "batch": "9f86…", "reason": "61 of 61 photos …",
+     "at": "2026-11-28T09:14:01.000+00:00", "images": [["tea-lemon", "<SHA-256>"], …]}
+
+A batch that was released is not put there again; one that is wrong is withdrawn (`caravan.withdraw`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Literal
+
+from obstore.store import ObjectStore
+from pydantic import Field, TypeAdapter, ValidationError
+
+from caravan import s3, strict_json
+from caravan.errors import BadInput, Permanent, Transient
+from caravan.names import cut
+from caravan.strict_json import NotJson, faults_of
+
+SCHEMA = 1
+QUARANTINE = "quarantine/"
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A batch, or a part of it, that is not learnt from.
+
+    Attributes:
+        batch: its id, as the feeder answered.
+        reason: why, in words.
+        at: ISO 8601 time, UTC.
+        images: class and SHA-256 of each.
+        state: `held`, or `released` once a person said that the labels are right.
+
+    """
+
+    batch: Annotated[str, Field(pattern="^[0-9A-Za-z_.-]{1,200}$")]
+    reason: str
+    at: str
+    images: tuple[tuple[str, str], ...]
+    state: Literal["held", "released"] = "held"
+
+
+_QUARANTINED = TypeAdapter(Quarantined)
+
+
+async def read_quarantine(store: ObjectStore) -> tuple[Quarantined, ...]:
+    """Return what is or was in quarantine, given an edge's data bucket, the oldest first.
+
+    Raises:
+        Transient: if the store is away.
+        Permanent: if one cannot be read: nobody knows which images it keeps back.
+
+    """
+    keys = [entry["path"] for entry in await s3.listed(store, QUARANTINE)]
+    found = []
+    for key in keys:
+        if key.endswith(".json"):
+            try:
+                raw = await s3.read(store, key)
+            except FileNotFoundError:
+                continue
+            found.append(await asyncio.to_thread(_parsed, key, raw))
+    return tuple(sorted(found, key=lambda each: (each.at, each.batch)))
+
+
+async def put_in_quarantine(store: ObjectStore, new: Quarantined, page: bytes) -> None:
+    """Keep images back, more of a batch than before perhaps; the page comes first, what counts last.
+
+    Raises:
+        Transient: if the store is away, or somebody else changes it.
+
+    """
+    key = _key(new.batch)
+    before, etag = await _read(store, key)
+    if before is not None and before.state == "held":
+        images = {*before.images, *new.images}
+        new = replace(new, images=tuple(sorted(images)), at=before.at)
+    await s3.write(store, page_key(new.batch), page)
+    if not await s3.replace(store, key, await asyncio.to_thread(_to_json, new), etag):
+        raise Transient(f"somebody else changes {key}")
+
+
+async def release_batch(store: ObjectStore, batch: str) -> Quarantined:
+    """Let a batch be learnt from; a repeat changes nothing.
+
+    Raises:
+        BadInput: 404 if it is in no quarantine.
+        Transient: if the store is away, or somebody else changes it.
+
+    """
+    before, etag = await _read(store, _key(batch))
+    if before is None:
+        raise _unknown(batch)
+    after = replace(before, state="released")
+    if after != before and not await s3.replace(
+        store, _key(batch), await asyncio.to_thread(_to_json, after), etag
+    ):
+        raise Transient(f"somebody else changes {_key(batch)}")
+    return after
+
+
+async def read_page(store: ObjectStore, batch: str) -> bytes:
+    """Return the page with some of a batch's pictures.
+
+    Raises:
+        BadInput: 404 if it is in no quarantine.
+
+    """
+    try:
+        return await s3.read(store, page_key(batch))
+    except FileNotFoundError as exc:
+        raise _unknown(batch) from exc
+
+
+def page_key(batch: str) -> str:
+    """Key of the page with some of a batch's pictures."""
+    return f"{QUARANTINE}{batch}.html"
+
+
+async def _read(store: ObjectStore, key: str) -> tuple[Quarantined | None, str | None]:
+    try:
+        raw, etag = await s3.read_with_etag(store, key)
+    except FileNotFoundError:
+        return None, None
+    return await asyncio.to_thread(_parsed, key, raw), etag
+
+
+def _parsed(key: str, raw: bytes) -> Quarantined:
+    try:
+        body = strict_json.loads_object(raw)
+        known = body.pop("schema", None) == SCHEMA
+        found = _QUARANTINED.validate_python(body)
+    except (ValidationError, NotJson) as exc:
+        fault = faults_of(exc) if isinstance(exc, ValidationError) else str(exc)
+        raise Permanent(cut(f"{key} cannot be read: mend or remove it: {fault}")) from exc
+    if not known or key != _key(found.batch):
+        raise Permanent(f"{key} is of another schema or batch: mend or remove it")
+    return found
+
+
+def _key(batch: str) -> str:
+    return f"{QUARANTINE}{batch}.json"
+
+
+def _to_json(quarantined: Quarantined) -> bytes:
+    return json.dumps({"schema": SCHEMA, **asdict(quarantined)}, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _unknown(batch: str) -> BadInput:
+    return BadInput(f"no batch {batch} is in quarantine", 404, reason="no-such-batch")

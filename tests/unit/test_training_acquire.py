@@ -1,6 +1,7 @@
 """Images are downloaded once and counted by what they are."""
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from caravan.errors import Transient
 from caravan.images import MAX_BYTES
 from caravan.withdrawn import tombstone_key
 from training.acquire import ImageCache, acquire
+from training.dataset import Dataset
 
 
 @pytest.fixture
@@ -51,6 +53,18 @@ async def test_copies_within_a_class_count_once(cache: ImageCache) -> None:
     assert seen[-1] == (4, 4)
     for _, sha in dataset.members:
         assert cache.path(sha).exists()
+
+
+async def test_when_a_photo_was_taken_is_noted_once(cache: ImageCache, reads: Reads) -> None:
+    store = MemoryStore()
+    await s3.write(store, "images/a/2024-01-24_09-53-44-111.jpg", b"one")
+    await s3.write(store, "images/a/b.jpg", b"two")
+    one = hashlib.sha256(b"one").hexdigest()
+    for _ in range(2):
+        dataset = await acquire(store, cache, "edge1", lambda *_: None)
+        assert dataset.taken == {one: datetime(2024, 1, 24, 9, 53, 44, tzinfo=UTC).timestamp()}
+        assert Dataset.from_json(dataset.to_json()).taken == dataset.taken
+    assert len(reads.keys) == 2
 
 
 async def test_a_bucket_that_is_missing_may_come(cache: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.groups import LEAF, groups_of
+from training.groups import LEAF, MOMENT_SECONDS, groups_of, moments_of
 from training.head import Array
 
 
@@ -56,3 +56,14 @@ def test_copies_without_end_are_one_group() -> None:
 
 def test_no_images_have_no_groups() -> None:
     assert groups_of([], np.zeros((0, 200), np.float32)).tolist() == []
+
+
+def test_groups_of_one_class_and_one_moment_are_one() -> None:
+    names, groups = ["tea"] * 5 + ["other"] * 2, np.array([0, 0, 1, 2, 3, 4, 5])
+    late = 3 * MOMENT_SECONDS
+    taken = np.array([0, late, MOMENT_SECONDS, 9 * late, np.nan, 0, np.nan])
+    # Group 0 is in two moments, and so joins what was taken in either of them.
+    assert moments_of(names, groups, taken).tolist() == [0, 0, 0, 1, 2, 3, 4]
+    nobody_knows = np.full(7, np.nan)
+    assert moments_of(names, groups, nobody_knows).tolist() == groups.tolist()
+    assert moments_of([], groups[:0], nobody_knows[:0]).tolist() == []

@@ -81,6 +81,8 @@ def test_images_that_are_alike_are_divided_as_one() -> None:
     division = divide(MANY, features)
     assert division.groups == {"tea-a": 200, "tea-b": 200}
     assert {image.sha256 for image in division.held_out} == held_out(MANY, BURSTS)
+    evening = {s: 0.0 for _, s in MANY[:600]}
+    assert divide(MANY, features, taken=evening).groups == {"tea-a": 1, "tea-b": 200}
     assert {*division.learned, *((image.name, image.sha256) for image in division.held_out)} == {*MANY}
 
 

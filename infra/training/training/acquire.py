@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from caravan.contracts import IMAGES, image_of
 from caravan.images import MAX_BYTES
 from caravan.withdrawn import Withdrawn, read_withdrawn
 from training.dataset import Dataset
+from training.moments import taken_at
 from training.stores import write_file, write_json
 
 AT_ONCE = 16
@@ -22,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Images on disk, `images/<2 hex>/<SHA-256>`, and what SHA-256 an object had at an ETag."""
+    """Images on disk, `images/<2 hex>/<SHA-256>`, and of what SHA-256 and moment an object was at an ETag."""
 
     directory: Path
 
@@ -71,10 +72,11 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
             objects.append(_Object(entry["path"], place[0], str(entry["e_tag"]), entry["size"]))
     known = await asyncio.to_thread(_read_index, cache.index(edge))
     shas: dict[str, str] = {}
+    moments: dict[str, float | None] = {}
     for obj in objects:
-        etag, sha = known.get(obj.key, ("", ""))
+        etag, sha, moment = known.get(obj.key, ("", "", None))
         if etag == obj.etag and cache.has(sha, obj.size):
-            shas[obj.key] = sha
+            shas[obj.key], moments[obj.key] = sha, moment
     queue = iter([obj for obj in objects if obj.key not in shas])
     progress(len(shas), len(objects))
 
@@ -86,7 +88,7 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
             except FileNotFoundError:
                 ignored += 1  # Deleted since it was listed.
                 continue
-            shas[obj.key] = await asyncio.to_thread(_keep, cache, content)
+            shas[obj.key], moments[obj.key] = await asyncio.to_thread(_keep, cache, obj.key, content)
             progress(len(shas), len(objects))
 
     try:
@@ -96,12 +98,14 @@ async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Pr
     except ExceptionGroup as group_error:
         raise group_error.exceptions[0] from group_error
     finally:
-        index = {obj.key: [obj.etag, shas[obj.key]] for obj in objects if obj.key in shas}
+        index = {obj.key: [obj.etag, shas[obj.key], moments[obj.key]] for obj in objects if obj.key in shas}
         write_json(cache.index(edge), index)
     taken = [obj for obj in objects if obj.key in shas and not withdrawn.covers(obj.key, shas[obj.key])]
     await asyncio.to_thread(cache.forget, withdrawn.gone({shas[obj.key] for obj in taken}))
     ignored += len(index) - len(taken)
-    return Dataset.of(((obj.name, shas[obj.key]) for obj in taken), ignored)
+    dataset = Dataset.of(((obj.name, shas[obj.key]) for obj in taken), ignored)
+    known_moments = {shas[obj.key]: at for obj in taken if (at := moments[obj.key]) is not None}
+    return replace(dataset, taken=known_moments)
 
 
 async def _listed(store: ObjectStore, edge: str) -> tuple[Withdrawn, Sequence[Mapping[str, Any]]]:
@@ -111,15 +115,17 @@ async def _listed(store: ObjectStore, edge: str) -> tuple[Withdrawn, Sequence[Ma
         raise s3.BucketMissing(f"the bucket with the data of {edge} is missing") from exc
 
 
-def _keep(cache: ImageCache, content: bytes) -> str:
+def _keep(cache: ImageCache, key: str, content: bytes) -> tuple[str, float | None]:
     sha = hashlib.sha256(content).hexdigest()
     if not cache.has(sha, len(content)):
         write_file(cache.path(sha), content, durable=False)
-    return sha
+    return sha, taken_at(key, content)
 
 
-def _read_index(path: Path) -> dict[str, tuple[str, str]]:
+def _read_index(path: Path) -> dict[str, tuple[str, str, float | None]]:
     try:
-        return {key: (etag, sha) for key, (etag, sha) in strict_json.loads_object(path.read_bytes()).items()}
-    except (FileNotFoundError, ValueError, TypeError):
+        rows = strict_json.loads_object(path.read_bytes()).items()
+        # Of what an earlier version noted nobody knows the moment.
+        return {key: (row[0], row[1], row[2] if len(row) > 2 else None) for key, row in rows}  # noqa: PLR2004
+    except (FileNotFoundError, ValueError, TypeError, LookupError):
         return {}  # Only a shortcut: without it everything is downloaded again.

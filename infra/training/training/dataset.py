@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from caravan.errors import Permanent
@@ -20,12 +20,14 @@ class Dataset:
         members: unique (class, SHA-256) pairs, sorted; an image under two names in a class counts once.
         ignored: objects that are no images of a class, or too large to be one.
         quarantined: images that are not among the members, because they wait for a person.
+        taken: seconds of a camera's clock, when an image was taken, by SHA-256, where that is known.
 
     """
 
     members: tuple[Member, ...]
     ignored: int = 0
     quarantined: int = 0
+    taken: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, images: Iterable[Member], ignored: int = 0) -> Self:
@@ -76,13 +78,18 @@ class Dataset:
             "members": [list(m) for m in self.members],
             "ignored": self.ignored,
             "quarantined": self.quarantined,
+            "taken": dict(self.taken),
         }
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
         """Read `dataset.json`; raises Permanent if its digest does not fit its members."""
         members = ((str(n), str(s)) for n, s in body["members"])
-        dataset = replace(cls.of(members, int(body["ignored"])), quarantined=int(body["quarantined"]))
+        dataset = replace(
+            cls.of(members, int(body["ignored"])),
+            quarantined=int(body["quarantined"]),
+            taken={str(sha): float(at) for sha, at in body["taken"].items()},
+        )
         if dataset.digest != body["digest"]:
             raise Permanent("dataset.json was changed: run acquire again")
         return dataset

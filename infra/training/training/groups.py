@@ -1,4 +1,4 @@
-"""Groups of images that do not speak for themselves: near-copies of each other, such as a burst of one scene.
+"""Groups of images that do not speak for themselves: near-copies, such as a burst of one scene, and moments.
 
 What is learnt from one of a group answers the others, so a group is held out, or left out, as a whole.
 """
@@ -6,6 +6,7 @@ What is learnt from one of a group answers the others, so a group is held out, o
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.head import Array, Labels, normalised
 
@@ -15,6 +16,29 @@ one place. Of pairs of photos of different products one in a hundred is more tha
 LEAF = 512
 """So many images are compared with one another; a larger class is cut into such leaves, TREES times."""
 TREES = 8
+
+
+MOMENT_SECONDS = 600
+"""Photos of a class that follow each other within this time were likely taken in one place."""
+
+
+def moments_of(names: Sequence[str], groups: Labels, taken: NDArray[np.float64]) -> Labels:
+    """Return larger groups, [N]: those of which images of one class were taken in one moment are one.
+
+    Args:
+        names: the class of each image.
+        groups: [N], as `groups_of` returns them.
+        taken: [N] seconds, when each was taken; NaN where nobody knows.
+
+    """
+    y = np.unique(np.asarray(names, np.str_), return_inverse=True)[1]
+    order = np.lexsort((taken, y))
+    one, next_ = order[:-1], order[1:]
+    follows = (y[one] == y[next_]) & (taken[next_] - taken[one] <= MOMENT_SECONDS)  # Not where one is NaN.
+    joined = _joined(
+        int(groups.max(initial=-1)) + 1, np.stack([groups[one[follows]], groups[next_[follows]]])
+    )
+    return np.unique(joined[groups], return_inverse=True)[1].astype(np.intp)
 
 
 def groups_of(names: Sequence[str], features: Array) -> Labels:

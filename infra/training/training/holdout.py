@@ -10,7 +10,7 @@ import numpy as np
 
 from training.dataset import Member
 from training.embeddings import FEATURES
-from training.groups import groups_of
+from training.groups import groups_of, moments_of
 from training.head import Array, Labels
 
 SHARE = 0.2
@@ -85,7 +85,7 @@ class Division:
     Attributes:
         learned: what is learnt from.
         held_out: what is not.
-        groups: on how many groups each class stands.
+        groups: on how many groups each class stands, where those of one moment count as one.
 
     """
 
@@ -99,6 +99,7 @@ def divide(
     features: Mapping[str, Array],
     reference: Mapping[str, str] | None = None,
     learnt: Collection[str] = frozenset(),
+    taken: Mapping[str, float] | None = None,
 ) -> Division:
     """Divide images that have features, [F] by SHA-256, over both sides, by groups.
 
@@ -107,20 +108,23 @@ def divide(
         features: of these, and of the images of the reference set.
         reference: the class of images that are held out in any case, by SHA-256, whatever `members` says.
         learnt: SHA-256 of what the parent learnt from.
+        taken: when an image was taken, in seconds, by SHA-256, where that is known.
 
     """
     kept = {} if reference is None else reference
     labels = {sha: name for name, sha in members if sha in features}
     labels |= {sha: name for sha, name in kept.items() if sha in features}
     every = sorted((name, sha) for sha, name in labels.items())
-    groups = groups_of([name for name, _ in every], np.stack([features[sha] for _, sha in every]))
+    names, times = [name for name, _ in every], taken or {}
+    groups = groups_of(names, np.stack([features[sha] for _, sha in every]))
+    moments = moments_of(names, groups, np.array([times.get(sha, np.nan) for _, sha in every]))
     out = held_out(every, groups, kept, learnt)
     judged = [
         Judged(name, sha, group, sha in kept, sha in learnt)
         for (name, sha), group in zip(every, groups.tolist(), strict=True)
         if sha in out
     ]
-    pairs = {(name, group) for (name, _), group in zip(every, groups.tolist(), strict=True)}
+    pairs = set(zip(names, moments.tolist(), strict=True))
     return Division(
         tuple(member for member in every if member[1] not in out),
         tuple(judged),

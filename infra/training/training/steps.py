@@ -139,7 +139,7 @@ def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset
     kept = reference.among(dataset.members)
     embedded = _embedded(run, [*dataset.usable(), *((name, sha) for sha, name in kept.items())], "train", 0.7)
     members = dataset.usable(embedded.unreadable)
-    division = divide(members, embedded.features, kept, learnt)
+    division = divide(members, embedded.features, kept, learnt, dataset.taken)
     features = np.stack([embedded.features[sha] for _, sha in division.learned])
     head, curves = fit(features, [name for name, _ in division.learned], seed)
     run.progress("train", 0.85)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,9 @@ PROGRESSIVE = 0xC2
 STANDALONE = (0x01, *range(0xD0, 0xDA))
 """Markers without a segment; none belongs before the pixels."""
 EXIF = b"Exif\0\0"
-ORIENTATION, SHORT = 0x0112, 3
+ORIENTATION, EXIF_DIRECTORY, TAKEN = 0x0112, 0x8769, 0x9003
+ASCII, SHORT = 2, 3
+MAX_TEXT = 64
 ANIMATION_FLAG, ALPHA_FLAG = 0x02, 0x10
 
 
@@ -117,21 +119,56 @@ def inspect(encoded: bytes, bounds: ImageBounds = BOUNDS) -> ImageInfo:
 
 def orientation(exif: bytes) -> int:
     """Return the orientation, 1 to 8, of an EXIF block (with or without its `Exif` prefix); else 1."""
+    order, tiff, directory = _tiff(exif)
+    for tag, kind, count, value in _tags(order, tiff, directory):
+        if (tag, kind, count) == (ORIENTATION, SHORT, 1):
+            (turned,) = struct.unpack_from(f"{order}H", value)
+            return turned if 1 <= turned <= 8 else 1  # noqa: PLR2004 - as EXIF has it
+    return 1
+
+
+def taken(encoded: bytes) -> str:
+    """Return when a JPEG was taken by its EXIF, `YYYY:MM:DD HH:MM:SS`; empty where it does not say."""
+    try:
+        parts = segments(encoded) if encoded.startswith(JPEG) else []
+    except BadInput:
+        return ""
+    for marker, start, end in parts:
+        if marker == APP1 and encoded.startswith(EXIF, start + 4):
+            order, tiff, directory = _tiff(encoded[start + 4 : end])
+            for tag, _, _, value in _tags(order, tiff, directory):
+                if tag == EXIF_DIRECTORY:
+                    (inner,) = struct.unpack(f"{order}I", value)
+                    return _text(order, tiff, inner, TAKEN)
+    return ""
+
+
+def _tiff(exif: bytes) -> tuple[str, bytes, int]:
+    """Return the byte order of an EXIF block, the block, and where its first directory is."""
     tiff = exif.removeprefix(EXIF)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 8:  # noqa: PLR2004 - order, version, offset
-        return 1
+        return "<", b"", 0
     (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+    return order, tiff, directory
+
+
+def _tags(order: str, tiff: bytes, directory: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield tag, type, count and the four bytes of the value of each entry of a directory."""
     if directory + 2 > len(tiff):
-        return 1
+        return
     (tags,) = struct.unpack_from(f"{order}H", tiff, directory)
-    entry = struct.Struct(f"{order}HHIH2x")
+    entry = struct.Struct(f"{order}HHI4s")
     entries = tiff[directory + 2 : directory + 2 + min(tags, MAX_TAGS) * entry.size]
-    whole = len(entries) // entry.size * entry.size
-    for tag, kind, count, value in entry.iter_unpack(entries[:whole]):
-        if (tag, kind, count) == (ORIENTATION, SHORT, 1):
-            return value if 1 <= value <= 8 else 1  # noqa: PLR2004 - as EXIF has it
-    return 1
+    yield from entry.iter_unpack(entries[: len(entries) // entry.size * entry.size])
+
+
+def _text(order: str, tiff: bytes, directory: int, wanted: int) -> str:
+    for tag, kind, count, value in _tags(order, tiff, directory):
+        if (tag, kind) == (wanted, ASCII) and 4 < count <= MAX_TEXT:  # noqa: PLR2004 - shorter ones are the value
+            (at,) = struct.unpack(f"{order}I", value)
+            return tiff[at : at + count].rstrip(b"\0 ").decode("ascii", "replace")
+    return ""
 
 
 def segments(encoded: bytes) -> list[tuple[int, int, int]]:

@@ -340,10 +340,12 @@ async def test_after_a_rollback_an_upload_is_learnt_and_held_until_the_release(s
     await site.run()
     await rollback(site.stores, MODEL, 1, key=None)
     await site.upload("red-box", count=3, first=10)
+    reference = await read_reference(site.stores.models, MODEL, Withdrawn())
 
     outcome = await site.run()
 
     assert (outcome.state, outcome.version) == ("held", 4)
+    assert await read_reference(site.stores.models, MODEL, Withdrawn()) == reference
     assert "an operator rolled back to version 1" in str(outcome.reason)
     assert (await site.newest()).version == 3
     assert set(await versions.complete(site.stores.models, MODEL)) == {1, 2, 3, 4}

@@ -311,7 +311,7 @@ async def publish_step(run: Run, acquired: Acquired) -> Published:
         )
         tracing.note(version=published.manifest.version)
     run.announce(outcome_event(published))
-    if rejected is None:
+    if rejected is None and published.held is None:
         await _grow_reference(run)
     run.progress("publish", 1)
     return published

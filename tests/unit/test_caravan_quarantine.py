@@ -1,6 +1,7 @@
 """What is in quarantine is kept back until it is released, and then for good no more."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from caravan.__main__ import commands
 from caravan.errors import BadInput, Permanent
 from caravan.quarantine import (
     Quarantined,
+    forget_pictures,
     put_in_quarantine,
     read_page,
     read_quarantine,
+    read_waiting,
     release_batch,
 )
+from caravan.withdrawn import Withdrawn, batch_tombstone_key
 
 ONE, TWO = ("lemon", "1" * 64), ("lemon", "2" * 64)
 FIRST = Quarantined("b1", "they look green", "2026-11-28T09:00:00.000+00:00", (ONE,))
@@ -38,6 +42,27 @@ async def test_more_of_a_batch_is_added_to_what_is_there() -> None:
     await put_in_quarantine(store, Quarantined("b1", "more", "2026-11-29", (TWO,)), b"")
     (both,) = await read_quarantine(store)
     assert (both.images, both.reason, both.at) == ((ONE, TWO), "more", FIRST.at)
+
+
+async def test_a_batch_that_was_withdrawn_waits_no_more() -> None:
+    store = MemoryStore()
+    await put_in_quarantine(store, FIRST, b"")
+    assert await read_waiting(store) == (FIRST,)
+    await s3.write(store, batch_tombstone_key("b1"), b"{}")
+    assert await read_waiting(store) == ()
+
+
+async def test_no_page_shows_what_was_withdrawn_or_released() -> None:
+    store = MemoryStore()
+    for batch, image in (("b1", ONE), ("b2", TWO)):
+        await put_in_quarantine(store, replace(FIRST, batch=batch, images=(image,)), b"<p>")
+    await forget_pictures(store, await read_quarantine(store), Withdrawn({ONE[1]}))
+    with pytest.raises(BadInput):
+        await read_page(store, "b1")
+    assert await read_page(store, "b2") == b"<p>"
+    await release_batch(store, "b2")
+    with pytest.raises(BadInput):
+        await read_page(store, "b2")
 
 
 async def test_what_is_not_there_is_a_404() -> None:

@@ -45,8 +45,8 @@ async def comparison(run: Run) -> Comparison | None:
     if parent is None:
         return None
     dataset = await acquire(run.stores.data, run.images, run.edge, lambda *_: None)
-    dataset = await without_quarantined(run.stores, dataset)
     withdrawn = await read_withdrawn(run.stores.data)
+    dataset = await without_quarantined(run.stores, dataset, withdrawn)
     reference = await read_reference(run.stores.models, run.settings.model_name, withdrawn)
     learnt = await parents.learnt(run.stores, run.settings.model_name)
     try:

@@ -15,8 +15,9 @@ from caravan.books import each_receipt
 from caravan.contracts import Event, class_of, quarantine_event
 from caravan.errors import Permanent
 from caravan.names import cut
-from caravan.quarantine import Quarantined, put_in_quarantine, read_quarantine
+from caravan.quarantine import Quarantined, forget_pictures, put_in_quarantine, read_quarantine
 from caravan.receipts import Receipt
+from caravan.withdrawn import Withdrawn
 from training import parent as parents
 from training.dataset import Dataset, Member
 from training.embeddings import BACKBONE, Embedded
@@ -36,9 +37,11 @@ UNLISTED = "unlisted-"
 Embed = Callable[[Sequence[Member]], Embedded]
 
 
-async def without_quarantined(stores: Stores, dataset: Dataset) -> Dataset:
-    """Return a dataset without what waits for a person."""
-    held = [each for each in await read_quarantine(stores.data) if each.state == "held"]
+async def without_quarantined(stores: Stores, dataset: Dataset, withdrawn: Withdrawn) -> Dataset:
+    """Leave out what waits for a person, and remove the pages that may show what was withdrawn."""
+    found = await read_quarantine(stores.data)
+    await forget_pictures(stores.data, found, withdrawn)
+    held = [each for each in found if each.state == "held"]
     return dataset.without(image for each in held for image in each.images)
 
 

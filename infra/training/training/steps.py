@@ -88,10 +88,11 @@ async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
     """
     with tracing.span("acquire"):
         dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
-        withdrawn = (await read_withdrawn(run.stores.data)).gone({sha for _, sha in dataset.members})
-        await asyncio.to_thread(EmbeddingCache(run.settings.cache_dir).forget, run.edge, withdrawn)
+        withdrawn = await read_withdrawn(run.stores.data)
+        gone = withdrawn.gone({sha for _, sha in dataset.members})
+        await asyncio.to_thread(EmbeddingCache(run.settings.cache_dir).forget, run.edge, gone)
         tracing.note(images=len(dataset.members))
-        dataset = await without_quarantined(run.stores, dataset)
+        dataset = await without_quarantined(run.stores, dataset, withdrawn)
         settled = await _settled(run, dataset, again=again)
         if settled is None:
             inspected = await _inspected(run, dataset)
@@ -109,7 +110,7 @@ async def _settled(run: Run, dataset: Dataset, *, again: bool) -> Settled | None
 
 async def _inspected(run: Run, dataset: Dataset) -> Dataset:
     def embed_new(members: Iterable[Member]) -> Embedded:
-        return _embedded(run, members, "acquire", 1)
+        return _embedded(run, members, "train", 0.7)  # Which finds them in the cache then.
 
     model = run.settings.model_name
     return await keep_back(run.stores, model, dataset, embed_new, path=run.images.path, announce=run.announce)

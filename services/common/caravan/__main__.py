@@ -199,14 +199,14 @@ commands.add_typer(quarantined, name="quarantine")
 @quarantined.callback(invoke_without_command=True)
 def list_quarantine(context: typer.Context) -> None:
     """List the batches of one edge (EDGE) that wait for a person, and why."""
-    from caravan.quarantine import read_quarantine  # noqa: PLC0415
+    from caravan.quarantine import read_waiting  # noqa: PLC0415
 
     if context.invoked_subcommand is not None:
         return
     settings = load(EdgeAtCentral)
     store = s3.open_bucket(settings.central, data_bucket(settings.edge))
     with _plainly():
-        held = [each for each in asyncio.run(read_quarantine(store)) if each.state == "held"]
+        held = asyncio.run(read_waiting(store))
     for each in held:
         typer.echo(f"{each.batch}  since {each.at}  {len(each.images)} images: {each.reason}")
     if not held:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
@@ -20,9 +21,11 @@ from obstore.store import ObjectStore
 from pydantic import Field, TypeAdapter, ValidationError
 
 from caravan import s3, strict_json
+from caravan.contracts import image_key
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.names import cut
 from caravan.strict_json import NotJson, faults_of
+from caravan.withdrawn import Withdrawn, read_withdrawn_batches
 
 SCHEMA = 1
 QUARANTINE = "quarantine/"
@@ -71,6 +74,13 @@ async def read_quarantine(store: ObjectStore) -> tuple[Quarantined, ...]:
     return tuple(sorted(found, key=lambda each: (each.at, each.batch)))
 
 
+async def read_waiting(store: ObjectStore) -> tuple[Quarantined, ...]:
+    """Return what waits for a person: neither released nor withdrawn."""
+    withdrawn = await read_withdrawn_batches(store)
+    found = await read_quarantine(store)
+    return tuple(each for each in found if each.state == "held" and each.batch not in withdrawn)
+
+
 async def put_in_quarantine(store: ObjectStore, new: Quarantined, page: bytes) -> None:
     """Keep images back, more of a batch than before perhaps; the page comes first, what counts last.
 
@@ -89,7 +99,7 @@ async def put_in_quarantine(store: ObjectStore, new: Quarantined, page: bytes) -
 
 
 async def release_batch(store: ObjectStore, batch: str) -> Quarantined:
-    """Let a batch be learnt from; a repeat changes nothing.
+    """Let a batch be learnt from, and remove its page; a repeat changes nothing.
 
     Raises:
         BadInput: 404 if it is in no quarantine.
@@ -104,7 +114,19 @@ async def release_batch(store: ObjectStore, batch: str) -> Quarantined:
         store, _key(batch), await asyncio.to_thread(_to_json, after), etag
     ):
         raise Transient(f"somebody else changes {_key(batch)}")
+    await s3.delete(store, [page_key(batch)])
     return after
+
+
+async def forget_pictures(store: ObjectStore, found: Iterable[Quarantined], withdrawn: Withdrawn) -> None:
+    """Remove the pages that may show what was withdrawn."""
+    if len(withdrawn):
+        shown = [
+            each
+            for each in found
+            if any(withdrawn.covers(image_key(*image), image[1]) for image in each.images)
+        ]
+        await s3.delete(store, [page_key(each.batch) for each in shown])
 
 
 async def read_page(store: ObjectStore, batch: str) -> bytes:

@@ -167,6 +167,12 @@ async def test_every_image_is_stored_and_training_is_triggered(door: Door) -> No
     assert await door.keys("edge2") == []
 
 
+async def test_photos_of_one_moment_are_warned_of_while_the_product_is_at_hand(door: Door) -> None:
+    burst = [(f"images/tea/IMG_20260803_12443{n}.jpg", photo(n)) for n in range(5)]
+    body = (await door.put(zipped(*burst))).json()
+    assert body["warnings"] == ["all 5 photos of tea were taken within a minute: take some elsewhere"]
+
+
 async def test_an_upload_goes_on_with_its_senders_trace_in_a_few_spans(
     door: Door, spans: InMemorySpanExporter
 ) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.groups import LEAF, MOMENT_SECONDS, groups_of, moments_of
+from caravan.moments import MOMENT_SECONDS
+from training.groups import LEAF, groups_of, moments_of
 from training.head import Array
 
 

@@ -12,9 +12,9 @@ from obstore.store import ObjectStore
 from caravan import s3, strict_json
 from caravan.contracts import IMAGES, image_of
 from caravan.images import MAX_BYTES
+from caravan.moments import taken_at
 from caravan.withdrawn import Withdrawn, read_withdrawn
 from training.dataset import Dataset
-from training.moments import taken_at
 from training.stores import write_file, write_json
 
 AT_ONCE = 16

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from caravan.moments import MOMENT_SECONDS
 from training.head import Array, Labels, normalised
 
 ALIKE = 0.7
@@ -16,10 +17,6 @@ one place. Of pairs of photos of different products one in a hundred is more tha
 LEAF = 512
 """So many images are compared with one another; a larger class is cut into such leaves, TREES times."""
 TREES = 8
-
-
-MOMENT_SECONDS = 600
-"""Photos of a class that follow each other within this time were likely taken in one place."""
 
 
 def moments_of(names: Sequence[str], groups: Labels, taken: NDArray[np.float64]) -> Labels:

@@ -53,6 +53,7 @@ def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None
                 "duplicates": fed.duplicates,
                 "ignored": fed.ignored,
                 "rejected": _reasons(fed.rejected),
+                **({"warnings": fed.warnings} if fed.warnings else {}),
             }
         )
 

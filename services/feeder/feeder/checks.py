@@ -15,6 +15,7 @@ from caravan import tracing
 from caravan.concurrency import for_each
 from caravan.decoding import Decoding
 from caravan.errors import BadInput
+from caravan.moments import taken_at
 from feeder.archive import Archive, Candidate, Limits, Rejected, read_archive
 from feeder.concurrency import Budget
 
@@ -30,6 +31,7 @@ class Labelled:
         size: bytes of its content.
         media_type: such as `image/jpeg`.
         read: returns its content; blocks.
+        taken: when, in seconds of a camera's clock; None where nobody knows.
 
     """
 
@@ -39,6 +41,7 @@ class Labelled:
     size: int
     media_type: str
     read: Callable[[], bytes]
+    taken: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class Checks:
             number, candidate = numbered
             try:
                 async with self._buffer.take(candidate.info.file_size):
-                    content, digest = await loop.run_in_executor(self._pool, _read, archive, candidate)
+                    content, digest, taken = await loop.run_in_executor(self._pool, _read, archive, candidate)
                     info = self._decoding.inspect(content)
                     left -= info.pixels
                     if left >= 0:
@@ -161,6 +164,7 @@ class Checks:
                 len(content),
                 info.media_type,
                 partial(archive.read, candidate),
+                taken,
             )
 
         try:
@@ -184,6 +188,6 @@ def _count(file: BinaryIO, limits: Limits) -> int:
     return len(archive.candidates) + len(archive.rejected) + archive.ignored
 
 
-def _read(archive: Archive, candidate: Candidate) -> tuple[bytes, str]:
+def _read(archive: Archive, candidate: Candidate) -> tuple[bytes, str, float | None]:
     content = archive.read(candidate)
-    return content, hashlib.sha256(content).hexdigest()
+    return content, hashlib.sha256(content).hexdigest(), taken_at(candidate.key, content)

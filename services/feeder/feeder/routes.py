@@ -13,9 +13,10 @@ from aiokafka import ConsumerRecord
 from caravan import telemetry, tracing
 from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Park, Policy, Source, consume
-from caravan.contracts import TRIGGER
+from caravan.contracts import TRIGGER, class_of
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.kafka import Headers, PutAside, trace_of
+from caravan.moments import in_one_moment
 from caravan.retry import retried
 from caravan.uploads import Upload, Verdict
 from feeder.archive import SHAPE, Rejected
@@ -47,7 +48,7 @@ Check = Callable[[ConsumerRecord], Awaitable[tuple[str, Labelled]]]
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What became of a batch: counts of images, and those that were not taken."""
+    """What became of a batch: counts of images, those that were not taken, and what to do better."""
 
     edge: str
     batch: str
@@ -55,6 +56,7 @@ class Fed:
     duplicates: int
     ignored: int
     rejected: tuple[Rejected, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,8 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
     outcomes = Counter(image.outcome for image in placed)
     refused = tuple(Rejected(image.name, image.reason) for image in placed if image.outcome == "rejected")
     stored, duplicates = outcomes["stored"], outcomes["duplicate"]
-    fed = Fed(edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused)
+    warnings = tuple(in_one_moment((class_of(image.key), image.taken) for image in batch.images))
+    fed = Fed(edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused, warnings)
 
     headers = {
         "batch": fed.batch,

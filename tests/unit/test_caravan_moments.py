@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from PIL import Image
 
-from training.moments import taken_at
+from caravan.moments import FEWEST, MOMENT_SECONDS, in_one_moment, taken_at
 
 NOON = datetime(2023, 8, 3, 12, 44, 35, tzinfo=UTC).timestamp()
 
@@ -56,3 +56,15 @@ def test_no_photo_tells_nothing_and_one_that_is_cut_off_does_no_harm() -> None:
     assert taken_at("a.jpg", b"") is None
     assert taken_at("a.jpg", photo("PNG")) is None
     assert all(taken_at("a.jpg", shot[:size]) in {None, NOON} for size in range(len(shot)))
+
+
+def test_a_class_photographed_in_one_moment_is_named() -> None:
+    burst: list[tuple[str, float | None]] = [("tea", 10.0 * n) for n in range(FEWEST)]
+    walk: list[tuple[str, float | None]] = [("mint", n * (MOMENT_SECONDS + 1.0)) for n in range(FEWEST)]
+    unknown: list[tuple[str, float | None]] = [("other", None)] * 9
+    told = ["all 5 photos of tea were taken within a minute: take some elsewhere"]
+    assert in_one_moment([*burst, *walk, *unknown]) == told
+    assert in_one_moment([*burst, ("tea", None)]) == []
+    assert in_one_moment([*burst, ("tea", 9999.0)]) == []
+    assert in_one_moment(burst[1:]) == []
+    assert "within 3 minutes" in in_one_moment([*burst, ("tea", 130.0)])[0]

@@ -60,7 +60,7 @@ def at_edge(edge: str) -> list[Use]:
         Use(
             "shopper",
             ("images_topic",),
-            ("detections_topic", "EDGE_METRICS"),
+            ("detections_topic", "EDGE_METRICS", "EDGE_STATUS"),
             ShopperSettings(edge=edge).group,
         ),
         Use("edge_manager", writes=("EDGE_STATUS",)),

@@ -417,3 +417,39 @@ def test_the_pages_have_nothing_inline_absolute_or_from_elsewhere(pattern: str) 
     files = [path for path in WEB.iterdir() if path.suffix in {".html", ".css", ".js"}]
     assert len(files) > 10
     assert [path.name for path in files if re.search(pattern, path.read_text())] == []
+
+
+# --- how good the answers are -------------------------------------------------------------------
+
+
+def quality(*wrong: str) -> bytes:
+    figures = {"answers": 900, "labelled": 20, "accuracy": 0.95, "low": 0.9, "high": 0.98}
+    products = [
+        {
+            **figures,
+            "item": item,
+            "label": item,
+            "confidently_wrong": item in wrong,
+            "taken_for_it": "tea-green",
+        }
+        for item in ("tea-green", "tea-lemon")
+    ]
+    return to_json({"asked": 55, "versions": [3], **figures, "products": products})
+
+
+def test_an_edges_accuracy_is_shown_and_a_confidently_wrong_product_is_named_once(bench: Bench) -> None:
+    assert bench.edge()["quality"] is None
+    for wrong in ((), ("tea-lemon",), ("tea-lemon",)):
+        bench._take(contracts.EDGE_STATUS, quality(*wrong), None, key=contracts.answers_key("edge1"))
+    shown = bench.edge()["quality"]
+    assert shown["all"] == {"answers": 900, "labelled": 20, "share": 0.95, "low": 0.9, "high": 0.98}
+    assert [each["confidently_wrong"] for each in shown["products"]] == [False, True]
+    lines = [line["text"] for line in bench.state.snapshot()["log"] if line["kind"] == "confidently-wrong"]
+    assert lines == ["answers tea-lemon with confidence where it is not: mostly tea-green"]
+
+
+def test_an_accuracy_that_cannot_be_read_is_passed_over(bench: Bench) -> None:
+    for value in (b"{}", b"no JSON", to_json({"asked": -1})):
+        bench._take(contracts.EDGE_STATUS, value, None, key=contracts.answers_key("edge1"))
+    bench._take(contracts.EDGE_STATUS, quality(), None, key=contracts.answers_key("edge9"))
+    assert bench.edge()["quality"] is None

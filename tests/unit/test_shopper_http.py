@@ -69,10 +69,11 @@ class Keeper:
         self.captures: list[Capture] = []
         self.error: Exception | None = None
 
-    async def keep(self, capture: Capture) -> None:
+    async def keep(self, capture: Capture) -> str:
         if self.error:
             raise self.error
         self.captures.append(capture)
+        return f"images/{capture.item}/{len(self.captures)}.jpg"
 
 
 class Push:
@@ -607,7 +608,8 @@ async def test_the_pixels_of_a_camera_are_classified_as_they_are_and_kept_as_jpe
 
 async def test_the_record_is_made_of_what_is_kept(shopper: Shopper) -> None:
     await shopper.route(PHOTO, Sender("http", "door"))
-    ((verdict, sender, image, at),) = shopper.records
+    ((verdict, sender, image, at, key),) = shopper.records
+    assert key == "images/tea-green/1.jpg"
     assert (verdict.prediction.item, sender.camera, image) == ("tea-green", "door", PHOTO)
     assert at == shopper.keeper.captures[0].at
 

@@ -22,6 +22,7 @@ from shopper.doors import review as review_api
 from shopper.doors.cors import Cors
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
+from shopper.quality.notes import Audit
 from shopper.review import desk as review_desk
 from shopper.review.decisions import Opinion, Ref, why
 from shopper.review.desk import ReviewDesk
@@ -45,19 +46,34 @@ def opinion(label: str, score: float, **facts: str) -> dict[str, str]:
     return {"label": label, "score": f"{score:.6f}", "model": MODEL, "version": "3", **facts}
 
 
+class Audits:
+    """Audits that were drawn, and what was said of them."""
+
+    def __init__(self) -> None:
+        self.drawn: list[Audit] = []
+        self.heard: dict[str, str] = {}
+
+    async def audits(self) -> list[Audit]:
+        return [audit for audit in self.drawn if audit.image not in self.heard]
+
+    async def said(self, image: str, item: str) -> None:
+        self.heard[image] = item
+
+
 class Shop:
     """The review's doors before stores in memory."""
 
     def __init__(self, tokens: Tokens = OPEN) -> None:
         self.stores = {name: MemoryStore() for name in ("data", "valid", "unclassified")}
         self.events: list[Event] = []
+        self.audits = Audits()
         app = FastAPI()
         http.install(app, {})
         app.add_middleware(Cors)
         review_api.install(
             app,
             sessions=Sessions(tokens, "shopper"),
-            desk=ReviewDesk(self.stores, MODEL, 0.8),
+            desk=ReviewDesk(self.stores, MODEL, 0.8, self.audits),
             shelf=Shelf(),
             limits=ImageLimits(Decoding(2), MemoryBudget(10**9)),
             post=self.events.append,
@@ -399,3 +415,36 @@ def test_a_reference_that_is_none_is_refused(name: str) -> None:
 
 def test_a_known_image_without_a_score_needs_no_look() -> None:
     assert why(Ref.parse(UNSURE), Opinion(), MODEL, 0.8) is None
+
+
+async def test_an_audit_comes_first_and_tells_nothing_of_what_the_model_said(shop: Shop) -> None:
+    shop.lay(UNKNOWN, opinion("tea-lemon", 0.4))
+    shop.lay(UNSURE, opinion("tea-green", 0.7))
+    shop.lay(SURE, opinion("tea-green", 0.99, camera="till-3"))
+    shop.audits.drawn = [
+        Audit("valid/images/tea-green/on-its-way.jpg", 5.0),
+        Audit(SURE, 7.0),
+        Audit(UNSURE, 9.0),
+    ]
+    images = (await shop.client.get("/review")).json()["images"]
+    assert [(each["image"], each["why"]) for each in images] == [
+        (SURE, "audit"),
+        (UNSURE, "audit"),
+        (UNKNOWN, "unknown"),
+    ]
+    assert images[0] | {"at": "", "image": ""} == {
+        **dict.fromkeys(("image", "at", "guess", "guess_label", "model", "version"), ""),
+        "why": "audit",
+        "score": None,
+        "camera": "till-3",
+    }
+
+
+async def test_what_is_said_of_an_image_is_heard_where_audits_are_noted(shop: Shop) -> None:
+    for name in (SURE, UNSURE):
+        shop.lay(name, opinion("tea-green", 0.99))
+    shop.audits.drawn = [Audit(SURE, 7.0), Audit(UNSURE, 9.0)]
+    decisions = [{"image": SURE, "product": "Lemon Tea"}, {"image": UNSURE, "discard": True}]
+    await shop.client.post("/review", json={"decisions": decisions})
+    assert shop.audits.heard == {SURE: "tea-lemon", UNSURE: "other"}
+    assert (await shop.client.get("/review")).json()["images"] == []

@@ -106,7 +106,8 @@ def bench(tmp_path: Path) -> Bench:
 
 async def note(desk: ScoringDesk, camera: str = "till-3", score: float = 0.9) -> None:
     prediction = Prediction("tea-green", score, "m", 1, {}, ("tea-green", "tea-lemon"), 0.001, 0.002)
-    await desk.record(judge(prediction, Shelf().catalogue, 0.6), Sender("http", camera), JPEG, AT)
+    verdict = judge(prediction, Shelf().catalogue, 0.6)
+    await desk.record(verdict, Sender("http", camera), JPEG, AT, "images/tea-green/a.jpg")
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

@@ -192,7 +192,12 @@ EDGE_STATUS = "edge-status"
 
 The key is the edge's id, the value `{"schema": 1, "at": "<ISO 8601>", …}` with all that its `GET /versions`
 answers; an edge's newest message is how things stand there. Central cannot ask: links are opened by edges.
+
+The edge's shopper tells here, by the key `answers_key`, how good its answers of the last seven days are:
+`{"at", "asked", "versions", "answers", "labelled", "accuracy", "low", "high", "products": […]}`.
 """
+
+_ANSWERS = "/answers"
 
 TRAINING_IMAGES = "training-images"
 """Kafka topic of labelled images on their way into training data."""
@@ -201,6 +206,16 @@ TRAINING_IMAGES_RETRY = "training-images-retry"
 """Kafka topic of those among them that wait, because their edge's bucket refuses, say."""
 
 _SHARED_TOPICS = (TRIGGER, EDGE_METRICS, EDGE_STATUS, TRAINING_IMAGES, TRAINING_IMAGES_RETRY)
+
+
+def answers_key(edge: str) -> bytes:
+    """Key in `EDGE_STATUS` of how good an edge's answers are; no edge's id has a slash."""
+    return f"{edge}{_ANSWERS}".encode()
+
+
+def edge_of_answers(key: str) -> str | None:
+    """Return the edge in a key that `answers_key` made; None for any other key."""
+    return key.removesuffix(_ANSWERS) if key.endswith(_ANSWERS) else None
 
 
 def images_topic(edge: str) -> str:

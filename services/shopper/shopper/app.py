@@ -18,6 +18,7 @@ from caravan.consume import Consumption, consume
 from caravan.contracts import (
     DATA,
     EDGE_METRICS,
+    EDGE_STATUS,
     MONITOR,
     PRODUCTION,
     UNCLASSIFIED,
@@ -47,6 +48,7 @@ from shopper.model.class_names import ClassNames
 from shopper.model.models import Models
 from shopper.model.preparing import Preparing
 from shopper.model.tfserving import TfServing, open_channel
+from shopper.quality.telling import tell_quality
 from shopper.review.desk import ReviewDesk
 from shopper.scoring.desk import ScoringDesk
 from shopper.scoring.journal import Journal
@@ -156,7 +158,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         count = TrainingCounts(stores[DATA], shelf)
         page.install(app, page=settings.page, sessions=sessions, relay=relay, count=count)
         reports.install(app, production, sessions)
-        desk = ReviewDesk(stores, settings.model_name, settings.certain_score)
+        desk = ReviewDesk(stores, settings.model_name, settings.certain_score, scoring)
         review.install(app, sessions=sessions, desk=desk, shelf=shelf, limits=limits, post=mqtt.post)
 
         loops: dict[str, Callable[[], Awaitable[None]]] = {
@@ -171,6 +173,14 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "windows": scoring.close_windows,
             routes.EDGE_METRICS: partial(routes.edge_metrics, scoring.send),
         }
+        if settings.audits_per_week:
+            loops["quality"] = partial(
+                tell_quality,
+                settings.edge,
+                partial(scoring.accuracy, lambda item: shelf.catalogue.product(item).label),
+                partial(kafka.ensure_topics, settings, [EDGE_STATUS]),
+                producer.send,
+            )
         if settings.kafka_detection:
             loops[routes.DETECT_KAFKA] = images.run
         yield Service(app, loops, on_stop=relay.close)
@@ -220,10 +230,12 @@ def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringDesk
             settings.window_seconds,
             settings.certain_score,
             settings.max_scoring_bytes,
+            audits_per_week=settings.audits_per_week,
         ),
         producer.send,
         partial(kafka.ensure_topics, settings, [EDGE_METRICS]),
         certain_score=settings.certain_score,
+        audited_model=settings.model_name,
         window_seconds=settings.window_seconds,
         max_message_bytes=settings.kafka_max_message_bytes,
     )

@@ -31,8 +31,8 @@ class Verdict:
 
 Answer = Callable[[Verdict, Catalogue], dict[str, Any]]
 """Makes the reply out of a verdict."""
-Record = Callable[[Verdict, Sender, bytes, datetime], Awaitable[None]]
-"""Takes note of a verdict: with it the sender, the image as it was kept (JPEG), and when it came in (UTC)."""
+Record = Callable[[Verdict, Sender, bytes, datetime, str], Awaitable[None]]
+"""Takes note of a verdict: with it the sender, the image (JPEG), when it came in (UTC), and its key."""
 
 
 def judge(prediction: Prediction, catalogue: Catalogue, score_accuracy: float) -> Verdict:

@@ -24,5 +24,9 @@ SCORING_DROPPED = Counter(
     "Uncertain images that did not reach Kafka: outbox, disk or message full",
     ["reason"],
 )
+AUDITS = Counter("shopper_audits_total", "Audited answers, by what people said of them", ["outcome"])
+ACCURACY = Gauge(
+    "shopper_accuracy", "Share of right answers in the last seven days, and its interval of 95 %", ["bound"]
+)
 EVENT_LISTENERS = Gauge("shopper_event_listeners", "Pages that listen to the events")
 EVENTS_MISSED = Counter("shopper_events_missed_total", "Events that a slow page did not get")

@@ -131,8 +131,8 @@ class Classifier(Protocol):
 class Keeper(Protocol):
     """Makes images durable."""
 
-    async def keep(self, capture: Capture) -> None:
-        """Return once the image will survive a crash."""
+    async def keep(self, capture: Capture) -> str:
+        """Return the image's key once it will survive a crash."""
         ...
 
 

@@ -65,8 +65,8 @@ async def detect(
     catalogue = shelf.catalogue
     verdict = detection.judge(prediction, catalogue, score_accuracy(prediction.model))
     facts = detection.facts(verdict, sender)
-    await keeper.keep(Capture(verdict.bucket, verdict.product.item, photo, at, facts))
-    await record(verdict, sender, photo, at)
+    key = await keeper.keep(Capture(verdict.bucket, verdict.product.item, photo, at, facts))
+    await record(verdict, sender, photo, at, key)
     post(events.detection(verdict, sender))
     reply = answer(verdict, catalogue)
     metrics.DETECTIONS.labels(sender.origin, reply["known"]).inc()

@@ -84,6 +84,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
 
     window_seconds: float = Field(default=10.0, ge=0.1, le=86_400)
     certain_score: float = Field(default=0.8, ge=0, le=1)
+    audits_per_week: int = Field(default=60, ge=0, le=10_000)
     max_scoring_bytes: int = Field(default=256 * MIB, ge=0)
 
     @field_validator("model_name")

@@ -6,12 +6,12 @@ Two dashboards, one started now and one long ago, show the same: times are those
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from monitor.dashboard import versions
 from monitor.dashboard.journal import SAME_SECONDS, Journal, Line
-from monitor.dashboard.messages import Event, Status
+from monitor.dashboard.messages import Event, Quality, Status
 from monitor.hub_state import iso
 
 SILENT_SECONDS = 150.0
@@ -109,6 +109,7 @@ class Edge:
         self._training: Training | None = None
         self._rejected: Rejected | None = None
         self._status: Status | None = None
+        self._quality: Quality | None = None
         self._heard = 0.0
 
     # --- taking in --------------------------------------------------------------------------------
@@ -165,6 +166,17 @@ class Edge:
                     self.journal.add(f"{name}-{model}-{version}", at, "refused", text, "bad")
         self._status, self._heard = status, max(self._heard, at)
 
+    def hear_quality(self, quality: Quality, at: float, name: str) -> None:
+        """Take in how good the edge's answers are."""
+        before = self._quality
+        wrong_before = {one.item for one in before.products if one.confidently_wrong} if before else set()
+        for one in quality.products:
+            if one.confidently_wrong and one.item not in wrong_before:
+                what = f": mostly {one.wrong_for}" if one.wrong_for else ""
+                text = f"answers {one.label} with confidence where it is not{what}"
+                self.journal.add(f"{name}-{one.item}", at, "confidently-wrong", text, "bad")
+        self._quality = quality
+
     def _one_stored(self, at: float, name: str) -> None:
         self.flow.update(upload=1)
         upload = self._upload
@@ -217,6 +229,7 @@ class Edge:
             "rejected": self._rejected.as_json() if self._rejected else None,
             "models": versions.beside(self.ready, status, silent),
             "ready_fault": self.ready_fault,
+            "quality": asdict(self._quality) if self._quality else None,
             "link": {
                 "state": "unknown" if status is None else "down" if silent is not None else "up",
                 "heard": None if status is None else iso(self._heard) if silent is not None else None,

@@ -16,6 +16,7 @@ LONGEST = 300
 """Characters of a text that are kept."""
 MOST_MODELS = 50
 MOST_REFUSED = 20
+MOST_PRODUCTS = 100
 NAMES = frozenset(
     {"zipfile", "pipeline", "model-upload", "training", "model-ready", "model-rejected", "quarantine"}
 )
@@ -123,6 +124,76 @@ def read_status(value: bytes | None) -> Status:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise _bad(exc) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often answers are right: `answers` of them, of which some are labelled.
+
+    `share`, `low` and `high` (an interval of 95 %) are 0..1, None where nothing is labelled.
+    """
+
+    answers: int
+    labelled: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProductAccuracy:
+    """The accuracy of one product's answers; `wrong_for` is what its wrong confident ones mostly show."""
+
+    item: str
+    label: str
+    accuracy: Accuracy
+    confidently_wrong: bool
+    wrong_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good an edge's answers of the last seven days are; `asked` is how many people were asked about."""
+
+    asked: int
+    versions: tuple[int, ...]
+    all: Accuracy
+    products: tuple[ProductAccuracy, ...]
+
+
+def read_quality(value: bytes | None) -> Quality:
+    """Read how good an edge's answers are.
+
+    Raises:
+        BadInput: if it is none; `reason` is `not-json` or `bad-message`.
+
+    """
+    body = _object(value)
+    try:
+        return Quality(
+            asked=_count(body["asked"]),
+            versions=tuple(_count(version) for version in body["versions"][-MOST_REFUSED:]),
+            all=_accuracy(body),
+            products=tuple(
+                ProductAccuracy(
+                    item=_text(one["item"]),
+                    label=_text(one["label"]),
+                    accuracy=_accuracy(one),
+                    confidently_wrong=one["confidently_wrong"] is True,
+                    wrong_for=_text(one.get("taken_for_it")),
+                )
+                for one in body["products"][:MOST_PRODUCTS]
+            ),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise _bad(exc) from exc
+
+
+def _accuracy(body: dict[str, Any]) -> Accuracy:
+    share, low, high = (
+        None if body[name] is None else _share(body[name]) for name in ("accuracy", "low", "high")
+    )
+    return Accuracy(_count(body["answers"]), _count(body["labelled"]), share, low, high)
 
 
 def _model(body: dict[str, Any]) -> ModelStatus:

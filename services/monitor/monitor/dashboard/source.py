@@ -6,9 +6,9 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from caravan import telemetry
-from caravan.contracts import EDGE_STATUS
+from caravan.contracts import EDGE_STATUS, edge_of_answers
 from caravan.errors import BadInput
-from monitor.dashboard.messages import read_event, read_status
+from monitor.dashboard.messages import read_event, read_quality, read_status
 from monitor.dashboard.state import Dashboard
 from monitor.hub_source import History
 
@@ -28,9 +28,12 @@ def take(state: Dashboard, record: ConsumerRecord, route: str, history: History)
     name = f"{record.topic}-{record.partition}-{record.offset}"
     try:
         if record.topic == EDGE_STATUS:
-            edge = state.edges.get((record.key or b"").decode(errors="replace"))
+            key = (record.key or b"").decode(errors="replace")
+            edge = state.edges.get(key)
             if edge is not None:
                 edge.hear(read_status(record.value), history.times(record)[1], name)
+            elif (answering := state.edges.get(edge_of_answers(key) or "")) is not None:
+                answering.hear_quality(read_quality(record.value), history.times(record)[1], name)
         else:
             event = read_event(record.value)
             if event is not None:

@@ -1,4 +1,4 @@
-"""What people are asked to look at: images that the model did not know, or was unsure of. Pure."""
+"""What people are asked to look at: images not known or not sure, and audits. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shopper.catalogue import Catalogue, Product
 
 BUCKETS = (UNCLASSIFIED, VALID)
 """Where they are, in the order in which they are shown."""
-Why = Literal["unknown", "uncertain"]
+Why = Literal["unknown", "uncertain", "audit"]
 
 _MODEL = ("label", "score", "model", "version")
 
@@ -77,8 +77,8 @@ class Waiting:
     opinion: Opinion
 
     def told(self, catalogue: Catalogue) -> dict[str, Any]:
-        """Return it as a page is told."""
-        opinion = self.opinion
+        """Return it as a page is told; of an audit nothing that the model said, which would lead people."""
+        opinion = self.opinion if self.why != "audit" else Opinion(camera=self.opinion.camera)
         return {
             "image": str(self.ref),
             "at": self.at.isoformat(),

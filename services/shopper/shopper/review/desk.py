@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, Protocol
 from weakref import WeakValueDictionary
 
 import structlog
 from obstore.store import ObjectStore
 
 from caravan import s3
-from caravan.contracts import DATA, IMAGES, REJECTED, UNCLASSIFIED, image_key
+from caravan.contracts import DATA, IMAGES, OTHER, REJECTED, UNCLASSIFIED, image_key
 from caravan.errors import Unavailable
 from shopper import metrics
+from shopper.quality.notes import Audit
 from shopper.review.decisions import BUCKETS, Decision, Opinion, Ref, Waiting, facts, is_image, why
 
 log = structlog.get_logger()
@@ -35,9 +36,21 @@ MOVED_AT_ONCE = 4
 Outcome = Literal["taught", "discarded", "gone"]
 
 
+class Audits(Protocol):
+    """The answers that were drawn to be looked at, whatever they were."""
+
+    async def audits(self) -> list[Audit]:
+        """Return those that wait for a label."""
+        ...
+
+    async def said(self, image: str, item: str) -> None:
+        """Note what an image shows; `other` where it is no product."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Images that wait, oldest first in each product's folder; `last` is where to go on, None at the end."""
+    """Images that wait: audits, then by product, oldest first; `last` is where to go on, None at the end."""
 
     waiting: Sequence[Waiting]
     last: Ref | None
@@ -53,13 +66,17 @@ class ReviewDesk:
         stores: of the buckets `data`, `valid` and `unclassified`, by name.
         model: the one that training images are for.
         certain_score: from which a known answer needs no second look, 0..1.
+        audits: knows which answers were drawn; they come first, their product not told.
 
     """
 
-    def __init__(self, stores: Mapping[str, ObjectStore], model: str, certain_score: float) -> None:
+    def __init__(
+        self, stores: Mapping[str, ObjectStore], model: str, certain_score: float, audits: Audits
+    ) -> None:
         self._stores = stores
         self._model = model
         self._certain_score = certain_score
+        self._audits = audits
         self._not_wanted: OrderedDict[Ref, None] = OrderedDict()
         self._deciding: WeakValueDictionary[Ref, asyncio.Lock] = WeakValueDictionary()
         self._moving = asyncio.Semaphore(MOVED_AT_ONCE)
@@ -71,11 +88,13 @@ class ReviewDesk:
             Transient: if the object store is away, or too slow.
 
         """
-        found: list[Waiting] = []
         looked_at = 0
         last: Ref | None = None
         async with _in_time():
-            async for entries in self._batches(after):
+            drawn = {Ref.parse(audit.image): audit for audit in await self._audits.audits()}
+            # Half of the first page: there is always a way on to the others.
+            found = await self._drawn(drawn, most // 2) if after is None else []
+            async for entries in self._batches(after, drawn):
                 looked_at += len(entries)
                 for ref, waiting in zip(entries, await self._look(entries), strict=True):
                     last = ref
@@ -116,20 +135,32 @@ class ReviewDesk:
 
     # --- looking ------------------------------------------------------------------------------------
 
-    async def _batches(self, after: Ref | None) -> AsyncIterator[dict[Ref, datetime]]:
+    async def _batches(self, after: Ref | None, drawn: Collection[Ref]) -> AsyncIterator[dict[Ref, datetime]]:
         buckets = BUCKETS[BUCKETS.index(after.bucket) :] if after else BUCKETS
         for bucket in buckets:
             start = after.key if after and after.bucket == bucket else ""
             batch: dict[Ref, datetime] = {}
             async for entry in s3.listing(self._stores[bucket], IMAGES, after=start):
                 ref = Ref(bucket, entry["path"])
-                if is_image(ref.key) and ref not in self._not_wanted:
+                if is_image(ref.key) and ref not in self._not_wanted and ref not in drawn:
                     batch[ref] = entry["last_modified"]
                 if len(batch) == AT_ONCE:
                     yield batch
                     batch = {}
             if batch:
                 yield batch
+
+    async def _drawn(self, drawn: Mapping[Ref, Audit], most: int) -> list[Waiting]:
+        found: list[Waiting] = []
+        for ref, audit in drawn.items():
+            if len(found) == most:
+                break
+            try:
+                opinion = Opinion.of(await s3.facts(self._stores[ref.bucket], ref.key))
+            except FileNotFoundError:
+                continue  # decided, or still on its way to the store
+            found.append(Waiting(ref, datetime.fromtimestamp(audit.at, UTC), "audit", opinion))
+        return found
 
     async def _look(self, entries: Mapping[Ref, datetime]) -> list[Waiting | None]:
         return await asyncio.gather(*(self._look_at(ref, at) for ref, at in entries.items()))
@@ -167,6 +198,7 @@ class ReviewDesk:
             except s3.BucketMissing as exc:
                 raise Unavailable(f"bucket {bucket} is missing") from exc
             await s3.delete(self._stores[ref.bucket], [ref.key])
+        await self._audits.said(str(ref), product.item if product else OTHER)
         outcome: Outcome = "taught" if product else "discarded"
         metrics.IMAGES_REVIEWED.labels(outcome).inc()
         log.info("image reviewed", image=str(ref), outcome=outcome, by=who)

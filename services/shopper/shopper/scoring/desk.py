@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import structlog
 
@@ -21,6 +21,8 @@ from caravan.retry import forever
 from shopper import metrics, routes
 from shopper.detection import Verdict
 from shopper.ports import Sender
+from shopper.quality.notes import Answered, Audit
+from shopper.quality.report import accuracy
 from shopper.scoring import values as scoring
 from shopper.scoring.journal import Journal, is_damage
 from shopper.scoring.values import Message, Scored
@@ -65,6 +67,7 @@ class ScoringDesk:
         send: sends one message to Kafka.
         make_topic: makes the topic if it is not there.
         certain_score: the score from which a detection is certain.
+        audited_model: the one whose answers are audited, as training images are for it alone.
         window_seconds: length of a window.
         max_message_bytes: of one Kafka message.
         clock: seconds since 1970.
@@ -78,6 +81,7 @@ class ScoringDesk:
         make_topic: Callable[[], Awaitable[None]],
         *,
         certain_score: float,
+        audited_model: str = "",
         window_seconds: float,
         max_message_bytes: int,
         clock: Callable[[], float] = time.time,
@@ -86,6 +90,7 @@ class ScoringDesk:
         self._send_one = send
         self._make_topic = make_topic
         self._certain_score = certain_score
+        self._audited_model = audited_model
         self._window_seconds = window_seconds
         self._max_message_bytes = max_message_bytes
         self._clock = clock
@@ -112,12 +117,16 @@ class ScoringDesk:
 
     # --- noting -----------------------------------------------------------------------------------
 
-    async def record(self, verdict: Verdict, sender: Sender, photo: bytes, at: datetime) -> None:
+    async def record(self, verdict: Verdict, sender: Sender, photo: bytes, at: datetime, key: str) -> None:
         """Note a detection; on return it survives the death of the process, or is counted as missing."""
         prediction = verdict.prediction
         certain = prediction.score >= self._certain_score
         camera = sender.camera or scoring.UNKNOWN
-        scored = Scored(camera, prediction, certain, at, None if certain else photo)
+        answered = None
+        if prediction.model == self._audited_model:
+            image, item = f"{verdict.bucket}/{key}", verdict.product.item
+            answered = Answered(image, item, prediction.score, certain and verdict.known)
+        scored = Scored(camera, prediction, certain, at, None if certain else photo, answered)
         with telemetry.best_effort(routes.EDGE_METRICS):
             await self._noted(scored)
 
@@ -158,6 +167,28 @@ class ScoringDesk:
                 else:
                     done.set_exception(error)
             self._filled.set()
+
+    # --- how good the answers are -----------------------------------------------------------------
+
+    async def audits(self) -> list[Audit]:
+        """Return the images that wait for a label, whatever the answer was; none while the disk fails."""
+        with suppress(Transient):
+            return await self.on_disk(lambda journal: journal.quality.waiting(self._clock()))
+        return []
+
+    async def said(self, image: str, item: str) -> None:
+        """Note what people say that an image shows; best effort."""
+        with telemetry.best_effort(routes.REVIEW_DECIDE):
+            await self.on_disk(_said, image, item)
+
+    async def accuracy(self, name: Callable[[str], str]) -> dict[str, Any]:
+        """Return how good the answers of the last seven days were; `name` returns a product's label.
+
+        Raises:
+            Transient: if the disk will not.
+
+        """
+        return await self.on_disk(_accuracy, self._clock(), name)
 
     # --- closing and sending ----------------------------------------------------------------------
 
@@ -266,11 +297,22 @@ def _add(journal: Journal, detections: list[Scored], now: float) -> None:
         images = sum(not scored.certain for scored in detections)
         if not images:
             raise
-        plain = [
-            Scored(scored.camera, scored.prediction, scored.certain, scored.at, None) for scored in detections
-        ]
-        journal.add(plain, now)
+        journal.add([replace(scored, image=None) for scored in detections], now)
         metrics.SCORING_DROPPED.labels("disk").inc(images)
+
+
+def _said(journal: Journal, image: str, item: str) -> None:
+    with journal.transaction():
+        journal.quality.said(image, item)
+
+
+def _accuracy(journal: Journal, now: float, name: Callable[[str], str]) -> dict[str, Any]:
+    quality = journal.quality
+    return {
+        "asked": quality.asked(now),
+        "versions": quality.versions(now),
+        **accuracy(quality.answers(now), name),
+    }
 
 
 def _taken_note_of(done: asyncio.Future[None]) -> None:

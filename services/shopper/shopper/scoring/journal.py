@@ -26,6 +26,8 @@ import structlog
 from caravan import strict_json
 from caravan.names import MORE
 from shopper import metrics
+from shopper.quality import notes
+from shopper.quality.notes import QualityNotes
 from shopper.scoring.values import Count, Message, Scored, Window, uncertain_body, window_body, window_bounds
 
 log = structlog.get_logger()
@@ -66,15 +68,24 @@ class Journal:
         certain_score: named in the messages as the threshold.
         max_bytes: of all messages that wait; beyond it uncertain images give way, the oldest first. Counts
             never do; but where they alone are more, cameras are no longer told apart.
+        audits_per_week: confident answers of which people are asked whether they are right.
 
     Attributes:
         messages: how many wait.
         bytes: what they have together.
+        quality: what tells how good the answers are.
 
     """
 
     def __init__(
-        self, folder: Path, edge: str, window_seconds: float, certain_score: float, max_bytes: int
+        self,
+        folder: Path,
+        edge: str,
+        window_seconds: float,
+        certain_score: float,
+        max_bytes: int,
+        *,
+        audits_per_week: int = 0,
     ) -> None:
         self._edge = edge
         self._window_seconds = window_seconds
@@ -91,7 +102,8 @@ class Journal:
                 raise
             _put_aside(self._file)
             self._db = _opened(self._file)
-        with self._transaction():
+        self.quality = QualityNotes(self._db, audits_per_week)
+        with self.transaction():
             self._name = self._named()
             self._db.execute("UPDATE outbox SET refused = 0 WHERE refused")
         self.messages, self.bytes = self._db.execute("SELECT count(*), total(size) FROM outbox").fetchone()
@@ -109,13 +121,14 @@ class Journal:
         start, end = window_bounds(now, self._window_seconds)
         before = self.messages, self.bytes
         try:
-            with self._transaction():
+            with self.transaction():
                 for scored in detections:
-                    self._add(scored, start, end)
+                    self._add(scored, start, end, now)
                 self._make_room()
         except sqlite3.Error:
             self.messages, self.bytes = before
             self._models.clear()
+            self.quality.read_again()
             raise
 
     def close_windows(self, now: float) -> int:
@@ -130,7 +143,7 @@ class Journal:
         before = self.messages, self.bytes
         closed = 0
         try:
-            with self._transaction():
+            with self.transaction():
                 rows = self._db.execute(
                     "SELECT d.start, d.end, d.camera, m.model, m.version, m.classes,"
                     " d.id, d.item, d.certain, d.prep, d.predict FROM detections d, models m"
@@ -153,6 +166,7 @@ class Journal:
                     self._post("window", camera, body, None)
                     closed += 1
                 self._db.execute("DELETE FROM detections WHERE end <= ? OR start > ?", (now, now))
+                self.quality.forget(now)
         except sqlite3.Error:
             self.messages, self.bytes = before
             raise
@@ -175,7 +189,7 @@ class Journal:
     def remove(self, numbers: Iterable[int]) -> None:
         """Take messages out that Kafka has."""
         removed = [0, 0]
-        with self._transaction():
+        with self.transaction():
             for number in numbers:
                 row = self._db.execute("SELECT size FROM outbox WHERE number = ?", (number,)).fetchone()
                 if row is not None:  # else it gave way meanwhile
@@ -187,7 +201,7 @@ class Journal:
 
     def refuse(self, number: int) -> None:
         """Keep a message that Kafka refuses out of the way; it is tried again after the next start."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute("UPDATE outbox SET refused = 1 WHERE number = ?", (number,))
 
     def close(self) -> None:
@@ -199,10 +213,23 @@ class Journal:
         self.close()
         _put_aside(self._file)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do all of what is within, or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
     # --- inside a transaction ---------------------------------------------------------------------
 
-    def _add(self, scored: Scored, start: float, end: float) -> None:
+    def _add(self, scored: Scored, start: float, end: float, now: float) -> None:
         prediction = scored.prediction
+        model = self._model(prediction.model, prediction.version, prediction.classes)
         row = self._db.execute(
             "INSERT INTO detections (start, end, camera, model, item, certain, prep, predict)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -210,13 +237,15 @@ class Journal:
                 start,
                 end,
                 self._camera(scored.camera, start),
-                self._model(prediction.model, prediction.version, prediction.classes),
+                model,
                 prediction.item,
                 scored.certain,
                 prediction.prep_seconds,
                 prediction.predict_seconds,
             ),
         )
+        if scored.answered is not None:
+            self.quality.add(scored.answered, model, now)
         if not scored.certain:
             body = uncertain_body(f"{self._name}-{row.lastrowid}", self._edge, scored)
             self._post("uncertain", scored.camera, body, scored.image)
@@ -284,17 +313,6 @@ class Journal:
         row = self._db.execute("SELECT image FROM outbox WHERE number = ?", (number,)).fetchone()
         return None if row is None else row[0]
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether an error says that the file is no database any more, not only that the disk will not."""
@@ -315,7 +333,7 @@ def _opened(file: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(SCHEMA)
+        db.executescript(SCHEMA + notes.SCHEMA)
     except BaseException:
         db.close()
         raise

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from caravan import strict_json
 from caravan.contracts import to_json
 from shopper.ports import Prediction
+from shopper.quality.notes import Answered
 from shopper.scoring.image import fitting
 
 UNKNOWN = "unknown"
@@ -42,6 +43,7 @@ class Scored:
         certain: whether its score reaches the threshold.
         at: when the image came, UTC.
         image: the JPEG as classified, of an uncertain one.
+        answered: the answer that was given, of the model that training images are for.
 
     """
 
@@ -50,6 +52,7 @@ class Scored:
     certain: bool
     at: datetime
     image: bytes | None
+    answered: Answered | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,8 @@ class ImageKeeper:
         self._buckets_missing = True
         self._latest = datetime.min.replace(tzinfo=UTC)
 
-    async def keep(self, capture: Capture) -> None:
-        """Return once the image is in its bucket, or on the disk.
+    async def keep(self, capture: Capture) -> str:
+        """Return the image's key once it is in its bucket, or on the disk.
 
         Raises:
             Unavailable: 507 if the store is away and the spool is full.
@@ -91,9 +91,10 @@ class ImageKeeper:
             else:
                 CIRCUIT_OPEN.labels("s3").set(0)
                 metrics.IMAGES_KEPT.labels(capture.bucket, "store").inc()
-                return
+                return key(capture)
         await self._spool.add(capture)
         metrics.IMAGES_KEPT.labels(capture.bucket, "spool").inc()
+        return key(capture)
 
     async def drain(self) -> NoReturn:
         """Carry the spool into the buckets whenever the store answers; to be run as a task."""

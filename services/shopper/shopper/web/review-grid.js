@@ -2,6 +2,8 @@
 import { el, icon, percent, pretty } from "./dom.js";
 import { address } from "./review-desk.js";
 
+const WHY = { unknown: "not known", uncertain: "unsure", audit: "spot check" };
+
 export class Grid {
   #tiles = new Map(); // name of an image → {image, item, button}
   #chosen = new Set();
@@ -82,11 +84,11 @@ export class Grid {
   #shown = () => [...this.#tiles.values()].filter(({ image }) => this.#fits(image));
 
   #tile(image) {
-    const guess = image.guess ? `${pretty(image.guess_label, image.guess)}?` : "No guess";
+    const guess = image.guess ? `${pretty(image.guess_label, image.guess)}?` : image.why === "audit" ? "What is it?" : "No guess";
     const score = image.score === null ? "" : percent(image.score);
     const button = el("button", { class: "photo-choice", type: "button", "aria-pressed": "false", tabindex: -1 },
       el("img", { src: address(image.image), alt: "Photo", loading: "lazy", decoding: "async", width: 160, height: 160 }),
-      el("span", { class: "facts" }, el("strong", {}, guess), el("span", { class: "soft small" }, image.why === "unknown" ? "not known" : "unsure", score ? `, ${score}` : "")));
+      el("span", { class: "facts" }, el("strong", {}, guess), el("span", { class: "soft small" }, WHY[image.why], score ? `, ${score}` : "")));
     const zoom = el("button", { class: "zoom", type: "button", tabindex: -1, "aria-label": `Look closer: ${guess} ${score}` }, icon("zoom"));
     const item = el("li", {}, button, zoom);
     const tile = { image, item, button };

@@ -8,6 +8,7 @@ import { Grid } from "./review-grid.js";
 import { trainingCard } from "./training.js";
 
 const KEYS = "Arrows move · Space chooses · A all · 1–9 says what it is · G as guessed · Delete no product · Z larger · U undo";
+const CHECK = "A spot check: an answer drawn by chance. What the shop said is not shown, so that it does not lead you; your word tells how often the shop is right.";
 const FEW = 12; // when so few are left, the next come by themselves
 
 let list = []; // the products, in the order of the keys 1 to 9
@@ -69,7 +70,7 @@ async function fetchMore() {
 }
 
 function show() {
-  const guesses = new Map(grid.all().map((each) => [each.guess, named(each)]));
+  const guesses = new Map(grid.all().filter(({ guess }) => guess).map((each) => [each.guess, named(each)]));
   const before = filter.value;
   filter.replaceChildren(el("option", { value: "" }, "All photos"), ...[...guesses].map(([guess, name]) => el("option", { value: guess }, name)));
   filter.value = guesses.has(before) ? before : "";
@@ -83,10 +84,10 @@ function show() {
   showBar();
 }
 
-const named = ({ guess, guess_label: label }) => (guess ? `${pretty(label, guess)}?` : "No guess");
+const named = ({ guess, guess_label: label }) => `${pretty(label, guess)}?`;
 
 const empty = () => el("div", { class: "empty" }, icon("review"), el("h3", {}, "Nothing to review"),
-  el("p", { class: "soft" }, "Photos that the shop does not know, or is unsure of, wait here for a word from you. Each one teaches it."));
+  el("p", { class: "soft" }, "Photos that the shop does not know, or is unsure of, and a few spot checks wait here for a word from you. Each one teaches it."));
 
 function trouble(error) {
   const retry = el("button", { class: "button", type: "button", onclick: () => reload() }, "Try again");
@@ -163,7 +164,7 @@ function look(each) {
   const model = each.model ? ` (${each.model}, version ${each.version})` : "";
   dialog(new Date(each.at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }),
     el("img", { class: "photo whole", src: `${desk.address(each.image)}?whole=true`, alt: "The photo" }),
-    el("p", {}, each.why === "unknown" ? "Not known. " : "Known, but not for sure. ", `The model said: ${said}${model}.`),
+    el("p", {}, each.why === "audit" ? CHECK : `${each.why === "unknown" ? "Not known." : "Known, but not for sure."} The model said: ${said}${model}.`),
     each.camera ? el("p", { class: "soft" }, `From ${each.camera}`) : "");
 }
 

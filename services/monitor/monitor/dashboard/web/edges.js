@@ -1,5 +1,6 @@
 // Each edge: what is being stored and learned for it, and what it serves beside what is ready.
 import { $, el } from "./dom.js";
+import { quality } from "./quality.js";
 import { allReports, report } from "./reports.js";
 import { number, time } from "./words.js";
 
@@ -10,7 +11,7 @@ export function showEdges(edges) {
   for (const edge of edges.values()) {
     const text = JSON.stringify(edge);
     if (cards.get(edge.edge)?.text === text) continue;
-    const card = el("article", { class: "card edge", "aria-label": edge.edge }, title(edge), ...work(edge), ...versions(edge));
+    const card = el("article", { class: "card edge", "aria-label": edge.edge }, title(edge), ...work(edge), ...versions(edge), ...quality(edge));
     const before = cards.get(edge.edge)?.card;
     if (before) before.replaceWith(card);
     else $("edges").append(card);

@@ -1,0 +1,36 @@
+// How often an edge's answers are right: spot checks of the last seven days, with what they leave open.
+import { el } from "./dom.js";
+import { number } from "./words.js";
+
+const whole = (share) => Math.round(share * 100);
+
+export function quality({ quality: found }) {
+  if (!found || !found.all.answers) return [];
+  const { all, products, asked } = found;
+  const wrong = products.filter((each) => each.confidently_wrong);
+  const told = all.share === null ? `${number(asked)} spot checks wait in the review` : `${interval(all)}, ${number(all.labelled)} labels`;
+  const labelled = products.filter((each) => each.accuracy.share !== null);
+  return [
+    el("div", { class: "words right" }, el("span", {}, "Right in the last 7 days"), el("span", {}, told)),
+    ...wrong.map((each) => el("p", { class: "bad small" },
+      `${each.label} is confidently wrong${each.wrong_for ? `: mostly ${each.wrong_for}` : ""}. Teach some photos of both.`)),
+    labelled.length ? el("table", { class: "sure" },
+      el("thead", { class: "unseen" }, el("tr", {}, ...["Product", "Between", "Right"].map((text) => el("th", { scope: "col" }, text)))),
+      el("tbody", {}, ...labelled.map(row))) : null,
+  ];
+}
+
+const interval = ({ share, low, high }) => `${whole(share)} % (${whole(low)} to ${whole(high)})`;
+
+function row({ label, accuracy, confidently_wrong: wrong }) {
+  const { share, low, high, labelled } = accuracy;
+  const range = el("i", { class: "range" });
+  range.style.left = `${low * 100}%`;
+  range.style.width = `${(high - low) * 100}%`;
+  const point = el("i", { class: "point" });
+  point.style.left = `${share * 100}%`;
+  return el("tr", { class: wrong ? "bad" : null, title: `${interval(accuracy)}, ${number(labelled)} labels` },
+    el("th", { scope: "row" }, label),
+    el("td", { class: "wide" }, el("div", { class: "scale", "aria-hidden": "true" }, range, point)),
+    el("td", { class: "count" }, interval(accuracy)));
+}

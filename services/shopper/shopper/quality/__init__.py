@@ -1,0 +1,1 @@
+"""How sure the answers may be: audits of confident answers, accuracy with its interval, drift."""

@@ -1,0 +1,194 @@
+"""What is noted of answers to tell how good they are, in the tables of the scoring's journal.
+
+`add`, `forget` and `said` run inside a transaction of the caller, so an answer is counted here when, and only
+when, it is counted for the hub. All is bounded: a row for each day, version, product and kind of answer; and
+of each day and kind, as many images as a week's sample has.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from caravan import strict_json
+from caravan.contracts import OTHER
+from shopper import metrics
+from shopper.quality.report import Answers
+from shopper.quality.sampling import DAYS, Reservoir, size
+
+DAY = 86_400.0
+UNSURE_SHARE = 2
+"""Of the unsure answers, half as many as of the confident: they wait for a label in any case."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    day INTEGER NOT NULL, model INTEGER NOT NULL, item TEXT NOT NULL, sure INTEGER NOT NULL,
+    count INTEGER NOT NULL, score REAL NOT NULL, PRIMARY KEY (day, model, item, sure)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audits (
+    sure INTEGER NOT NULL, day INTEGER NOT NULL, number REAL NOT NULL, image TEXT NOT NULL UNIQUE,
+    at REAL NOT NULL, model INTEGER NOT NULL, item TEXT NOT NULL, said TEXT, PRIMARY KEY (sure, day, number)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer as it was given to the sender.
+
+    Args:
+        image: where the image is kept: `<bucket>/<key>`.
+        item: the product that was answered, `other` where it was not known.
+        score: of the model's first choice, 0..1.
+        sure: whether it was known, and its score reaches `CERTAIN_SCORE`.
+
+    """
+
+    image: str
+    item: str
+    score: float
+    sure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """An image that waits for a label, and when it was answered, in seconds since 1970."""
+
+    image: str
+    at: float
+
+
+class QualityNotes:
+    """The tables, open.
+
+    Args:
+        db: the journal's connection.
+        per_week: confident answers in the sample of a week; 0 for none.
+        draw: a random number in [0, 1).
+
+    """
+
+    def __init__(
+        self, db: sqlite3.Connection, per_week: int, draw: Callable[[], float] = random.random
+    ) -> None:
+        self._db = db
+        self._draw = draw
+        self._per_week = {True: per_week, False: -(-per_week // UNSURE_SHARE)}
+        self._reservoirs: dict[tuple[bool, int], Reservoir] = {}
+
+    def read_again(self) -> None:
+        """Go back to what the disk has, after a transaction that failed."""
+        self._reservoirs.clear()
+
+    # --- inside a transaction -----------------------------------------------------------------------
+
+    def add(self, answered: Answered, model: int, now: float) -> None:
+        """Count an answer, and draw whether it may be audited."""
+        sure, day = answered.sure, int(now // DAY)
+        self._db.execute(
+            "INSERT INTO answers VALUES (?, ?, ?, ?, 1, ?) ON CONFLICT DO UPDATE"
+            " SET count = count + 1, score = score + excluded.score",
+            (day, model, answered.item, sure, answered.score),
+        )
+        reservoir = self._reservoir(sure, day)
+        number = self._draw()
+        if reservoir.takes(number):
+            self._db.execute(
+                "INSERT OR IGNORE INTO audits VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                (sure, day, number, answered.image, now, model, answered.item),
+            )
+            for gone in reservoir.given_way():
+                self._db.execute(
+                    "DELETE FROM audits WHERE sure = ? AND day = ? AND number = ?", (sure, day, gone)
+                )
+
+    def forget(self, now: float) -> None:
+        """Let go of the days that are not asked about any more."""
+        first = _first_day(now)
+        self._db.execute("DELETE FROM answers WHERE day < ?", (first,))
+        self._db.execute("DELETE FROM audits WHERE day < ?", (first,))
+        self._reservoirs = {key: kept for key, kept in self._reservoirs.items() if key[1] >= first}
+
+    def said(self, image: str, item: str) -> None:
+        """Note what people say that an image shows: a product, or `other` where it is none."""
+        row = self._db.execute(
+            "SELECT a.item, m.classes FROM audits a JOIN models m ON m.id = a.model"
+            " WHERE a.image = ? AND a.said IS NULL",
+            (image,),
+        ).fetchone()
+        if row is None:
+            return
+        answered, classes = row[0], strict_json.loads(row[1])
+        # Of what the model cannot know, `other` is the right answer.
+        truth = item if not classes or item in classes else OTHER
+        self._db.execute("UPDATE audits SET said = ? WHERE image = ?", (truth, image))
+        metrics.AUDITS.labels("right" if truth == answered else "wrong").inc()
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    def waiting(self, now: float) -> list[Audit]:
+        """Return the images of the sample that wait for a label, oldest first."""
+        waiting = [
+            Audit(image, at)
+            for sure in (True, False)
+            for image, at, _, said in self._sample(sure, now)
+            if said is None
+        ]
+        return sorted(waiting, key=lambda audit: audit.at)
+
+    def asked(self, now: float) -> int:
+        """Return how many answers the sample has."""
+        return sum(len(self._sample(sure, now)) for sure in (True, False))
+
+    def answers(self, now: float) -> list[Answers]:
+        """Return the answers of today and the days before, with the labels that the sample has."""
+        labels: dict[tuple[str, bool], list[str]] = {}
+        for sure in (True, False):
+            for _, _, item, said in self._sample(sure, now):
+                if said is not None:
+                    labels.setdefault((item, sure), []).append(said)
+        rows = self._db.execute(
+            "SELECT item, sure, sum(count), sum(score) FROM answers WHERE day >= ? GROUP BY item, sure",
+            (_first_day(now),),
+        )
+        return [
+            Answers(item, bool(sure), count, score / count, tuple(labels.get((item, bool(sure)), ())))
+            for item, sure, count, score in rows
+        ]
+
+    def versions(self, now: float) -> list[int]:
+        """Return the versions that gave these answers, oldest first."""
+        rows = self._db.execute(
+            "SELECT DISTINCT m.version FROM answers a JOIN models m ON m.id = a.model WHERE a.day >= ?"
+            " ORDER BY m.version",
+            (_first_day(now),),
+        )
+        return [version for (version,) in rows]
+
+    def _sample(self, sure: bool, now: float) -> list[tuple[str, float, str, str | None]]:
+        """Return image, time, answer and label of what is in the sample."""
+        first = _first_day(now)
+        (begin,) = self._db.execute(
+            "SELECT min(day) FROM audits WHERE sure = ? AND day >= ?", (sure, first)
+        ).fetchone()
+        if begin is None:
+            return []
+        return self._db.execute(
+            "SELECT image, at, item, said FROM audits WHERE sure = ? AND day >= ? ORDER BY number LIMIT ?",
+            (sure, first, size(self._per_week[sure], now / DAY - begin)),
+        ).fetchall()
+
+    def _reservoir(self, sure: bool, day: int) -> Reservoir:
+        if (sure, day) not in self._reservoirs:
+            rows = self._db.execute(
+                "SELECT number FROM audits WHERE sure = ? AND day = ? ORDER BY number", (sure, day)
+            )
+            most = size(self._per_week[sure], DAYS + 1)
+            self._reservoirs[sure, day] = Reservoir(most, [number for (number,) in rows])
+        return self._reservoirs[sure, day]
+
+
+def _first_day(now: float) -> int:
+    return int(now // DAY) - DAYS

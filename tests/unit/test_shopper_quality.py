@@ -1,0 +1,254 @@
+"""shopper: a share of the answers is audited, and the accuracy is told with its interval."""
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caravan.contracts import EDGE_STATUS
+from shopper.detection import judge
+from shopper.ports import Prediction, Sender
+from shopper.quality.intervals import Stratum, beta_cdf, is_confidently_wrong, joined, limits
+from shopper.quality.notes import DAY, Answered
+from shopper.quality.report import accuracy
+from shopper.quality.telling import tell_quality
+from shopper.scoring.desk import ScoringDesk
+from shopper.scoring.journal import Journal
+from shopper.scoring.values import Scored
+from shopper.shelf import Shelf
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+START = AT.timestamp() // DAY * DAY
+CLASSES = ("other", "tea-green", "tea-lemon")
+
+
+def opened(folder: Path, per_week: int = 60) -> Journal:
+    return Journal(folder, "edge1", 10, 0.8, 10**9, audits_per_week=per_week)
+
+
+def answer(name: object, item: str = "tea-green", score: float = 0.99, *, sure: bool = True) -> Scored:
+    prediction = Prediction(item, score, "tea_model_b64", 3, {}, CLASSES)
+    answered = Answered(f"valid/images/{item}/{name}.jpg", item, score, sure)
+    return Scored("till-3", prediction, sure, AT, b"jpeg", answered)
+
+
+def told(journal: Journal, now: float) -> dict[str, Any]:
+    return accuracy(journal.quality.answers(now), str.title)
+
+
+def say(journal: Journal, image: str, item: str) -> None:
+    with journal.transaction():
+        journal.quality.said(image, item)
+
+
+# --- which answers are audited ------------------------------------------------------------------
+
+
+def test_at_every_moment_each_answer_is_in_the_sample_with_the_same_probability(tmp_path: Path) -> None:
+    counts: Counter[int] = Counter()
+    for shop in range(60):
+        journal = opened(tmp_path / str(shop), per_week=14)
+        for day in range(10):
+            busy = 40 if day == 5 else 10
+            journal.add([answer(f"{day}-{n}") for n in range(busy)], START + day * DAY + 60)
+        now = START + 10 * DAY - 1
+        sample = [audit.image.rpartition("/")[2] for audit in journal.quality.waiting(now)]
+        assert len(sample) == 16
+        counts.update(int(name.partition("-")[0]) for name in sample)
+        journal.close()
+    assert set(counts) == set(range(2, 10))
+    # 40 of 110 answers came on the fifth day; four standard errors either way.
+    assert 0.3 < counts[5] / counts.total() < 0.43
+
+
+def test_the_first_days_sample_is_small_and_grows_with_the_days(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    asked = []
+    for day in range(9):
+        journal.add([answer(f"{day}-{n}") for n in range(100)], START + day * DAY + 60)
+        asked.append(journal.quality.asked(START + (day + 1) * DAY - 1))
+    assert asked == [9, 18, 26, 35, 43, 52, 60, 69, 69]
+
+
+def test_hardly_an_image_is_asked_for_in_vain(tmp_path: Path) -> None:
+    journal, ever = opened(tmp_path), set()
+    for hour in range(28 * 24):
+        now = START + hour * 3600
+        journal.add([answer(f"{hour}-{n}") for n in range(10)], now)
+        if hour >= 14 * 24:
+            ever |= {audit.image for audit in journal.quality.waiting(now)}
+    assert 3 * 60 <= len(ever) <= 3.6 * 60  # two weeks, and the week that the first sample was from
+
+
+def test_no_audit_is_asked_for_where_none_is_wanted(tmp_path: Path) -> None:
+    journal = opened(tmp_path, per_week=0)
+    journal.add([answer(number) for number in range(50)], START)
+    assert journal.quality.waiting(START) == []
+
+
+def test_what_was_drawn_survives_a_restart_and_goes_on_from_there(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    for hour in range(12):
+        journal.add([answer(f"{hour}-{number}") for number in range(20)], START + hour * 3600)
+    waiting = journal.quality.waiting(START + DAY)
+    assert len(waiting) == 9
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.quality.waiting(START + DAY) == waiting
+    for hour in range(12, 24):
+        journal.add([answer(f"{hour}-{number}") for number in range(20)], START + hour * 3600)
+    later = journal.quality.waiting(START + DAY)
+    assert len(later) == 9
+    assert later != waiting
+
+
+def test_an_audit_that_nobody_labels_is_let_go(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.add([answer(1)], START)
+    later = START + 8 * DAY
+    assert journal.quality.waiting(later) == []
+    journal.close_windows(later)
+    assert told(journal, later)["answers"] == 0
+
+
+# --- accuracy and its interval ------------------------------------------------------------------
+
+
+def test_the_beta_distribution_agrees_with_sums_of_the_binomial() -> None:
+    for trials, least, share in [(20, 3, 0.2), (60, 1, 0.01), (60, 57, 0.97), (5, 5, 0.5)]:
+        exact = sum(
+            math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(least, trials + 1)
+        )
+        assert beta_cdf(share, least, trials - least + 1) == pytest.approx(exact, rel=1e-9)
+
+
+def test_limits_hold_their_level_at_every_accuracy() -> None:
+    found = [limits(60 - wrong, 60) for wrong in range(61)]
+    for share in [0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998]:
+        covered = sum(
+            math.comb(60, wrong) * (1 - share) ** wrong * share ** (60 - wrong)
+            for wrong, (low, high) in enumerate(found)
+            if low <= share <= high
+        )
+        assert covered >= 0.92, share
+
+
+def test_answers_of_which_none_is_labelled_widen_the_interval() -> None:
+    alone = joined([Stratum(900, 60, 58)])
+    beside = joined([Stratum(900, 60, 58), Stratum(100, 0, 0)])
+    assert alone is not None
+    assert beside is not None
+    assert beside.high - beside.low > alone.high - alone.low
+    assert joined([Stratum(100, 0, 0)]) is None
+
+
+def test_a_product_is_named_only_where_its_confident_answers_are_surely_worse_than_they_say() -> None:
+    assert not is_confidently_wrong(12, 1, 0.98, 5)
+    assert not is_confidently_wrong(12, 0, 0.98, 5)
+    assert is_confidently_wrong(12, 5, 0.98, 5)
+    assert not is_confidently_wrong(12, 3, 0.8, 5)
+
+
+def test_what_people_say_becomes_each_products_accuracy(tmp_path: Path) -> None:
+    journal = opened(tmp_path, per_week=10_000)
+    names = {item: [f"{item}-{n}" for n in range(30)] for item in ("tea-green", "tea-lemon")}
+    for n in range(30):
+        journal.add([answer(names[item][n], item) for item in names], START + n * 600)
+    journal.add([answer("x", "other", 0.5, sure=False)], START)
+    now = START + DAY / 2
+    assert told(journal, now)["accuracy"] is None
+    drawn = [audit.image for audit in journal.quality.waiting(now)]
+    assert len(drawn) > 50
+    for image in drawn:
+        if "tea-green" in image:
+            say(journal, image, "tea-green")
+        elif "tea-lemon" in image:
+            say(journal, image, "tea-green" if image[-5] in "13579" else "tea-lemon")
+        else:
+            say(journal, image, "oolong")  # which the model does not know: `other` is right
+    found = told(journal, now)
+    products = {each["item"]: each for each in found["products"]}
+    assert products["tea-green"]["accuracy"] == 1
+    assert products["other"]["accuracy"] == 1
+    assert not products["tea-green"]["confidently_wrong"]
+    assert products["tea-lemon"]["confidently_wrong"]
+    assert products["tea-lemon"]["taken_for_it"] == "tea-green"
+    assert (
+        products["tea-lemon"]["low"] < products["tea-lemon"]["accuracy"] < products["tea-lemon"]["high"] < 0.8
+    )
+    assert found["labelled"] == len(drawn)
+    assert found["low"] < found["accuracy"] < found["high"]
+    say(journal, drawn[0], "tea-lemon")
+    assert told(journal, now) == found  # the first word counts
+    assert told(journal, now + 8 * DAY)["answers"] == 0
+
+
+# --- the desk, and what central is told ---------------------------------------------------------
+
+
+async def test_answers_of_the_trained_model_alone_are_audited(tmp_path: Path) -> None:
+    async def send(*_: object, **__: object) -> None:
+        """Nobody listens."""
+
+    async with ScoringDesk(
+        lambda: opened(tmp_path),
+        send,
+        lambda: asyncio.sleep(0),
+        certain_score=0.8,
+        audited_model="tea_model_b64",
+        window_seconds=10,
+        max_message_bytes=10**6,
+        clock=lambda: START,
+    ) as desk:
+        writing = asyncio.create_task(desk.write())
+        for model in ("tea_model_b64", "fashion_classifier"):
+            prediction = Prediction("tea-green", 0.9, model, 1, {}, CLASSES)
+            verdict = judge(prediction, Shelf().catalogue, 0.6)
+            await desk.record(verdict, Sender("http"), b"jpeg", AT, f"images/tea-green/{model}.jpg")
+        found = await desk.accuracy(str.title)
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
+    assert found["answers"] == 1
+    assert [each["label"] for each in found["products"]] == ["Tea-Green"]
+
+
+async def test_central_is_told_when_the_accuracy_changes_and_not_otherwise() -> None:
+    current: dict[str, Any] = {"accuracy": None, "low": None, "high": None}
+    sent: list[tuple[bytes | None, dict[str, Any]]] = []
+    looks = 0
+
+    async def read() -> dict[str, Any]:
+        nonlocal looks
+        looks += 1
+        return dict(current)
+
+    async def send(topic: str, value: bytes | None, *, key: bytes | None = None) -> None:
+        assert topic == EDGE_STATUS
+        sent.append((key, json.loads(value or b"")))
+
+    async def until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.001)
+
+    telling = asyncio.create_task(
+        tell_quality("edge1", read, lambda: asyncio.sleep(0), send, look_seconds=0.001)
+    )
+    await until(lambda: looks > 5)
+    current |= {"accuracy": 0.9, "low": 0.8, "high": 0.95}
+    await until(lambda: len(sent) > 1)
+    telling.cancel()
+    with suppress(asyncio.CancelledError):
+        await telling
+    assert [(key, body["accuracy"]) for key, body in sent] == [
+        (b"edge1/answers", None),
+        (b"edge1/answers", 0.9),
+    ]

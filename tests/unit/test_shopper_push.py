@@ -32,6 +32,7 @@ class Central:
         self.forget = 0
         self.passed_over: set[str] = set()
         self.unfit: set[str] = set()
+        self.warnings: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.archives: list[list[str]] = []
@@ -61,7 +62,7 @@ class Central:
         rejected = [Rejected(name=name, reason=self.reject[name]) for name in names if name in self.reject]
         ignored = len(self.passed_over & set(names))
         stored = len(names) - len(rejected) - self.forget - ignored
-        return Report(stored=stored, duplicates=0, ignored=ignored, rejected=rejected)
+        return Report(stored=stored, duplicates=0, ignored=ignored, rejected=rejected, warnings=self.warnings)
 
 
 class Edge:
@@ -104,6 +105,14 @@ def edge(tmp_path: Path) -> Edge:
 
 
 A, B, C = (f"images/tea-green/{name}.jpg" for name in "abc")
+
+
+async def test_what_central_says_of_the_photos_is_handed_on(edge: Edge) -> None:
+    edge.central.warnings = ["all 5 photos of tea-green were taken within a minute: take some elsewhere"]
+    edge.add(A)
+    async with edge.running():
+        assert (await edge.push())["warnings"] == edge.central.warnings
+        assert "warnings" not in await edge.push(), "there was nothing to send"
 
 
 async def test_images_are_sent_and_then_leave_the_bucket(edge: Edge) -> None:

@@ -41,6 +41,7 @@ class Report(BaseModel):
     duplicates: Count
     ignored: Count = 0
     rejected: list[Rejected] = []
+    warnings: list[str] = []
 
 
 class FeederClient:

@@ -50,7 +50,7 @@ class Account:
     """What became of the images of one push.
 
     `left` were no images, too large or not to be read, and stay; `unfit` are those of the rejected that kept
-    central from taking others.
+    central from taking others. `warnings` say what to do better, and are told where there are some.
     """
 
     status: str = "empty"
@@ -61,6 +61,11 @@ class Account:
     left: int = 0
     unfit: int = 0
     rejected: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def told(self) -> dict[str, Any]:
+        """Return it as callers get it."""
+        return {name: fact for name, fact in asdict(self).items() if fact or name != "warnings"}
 
 
 class TrainingPush:
@@ -154,7 +159,7 @@ class TrainingPush:
             _fail(callers, outcome)
         else:
             log.info("push done", files=outcome.files, zips=outcome.zips)
-            _answer(callers, asdict(outcome))
+            _answer(callers, outcome.told())
         return ended
 
     async def _write_wish(self) -> None:
@@ -214,6 +219,7 @@ class TrainingPush:
         account.stored += answer.stored
         account.duplicates += answer.duplicates
         account.rejected += [each.model_dump() for each in answer.rejected]
+        account.warnings += answer.warnings
 
     async def _upload(self, keys: Sequence[str], account: Account) -> tuple[Sequence[str], Report | Unfit]:
         """Return the keys of those images that are still there, and what the feeder says of them."""

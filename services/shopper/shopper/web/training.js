@@ -49,9 +49,10 @@ export function trainingCard(head, { before = async () => {}, after = async () =
   return { element, allow: (may) => { send.disabled = !may; } };
 }
 
-function inWords({ status, files, stored, duplicates, rejected }) {
+function inWords({ status, files, stored, duplicates, rejected, warnings = [] }) {
   if (status === "empty") return "There is nothing to send yet: take some photos first.";
   if (status === "queued") return "The way to the centre is interrupted. The photos are safe and follow by themselves.";
   const refused = rejected.length ? `, ${rejected.length} refused: ${rejected[0].reason}` : "";
-  return `${files} ${files === 1 ? "photo" : "photos"} sent: ${stored} new, ${duplicates} known already${refused}.`;
+  const better = warnings.map((warning) => ` But ${warning}.`).join("");
+  return `${files} ${files === 1 ? "photo" : "photos"} sent: ${stored} new, ${duplicates} known already${refused}.${better}`;
 }

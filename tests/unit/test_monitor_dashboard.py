@@ -448,6 +448,16 @@ def test_an_edges_accuracy_is_shown_and_a_confidently_wrong_product_is_named_onc
     assert lines == ["answers tea-lemon with confidence where it is not: mostly tea-green"]
 
 
+def test_a_drift_is_told_on_the_edges_card_and_once_in_the_log(bench: Bench) -> None:
+    drift = {"version": 3, "since": "2026-11-21T11:00:00.000+00:00", "images": 20}
+    for _ in range(2):
+        body = json.loads(quality()) | {"drift": drift}
+        bench._take(contracts.EDGE_STATUS, to_json(body), None, key=contracts.answers_key("edge1"))
+    assert bench.edge()["quality"]["drift"] == drift
+    lines = [line["text"] for line in bench.state.snapshot()["log"] if line["kind"] == "drift"]
+    assert lines == ["answers of version 3 look unlike those before"]
+
+
 def test_an_accuracy_that_cannot_be_read_is_passed_over(bench: Bench) -> None:
     for value in (b"{}", b"no JSON", to_json({"asked": -1})):
         bench._take(contracts.EDGE_STATUS, value, None, key=contracts.answers_key("edge1"))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,8 @@ import pytest
 from caravan.contracts import EDGE_STATUS
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
+from shopper.quality import drift
+from shopper.quality.drift import DriftTest, spread
 from shopper.quality.intervals import Stratum, beta_cdf, is_confidently_wrong, joined, limits
 from shopper.quality.notes import DAY, Answered
 from shopper.quality.report import accuracy
@@ -53,19 +56,20 @@ def say(journal: Journal, image: str, item: str) -> None:
 
 def test_at_every_moment_each_answer_is_in_the_sample_with_the_same_probability(tmp_path: Path) -> None:
     counts: Counter[int] = Counter()
-    for shop in range(60):
+    for shop in range(20):
         journal = opened(tmp_path / str(shop), per_week=14)
         for day in range(10):
             busy = 40 if day == 5 else 10
             journal.add([answer(f"{day}-{n}") for n in range(busy)], START + day * DAY + 60)
         now = START + 10 * DAY - 1
-        sample = [audit.image.rpartition("/")[2] for audit in journal.quality.waiting(now)]
+        drawn = [audit for audit in journal.quality.waiting(now) if audit.why == "audit"]
+        sample = [audit.image.rpartition("/")[2] for audit in drawn]
         assert len(sample) == 16
         counts.update(int(name.partition("-")[0]) for name in sample)
         journal.close()
     assert set(counts) == set(range(2, 10))
-    # 40 of 110 answers came on the fifth day; four standard errors either way.
-    assert 0.3 < counts[5] / counts.total() < 0.43
+    # 40 of 110 answers came on the fifth day; five standard errors either way.
+    assert 0.23 < counts[5] / counts.total() < 0.5
 
 
 def test_the_first_days_sample_is_small_and_grows_with_the_days(tmp_path: Path) -> None:
@@ -79,11 +83,11 @@ def test_the_first_days_sample_is_small_and_grows_with_the_days(tmp_path: Path) 
 
 def test_hardly_an_image_is_asked_for_in_vain(tmp_path: Path) -> None:
     journal, ever = opened(tmp_path), set()
-    for hour in range(28 * 24):
-        now = START + hour * 3600
-        journal.add([answer(f"{hour}-{n}") for n in range(10)], now)
-        if hour >= 14 * 24:
-            ever |= {audit.image for audit in journal.quality.waiting(now)}
+    for quarter in range(28 * 4):
+        now = START + quarter * DAY / 4
+        journal.add([answer(f"{quarter}-{n}") for n in range(50)], now)
+        if quarter >= 14 * 4:
+            ever |= {audit.image for audit in journal.quality.waiting(now) if audit.why == "audit"}
     assert 3 * 60 <= len(ever) <= 3.6 * 60  # two weeks, and the week that the first sample was from
 
 
@@ -188,6 +192,129 @@ def test_what_people_say_becomes_each_products_accuracy(tmp_path: Path) -> None:
     say(journal, drawn[0], "tea-lemon")
     assert told(journal, now) == found  # the first word counts
     assert told(journal, now + 8 * DAY)["answers"] == 0
+
+
+# --- drift --------------------------------------------------------------------------------------
+
+
+class Shop:
+    """Answers of a shop, one each 17 seconds, and their test."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.test = DriftTest()
+        self.now = START
+
+    def answers(self, count: int, sure: float) -> int | None:
+        """Look at answers, of which some share is sure; return how many came before the alarm."""
+        for number in range(count):
+            self.now += 17
+            score = 1 - self.chance.random() / 50 if self.chance.random() < sure else self.chance.random()
+            if self.test.look((score, score), self.now, (self.chance.random(), self.chance.random())):
+                return number
+        return None
+
+
+def test_answers_that_become_less_sure_are_noticed_soon_and_the_time_of_the_change_is_told() -> None:
+    for seed in range(20):
+        shop = Shop(seed)
+        assert shop.answers(1000, 0.9) is None
+        change = shop.now
+        noticed = shop.answers(150, 0.5)
+        assert noticed is not None
+        assert abs(shop.test.since - change) < 60 * 17
+
+
+def test_answers_that_stay_as_they_are_raise_no_alarm() -> None:
+    assert [Shop(seed).answers(3000, 0.7) for seed in range(10)] == [None] * 10
+
+
+def test_ranks_are_uniform_whatever_the_scores_are_so_that_bets_win_nothing_on_average() -> None:
+    chance, test = random.Random(5), DriftTest()
+    ranks = []
+    for number in range(4000):
+        score = chance.choice([0.0, 1.0, 0.999, math.nan, 0.3])
+        ranks.append(test._rank(test.counts[0], drift._bin(score), chance.random()))
+        test.answers = number + 1
+    tenths = Counter(int(min(rank, 0.999) * 10) for rank in ranks)
+    assert all(320 < tenths[tenth] < 480 for tenth in range(10))
+
+
+def test_a_test_goes_on_from_its_state() -> None:
+    one, two = Shop(3), Shop(3)
+    one.answers(500, 0.9)
+    two.answers(250, 0.9)
+    two.test = DriftTest.of(json.loads(json.dumps(two.test.state)))
+    two.answers(250, 0.9)
+    assert one.test == two.test
+
+
+def test_the_points_chosen_are_spread() -> None:
+    points = [(0.0, 0.0)] * 50 + [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    assert {points[index] for index in spread(points, 4)} == set(points)
+    assert sorted(spread(points[-3:], 20)) == [0, 1, 2]
+    assert spread([], 20) == []
+
+
+def odd(name: object, number: int) -> Scored:
+    score = 0.4 + number % 7 / 100
+    prediction = Prediction("other", score, "tea_model_b64", 3, {}, CLASSES)
+    answered = Answered(
+        f"unclassified/images/other/{name}.jpg",
+        "other",
+        score,
+        sure=False,
+        guess="other",
+        products=(0.3, 0.2),
+    )
+    return Scored("till-3", prediction, certain=False, at=AT, image=None, answered=answered)
+
+
+def test_a_drift_asks_for_twenty_labels_and_begins_anew_once_it_has_them(tmp_path: Path) -> None:
+    journal = opened(tmp_path, per_week=0)
+    for number in range(0, 400, 20):
+        journal.add([usual(each) for each in range(number, number + 20)], START + number * 17)
+    assert journal.quality.drift() is None
+    begin = START + 400 * 17
+    for number in range(150):
+        journal.add([odd(number, number)], begin + number * 17)
+    found = journal.quality.drift()
+    assert found is not None
+    assert (found.version, found.images) == (3, min(20, found.images))
+    assert abs(found.since - begin) <= 2 * 20 * 17
+    journal.close()
+    journal = opened(tmp_path, per_week=0)
+    asked = journal.quality.waiting(begin)
+    assert {audit.why for audit in asked} == {"drift"}
+    for audit in asked:
+        assert journal.quality.drift() is not None
+        say(journal, audit.image, "oolong")
+    assert journal.quality.drift() is None
+    assert journal.quality.waiting(begin) == []
+
+
+def test_a_drift_that_nobody_looks_at_is_let_go_after_a_week(tmp_path: Path) -> None:
+    journal = opened(tmp_path, per_week=0)
+    journal.add([usual(each) for each in range(400)], START)
+    for number in range(150):
+        journal.add([odd(number, number)], START + number * 17)
+    assert journal.quality.drift() is not None
+    journal.close_windows(START + 9 * DAY)
+    assert journal.quality.drift() is None
+
+
+def usual(number: int) -> Scored:
+    score = 0.95 + number % 40 / 1000
+    prediction = Prediction("tea-green", score, "tea_model_b64", 3, {}, CLASSES)
+    answered = Answered(
+        f"valid/images/tea-green/{number}.jpg",
+        "tea-green",
+        score,
+        sure=True,
+        guess="tea-green",
+        products=(score,),
+    )
+    return Scored("till-3", prediction, certain=True, at=AT, image=None, answered=answered)
 
 
 # --- the desk, and what central is told ---------------------------------------------------------

@@ -25,6 +25,7 @@ SCORING_DROPPED = Counter(
     ["reason"],
 )
 AUDITS = Counter("shopper_audits_total", "Audited answers, by what people said of them", ["outcome"])
+DRIFTS = Counter("shopper_drifts_total", "Times that answers began to look unlike those before")
 ACCURACY = Gauge(
     "shopper_accuracy", "Share of right answers in the last seven days, and its interval of 95 %", ["bound"]
 )

@@ -175,6 +175,9 @@ class Edge:
                 what = f": mostly {one.wrong_for}" if one.wrong_for else ""
                 text = f"answers {one.label} with confidence where it is not{what}"
                 self.journal.add(f"{name}-{one.item}", at, "confidently-wrong", text, "bad")
+        if quality.drift and not (before and before.drift):
+            text = f"answers of version {quality.drift.version} look unlike those before"
+            self.journal.add(f"{name}-drift", at, "drift", text, "bad")
         self._quality = quality
 
     def _one_stored(self, at: float, name: str) -> None:

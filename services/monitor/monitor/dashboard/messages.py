@@ -152,6 +152,15 @@ class ProductAccuracy:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """Answers of a version look unlike those before `since` (ISO 8601); `images` of them wait for a label."""
+
+    version: int
+    since: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """How good an edge's answers of the last seven days are; `asked` is how many people were asked about."""
 
@@ -159,6 +168,7 @@ class Quality:
     versions: tuple[int, ...]
     all: Accuracy
     products: tuple[ProductAccuracy, ...]
+    drift: Drift | None
 
 
 def read_quality(value: bytes | None) -> Quality:
@@ -184,9 +194,14 @@ def read_quality(value: bytes | None) -> Quality:
                 )
                 for one in body["products"][:MOST_PRODUCTS]
             ),
+            drift=_drift(body["drift"]) if body.get("drift") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise _bad(exc) from exc
+
+
+def _drift(body: dict[str, Any]) -> Drift:
+    return Drift(_count(body["version"]), _text(body["since"]), _count(body["images"]))
 
 
 def _accuracy(body: dict[str, Any]) -> Accuracy:

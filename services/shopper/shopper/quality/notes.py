@@ -2,25 +2,40 @@
 
 `add`, `forget` and `said` run inside a transaction of the caller, so an answer is counted here when, and only
 when, it is counted for the hub. All is bounded: a row for each day, version, product and kind of answer; and
-of each day and kind, as many images as a week's sample has.
+of each day and kind, as many images as a week's sample has. So is whether a version's answers drift.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+import structlog
 
 from caravan import strict_json
 from caravan.contracts import OTHER
 from shopper import metrics
-from shopper.quality.report import Answers
+from shopper.quality.drift import STATISTICS, DriftTest, spread, statistics
+from shopper.quality.report import Answers, Drift
 from shopper.quality.sampling import DAYS, Reservoir, size
+
+log = structlog.get_logger()
 
 DAY = 86_400.0
 UNSURE_SHARE = 2
 """Of the unsure answers, half as many as of the confident: they wait for a label in any case."""
+
+RECENT = 300
+"""Answers among which those are chosen that show a drift best."""
+SHOWN = 20
+"""Images that people are asked about where answers drift."""
+LATE_VERSIONS = 3
+"""Versions whose tests are kept: one that is rolled back to goes on with its own."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -30,6 +45,10 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE TABLE IF NOT EXISTS audits (
     sure INTEGER NOT NULL, day INTEGER NOT NULL, number REAL NOT NULL, image TEXT NOT NULL UNIQUE,
     at REAL NOT NULL, model INTEGER NOT NULL, item TEXT NOT NULL, said TEXT, PRIMARY KEY (sure, day, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS drifts (model INTEGER PRIMARY KEY, at REAL NOT NULL, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS drifting (
+    image TEXT PRIMARY KEY, at REAL NOT NULL, model INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -43,6 +62,8 @@ class Answered:
         item: the product that was answered, `other` where it was not known.
         score: of the model's first choice, 0..1.
         sure: whether it was known, and its score reaches `CERTAIN_SCORE`.
+        guess: the model's first choice.
+        products: probabilities of all classes but `other`; empty where the model does not say.
 
     """
 
@@ -50,14 +71,17 @@ class Answered:
     item: str
     score: float
     sure: bool
+    guess: str = ""
+    products: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """An image that waits for a label, and when it was answered, in seconds since 1970."""
+    """An image that waits for a label: when it was answered (seconds since 1970), why it is asked about."""
 
     image: str
     at: float
+    why: Literal["audit", "drift"] = "audit"
 
 
 class QualityNotes:
@@ -77,10 +101,15 @@ class QualityNotes:
         self._draw = draw
         self._per_week = {True: per_week, False: -(-per_week // UNSURE_SHARE)}
         self._reservoirs: dict[tuple[bool, int], Reservoir] = {}
+        self._tests: dict[int, DriftTest] = {}
+        self._looked_at: set[int] = set()
+        self._recent: deque[tuple[int, float, Answered]] = deque(maxlen=RECENT)
 
     def read_again(self) -> None:
         """Go back to what the disk has, after a transaction that failed."""
         self._reservoirs.clear()
+        self._tests.clear()
+        self._looked_at.clear()
 
     # --- inside a transaction -----------------------------------------------------------------------
 
@@ -103,16 +132,69 @@ class QualityNotes:
                 self._db.execute(
                     "DELETE FROM audits WHERE sure = ? AND day = ? AND number = ?", (sure, day, gone)
                 )
+        self._look(answered, model, now)
+
+    def _look(self, answered: Answered, model: int, now: float) -> None:
+        test = self._test(model)
+        scores = statistics(answered.guess, answered.score, answered.products, OTHER)
+        self._recent.append((model, now, answered))
+        self._looked_at.add(model)
+        if not test.look(scores, now, [self._draw() for _ in range(STATISTICS)]):
+            return
+        since = [(at, one) for of, at, one in self._recent if of == model and at >= test.since]
+        said = min(len(one.products) for _, one in since)  # a model may say less at times
+        points = [
+            (*statistics(one.guess, one.score, one.products, OTHER), *one.products[:said]) for _, one in since
+        ]
+        chosen = [since[index] for index in spread(points, SHOWN)]
+        self._db.executemany(
+            "INSERT OR IGNORE INTO drifting VALUES (?, ?, ?)", [(one.image, at, model) for at, one in chosen]
+        )
+        metrics.DRIFTS.inc()
+        log.warning("answers drift", since=test.since, images=len(chosen))
+
+    def keep(self) -> None:
+        """Write the tests that have looked at answers."""
+        for model in self._looked_at:
+            test = self._tests[model]
+            self._db.execute(
+                "INSERT OR REPLACE INTO drifts VALUES (?, ?, ?)", (model, test.last, json.dumps(test.state))
+            )
+        self._looked_at.clear()
 
     def forget(self, now: float) -> None:
-        """Let go of the days that are not asked about any more."""
+        """Let go of the days that are not asked about any more, and of versions long gone."""
+        self._db.execute(
+            "DELETE FROM drifts WHERE model NOT IN (SELECT model FROM drifts ORDER BY at DESC LIMIT ?)",
+            (LATE_VERSIONS,),
+        )
         first = _first_day(now)
+        self._db.execute(
+            "DELETE FROM drifting WHERE at < ? OR model NOT IN (SELECT model FROM drifts)", (first * DAY,)
+        )
+        self._begin_anew()
         self._db.execute("DELETE FROM answers WHERE day < ?", (first,))
         self._db.execute("DELETE FROM audits WHERE day < ?", (first,))
         self._reservoirs = {key: kept for key, kept in self._reservoirs.items() if key[1] >= first}
 
+    def _begin_anew(self) -> None:
+        """Forget the tests whose alarm has no image left that waits: what comes now is usual."""
+        for (model,) in self._db.execute(
+            "SELECT model FROM drifts WHERE model NOT IN (SELECT model FROM drifting)"
+        ).fetchall():
+            if self._test(model).alarm:
+                self._db.execute("DELETE FROM drifts WHERE model = ?", (model,))
+                del self._tests[model]
+
     def said(self, image: str, item: str) -> None:
-        """Note what people say that an image shows: a product, or `other` where it is none."""
+        """Note what people say that an image shows: a product, or `other` where it is none.
+
+        Once all images of a drift are labelled, its test begins anew.
+        """
+        asked = self._db.execute("SELECT model FROM drifting WHERE image = ?", (image,)).fetchone()
+        if asked is not None:
+            self._db.execute("DELETE FROM drifting WHERE image = ?", (image,))
+            self._begin_anew()
         row = self._db.execute(
             "SELECT a.item, m.classes FROM audits a JOIN models m ON m.id = a.model"
             " WHERE a.image = ? AND a.said IS NULL",
@@ -129,14 +211,28 @@ class QualityNotes:
     # --- reading ------------------------------------------------------------------------------------
 
     def waiting(self, now: float) -> list[Audit]:
-        """Return the images of the sample that wait for a label, oldest first."""
+        """Return the images that wait for a label: those that show a drift, then the sample; oldest first."""
+        rows = self._db.execute("SELECT image, at FROM drifting ORDER BY at")
+        drifting = {image: Audit(image, at, "drift") for image, at in rows}
         waiting = [
             Audit(image, at)
             for sure in (True, False)
             for image, at, _, said in self._sample(sure, now)
-            if said is None
+            if said is None and image not in drifting
         ]
-        return sorted(waiting, key=lambda audit: audit.at)
+        return [*drifting.values(), *sorted(waiting, key=lambda audit: audit.at)]
+
+    def drift(self) -> Drift | None:
+        """Return the drift of the version that answers; None where its answers look as before."""
+        row = self._db.execute(
+            "SELECT d.state, m.version, (SELECT count(*) FROM drifting WHERE model = d.model)"
+            " FROM drifts d JOIN models m ON m.id = d.model ORDER BY d.at DESC LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return None
+        state, version, images = row
+        test = DriftTest.of(strict_json.loads_object(state))
+        return Drift(version, test.since, images) if test.alarm else None
 
     def asked(self, now: float) -> int:
         """Return how many answers the sample has."""
@@ -179,6 +275,12 @@ class QualityNotes:
             "SELECT image, at, item, said FROM audits WHERE sure = ? AND day >= ? ORDER BY number LIMIT ?",
             (sure, first, size(self._per_week[sure], now / DAY - begin)),
         ).fetchall()
+
+    def _test(self, model: int) -> DriftTest:
+        if model not in self._tests:
+            row = self._db.execute("SELECT state FROM drifts WHERE model = ?", (model,)).fetchone()
+            self._tests[model] = DriftTest.of(strict_json.loads_object(row[0])) if row else DriftTest()
+        return self._tests[model]
 
     def _reservoir(self, sure: bool, day: int) -> Reservoir:
         if (sure, day) not in self._reservoirs:

@@ -38,6 +38,22 @@ class Answers:
         return [label for label in self.labels if label != self.item]
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Answers of a version look unlike those before.
+
+    Args:
+        version: of the trained model.
+        since: after when, seconds since 1970.
+        images: how many of those that show it wait for a label.
+
+    """
+
+    version: int
+    since: float
+    images: int
+
+
 def accuracy(answers: Sequence[Answers], name: Callable[[str], str]) -> dict[str, Any]:
     """Return the accuracy of all answers and of each product's, with intervals of 95 %.
 

@@ -15,7 +15,7 @@ from shopper.catalogue import Catalogue, Product
 
 BUCKETS = (UNCLASSIFIED, VALID)
 """Where they are, in the order in which they are shown."""
-Why = Literal["unknown", "uncertain", "audit"]
+Why = Literal["unknown", "uncertain", "audit", "drift"]
 
 _MODEL = ("label", "score", "model", "version")
 
@@ -78,7 +78,9 @@ class Waiting:
 
     def told(self, catalogue: Catalogue) -> dict[str, Any]:
         """Return it as a page is told; of an audit nothing that the model said, which would lead people."""
-        opinion = self.opinion if self.why != "audit" else Opinion(camera=self.opinion.camera)
+        opinion = (
+            self.opinion if self.why in {"unknown", "uncertain"} else Opinion(camera=self.opinion.camera)
+        )
         return {
             "image": str(self.ref),
             "at": self.at.isoformat(),

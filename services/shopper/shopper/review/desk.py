@@ -159,7 +159,7 @@ class ReviewDesk:
                 opinion = Opinion.of(await s3.facts(self._stores[ref.bucket], ref.key))
             except FileNotFoundError:
                 continue  # decided, or still on its way to the store
-            found.append(Waiting(ref, datetime.fromtimestamp(audit.at, UTC), "audit", opinion))
+            found.append(Waiting(ref, datetime.fromtimestamp(audit.at, UTC), audit.why, opinion))
         return found
 
     async def _look(self, entries: Mapping[Ref, datetime]) -> list[Waiting | None]:

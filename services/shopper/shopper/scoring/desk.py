@@ -15,7 +15,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVa
 import structlog
 
 from caravan import telemetry
-from caravan.contracts import EDGE_METRICS
+from caravan.contracts import EDGE_METRICS, OTHER
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
 from shopper import metrics, routes
@@ -125,7 +125,14 @@ class ScoringDesk:
         answered = None
         if prediction.model == self._audited_model:
             image, item = f"{verdict.bucket}/{key}", verdict.product.item
-            answered = Answered(image, item, prediction.score, certain and verdict.known)
+            answered = Answered(
+                image,
+                item,
+                prediction.score,
+                sure=certain and verdict.known,
+                guess=prediction.item,
+                products=tuple(p for name, p in prediction.probabilities.items() if name != OTHER),
+            )
         scored = Scored(camera, prediction, certain, at, None if certain else photo, answered)
         with telemetry.best_effort(routes.EDGE_METRICS):
             await self._noted(scored)
@@ -308,7 +315,10 @@ def _said(journal: Journal, image: str, item: str) -> None:
 
 def _accuracy(journal: Journal, now: float, name: Callable[[str], str]) -> dict[str, Any]:
     quality = journal.quality
+    drift = quality.drift()
     return {
+        "drift": drift
+        and {"version": drift.version, "since": scoring.iso(drift.since), "images": drift.images},
         "asked": quality.asked(now),
         "versions": quality.versions(now),
         **accuracy(quality.answers(now), name),

@@ -124,6 +124,7 @@ class Journal:
             with self.transaction():
                 for scored in detections:
                     self._add(scored, start, end, now)
+                self.quality.keep()
                 self._make_room()
         except sqlite3.Error:
             self.messages, self.bytes = before

@@ -8,7 +8,10 @@ import { Grid } from "./review-grid.js";
 import { trainingCard } from "./training.js";
 
 const KEYS = "Arrows move · Space chooses · A all · 1–9 says what it is · G as guessed · Delete no product · Z larger · U undo";
-const CHECK = "A spot check: an answer drawn by chance. What the shop said is not shown, so that it does not lead you; your word tells how often the shop is right.";
+const BLIND = {
+  audit: "A spot check: an answer drawn by chance. What the shop said is not shown, so that it does not lead you; your word tells how often the shop is right.",
+  drift: "The shop's answers look unlike those before, and this photo is one that shows it. What the shop said is not shown; your word tells what has changed.",
+};
 const FEW = 12; // when so few are left, the next come by themselves
 
 let list = []; // the products, in the order of the keys 1 to 9
@@ -164,7 +167,7 @@ function look(each) {
   const model = each.model ? ` (${each.model}, version ${each.version})` : "";
   dialog(new Date(each.at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }),
     el("img", { class: "photo whole", src: `${desk.address(each.image)}?whole=true`, alt: "The photo" }),
-    el("p", {}, each.why === "audit" ? CHECK : `${each.why === "unknown" ? "Not known." : "Known, but not for sure."} The model said: ${said}${model}.`),
+    el("p", {}, BLIND[each.why] ?? `${each.why === "unknown" ? "Not known." : "Known, but not for sure."} The model said: ${said}${model}.`),
     each.camera ? el("p", { class: "soft" }, `From ${each.camera}`) : "");
 }
 

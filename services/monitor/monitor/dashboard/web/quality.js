@@ -1,17 +1,18 @@
 // How often an edge's answers are right: spot checks of the last seven days, with what they leave open.
 import { el } from "./dom.js";
-import { number } from "./words.js";
+import { minute, number } from "./words.js";
 
 const whole = (share) => Math.round(share * 100);
 
 export function quality({ quality: found }) {
   if (!found || !found.all.answers) return [];
-  const { all, products, asked } = found;
+  const { all, products, asked, drift } = found;
   const wrong = products.filter((each) => each.confidently_wrong);
   const told = all.share === null ? `${number(asked)} spot checks wait in the review` : `${interval(all)}, ${number(all.labelled)} labels`;
   const labelled = products.filter((each) => each.accuracy.share !== null);
   return [
     el("div", { class: "words right" }, el("span", {}, "Right in the last 7 days"), el("span", {}, told)),
+    drift ? el("p", { class: "bad small" }, unlike(drift)) : null,
     ...wrong.map((each) => el("p", { class: "bad small" },
       `${each.label} is confidently wrong${each.wrong_for ? `: mostly ${each.wrong_for}` : ""}. Teach some photos of both.`)),
     labelled.length ? el("table", { class: "sure" },
@@ -19,6 +20,9 @@ export function quality({ quality: found }) {
       el("tbody", {}, ...labelled.map(row))) : null,
   ];
 }
+
+const unlike = ({ version, since, images }) =>
+  `Answers of version ${version} look unlike those before, since ${minute(since)}: label the ${number(images)} photos in its review that show it best.`;
 
 const interval = ({ share, low, high }) => `${whole(share)} % (${whole(low)} to ${whole(high)})`;
 

@@ -1,0 +1,152 @@
+"""How soon a drift is found, and how seldom without one: real photos, the pipeline's head, our test.
+
+    python tests/bench/study_drift.py --data ../shared/data [--runs 100] [--seed 1]
+
+`teas.zip` is cut in half: one half trains the head, the answers of the other half are what a shop is asked
+about (two fifths each of two products, one fifth `other`; drawn with replacement, 5,000 a day). After 1,000
+such answers
+
+- *dimmer light*: every photo has half of its brightness;
+- *new package*: the photos of lemon tea have red and blue exchanged;
+- *new product*: a third of the photos shows a product that the model does not know (`bali-tea.zip`);
+
+and the alarm has to come within 150 answers. Without any of it, 30 days are watched. Nothing is chosen here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageEnhance
+
+from caravan.contracts import OTHER, class_of
+from shopper.quality.drift import DriftTest, statistics
+from training.embedder import Embedder
+from training.fit import fit
+from training.head import Array, Head
+
+BEFORE, WITHIN = 1000, 150
+DAYS, A_DAY = 30, 5000
+GAP = 86_400 / A_DAY
+AT_ONCE = 32
+SHARES = {"tea-lemon": 0.4, "tea-earl-grey": 0.4, OTHER: 0.2}
+NEW_SHARE = 1 / 3
+
+
+def photos(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield class and content of each photo of a ZIP."""
+    with zipfile.ZipFile(archive) as opened:
+        for name in sorted(opened.namelist()):
+            if name.endswith(".jpg"):
+                yield class_of(name), opened.read(name)
+
+
+def changed(photo: bytes, kind: str) -> bytes:
+    """Return a photo in dimmer light, or of a package in other colours, as JPEG."""
+    image = Image.open(io.BytesIO(photo)).convert("RGB")
+    if kind == "dimmer":
+        image = ImageEnhance.Brightness(image).enhance(0.5)
+    else:
+        image = Image.merge("RGB", image.split()[::-1])
+    target = io.BytesIO()
+    image.save(target, "JPEG", quality=90)
+    return target.getvalue()
+
+
+def embedded(embedder: Embedder, contents: Sequence[bytes]) -> Array:
+    """Return embeddings, [N, 1280]."""
+    rows = []
+    for start in range(0, len(contents), AT_ONCE):
+        pixels = [embedder.decode(tf.constant(one)) for one in contents[start : start + AT_ONCE]]
+        rows.append(embedder.run(tf.stack(pixels)).numpy())
+    return np.concatenate(rows)
+
+
+def scores(head: Head, features: Array) -> list[tuple[float, float]]:
+    """Return what the test is told of each answer."""
+    found = []
+    for row in head.probabilities(features):
+        classes = head.classes
+        products = [float(p) for name, p in zip(classes, row, strict=True) if name != OTHER]
+        found.append(statistics(classes[int(row.argmax())], float(row.max()), products, OTHER))
+    return found
+
+
+class Shop:
+    """One shop with a test of its own; `pools` are the scores that its photos have, by class."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._test = DriftTest()
+        self._now = 1e9
+
+    def watch(self, pools: dict[str, list[tuple[float, float]]], shares: dict[str, float], count: int) -> int:
+        """Look at answers; return how many came before the alarm, `count` if none did."""
+        names = list(shares)
+        chosen = self._rng.choice(len(names), size=count, p=list(shares.values()))
+        draws = self._rng.random((count, 3))
+        for number, (kind, draw) in enumerate(zip(chosen, draws, strict=True)):
+            pool = pools[names[kind]]
+            self._now += GAP
+            if self._test.look(pool[int(draw[0] * len(pool))], self._now, draw[1:].tolist()):
+                return number
+        return count
+
+
+def main() -> None:
+    """Print how many of the changes are found in time, and how often nothing is taken for one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--months", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    embedder = Embedder()
+    teas = list(photos(options.data / "teas.zip"))
+    half = rng.permutation(len(teas))
+    learnt, live = half[: len(teas) // 2], half[len(teas) // 2 :]
+    features = embedded(embedder, [teas[index][1] for index in learnt])
+    head, _ = fit(features, [teas[index][0] for index in learnt], options.seed)
+
+    def pools(kind: str = "") -> dict[str, list[tuple[float, float]]]:
+        found = {}
+        for name in SHARES:
+            contents = [teas[index][1] for index in live if teas[index][0] == name]
+            if kind == "dimmer" or (kind == "package" and name == "tea-lemon"):
+                contents = [changed(content, kind) for content in contents]
+            found[name] = scores(head, embedded(embedder, contents))
+        return found
+
+    usual = pools()
+    new = [content for _, content in photos(options.data / "bali-tea.zip")]
+    with_new = {**usual, "new": scores(head, embedded(embedder, new))}
+    shares_with_new = {**{name: share * (1 - NEW_SHARE) for name, share in SHARES.items()}, "new": NEW_SHARE}
+    changes = {
+        "dimmer light": (pools("dimmer"), SHARES),
+        "new package": (pools("package"), SHARES),
+        "new product": (with_new, shares_with_new),
+    }
+    write = sys.stdout.write
+    for name, (after, shares) in changes.items():
+        seen = []
+        for _ in range(options.runs):
+            shop = Shop(rng)
+            shop.watch(usual, SHARES, BEFORE)
+            seen.append(shop.watch(after, shares, 10 * WITHIN))
+        in_time = sum(count < WITHIN for count in seen)
+        write(f"{name}: found within {WITHIN} in {in_time} of {options.runs}, median {np.median(seen):.0f}\n")
+    most = DAYS * A_DAY
+    alarms = sum(Shop(rng).watch(usual, SHARES, most) < most for _ in range(options.months))
+    write(f"false alarms: {alarms} in {options.months} times {DAYS} days of {A_DAY} answers\n")
+
+
+if __name__ == "__main__":
+    main()

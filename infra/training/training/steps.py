@@ -81,7 +81,7 @@ class Run:
 
 
 async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
-    """FROM `E-data` → every image once → TO the cache and `dataset.json`.
+    """FROM `E-data` → every image once → TO the cache, the quarantine and `dataset.json`.
 
     If a complete version has this data already, its fate is settled: one that passed is brought to `E-ready`,
     unless it serves or a rollback holds. Else what the version that serves contradicts goes into quarantine.
@@ -132,7 +132,7 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
 
 
 def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset[str]) -> Trained:
-    from training.export import export  # noqa: PLC0415 - TensorFlow: acquire and publish do without
+    from training.export import export  # noqa: PLC0415 - TensorFlow: publish does without
 
     space, seed, dataset = run.workspace, run.settings.seed, acquired.dataset
     if space.is_trained(dataset.digest, seed, BACKBONE):

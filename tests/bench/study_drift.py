@@ -26,8 +26,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 
+from caravan import images
 from caravan.contracts import OTHER, class_of
-from shopper.quality.drift import DriftTest, statistics
+from shopper.images.limits import THUMBNAIL_QUALITY, THUMBNAIL_SIDE
+from shopper.quality.drift import STATISTICS, DriftTest, appearance, statistics
 from training.embedder import Embedder
 from training.fit import fit
 from training.head import Array, Head
@@ -69,13 +71,20 @@ def embedded(embedder: Embedder, contents: Sequence[bytes]) -> Array:
     return np.concatenate(rows)
 
 
-def scores(head: Head, features: Array) -> list[tuple[float, float]]:
+def small(photo: bytes) -> bytes:
+    """Return a photo as the shopper looks at it."""
+    return images.thumbnail(photo, THUMBNAIL_SIDE, THUMBNAIL_QUALITY)
+
+
+def seen(head: Head, embedder: Embedder, contents: Sequence[bytes]) -> list[tuple[float, ...]]:
     """Return what the test is told of each answer."""
     found = []
-    for row in head.probabilities(features):
+    looks = map(appearance, map(small, contents))
+    for row, look in zip(head.probabilities(embedded(embedder, contents)), looks, strict=True):
         classes = head.classes
         products = [float(p) for name, p in zip(classes, row, strict=True) if name != OTHER]
-        found.append(statistics(classes[int(row.argmax())], float(row.max()), products, OTHER))
+        told = statistics(classes[int(row.argmax())], float(row.max()), products, OTHER)
+        found.append((*told, *look))
     return found
 
 
@@ -87,11 +96,11 @@ class Shop:
         self._test = DriftTest()
         self._now = 1e9
 
-    def watch(self, pools: dict[str, list[tuple[float, float]]], shares: dict[str, float], count: int) -> int:
+    def watch(self, pools: dict[str, list[tuple[float, ...]]], shares: dict[str, float], count: int) -> int:
         """Look at answers; return how many came before the alarm, `count` if none did."""
         names = list(shares)
         chosen = self._rng.choice(len(names), size=count, p=list(shares.values()))
-        draws = self._rng.random((count, 3))
+        draws = self._rng.random((count, 1 + STATISTICS))
         for number, (kind, draw) in enumerate(zip(chosen, draws, strict=True)):
             pool = pools[names[kind]]
             self._now += GAP
@@ -116,18 +125,18 @@ def main() -> None:
     features = embedded(embedder, [teas[index][1] for index in learnt])
     head, _ = fit(features, [teas[index][0] for index in learnt], options.seed)
 
-    def pools(kind: str = "") -> dict[str, list[tuple[float, float]]]:
+    def pools(kind: str = "") -> dict[str, list[tuple[float, ...]]]:
         found = {}
         for name in SHARES:
             contents = [teas[index][1] for index in live if teas[index][0] == name]
             if kind == "dimmer" or (kind == "package" and name == "tea-lemon"):
                 contents = [changed(content, kind) for content in contents]
-            found[name] = scores(head, embedded(embedder, contents))
+            found[name] = seen(head, embedder, contents)
         return found
 
     usual = pools()
     new = [content for _, content in photos(options.data / "bali-tea.zip")]
-    with_new = {**usual, "new": scores(head, embedded(embedder, new))}
+    with_new = {**usual, "new": seen(head, embedder, new)}
     shares_with_new = {**{name: share * (1 - NEW_SHARE) for name, share in SHARES.items()}, "new": NEW_SHARE}
     changes = {
         "dimmer light": (pools("dimmer"), SHARES),
@@ -136,13 +145,15 @@ def main() -> None:
     }
     write = sys.stdout.write
     for name, (after, shares) in changes.items():
-        seen = []
+        counts = []
         for _ in range(options.runs):
             shop = Shop(rng)
             shop.watch(usual, SHARES, BEFORE)
-            seen.append(shop.watch(after, shares, 10 * WITHIN))
-        in_time = sum(count < WITHIN for count in seen)
-        write(f"{name}: found within {WITHIN} in {in_time} of {options.runs}, median {np.median(seen):.0f}\n")
+            counts.append(shop.watch(after, shares, 10 * WITHIN))
+        in_time = sum(count < WITHIN for count in counts)
+        write(
+            f"{name}: found within {WITHIN} in {in_time} of {options.runs}, median {np.median(counts):.0f}\n"
+        )
     most = DAYS * A_DAY
     alarms = sum(Shop(rng).watch(usual, SHARES, most) < most for _ in range(options.months))
     write(f"false alarms: {alarms} in {options.months} times {DAYS} days of {A_DAY} answers\n")

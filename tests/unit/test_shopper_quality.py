@@ -1,6 +1,7 @@
 """shopper: a share of the answers is audited, and the accuracy is told with its interval."""
 
 import asyncio
+import io
 import json
 import math
 import random
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from caravan.contracts import EDGE_STATUS
+from caravan.errors import BadInput
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
 from shopper.quality import drift
-from shopper.quality.drift import DriftTest, spread
+from shopper.quality.drift import STATISTICS, DriftTest, appearance, spread
 from shopper.quality.intervals import Stratum, beta_cdf, is_confidently_wrong, joined, limits
 from shopper.quality.notes import DAY, Answered
 from shopper.quality.report import accuracy
@@ -197,6 +200,9 @@ def test_what_people_say_becomes_each_products_accuracy(tmp_path: Path) -> None:
 # --- drift --------------------------------------------------------------------------------------
 
 
+LOOK = (0.5, 0.2, 0.5, 0.5)
+
+
 class Shop:
     """Answers of a shop, one each 17 seconds, and their test."""
 
@@ -210,7 +216,8 @@ class Shop:
         for number in range(count):
             self.now += 17
             score = 1 - self.chance.random() / 50 if self.chance.random() < sure else self.chance.random()
-            if self.test.look((score, score), self.now, (self.chance.random(), self.chance.random())):
+            draws = [self.chance.random() for _ in range(STATISTICS)]
+            if self.test.look((score, score, *LOOK), self.now, draws):
                 return number
         return None
 
@@ -222,7 +229,7 @@ def test_answers_that_become_less_sure_are_noticed_soon_and_the_time_of_the_chan
         change = shop.now
         noticed = shop.answers(150, 0.5)
         assert noticed is not None
-        assert abs(shop.test.since - change) < 60 * 17
+        assert abs(shop.test.since - change) < 150 * 17
 
 
 def test_answers_that_stay_as_they_are_raise_no_alarm() -> None:
@@ -234,7 +241,7 @@ def test_ranks_are_uniform_whatever_the_scores_are_so_that_bets_win_nothing_on_a
     ranks = []
     for number in range(4000):
         score = chance.choice([0.0, 1.0, 0.999, math.nan, 0.3])
-        ranks.append(test._rank(test.counts[0], drift._bin(score), chance.random()))
+        ranks.append(test._rank(test.counts[0], drift._bin(0, score), chance.random()))
         test.answers = number + 1
     tenths = Counter(int(min(rank, 0.999) * 10) for rank in ranks)
     assert all(320 < tenths[tenth] < 480 for tenth in range(10))
@@ -249,6 +256,77 @@ def test_a_test_goes_on_from_its_state() -> None:
     assert one.test == two.test
 
 
+def test_photos_that_become_darker_are_noticed_though_the_model_is_as_sure_as_before() -> None:
+    chance, test, now = random.Random(9), DriftTest(), START
+    noticed = []
+    for number in range(1060):
+        now += 17
+        light = chance.gauss(0.6, 0.1) / (1 if number < 1000 else 1.6)
+        if test.look((0.99, 0.99, light, *LOOK[1:]), now, [chance.random() for _ in range(STATISTICS)]):
+            noticed.append(number)
+    assert len(noticed) == 1
+    assert noticed[0] >= 1000
+
+
+def test_a_photos_appearance_is_its_light_contrast_and_colour() -> None:
+    light, contrast, blue, red = appearance(picture("white"))
+    assert (light, contrast, blue, red) == pytest.approx((1, 0, 0.5, 0.5), abs=0.01)
+    assert appearance(picture("blue"))[2] > 0.9
+    assert appearance(picture("red"))[3] > 0.9
+
+
+def picture(colour: str) -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (32, 24), colour).save(target, "JPEG")
+    return target.getvalue()
+
+
+async def test_the_desk_asks_of_the_newest_answer_and_a_photo_that_cannot_be_read_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    looked_at: list[bytes] = []
+
+    async def thumbnail(photo: bytes) -> bytes:
+        looked_at.append(photo)
+        if photo == b"broken":
+            raise BadInput("no image")
+        return picture("white")
+
+    async def nothing(*_: object, **__: object) -> None:
+        """Nobody listens."""
+
+    async with ScoringDesk(
+        lambda: opened(tmp_path),
+        nothing,
+        nothing,
+        certain_score=0.8,
+        audited_model="tea_model_b64",
+        window_seconds=10,
+        max_message_bytes=10**6,
+        look_seconds=0.001,
+    ) as desk:
+        tasks = [asyncio.create_task(loop) for loop in (desk.write(), desk.watch(thumbnail))]
+        verdict = judge(Prediction("tea-green", 0.9, "tea_model_b64", 1, {}, CLASSES), Shelf().catalogue, 0.6)
+        for photo in (b"broken", b"a photo"):
+            await desk.record(verdict, Sender("http"), photo, AT, "images/tea-green/a.jpg")
+            async with asyncio.timeout(20):
+                while photo not in looked_at:
+                    await asyncio.sleep(0.001)
+        async with asyncio.timeout(20):
+            while not await desk.on_disk(lambda journal: len(journal.quality._tests)):
+                await asyncio.sleep(0.001)
+        assert not [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def test_a_state_of_other_statistics_is_begun_anew() -> None:
+    state = DriftTest(answers=7).state
+    assert DriftTest.of(state).answers == 7
+    assert DriftTest.of({**state, "counts": state["counts"][:2]}).answers == 0
+
+
 def test_the_points_chosen_are_spread() -> None:
     points = [(0.0, 0.0)] * 50 + [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
     assert {points[index] for index in spread(points, 4)} == set(points)
@@ -256,11 +334,11 @@ def test_the_points_chosen_are_spread() -> None:
     assert spread([], 20) == []
 
 
-def odd(name: object, number: int) -> Scored:
+def odd(number: int) -> Scored:
     score = 0.4 + number % 7 / 100
     prediction = Prediction("other", score, "tea_model_b64", 3, {}, CLASSES)
     answered = Answered(
-        f"unclassified/images/other/{name}.jpg",
+        f"unclassified/images/other/{number}.jpg",
         "other",
         score,
         sure=False,
@@ -272,12 +350,12 @@ def odd(name: object, number: int) -> Scored:
 
 def test_a_drift_asks_for_twenty_labels_and_begins_anew_once_it_has_them(tmp_path: Path) -> None:
     journal = opened(tmp_path, per_week=0)
-    for number in range(0, 400, 20):
-        journal.add([usual(each) for each in range(number, number + 20)], START + number * 17)
+    for number in range(400):
+        journal.look(usual(number), LOOK, START + number * 17)
     assert journal.quality.drift() is None
     begin = START + 400 * 17
     for number in range(150):
-        journal.add([odd(number, number)], begin + number * 17)
+        journal.look(odd(number), LOOK, begin + number * 17)
     found = journal.quality.drift()
     assert found is not None
     assert (found.version, found.images) == (3, min(20, found.images))
@@ -295,9 +373,10 @@ def test_a_drift_asks_for_twenty_labels_and_begins_anew_once_it_has_them(tmp_pat
 
 def test_a_drift_that_nobody_looks_at_is_let_go_after_a_week(tmp_path: Path) -> None:
     journal = opened(tmp_path, per_week=0)
-    journal.add([usual(each) for each in range(400)], START)
+    for number in range(400):
+        journal.look(usual(number), LOOK, START + number * 17)
     for number in range(150):
-        journal.add([odd(number, number)], START + number * 17)
+        journal.look(odd(number), LOOK, START + (400 + number) * 17)
     assert journal.quality.drift() is not None
     journal.close_windows(START + 9 * DAY)
     assert journal.quality.drift() is None

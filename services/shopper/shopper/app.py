@@ -171,6 +171,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "push": push.run,
             "scoring": scoring.write,
             "windows": scoring.close_windows,
+            "drift": partial(scoring.watch, limits.thumbnail),
             routes.EDGE_METRICS: partial(routes.edge_metrics, scoring.send),
         }
         if settings.audits_per_week:

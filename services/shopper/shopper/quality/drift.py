@@ -6,29 +6,43 @@ and independent, whatever the scores' distribution is, so bets against that win 
 begins at every moment, with stakes that come to 1 in HORIZON (Shin, Ramdas and Rinaldo, "E-detectors", 2023):
 so the chance of a false alarm is at most ALPHA in 30 days, however many answers come.
 
-Which change is looked for is in the bets alone: scores that fall.
+Which change is looked for is in the bets alone: scores that fall, and photos that are darker or brighter,
+flatter or harder, bluer or redder than before. The photos' look is asked too: a model that has learnt to be
+sure in any light does not show that the light has changed.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image, ImageStat
 
-ALPHA = 0.1
+ALPHA = 0.25
 """Of a false alarm, in HORIZON."""
 HORIZON = 30 * 86_400.0
 """Seconds."""
 FIRST = 100
 """Answers of a version that are only learnt from: among fewer, none stands out."""
-POWERS = (0.2, 0.4, 0.6, 0.8)
+POWERS = (0.3, 0.5, 0.7)
 """Bets: a rank p in 0..1 pays k p^(k-1), which is 1 on average. A small k bets on a few odd answers, a large
 one on many that are a little odd."""
+STEPS = ((0.1, 0.35), (0.25, 0.5), (0.5, 0.75))
+"""Bets that ranks below the first number come with the probability of the second, as where one kind of answer
+comes more often."""
 BINS = 256
-STATISTICS = 2
+SCORES, LOOKS = 2, 4
+STATISTICS = SCORES + LOOKS
+_BETS = len(POWERS) + len(STEPS)
+_SIDES = (
+    *((place, False) for place in range(STATISTICS)),
+    *((place, True) for place in range(SCORES, STATISTICS)),
+)
+"""Which statistics are bet on to fall, and which (mirrored) to rise: scores that rise are no trouble."""
 WIDEST = 14.0
 """Logits beyond are counted as this: further digits of a probability near 0 or 1 say nothing."""
 
@@ -39,7 +53,7 @@ class DriftTest:
 
     Args:
         counts: answers by bin, [STATISTICS][BINS].
-        wealth: of each statistic and bet, all that was begun so far.
+        wealth: of each side and bet, all that was begun so far.
         answers: how many were seen.
         last: when the last answer came, seconds since 1970.
         excess: how much the newest bets have won in a row, in nats; 0 while there is nothing to win.
@@ -49,7 +63,7 @@ class DriftTest:
     """
 
     counts: list[list[int]] = field(default_factory=lambda: [[0] * BINS for _ in range(STATISTICS)])
-    wealth: list[float] = field(default_factory=lambda: [0.0] * STATISTICS * len(POWERS))
+    wealth: list[float] = field(default_factory=lambda: [0.0] * len(_SIDES) * _BETS)
     answers: int = 0
     last: float = 0.0
     excess: float = 0.0
@@ -58,8 +72,10 @@ class DriftTest:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Self:
-        """Return a test as `state` has it."""
-        return cls(**state)
+        """Return a test as `state` has it; a new one where that is of other statistics or bets."""
+        test = cls(**state)
+        is_ours = len(test.counts) == STATISTICS and len(test.wealth) == len(_SIDES) * _BETS
+        return test if is_ours else cls()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -70,14 +86,16 @@ class DriftTest:
         """Look at an answer; return whether it raises the alarm.
 
         Args:
-            scores: what `statistics` returns, 0..1 each.
+            scores: what `statistics` and `appearance` return, 0..1 each.
             now: seconds since 1970; never less than before.
             draws: as many random numbers in [0, 1), for ranks among equals.
 
         """
         ranks = [
-            self._rank(counts, _bin(score), draw)
-            for counts, score, draw in zip(self.counts, scores, draws, strict=True)
+            self._rank(counts, place, draw)
+            for counts, place, draw in zip(
+                self.counts, map(_bin, range(STATISTICS), scores), draws, strict=True
+            )
         ]
         stake = max(now - self.last, 0.0) / HORIZON
         self.answers += 1
@@ -87,7 +105,7 @@ class DriftTest:
         if self.answers <= FIRST:
             self.since = now
             return False
-        wins = [power * rank ** (power - 1) for rank in ranks for power in POWERS]
+        wins = [win for place, rises in _SIDES for win in _wins(1 - ranks[place] if rises else ranks[place])]
         self.wealth = [(held + stake) * win for held, win in zip(self.wealth, wins, strict=True)]
         self.excess = max(0.0, self.excess + math.log(sum(wins) / len(wins)))
         if not self.excess:
@@ -116,6 +134,14 @@ def statistics(item: str, score: float, products: Sequence[float], other: str) -
     return best, score
 
 
+def appearance(photo: bytes) -> tuple[float, ...]:
+    """Return light, contrast, blue and red of a JPEG, 0..1 each: means, and the deviation, of its YCbCr."""
+    with Image.open(io.BytesIO(photo)) as image:
+        found = ImageStat.Stat(image.convert("YCbCr"))
+    light, blue, red = (mean / 255 for mean in found.mean)
+    return light, min(found.stddev[0] / 128, 1.0), blue, red
+
+
 def spread(points: Sequence[Sequence[float]], most: int) -> list[int]:
     """Return indices of points that cover all best: each the farthest from those before (Gonzalez 1985).
 
@@ -136,8 +162,17 @@ def spread(points: Sequence[Sequence[float]], most: int) -> list[int]:
     return chosen
 
 
-def _bin(score: float) -> int:
-    """Return the bin of a probability, by its logit."""
+def _wins(rank: float) -> list[float]:
+    """Return what each bet pays for a rank, in 0..1."""
+    rank = max(rank, 1e-12)
+    powers = [power * rank ** (power - 1) for power in POWERS]
+    return powers + [more / below if rank <= below else (1 - more) / (1 - below) for below, more in STEPS]
+
+
+def _bin(statistic: int, score: float) -> int:
+    """Return the bin of a statistic: of a probability by its logit, of how a photo looks evenly."""
     score = min(max(score, 1e-9), 1 - 1e-9) if math.isfinite(score) else 0.5
+    if statistic >= SCORES:
+        return int(score * BINS)
     logit = math.log(score / (1 - score))
     return min(max(int((logit + WIDEST) / (2 * WIDEST) * BINS), 0), BINS - 1)

@@ -102,14 +102,12 @@ class QualityNotes:
         self._per_week = {True: per_week, False: -(-per_week // UNSURE_SHARE)}
         self._reservoirs: dict[tuple[bool, int], Reservoir] = {}
         self._tests: dict[int, DriftTest] = {}
-        self._looked_at: set[int] = set()
-        self._recent: deque[tuple[int, float, Answered]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[int, float, Answered, tuple[float, ...]]] = deque(maxlen=RECENT)
 
     def read_again(self) -> None:
         """Go back to what the disk has, after a transaction that failed."""
         self._reservoirs.clear()
         self._tests.clear()
-        self._looked_at.clear()
 
     # --- inside a transaction -----------------------------------------------------------------------
 
@@ -132,35 +130,28 @@ class QualityNotes:
                 self._db.execute(
                     "DELETE FROM audits WHERE sure = ? AND day = ? AND number = ?", (sure, day, gone)
                 )
-        self._look(answered, model, now)
 
-    def _look(self, answered: Answered, model: int, now: float) -> None:
+    def look(self, answered: Answered, look: tuple[float, ...], model: int, now: float) -> None:
+        """Ask whether answers drift; `look` is how the photo looks. An alarm chooses images for a label."""
         test = self._test(model)
         scores = statistics(answered.guess, answered.score, answered.products, OTHER)
-        self._recent.append((model, now, answered))
-        self._looked_at.add(model)
-        if not test.look(scores, now, [self._draw() for _ in range(STATISTICS)]):
+        self._recent.append((model, now, answered, (*scores, *look)))
+        is_news = test.look((*scores, *look), now, [self._draw() for _ in range(STATISTICS)])
+        self._db.execute(
+            "INSERT OR REPLACE INTO drifts VALUES (?, ?, ?)", (model, test.last, json.dumps(test.state))
+        )
+        if not is_news:
             return
-        since = [(at, one) for of, at, one in self._recent if of == model and at >= test.since]
-        said = min(len(one.products) for _, one in since)  # a model may say less at times
-        points = [
-            (*statistics(one.guess, one.score, one.products, OTHER), *one.products[:said]) for _, one in since
-        ]
+        since = [each for each in self._recent if each[0] == model and each[1] >= test.since]
+        said = min(len(one.products) for _, _, one, _ in since)  # a model may say less at times
+        points = [(*seen, *one.products[:said]) for _, _, one, seen in since]
         chosen = [since[index] for index in spread(points, SHOWN)]
         self._db.executemany(
-            "INSERT OR IGNORE INTO drifting VALUES (?, ?, ?)", [(one.image, at, model) for at, one in chosen]
+            "INSERT OR IGNORE INTO drifting VALUES (?, ?, ?)",
+            [(one.image, at, model) for _, at, one, _ in chosen],
         )
         metrics.DRIFTS.inc()
         log.warning("answers drift", since=test.since, images=len(chosen))
-
-    def keep(self) -> None:
-        """Write the tests that have looked at answers."""
-        for model in self._looked_at:
-            test = self._tests[model]
-            self._db.execute(
-                "INSERT OR REPLACE INTO drifts VALUES (?, ?, ?)", (model, test.last, json.dumps(test.state))
-            )
-        self._looked_at.clear()
 
     def forget(self, now: float) -> None:
         """Let go of the days that are not asked about any more, and of versions long gone."""

@@ -21,6 +21,7 @@ from caravan.retry import forever
 from shopper import metrics, routes
 from shopper.detection import Verdict
 from shopper.ports import Sender
+from shopper.quality.drift import appearance
 from shopper.quality.notes import Answered, Audit
 from shopper.quality.report import accuracy
 from shopper.scoring import values as scoring
@@ -41,6 +42,8 @@ LATE_SECONDS = 0.05
 """A window is closed so long after its end."""
 SENT_AT_ONCE = 64
 BYTES_AT_ONCE = 2**20
+LOOK_SECONDS = 1.0
+"""At least so long between two answers that are asked whether they look like those before."""
 LAST_SECONDS = 2.0
 """For what is still to be sent when the process ends."""
 
@@ -70,6 +73,7 @@ class ScoringDesk:
         audited_model: the one whose answers are audited, as training images are for it alone.
         window_seconds: length of a window.
         max_message_bytes: of one Kafka message.
+        look_seconds: between two answers that are asked whether they look like those before.
         clock: seconds since 1970.
 
     """
@@ -84,6 +88,7 @@ class ScoringDesk:
         audited_model: str = "",
         window_seconds: float,
         max_message_bytes: int,
+        look_seconds: float = LOOK_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._open_journal = open_journal
@@ -93,6 +98,7 @@ class ScoringDesk:
         self._audited_model = audited_model
         self._window_seconds = window_seconds
         self._max_message_bytes = max_message_bytes
+        self._look_seconds = look_seconds
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "scoring")
         self._journal: Journal | None = None
@@ -100,6 +106,8 @@ class ScoringDesk:
         self._arrived = asyncio.Event()
         self._filled = asyncio.Event()
         self._away_until = 0.0
+        self._newest: tuple[Scored, bytes] | None = None
+        self._answered = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -134,6 +142,9 @@ class ScoringDesk:
                 products=tuple(p for name, p in prediction.probabilities.items() if name != OTHER),
             )
         scored = Scored(camera, prediction, certain, at, None if certain else photo, answered)
+        if answered is not None:
+            self._newest = scored, photo
+            self._answered.set()
         with telemetry.best_effort(routes.EDGE_METRICS):
             await self._noted(scored)
 
@@ -176,6 +187,22 @@ class ScoringDesk:
             self._filled.set()
 
     # --- how good the answers are -----------------------------------------------------------------
+
+    async def watch(self, thumbnail: Callable[[bytes], Awaitable[bytes]]) -> NoReturn:
+        """Ask of the newest answer whether it looks like those before, once a second at most; as a task.
+
+        No reply waits for it. Of a burst only some are asked, which keeps one camera from speaking for all.
+        """
+        while True:
+            await self._answered.wait()
+            self._answered.clear()
+            newest, self._newest = self._newest, None
+            if newest is not None:
+                with telemetry.best_effort(routes.EDGE_METRICS):
+                    small = await thumbnail(newest[1])
+                    look = await asyncio.to_thread(appearance, small)
+                    await self.on_disk(Journal.look, newest[0], look, self._clock())
+            await asyncio.sleep(self._look_seconds)
 
     async def audits(self) -> list[Audit]:
         """Return the images that wait for a label, whatever the answer was; none while the disk fails."""

@@ -124,10 +124,28 @@ class Journal:
             with self.transaction():
                 for scored in detections:
                     self._add(scored, start, end, now)
-                self.quality.keep()
                 self._make_room()
         except sqlite3.Error:
             self.messages, self.bytes = before
+            self._models.clear()
+            self.quality.read_again()
+            raise
+
+    def look(self, scored: Scored, look: tuple[float, ...], now: float) -> None:
+        """Ask whether the answers of a version drift; `look` is how the photo looks.
+
+        Raises:
+            sqlite3.Error: if the disk does not take it.
+
+        """
+        if scored.answered is None:
+            return
+        prediction = scored.prediction
+        try:
+            with self.transaction():
+                model = self._model(prediction.model, prediction.version, prediction.classes)
+                self.quality.look(scored.answered, look, model, now)
+        except sqlite3.Error:
             self._models.clear()
             self.quality.read_again()
             raise

@@ -186,7 +186,7 @@ def test_what_people_say_becomes_each_products_accuracy(tmp_path: Path) -> None:
     assert products["other"]["accuracy"] == 1
     assert not products["tea-green"]["confidently_wrong"]
     assert products["tea-lemon"]["confidently_wrong"]
-    assert products["tea-lemon"]["taken_for_it"] == "tea-green"
+    assert products["tea-lemon"]["taken_for_it"] == "Tea-Green"
     assert (
         products["tea-lemon"]["low"] < products["tea-lemon"]["accuracy"] < products["tea-lemon"]["high"] < 0.8
     )

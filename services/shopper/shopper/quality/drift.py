@@ -110,7 +110,9 @@ class DriftTest:
         self.excess = max(0.0, self.excess + math.log(sum(wins) / len(wins)))
         if not self.excess:
             self.since = now
-        if sum(self.wealth) / len(self.wealth) >= 1 / ALPHA:
+        # Scores are half of the stakes, though photos may change in more ways.
+        of_scores, of_looks = self.wealth[: SCORES * _BETS], self.wealth[SCORES * _BETS :]
+        if (sum(of_scores) / len(of_scores) + sum(of_looks) / len(of_looks)) / 2 >= 1 / ALPHA:
             self.alarm = now
         return bool(self.alarm)
 

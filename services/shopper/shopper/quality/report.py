@@ -71,13 +71,15 @@ def accuracy(answers: Sequence[Answers], name: Callable[[str], str]) -> dict[str
     return {
         **_figures(whole, answers),
         "products": [
-            _product(item, name(item), [each for each in answers if each.item == item], len(items))
+            _product(item, name, [each for each in answers if each.item == item], len(items))
             for item in items[:MOST_PRODUCTS]
         ],
     }
 
 
-def _product(item: str, label: str, answers: Sequence[Answers], products: int) -> dict[str, Any]:
+def _product(
+    item: str, name: Callable[[str], str], answers: Sequence[Answers], products: int
+) -> dict[str, Any]:
     confident = [each for each in answers if each.sure and each.labels]
     wrong = [said for each in confident for said in each.wrong]
     is_wrong = any(
@@ -85,10 +87,10 @@ def _product(item: str, label: str, answers: Sequence[Answers], products: int) -
     )
     return {
         "item": item,
-        "label": label,
+        "label": name(item),
         **_figures([_pooled([each]) for each in answers], answers),
         "confidently_wrong": is_wrong,
-        "taken_for_it": Counter(wrong).most_common(1)[0][0] if wrong else "",
+        "taken_for_it": name(Counter(wrong).most_common(1)[0][0]) if wrong else "",
     }
 
 

@@ -1,4 +1,4 @@
-// How often an edge's answers are right: spot checks of the last seven days, with what they leave open.
+// How often an edge's answers are right: spot checks of today and the seven days before, and what they leave open.
 import { el } from "./dom.js";
 import { minute, number } from "./words.js";
 
@@ -11,7 +11,7 @@ export function quality({ quality: found }) {
   const told = all.share === null ? `${number(asked)} spot checks wait in the review` : `${interval(all)}, ${number(all.labelled)} labels`;
   const labelled = products.filter((each) => each.accuracy.share !== null);
   return [
-    el("div", { class: "words right" }, el("span", {}, "Right in the last 7 days"), el("span", {}, told)),
+    el("div", { class: "words accuracy" }, el("span", {}, "Right this week"), el("span", {}, told)),
     drift ? el("p", { class: "bad small" }, unlike(drift)) : null,
     ...wrong.map((each) => el("p", { class: "bad small" },
       `${each.label} is confidently wrong${each.wrong_for ? `: mostly ${each.wrong_for}` : ""}. Teach some photos of both.`)),

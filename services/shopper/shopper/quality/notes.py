@@ -202,14 +202,15 @@ class QualityNotes:
     # --- reading ------------------------------------------------------------------------------------
 
     def waiting(self, now: float) -> list[Audit]:
-        """Return the images that wait for a label: those that show a drift, then the sample; oldest first."""
+        """Return images that wait for a label: those that show a drift, then confident ones; oldest first.
+
+        The unsure of the sample are not among them: people look at them in any case.
+        """
         rows = self._db.execute("SELECT image, at FROM drifting ORDER BY at")
         drifting = {image: Audit(image, at, "drift") for image, at in rows}
+        sample = self._sample(True, now)  # noqa: FBT003
         waiting = [
-            Audit(image, at)
-            for sure in (True, False)
-            for image, at, _, said in self._sample(sure, now)
-            if said is None and image not in drifting
+            Audit(image, at) for image, at, _, said in sample if said is None and image not in drifting
         ]
         return [*drifting.values(), *sorted(waiting, key=lambda audit: audit.at)]
 
@@ -226,8 +227,8 @@ class QualityNotes:
         return Drift(version, test.since, images) if test.alarm else None
 
     def asked(self, now: float) -> int:
-        """Return how many answers the sample has."""
-        return sum(len(self._sample(sure, now)) for sure in (True, False))
+        """Return how many confident answers the sample has."""
+        return len(self._sample(True, now))  # noqa: FBT003
 
     def answers(self, now: float) -> list[Answers]:
         """Return the answers of today and the days before, with the labels that the sample has."""

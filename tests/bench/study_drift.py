@@ -10,7 +10,9 @@ such answers
 - *new package*: the photos of lemon tea have red and blue exchanged;
 - *new product*: a third of the photos shows a product that the model does not know (`bali-tea.zip`);
 
-and the alarm has to come within 150 answers. Without any of it, 30 days are watched. Nothing is chosen here.
+and the alarm has to come within 150 answers. Without any of it, 30 days are watched.
+That scores have half of the stakes (`shopper.quality.drift`) was chosen after seed 1: other
+seeds tell more.
 """
 
 from __future__ import annotations

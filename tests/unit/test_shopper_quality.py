@@ -109,8 +109,8 @@ def test_what_was_drawn_survives_a_restart_and_goes_on_from_there(tmp_path: Path
     journal.close()
     journal = opened(tmp_path)
     assert journal.quality.waiting(START + DAY) == waiting
-    for hour in range(12, 24):
-        journal.add([answer(f"{hour}-{number}") for number in range(20)], START + hour * 3600)
+    for hour in range(12, 24):  # so many more that some of them are surely drawn
+        journal.add([answer(f"{hour}-{number}") for number in range(400)], START + hour * 3600)
     later = journal.quality.waiting(START + DAY)
     assert len(later) == 9
     assert later != waiting

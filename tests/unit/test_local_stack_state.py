@@ -1,6 +1,7 @@
 """What the supervisor leaves on disk: its state, its lock, its logs."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,13 @@ async def test_clean_removes_only_what_is_the_stacks(tmp_path: Path) -> None:
     assert await clean(tmp_path)
     assert names(tmp_path) == ["mine"]
     assert not await clean(tmp_path)
+
+
+def test_a_state_that_many_threads_write_is_whole_at_every_moment(tmp_path: Path, me: Identity) -> None:
+    short, long = (some_state(tmp_path, me) for _ in range(2))
+    long.failure = "x" * 10_000
+    with ThreadPoolExecutor(8) as pool:
+        writing = [pool.submit(write_state, state) for state in [short, long] * 100]
+        for each in writing:
+            each.result()
+            assert read_state(tmp_path) in (short, long)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -145,13 +146,17 @@ def read_state(home: Path) -> StackState | None:
         ) from exc
 
 
+_writing = threading.Lock()
+
+
 def write_state(state: StackState) -> None:
-    """Replace the state file in one step."""
+    """Replace the state file in one step; of several threads the last one writes what is newest."""
     path = state_file(state.home)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
-    draft.write_text(state.model_dump_json(indent=1))
-    draft.replace(path)
+    with _writing:
+        draft.write_text(state.model_dump_json(indent=1))
+        draft.replace(path)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import structlog
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caravan.books import each_receipt
 from caravan.contracts import Event, class_of, quarantine_event
@@ -24,6 +23,7 @@ from training.embeddings import BACKBONE, Embedded
 from training.head import Head
 from training.inspection import Contradiction, contradictions, doubtful, sure_answers
 from training.stores import Stores
+from training.templates import render
 from training.thumbnails import data_url
 
 log = structlog.get_logger()
@@ -135,15 +135,8 @@ async def _batches(stores: Stores, members: Sequence[Member]) -> dict[Member, st
 
 
 def _page(edge: str, batch: str, several: Sequence[Contradiction], path: Callable[[str], Path]) -> bytes:
-    # Whatever is filled in is escaped: names of classes are whatever folders of a ZIP were called.
-    pages = Environment(
-        loader=PackageLoader("training", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = pages.get_template("quarantine.html.j2").render(
+    page = render(
+        "quarantine.html.j2",
         edge=edge,
         batch=batch,
         contradictions=several,

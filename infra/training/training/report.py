@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from training import charts
 from training.dataset import Member
 from training.evaluate import Answer, Evaluation
 from training.gate import Verdict
 from training.layer import Curves
 from training.stores import write_file
+from training.templates import render
 from training.thumbnails import data_url
 
 PAGE = "index.html"
@@ -86,18 +85,11 @@ def write_report(directory: Path, material: Material) -> None:
 
 def page(material: Material) -> str:
     """Return the page: HTML, at most some two megabytes."""
-    # Whatever is filled in is escaped: names of classes are whatever folders of a ZIP were called.
-    pages = Environment(
-        loader=PackageLoader("training", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     evaluation, facts = material.evaluation, material.facts
     rows = _rows(material)
     mistakes = sorted((a for a in evaluation.answers if not a.right), key=lambda a: -a.probability)
-    return pages.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         facts=facts,
         evaluation=evaluation,
         rows=rows[:MOST_CLASSES],

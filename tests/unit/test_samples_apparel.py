@@ -70,6 +70,8 @@ def test_a_file_that_holds_anything_else_is_said(tmp_path: Path, content: bytes,
 @pytest.mark.parametrize(
     "content",
     [b"no gzip at all", gzip.compress(idx(CUBE))[:-9], gzip.compress(idx(CUBE))[:20] + b"\xff" * 40, b""],
+    # Not the bytes: gzip's hold the second of their making, and each of the tests' processes makes them.
+    ids=["not gzip", "cut", "overwritten", "empty"],
 )
 def test_a_damaged_file_is_said(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.gz"

@@ -11,9 +11,11 @@ from local_stack.photos import OTHER, render
 tf = pytest.importorskip("tensorflow")
 
 from training.backbone import load_backbone  # noqa: E402 - after the check for TensorFlow
+from training.embeddings import SHAPES  # noqa: E402
 from training.fit import fit  # noqa: E402
 from training.head import Head  # noqa: E402
 from training.pixels import preprocess  # noqa: E402
+from training.samples import Samples  # noqa: E402
 
 Array = NDArray[np.float32]
 KNOWN = {OTHER: 48, "tea-earl-grey": 20, "tea-lemon": 20}
@@ -25,7 +27,7 @@ SURE = 0.6
 
 @pytest.fixture(scope="module")
 def embedded() -> Mapping[str, Array]:
-    """Features `[N, 1280]` of each product; the last TRIALS rows are for trying."""
+    """Features `[N, F]` of each product; the last TRIALS rows are for trying."""
     backbone = load_backbone()
     features: dict[str, Array] = {}
     for product, count in (KNOWN | {NEW: NEW_PHOTOS}).items():
@@ -40,7 +42,7 @@ def embedded() -> Mapping[str, Array]:
 def _trained(embedded: Mapping[str, Array], *products: str) -> Head:
     rows = [embedded[product][:-TRIALS] for product in products]
     names = [product for product, some in zip(products, rows, strict=True) for _ in some]
-    return fit(np.concatenate(rows), names, seed=0)[0]
+    return fit(Samples.plain(np.concatenate(rows), names, SHAPES), seed=0)[0]
 
 
 def _recall(head: Head, embedded: Mapping[str, Array], product: str) -> float:

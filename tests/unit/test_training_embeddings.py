@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training import embeddings
-from training.embeddings import FEATURES, Array, Embedded, EmbeddingCache, embed
+from training.embeddings import FEATURES, Array, Embedded, EmbeddingCache, Key, Wanted, embed
 
 
 class Backbone:
@@ -18,9 +18,15 @@ class Backbone:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, files: Sequence[Path], /) -> list[Array | str]:
-        self.asked += [file.name for file in files]
-        return ["damaged" if file.name == "bad" else features_of(file.name) for file in files]
+    def __call__(self, wanted: Sequence[Wanted], /) -> list[Array | str]:
+        self.asked += [image.file.name for image in wanted]
+        return [self.one(image) for image in wanted]
+
+    def one(self, wanted: Wanted) -> Array | str:
+        name = wanted.file.name
+        if name == "bad":
+            return "damaged"
+        return np.stack([features_of(name) + view / 8 for view in wanted.views])
 
 
 def features_of(name: str) -> Array:
@@ -31,14 +37,19 @@ def sha(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
+def key(name: str | int) -> Key:
+    return sha(str(name)), 0
+
+
 class Cache:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.backbone = Backbone()
 
-    def embed(self, *names: str | int) -> Embedded:
+    def embed(self, *names: str | int, views: int = 0) -> Embedded:
         images = {sha(str(name)): Path(str(name)) for name in names}
-        return embed(images, EmbeddingCache(self.directory), lambda: self.backbone, lambda *_: None)
+        counts = dict.fromkeys(images, views)
+        return embed(images, EmbeddingCache(self.directory), lambda: self.backbone, lambda *_: None, counts)
 
     def files(self) -> list[Path]:
         return [path for path in self.directory.rglob("*") if path.is_file()]
@@ -58,6 +69,26 @@ def test_what_is_there_is_not_made_again(cache: Cache) -> None:
     assert cache.backbone.asked == ["25", "26"]
     for name in map(str, range(3, 27)):
         np.testing.assert_array_equal(found.features[sha(name)], features_of(name))
+
+
+def test_views_are_kept_beside_their_image_and_only_those_that_lack_are_made(cache: Cache) -> None:
+    cache.embed(1, 2, views=1)
+    asked: list[Wanted] = []
+
+    class Noting(Backbone):
+        def one(self, wanted: Wanted) -> Array | str:
+            asked.append(wanted)
+            return super().one(wanted)
+
+    cache.backbone = Noting()
+    found = cache.embed(1, 2, 3, views=2)
+    assert {(wanted.file.name, wanted.views) for wanted in asked} == {
+        ("1", (2,)),
+        ("2", (2,)),
+        ("3", (0, 1, 2)),
+    }
+    assert set(found.views) == {(sha(str(name)), view) for name in (1, 2, 3) for view in (1, 2)}
+    np.testing.assert_array_equal(found.views[sha("2"), 2], features_of("2") + 0.25)
 
 
 def test_many_images_are_few_files_however_they_came(cache: Cache) -> None:
@@ -89,10 +120,10 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_kept(cache: Ca
 
 def test_a_run_that_is_cut_off_keeps_what_it_had(cache: Cache) -> None:
     class Cut(Backbone):
-        def __call__(self, files: Sequence[Path], /) -> list[Array | str]:
+        def __call__(self, wanted: Sequence[Wanted], /) -> list[Array | str]:
             if len(self.asked) >= 20:
                 raise KeyboardInterrupt
-            return super().__call__(files)
+            return super().__call__(wanted)
 
     cache.backbone = Cut()
     with pytest.raises(KeyboardInterrupt):
@@ -108,20 +139,20 @@ def test_what_was_withdrawn_is_forgotten_and_nothing_else(cache: Cache) -> None:
     withdrawn = [sha(str(number)) for number in (3, 30)]
     for _ in range(2):
         kept.forget("edge1", withdrawn)
-        assert set(kept.find(map(sha, map(str, range(40))))) == {
-            sha(str(number)) for number in range(40) if number not in (3, 30)
+        assert set(kept.find(map(key, range(40)))) == {
+            key(number) for number in range(40) if number not in (3, 30)
         }
-    kept.add({withdrawn[0]: features_of("3")})
+    kept.add({key(3): features_of("3")})
     kept.forget("edge2", withdrawn)
-    assert kept.find(withdrawn) == {}
+    assert kept.find([key(3), key(30)]) == {}
 
 
 def test_several_that_add_at_once_lose_nothing(cache: Cache) -> None:
     names = [str(number) for number in range(30)]
 
     def add(name: str) -> None:
-        EmbeddingCache(cache.directory).add({sha(name): features_of(name)})
+        EmbeddingCache(cache.directory).add({key(name): features_of(name)})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, names))
-    assert set(EmbeddingCache(cache.directory).find(map(sha, names))) == set(map(sha, names))
+    assert set(EmbeddingCache(cache.directory).find(map(key, names))) == set(map(key, names))

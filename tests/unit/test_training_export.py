@@ -20,6 +20,7 @@ from training.embeddings import EmbeddingCache, embed
 from training.export import export
 from training.fit import fit
 from training.head import Head
+from training.samples import Samples
 from training.smoke import fault_of
 
 COLOURS = {"red-box": (200, 30, 30), "blue-ball": (30, 60, 200)}
@@ -55,7 +56,7 @@ class Made:
         embedded = embed(files, EmbeddingCache(directory / "cache"), lambda: self.embedder, lambda *_: None)
         self.features = np.stack([embedded.features[key] for key in files])
         self.images = [path.read_bytes() for path in files.values()]
-        self.head: Head = fit(self.features, names, seed=0)[0]
+        self.head: Head = fit(Samples.plain(self.features, names), seed=0)[0]
         self.path = directory / "model"
         export(self.embedder, self.head, self.path)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures

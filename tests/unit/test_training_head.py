@@ -7,6 +7,7 @@ from caravan.contracts import OTHER
 from caravan.errors import Permanent
 from training.fit import fit
 from training.head import Array, Head
+from training.samples import Samples
 
 FEATURES = 64
 
@@ -28,7 +29,7 @@ def scattered(count: int, seed: int, first: int = 10, last: int = 40) -> Array:
 @pytest.fixture(scope="module")
 def head() -> Head:
     features = np.concatenate([around(0, 40, 1), around(1, 30, 2), scattered(80, 3)])
-    return fit(features, ["a"] * 40 + ["b"] * 30 + [OTHER] * 80, seed=0)[0]
+    return fit(Samples.plain(features, ["a"] * 40 + ["b"] * 30 + [OTHER] * 80), seed=0)[0]
 
 
 def test_known_products_are_answered_with_confidence(head: Head) -> None:
@@ -47,7 +48,7 @@ def test_a_product_that_it_was_not_shown_is_other(head: Head) -> None:
 
 def test_without_any_image_of_other_things_the_unknown_is_still_other() -> None:
     features = np.concatenate([around(0, 40, 1), around(1, 40, 2)])
-    head, _ = fit(features, ["a"] * 40 + ["b"] * 40, seed=0)
+    head, _ = fit(Samples.plain(features, ["a"] * 40 + ["b"] * 40), seed=0)
     assert head.classes == ("a", "b", OTHER)
     assert (head.probabilities(around(50, 50, 9)).argmax(axis=1) == head.other).all()
     assert (head.probabilities(around(0, 50, 9)).argmax(axis=1) == 0).mean() > 0.9
@@ -65,32 +66,35 @@ def test_probabilities_are_probabilities(head: Head) -> None:
 def test_the_same_images_give_the_same_head() -> None:
     features = np.concatenate([around(0, 20, 1), around(1, 20, 2)])
     names = ["a"] * 20 + ["b"] * 20
-    assert fit(features, names, seed=3)[0].to_bytes() == fit(features, names, seed=3)[0].to_bytes()
+    assert (
+        fit(Samples.plain(features, names), seed=3)[0].to_bytes()
+        == fit(Samples.plain(features, names), seed=3)[0].to_bytes()
+    )
 
 
 def test_a_few_images_or_a_single_one_are_enough_to_train() -> None:
     features = np.concatenate([around(0, 3, 1), around(1, 1, 2)])
-    head, curves = fit(features, ["a"] * 3 + ["b"], seed=0)
+    head, curves = fit(Samples.plain(features, ["a"] * 3 + ["b"]), seed=0)
     assert np.isfinite(head.probabilities(features)).all()
     assert len(curves.train_loss) >= curves.best_step > 0
 
 
 def test_images_that_are_all_alike_train_a_head_that_cannot_tell_them_apart() -> None:
     features = np.ones((20, 8), np.float32)
-    head, _ = fit(features, ["a"] * 10 + ["b"] * 10, seed=0)
+    head, _ = fit(Samples.plain(features, ["a"] * 10 + ["b"] * 10), seed=0)
     np.testing.assert_allclose(head.probabilities(features)[:, :2], 0.5, atol=0.1)
 
 
 def test_the_loss_falls_and_both_sides_are_kept() -> None:
     features = np.concatenate([around(0, 40, 1), around(1, 40, 2), scattered(40, 3)])
-    _, curves = fit(features, ["a"] * 40 + ["b"] * 40 + [OTHER] * 40, seed=0)
+    _, curves = fit(Samples.plain(features, ["a"] * 40 + ["b"] * 40 + [OTHER] * 40), seed=0)
     assert curves.validation_loss[curves.best_step - 1] < curves.validation_loss[0]
     assert len(curves.train_loss) == len(curves.validation_loss) == len(curves.validation_accuracy)
 
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(Permanent, match="two classes"):
-        fit(around(0, 10, 1), ["a"] * 10, seed=0)
+        fit(Samples.plain(around(0, 10, 1), ["a"] * 10), seed=0)
 
 
 def test_a_head_survives_being_stored_and_something_else_is_refused(head: Head) -> None:
@@ -103,7 +107,8 @@ def test_a_head_survives_being_stored_and_something_else_is_refused(head: Head) 
 
 
 def test_where_nobody_showed_other_things_the_guard_lets_the_products_pass() -> None:
-    head, _ = fit(np.concatenate([around(0, 60, 1), around(1, 60, 2)]), ["a"] * 60 + ["b"] * 60, seed=0)
+    features = np.concatenate([around(0, 60, 1), around(1, 60, 2)])
+    head, _ = fit(Samples.plain(features, ["a"] * 60 + ["b"] * 60), seed=0)
     for axis in (0, 1):
         assert (head.probabilities(around(axis, 400, 9))[:, axis] > 0.6).mean() > 0.98
 
@@ -115,7 +120,7 @@ def test_other_things_that_come_near_a_product_are_kept_from_it() -> None:
         return np.asarray(mixed / 2, np.float32)
 
     features = np.concatenate([around(0, 60, 1), around(1, 60, 2), near(60, 3)])
-    head, _ = fit(features, ["a"] * 60 + ["b"] * 60 + [OTHER] * 60, seed=0)
+    head, _ = fit(Samples.plain(features, ["a"] * 60 + ["b"] * 60 + [OTHER] * 60), seed=0)
     p = head.probabilities(near(200, 7))
     assert (np.delete(p, head.other, axis=1).max(axis=1) > 0.6).mean() < 0.02
     assert (head.probabilities(around(0, 200, 9))[:, 0] > 0.6).mean() > 0.95

@@ -18,6 +18,7 @@ from caravan import s3, uploads
 from caravan.errors import Transient
 from caravan.uploads import Upload, Verdict, drop_verdict, read_verdict, upload_id, zip_key
 from training import judge, versions
+from training.embeddings import FEATURES
 from training.evaluate import Answer
 from training.events import Reporter
 from training.judge import judge_step
@@ -298,8 +299,8 @@ async def images(site: Site, count: int = 12) -> None:
 class Features:
     """Stands in for the backbone: all images look alike."""
 
-    def __call__(self, files: list[Path]) -> list[Any]:
-        return [np.ones(1280, np.float32) for _ in files]
+    def __call__(self, wanted: list[Any]) -> list[Any]:
+        return [np.ones((len(image.views), FEATURES), np.float32) for image in wanted]
 
 
 async def test_under_the_trained_models_name_it_is_held_against_the_version_that_serves(

@@ -24,7 +24,7 @@ from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.which import which
 from caravan.withdrawn import Withdrawn, tombstone_key
 from training import steps, versions
-from training.embeddings import FEATURES
+from training.embeddings import FEATURES, Wanted
 from training.events import Reporter
 from training.fit import fit
 from training.head import Array, Head
@@ -33,6 +33,7 @@ from training.pipeline import Outcome, run_pipeline
 from training.publish import rollback
 from training.reference import read_reference
 from training.release import release
+from training.samples import Samples
 from training.settings import TrainingSettings
 from training.steps import Run
 from training.stores import Stores
@@ -60,10 +61,9 @@ def picture(name: str, seed: int) -> bytes:
 class Colours:
     """Stands in for the backbone: features are the colours of a small copy."""
 
-    backbone = None
-
-    def __call__(self, files: Sequence[Path]) -> list[Array | str]:
-        return [self.one(file) for file in files]
+    def __call__(self, wanted: Sequence[Wanted]) -> list[Array | str]:
+        answers = [(self.one(image.file), len(image.views)) for image in wanted]
+        return [row if isinstance(row, str) else np.tile(row, (views, 1)) for row, views in answers]
 
     def one(self, file: Path) -> Array | str:
         try:
@@ -132,9 +132,9 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def knows_nothing(features: Array, names: list[str], seed: int) -> tuple[Head, Curves]:
+def knows_nothing(samples: Samples, seed: int) -> tuple[Head, Curves]:
     """Train a head that answers `other` to everything."""
-    head, curves = fit(features, names, seed)
+    head, curves = fit(samples, seed)
     return Head(**(vars(head) | {"thresholds": head.thresholds + 9})), curves
 
 

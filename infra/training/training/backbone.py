@@ -1,5 +1,11 @@
 """EfficientNet-Lite0 (Tan & Le 2019; the Lite variant of 2020), frozen, as a feature extractor.
 
+What an image shows, not where it stands, is to be learnt. So cells of the feature map are pooled by how
+little they look like the image's border (a boundary prior, as in salient object detection) and by how near
+they are to its middle; and beside the last layer's features stand those of two middle stages, whose cells
+see little of what is around them, and the hues of the same cells: the network was taught to see the same
+thing in any colour, and packages of one make differ in that.
+
 It is written in TensorFlow's own operations with the batch normalisation folded into the convolutions: there
 is little to trace and to save, which every retraining pays for, and little to run. `SAME` padding is part of
 the weights' meaning: with symmetric padding the features of strided layers shift.
@@ -19,6 +25,20 @@ from training.weights import BadWeights, read_state_dict
 
 SIDE = 224
 EPSILON = 1e-3
+CELLS = 7
+"""Cells along a side of the last feature map."""
+NEAREST = 4
+"""A cell is held against the cells of the border most like it, without the one that it may be itself."""
+SHARPNESS = 3
+"""The exponent of a cell's weight, and how fast the weight falls towards the border."""
+MIDDLE = {3: 0.0203, 4: 0.0217}
+"""Stages of which features are taken, and the factor that brings them to seven tenths of the spread of the
+last layer."""
+
+HUES = 16
+"""Bins of hue. Beside them is one for what has none."""
+SATURATED = 0.3
+"""A pixel of less saturation counts as one without hue, in part."""
 
 
 @dataclass(frozen=True)
@@ -91,28 +111,75 @@ class Block(tf.Module):  # type: ignore[misc]
 
 
 class Backbone(tf.Module):  # type: ignore[misc]
-    """Images [N, 224, 224, 3] float32, scaled as `(x - 127) / 128` → features [N, 1280] float32."""
+    """Images [N, 224, 224, 3] float32, scaled as `(x - 127) / 128` → features [N, 1489] float32."""
 
     def __init__(self, state: Mapping[str, NDArray[Any]]) -> None:
         super().__init__()
         try:
             self.stem = Conv(*folded(state, "_conv_stem", "_bn0"), stride=2)
-            self.blocks = list(_blocks(state))
+            self.stages = list(_stages(state))
             self.top = Conv(*folded(state, "_conv_head", "_bn1"))
         except KeyError as exc:
             raise BadWeights(f"the weights lack {exc}") from exc
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Return the features, [N, 1280]."""
+        """Return the features, [N, 1280 + 80 + 112 + 17]: of the last layer, two middle stages, colours."""
         x = self.stem(images)
-        for block in self.blocks:
-            x = block(x)
-        return tf.reduce_mean(self.top(x), [1, 2])
+        middle = []
+        for number, stage in enumerate(self.stages):
+            for block in stage:
+                x = block(x)
+            if number in MIDDLE:
+                # Four of its cells lie under one of the last layer's: their mean is what that weighs.
+                middle.append(MIDDLE[number] * tf.nn.avg_pool2d(x, 2, 2, "VALID"))
+        top = self.top(x)
+        weights = _salience(top)[:, :, :, None]
+        pooled = [tf.reduce_sum(weights * cells, [1, 2]) for cells in (top, *middle)]
+        # The square root keeps a few strong features from deciding alone (Perronnin et al. 2010).
+        return tf.concat(
+            [tf.nn.l2_normalize(tf.sqrt(pooled[0]), 1), *pooled[1:], colours_of(images, weights)], 1
+        )
 
 
-def _blocks(state: Mapping[str, NDArray[Any]]) -> Iterator[Block]:
+def _salience(top: tf.Tensor) -> tf.Tensor:
+    """Weigh the cells of a feature map, [N, 7, 7, F] → [N, 7, 7], each image's weights summing to 1."""
+    cells = tf.nn.l2_normalize(tf.reshape(tf.sqrt(top), [-1, CELLS * CELLS, top.shape[-1]]), 2)
+    y, x = np.mgrid[:CELLS, :CELLS] - CELLS // 2
+    (border,) = np.nonzero(np.maximum(abs(y), abs(x)).ravel() == CELLS // 2)
+    likeness = tf.matmul(cells, tf.gather(cells, border, axis=1), transpose_b=True)
+    nearest = tf.math.top_k(likeness, NEAREST).values[:, :, 1:]
+    # Where all cells are alike, none stands out, and they weigh by their place alone.
+    unlike = tf.maximum(1 - tf.reduce_mean(nearest, 2), 0) + 1e-3
+    central = np.exp(-SHARPNESS * (y**2 + x**2).ravel() / (CELLS // 2) ** 2).astype("f4")
+    weights = unlike**SHARPNESS * central
+    weights /= tf.reduce_sum(weights, 1, keepdims=True)
+    return tf.reshape(weights, [-1, CELLS, CELLS])
+
+
+def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Count the hues of images, weighed as their cells [N, 7, 7, 1] are and by saturation → [N, HUES + 1].
+
+    A hue stays what it is in stronger or weaker light and, nearly, in warmer or colder.
+    """
+    pixels = SIDE // 8 // CELLS
+    rgb = tf.clip_by_value((tf.nn.avg_pool2d(images, 8, 8, "VALID") * 128 + 127) / 255, 0, 1)
+    weights = tf.repeat(tf.repeat(weights, pixels, 1), pixels, 2) / pixels**2
+    highest = tf.reduce_max(rgb, 3, keepdims=True)
+    saturation = (highest - tf.reduce_min(rgb, 3, keepdims=True)) / (highest + 0.04)
+    # On the circle of hues: red lies at 0, green at a third of it, blue at two thirds.
+    angles = 2 * np.pi * np.arange(3) / 3
+    direction = tf.nn.l2_normalize(rgb @ np.stack([np.cos(angles), np.sin(angles)], 1).astype("f4"), 3)
+    bins = 2 * np.pi * np.arange(HUES) / HUES
+    likeness = direction @ np.stack([np.cos(bins), np.sin(bins)]).astype("f4")
+    hues = tf.reduce_sum(weights * saturation * tf.exp((likeness - 1) / 0.3**2), [1, 2])
+    none = tf.reduce_sum(weights * tf.maximum(SATURATED - saturation, 0), [1, 2])
+    return tf.nn.l2_normalize(tf.sqrt(tf.concat([hues, none], 1)), 1)
+
+
+def _stages(state: Mapping[str, NDArray[Any]]) -> Iterator[list[Block]]:
     number = 0
     for stage in STAGES:
+        blocks = []
         for repeat in range(stage.repeats):
             name = f"_blocks.{number}"
             stride = stage.stride if repeat == 0 else 1
@@ -122,8 +189,9 @@ def _blocks(state: Mapping[str, NDArray[Any]]) -> Iterator[Block]:
             depthwise = folded(state, f"{name}._depthwise_conv", f"{name}._bn1", depthwise=True)
             layers.append(Conv(*depthwise, stride=stride, depthwise=True))
             layers.append(Conv(*folded(state, f"{name}._project_conv", f"{name}._bn2"), active=False))
-            yield Block(layers, shortcut=repeat > 0)
+            blocks.append(Block(layers, shortcut=repeat > 0))
             number += 1
+        yield blocks
 
 
 def load_backbone() -> Backbone:

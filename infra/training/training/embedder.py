@@ -1,16 +1,19 @@
-"""Files in, embeddings out: decoded on a few threads, run through the backbone in batches."""
+"""Images in, embeddings of their views out: decoded on a few threads, run through the backbone in batches."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from training.backbone import SIDE, load_backbone
-from training.embeddings import Array
+from training.embeddings import Array, Wanted
 from training.pixels import preprocess, reason
+from training.views import view_of
 
 DECODERS = 2
+AT_ONCE = 32
+"""Pictures that go through the backbone together."""
 
 
 class Embedder:
@@ -18,7 +21,7 @@ class Embedder:
 
     Attributes:
         decode: an encoded image, scalar string → [224, 224, 3] float32.
-        run: [N, 224, 224, 3] float32 → features [N, 1280] float32.
+        run: [N, 224, 224, 3] → features [N, F].
 
     """
 
@@ -37,16 +40,25 @@ class Embedder:
         """Run once on nothing, so that the first image does not pay for TensorFlow's set-up."""
         self.run(tf.zeros([1, SIDE, SIDE, 3]))
 
-    def __call__(self, files: Sequence[Path]) -> list[Array | str]:
-        """Return for each file its embedding, [1280] float32, or why it cannot be read."""
+    def __call__(self, wanted: Sequence[Wanted]) -> list[Array | str]:
+        """Return for each image its views' embeddings, [V, F] float32, or why it cannot be read."""
         with ThreadPoolExecutor(DECODERS) as pool:
-            decoded = list(pool.map(self._read, files))
-        pixels = [image for image in decoded if not isinstance(image, str)]
-        rows = iter(self.run(tf.stack(pixels)).numpy() if pixels else ())
-        return [image if isinstance(image, str) else next(rows) for image in decoded]
+            drawn = list(pool.map(self._drawn, wanted))
+        pixels = [picture for pictures in drawn if not isinstance(pictures, str) for picture in pictures]
+        batches = [tf.stack(pixels[i : i + AT_ONCE]) for i in range(0, len(pixels), AT_ONCE)]
+        rows = iter([row for batch in batches for row in self.run(batch).numpy()])
+        return [
+            pictures if isinstance(pictures, str) else np.stack([next(rows) for _ in pictures])
+            for pictures in drawn
+        ]
 
-    def _read(self, file: Path) -> tf.Tensor | str:
+    def _drawn(self, wanted: Wanted) -> list[tf.Tensor] | str:
         try:
-            return self.decode(tf.constant(file.read_bytes()))
+            upright = self.decode(tf.constant(wanted.file.read_bytes()))
         except tf.errors.InvalidArgumentError as exc:
             return reason(exc)
+        pixels = np.rint(upright.numpy() * 128 + 127).clip(0, 255).astype(np.uint8)
+        return [
+            upright if view == 0 else (view_of(pixels, wanted.sha256, view).astype(np.float32) - 127) / 128
+            for view in wanted.views
+        ]

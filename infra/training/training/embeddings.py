@@ -11,29 +11,50 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKBONE = "efficientnet-lite0-224-2"
+BACKBONE = "efficientnet-lite0-224-3"
 """What embeddings are made by; their cache and a version's figures name it. Change it when pixels
-(`training.pixels`), weights or layers change."""
-FEATURES = 1280
+(`training.pixels`), views (`training.views`), weights or layers change."""
+SHAPES = 1472
+"""Features that tell what an image shows by its shapes; those after them tell its colours."""
+FEATURES = SHAPES + 17
 
 Array = NDArray[np.float32]
+Key = tuple[str, int]
+"""SHA-256 of an image and the number of a view of it; 0 is the image as it is."""
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
 
 BATCH = 32
 BLOCK = 1024
-"""Embeddings of a file, 5 MB."""
+"""Embeddings of a file, 6 MB."""
 
-_ROW = np.dtype([("sha256", "S64"), ("features", "<f4", FEATURES)])
+_ROW = np.dtype([("sha256", "S64"), ("view", "u1"), ("features", "<f4", FEATURES)])
 _DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Features by SHA-256, each [1280] float32; and by SHA-256 why an image could not be read."""
+    """What was asked for.
+
+    Attributes:
+        features: of each image as it is, by SHA-256: [F] float32.
+        views: of the views that were asked for beside it.
+        unreadable: by SHA-256, why an image could not be read.
+
+    """
 
     features: Mapping[str, Array]
+    views: Mapping[Key, Array]
     unreadable: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image to embed, and the views of it (0 is the image as it is)."""
+
+    sha256: str
+    file: Path
+    views: tuple[int, ...]
 
 
 class EmbeddingCache:
@@ -46,23 +67,25 @@ class EmbeddingCache:
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "embeddings" / BACKBONE
 
-    def find(self, wanted: Iterable[str]) -> dict[str, Array]:
-        """Return what is there of some images, by SHA-256: [1280] float32."""
+    def find(self, wanted: Iterable[Key]) -> dict[Key, Array]:
+        """Return what is there of some views: [F] float32 each."""
         wanted = frozenset(wanted)
-        found: dict[str, Array] = {}
+        found: dict[Key, Array] = {}
         for _, rows in self._blocks():
-            for place, name in enumerate(rows["sha256"].tolist()):
-                sha256 = name.decode()
-                if sha256 in wanted:
-                    found[sha256] = rows["features"][place].copy()
+            names, views = rows["sha256"].tolist(), rows["view"].tolist()
+            for place, (name, view) in enumerate(zip(names, views, strict=True)):
+                key = name.decode(), view
+                if key in wanted:
+                    found[key] = rows["features"][place].copy()
         return found
 
-    def add(self, features: Mapping[str, Array]) -> None:
-        """Keep embeddings, by SHA-256."""
+    def add(self, features: Mapping[Key, Array]) -> None:
+        """Keep embeddings."""
         if not features:
             return
         new = np.zeros(len(features), _ROW)
-        new["sha256"] = [sha256.encode() for sha256 in features]
+        new["sha256"] = [sha256.encode() for sha256, _ in features]
+        new["view"] = [view for _, view in features]
         new["features"] = list(features.values())
         last, rows = next(
             ((path, rows) for path, rows in self._blocks() if len(rows) < BLOCK), (None, new[:0])
@@ -112,33 +135,50 @@ class EmbeddingCache:
 class Embedder(Protocol):
     """What computes embeddings: `training.embedder.Embedder`, or a stand-in."""
 
-    def __call__(self, files: Sequence[Path], /) -> list[Array | str]:
-        """Return for each file its embedding, [1280] float32, or why it cannot be read."""
+    def __call__(self, wanted: Sequence[Wanted], /) -> list[Array | str]:
+        """Return for each image the embeddings of its views, [V, F] float32, or why it cannot be read."""
 
 
 def embed(
-    images: Mapping[str, Path], cache: EmbeddingCache, embedder: Callable[[], Embedder], progress: Progress
+    images: Mapping[str, Path],
+    cache: EmbeddingCache,
+    embedder: Callable[[], Embedder],
+    progress: Progress,
+    views: Mapping[str, int] | None = None,
 ) -> Embedded:
-    """Embed images, given as SHA-256 → file, computing only what the cache lacks.
+    """Embed images, given as SHA-256 → file, and views of them, computing only what the cache lacks.
 
     `embedder` is asked for only if there is something to compute. A run that is cut off loses less than a
     block of the cache.
     """
-    features = cache.find(images)
-    missing = [sha for sha in images if sha not in features]
-    fresh: dict[str, Array] = {}
+    counts = views or {}
+    keys = {sha: [(sha, view) for view in range(counts.get(sha, 0) + 1)] for sha in images}
+    found = cache.find(key for wanted in keys.values() for key in wanted)
+    missing = [
+        Wanted(sha, images[sha], tuple(view for _, view in wanted if (sha, view) not in found))
+        for sha, wanted in keys.items()
+    ]
+    missing = [wanted for wanted in missing if wanted.views]
+    fresh: dict[Key, Array] = {}
     unreadable: dict[str, str] = {}
-    progress(len(features), len(images))
+    done = len(images) - len(missing)
+    progress(done, len(images))
     for start in range(0, len(missing), BATCH):
         batch = missing[start : start + BATCH]
-        for sha, result in zip(batch, embedder()([images[sha] for sha in batch]), strict=True):
+        for wanted, result in zip(batch, embedder()(batch), strict=True):
             if isinstance(result, str):
-                unreadable[sha] = result
+                unreadable[wanted.sha256] = result
             else:
-                fresh[sha] = features[sha] = result
+                fresh |= {(wanted.sha256, view): row for view, row in zip(wanted.views, result, strict=True)}
         if len(fresh) >= BLOCK:
             cache.add(fresh)
+            found |= fresh
             fresh = {}
-        progress(len(features) + len(unreadable), len(images))
+        progress(done + start + len(batch), len(images))
     cache.add(fresh)
-    return Embedded(features, unreadable)
+    found |= fresh
+    return Embedded(
+        {sha: row for (sha, view), row in found.items() if view == 0},
+        {key: row for key, row in found.items() if key[1] > 0},
+        unreadable,
+    )

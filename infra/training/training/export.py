@@ -1,12 +1,13 @@
 """The model as TensorFlow Serving loads it: encoded images in, labels and probabilities out."""
 
+import math
 from pathlib import Path
 
 import tensorflow as tf
 
 from training.backbone import SIDE
 from training.embedder import Embedder
-from training.head import SCALE, Head
+from training.head import COLOURS, SCALE, Head
 
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
@@ -23,8 +24,10 @@ class ServedModel(tf.Module):  # type: ignore[misc]
         self._embedder, self._backbone = embedder, embedder.backbone
         self._classes = tf.constant(head.classes)
         self._other = tf.one_hot(head.other, len(head.classes))
+        arrays = {**vars(head.space), **vars(head)}
         for name in ("mean", "weights", "bias", "directions", "damping", "centres", "thresholds", "slopes"):
-            setattr(self, f"_{name}", tf.Variable(getattr(head, name), trainable=False, name=name))
+            setattr(self, f"_{name}", tf.Variable(arrays[name], trainable=False, name=name))
+        self._shapes = head.space.shapes
         images = tf.TensorSpec([None], tf.string, name="images")
         # Traced once; both signatures call this function.
         self._scored = tf.function(self._score, autograph=False, input_signature=[images])
@@ -59,12 +62,15 @@ class ServedModel(tf.Module):  # type: ignore[misc]
 
     def _probabilities(self, features: tf.Tensor) -> tf.Tensor:
         """Repeat `Head.probabilities`."""
-        centred = tf.nn.l2_normalize(features, 1) - self._mean
+        centred = features - self._mean
         p = tf.nn.softmax(tf.nn.l2_normalize(centred, 1) * SCALE @ self._weights + self._bias)
         damped = centred - tf.matmul(
             centred @ self._directions * self._damping, self._directions, transpose_b=True
         )
-        typical = tf.matmul(tf.nn.l2_normalize(damped, 1), self._centres, transpose_b=True)
+        shapes, colours = damped[:, : self._shapes], damped[:, self._shapes :]
+        shapes = tf.nn.l2_normalize(shapes, 1) * math.sqrt(1 - COLOURS)
+        space = tf.concat([shapes, tf.nn.l2_normalize(colours, 1) * math.sqrt(COLOURS)], 1)
+        typical = tf.matmul(space, self._centres, transpose_b=True)
         guard = tf.sigmoid(self._slopes * (typical - self._thresholds))
         p *= guard + (1 - guard) * self._other
         return p + self._other * (1 - tf.reduce_sum(p, axis=1, keepdims=True))

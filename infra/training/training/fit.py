@@ -1,50 +1,63 @@
 """Train a head: the layer by early stopping, the guard by cross-validation; same input, same head."""
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import NDArray
 
 from caravan.contracts import OTHER
 from caravan.errors import Permanent
-from training.guard import centres_of, nuisance, thresholds_of
-from training.head import Array, Head, Labels, damped, normalised
+from training.guard import thresholds_of
+from training.head import Head, Labels, normalised
 from training.layer import Curves, learn, train
+from training.samples import Rows, Samples, folds_of
+from training.space import learn_space
 
-FOLDS = 5
+BORNE = 0.5
+"""A kind of view teaches a class if this share of it still comes nearest to the class."""
 
 
-def fit(features: Array, names: Sequence[str], seed: int) -> tuple[Head, Curves]:
-    """Train a head on features [N, F] and the class name of each; the same input gives the same head.
+def fit(samples: Samples, seed: int) -> tuple[Head, Curves]:
+    """Train a head; the same input gives the same head.
 
-    The number of steps is the one with the lowest loss on a fifth of the images, left out for that; the layer
-    is then trained again on all of them.
+    The number of steps is the one with the lowest loss on a fold that is left out for that; the layer is then
+    trained again on all.
 
     Raises:
         Permanent: with fewer than two classes.
 
     """
-    found = sorted(set(names))
+    found = sorted(set(samples.names))
     if len(found) < 2:  # noqa: PLR2004 - nothing to tell apart
         raise Permanent("there is nothing to tell apart: images of at least two classes are needed")
     classes = tuple(sorted({*found, OTHER}))
-    y = np.array([classes.index(name) for name in names], dtype=np.intp)
-    x = normalised(features)
-    folds = _folds(y, seed)
-    curves = learn(x, y, len(classes), folds == 0)
-    mean, weights, bias = train(x, y, len(classes), curves.best_step)
-    directions, damping = nuisance(x, y, classes.index(OTHER))
-    space = normalised(damped(x - mean, directions, damping))
-    thresholds, slopes = thresholds_of(x, y, classes, folds)
-    centres = centres_of(space, y, len(classes))
-    return Head(classes, mean, weights, bias, directions, damping, centres, thresholds, slopes), curves
+    rows = _rows(samples, np.array([classes.index(name) for name in samples.names], dtype=np.intp), seed)
+    curves = learn(rows.x, rows.y, len(classes), rows.folds == 0)
+    space = learn_space(rows, len(classes), classes.index(OTHER))
+    weights, bias = train(rows.x - space.mean, rows.y, len(classes), curves.best_step)
+    return Head(classes, weights, bias, space, *thresholds_of(rows, classes)), curves
 
 
-def _folds(y: Labels, seed: int) -> Labels:
-    """Deal each class's images over FOLDS piles, in an order drawn from the seed."""
-    folds = np.zeros(len(y), dtype=np.intp)
-    rng = np.random.default_rng(seed)
-    for label in np.unique(y):
-        (members,) = np.nonzero(y == label)
-        # From 1 on: pile 0 is the one left out while steps are counted, and a lone image must not be.
-        folds[rng.permutation(members)] = (np.arange(len(members)) + 1) % FOLDS
-    return folds
+def _rows(samples: Samples, y: Labels, seed: int) -> Rows:
+    """Return the images, and after them the views that their classes bear."""
+    folds = folds_of(samples, seed)
+    borne = _borne(samples, y)
+    image = np.concatenate([np.arange(len(y)), samples.image[borne]])
+    is_view = np.arange(len(image)) >= len(y)
+    x = np.concatenate([samples.features, samples.views[borne]])
+    return Rows(x, y[image], folds[image], is_view, samples.shapes)
+
+
+def _borne(samples: Samples, y: Labels) -> NDArray[np.bool_]:
+    """Tell which views teach: none of a kind that makes a class look like another, as a turned 6."""
+    owner = y[samples.image]
+    if not len(owner):
+        return np.zeros(0, np.bool_)
+    mean = samples.features.mean(axis=0)
+    sums = np.zeros((int(y.max()) + 1, len(mean)), np.float32)
+    np.add.at(sums, y, normalised(samples.features - mean))
+    nearest = ((samples.views - mean) @ normalised(sums).T).argmax(axis=1)
+    borne = np.zeros(len(owner), np.bool_)
+    for label in np.unique(owner):
+        for turned in (False, True):
+            kind = (owner == label) & (samples.turned == turned)
+            borne |= kind & bool((nearest[kind] == label).mean() >= BORNE if kind.any() else False)
+    return borne

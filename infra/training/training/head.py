@@ -1,14 +1,16 @@
 """The trained part of a model: one dense softmax layer on embeddings, and a guard against the unknown.
 
 A softmax is sure of things far from all it has seen, so each product's probability is multiplied by how
-typical the image is of that product, and what is taken away goes to `other`. Typical is the cosine to the
-product's centre in a space where the directions in which photos of one and the same product differ (pose,
-light, background) are damped; its threshold comes from cross-validation on the training images.
+typical the image is of that product, and what is taken away goes to `other`. Typical is how much it is like
+the product's centre in a space where the directions in which photos of one and the same product differ (pose,
+light, background) are damped: a cosine of shapes and one of colours, for what differs from a product by its
+print alone is told by those. The threshold comes from cross-validation on the training images.
 
 All of it is NumPy and deterministic; `training.export` repeats `Head.probabilities` in TensorFlow.
 """
 
 import io
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Self
 from zipfile import BadZipFile
@@ -24,6 +26,32 @@ Labels = NDArray[np.intp]
 
 SCALE = np.float32(5)
 """Length of a normalised embedding at the dense layer."""
+COLOURS = 0.23
+"""What colours count, of 1, in how typical an image is; shapes count the rest."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where images are by what is typical of products.
+
+    Attributes:
+        mean: [F], of the training features.
+        directions: [F, M] orthonormal, and damping: [M] in 0..1: what of each is taken away.
+        centres: [C, F], of each class; zeros for one without images.
+        shapes: of the F features, how many tell shapes; those after them tell colours.
+
+    """
+
+    mean: Array
+    directions: Array
+    damping: Array
+    centres: Array
+    shapes: int
+
+    def likeness(self, features: Array) -> Array:
+        """Return how much images [N, F] are like each class's centre, [N, C]: 1 if they are the same."""
+        placed = damped(features - self.mean, self.directions, self.damping)
+        return weighed(placed, self.shapes) @ self.centres.T
 
 
 @dataclass(frozen=True)
@@ -32,21 +60,16 @@ class Head:
 
     Attributes:
         classes: C names, sorted, `other` always among them.
-        mean: [F], of the normalised training features.
         weights: [F, C], and bias: [C], of the dense layer.
-        directions: [F, M] orthonormal, and damping: [M] in 0..1, of the space for typicality.
-        centres: [C, F] unit vectors in that space.
-        thresholds: [C] cosines, and slopes: [C], of the guard; `other` is not guarded.
+        space: of what is typical.
+        thresholds: [C] likenesses, and slopes: [C], of the guard; `other` is not guarded.
 
     """
 
     classes: tuple[str, ...]
-    mean: Array
     weights: Array
     bias: Array
-    directions: Array
-    damping: Array
-    centres: Array
+    space: Space
     thresholds: Array
     slopes: Array
 
@@ -57,9 +80,9 @@ class Head:
 
     def probabilities(self, features: Array) -> Array:
         """Return [N, C], rows summing to 1, for features [N, F] as the backbone gives them."""
-        centred = normalised(features) - self.mean
-        p: Array = softmax(np.matmul(normalised(centred) * SCALE, self.weights) + self.bias)
-        typical = normalised(damped(centred, self.directions, self.damping)) @ self.centres.T
+        x = normalised(features - self.space.mean) * SCALE
+        p: Array = softmax(np.matmul(x, self.weights) + self.bias)
+        typical = self.space.likeness(features)
         guard = np.float32(1) / (1 + np.exp(np.clip(self.slopes * (self.thresholds - typical), -60, 60)))
         guard[:, self.other] = 1
         p *= guard
@@ -69,8 +92,8 @@ class Head:
     def to_bytes(self) -> bytes:
         """Return the head as an `.npz` archive: plain arrays, no pickles."""
         target = io.BytesIO()
-        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        np.savez(target, allow_pickle=False, **(arrays | {"classes": np.array(self.classes)}))
+        arrays: dict[str, Any] = vars(self) | vars(self.space) | {"classes": np.array(self.classes)}
+        np.savez(target, allow_pickle=False, **{name: arrays[name] for name in _ARRAYS})
         return target.getvalue()
 
     @classmethod
@@ -78,10 +101,16 @@ class Head:
         """Read what `to_bytes` wrote; raises Permanent if it is not that."""
         try:
             with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-                arrays = {field.name: archive[field.name] for field in fields(cls)}
+                arrays = {name: archive[name] for name in _ARRAYS}
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as exc:
             raise Permanent(f"the head cannot be read: {exc}") from exc
-        return cls(**(arrays | {"classes": tuple(str(name) for name in arrays["classes"])}))
+        parts: dict[str, Any] = arrays | {"shapes": int(arrays["shapes"])}
+        space = Space(**{field.name: parts.pop(field.name) for field in fields(Space)})
+        classes = tuple(str(name) for name in parts.pop("classes"))
+        return cls(classes=classes, space=space, **parts)
+
+
+_ARRAYS = [field.name for part in (Space, Head) for field in fields(part) if field.name != "space"]
 
 
 def normalised(x: Array) -> Array:
@@ -100,3 +129,20 @@ def damped(centred: Array, directions: Array, damping: Array) -> Array:
     """Shrink centred features [N, F] along the directions, each by its share."""
     along = centred @ directions * damping
     return np.asarray(centred - along @ directions.T, np.float32)
+
+
+def weighed(space: Array, shapes: int) -> Array:
+    """Scale shapes and colours of each row, each by itself, so that products of rows are weighed cosines.
+
+    Args:
+        space: [N, F].
+        shapes: of the F features, how many tell shapes; those after them tell colours.
+
+    """
+    return np.concatenate(
+        [
+            normalised(space[:, :shapes]) * np.float32(math.sqrt(1 - COLOURS)),
+            normalised(space[:, shapes:]) * np.float32(math.sqrt(COLOURS)),
+        ],
+        axis=1,
+    )

@@ -27,13 +27,12 @@ class Curves:
     best_step: int
 
 
-def train(x: Array, y: Labels, count: int, steps: int) -> tuple[Array, Array, Array]:
-    """Train on normalised features [N, F]; returns their mean [F], the weights [F, C] and the bias [C]."""
-    mean = x.mean(axis=0)
-    layer = _Layer(normalised(x - mean) * SCALE, y, count)
+def train(centred: Array, y: Labels, count: int, steps: int) -> tuple[Array, Array]:
+    """Train on features [N, F] less their mean; returns the weights [F, C] and the bias [C]."""
+    layer = _Layer(normalised(centred) * SCALE, y, count)
     for _ in range(steps):
         layer.step()
-    return mean, layer.weights.value, layer.bias.value
+    return layer.weights.value, layer.bias.value
 
 
 def learn(x: Array, y: Labels, count: int, left_out: NDArray[np.bool_]) -> Curves:

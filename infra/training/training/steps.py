@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,9 +31,11 @@ from training.publish import Published, outcome_event, publish, read_key
 from training.quarantining import keep_back, without_quarantined
 from training.reference import Reference, grow, read_reference
 from training.report import Facts, Material, write_report
+from training.samples import gather
 from training.settings import TrainingSettings
 from training.settled import settle_data
 from training.stores import Stores, write_file
+from training.views import views_of
 from training.workspace import Acquired, Evaluated, Settled, Trained, Workspace
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ async def _settled(run: Run, dataset: Dataset, *, again: bool) -> Settled | None
 
 async def _inspected(run: Run, dataset: Dataset) -> Dataset:
     def embed_new(members: Iterable[Member]) -> Embedded:
-        return _embedded(run, members, "train", 0.7)  # Which finds them in the cache then.
+        # Which finds them in the cache then.
+        return _embedded(run, members, "train", 0.7, views_of(dataset.usable()))
 
     model = run.settings.model_name
     return await keep_back(run.stores, model, dataset, embed_new, path=run.images.path, announce=run.announce)
@@ -138,11 +141,11 @@ def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset
     if space.is_trained(dataset.digest, seed, BACKBONE):
         return space.read_trained()
     kept = reference.among(dataset.members)
-    embedded = _embedded(run, [*dataset.usable(), *((name, sha) for sha, name in kept.items())], "train", 0.7)
+    wanted = [*dataset.usable(), *((name, sha) for sha, name in kept.items())]
+    embedded = _embedded(run, wanted, "train", 0.7, views_of(dataset.usable()))
     members = dataset.usable(embedded.unreadable)
     division = divide(members, embedded.features, kept, learnt, dataset.taken)
-    features = np.stack([embedded.features[sha] for _, sha in division.learned])
-    head, curves = fit(features, [name for name, _ in division.learned], seed)
+    head, curves = fit(gather(division.learned, embedded), seed)
     run.progress("train", 0.85)
     staged = space.directory / "model.new"
     shutil.rmtree(staged, ignore_errors=True)
@@ -280,15 +283,17 @@ def _metrics(
     }
 
 
-def _embedded(run: Run, members: Iterable[Member], stage: str, share: float) -> Embedded:
-    """Embed images, mostly from the cache; `share` is how much of the stage that is."""
+def _embedded(
+    run: Run, members: Iterable[Member], stage: str, share: float, views: Mapping[str, int] | None = None
+) -> Embedded:
+    """Embed images and some views, mostly from the cache; `share` is how much of the stage that is."""
     images = {sha: run.images.path(sha) for _, sha in members}
     cache = EmbeddingCache(run.settings.cache_dir)
 
     def progress(done: int, of: int) -> None:
         run.progress(stage, share * done / max(of, 1))
 
-    return embed(images, cache, run.embedder, progress)
+    return embed(images, cache, run.embedder, progress, views)
 
 
 async def publish_step(run: Run, acquired: Acquired) -> Published:

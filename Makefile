@@ -235,6 +235,10 @@ bench: setup ## Measure, by hand; nothing is asserted
 	@for b in $(filter-out tests/bench/bench_hostile.py,$(wildcard tests/bench/bench_*.py)); do \
 		echo "== $$b"; PYTHONPATH=tests $(BIN)/python $$b || exit 1; done
 
+.PHONY: study
+study: setup ## Measure what is learnt, by a build before and by this one, into docs/learning.md (DATA=../shared/data)
+	@PYTHONPATH=tests $(BIN)/python -m study.study $(DATA)
+
 .PHONY: bench-hostile
 bench-hostile: setup ## Measure what slow and costly senders cost the others, on this machine alone
 	@$(BIN)/python tests/bench/bench_hostile.py

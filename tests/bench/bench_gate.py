@@ -14,14 +14,11 @@ nothing; the same seeds give the same figures.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,8 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from local_stack.samples.digits import digits
+from support.lessons import embedded
 from training.dataset import Member
-from training.embeddings import EmbeddingCache, embed
+from training.embeddings import Embedded
 from training.evaluate import Answer, answers_of
 from training.fit import fit
 from training.gate import Against, gate
@@ -43,7 +41,7 @@ from training.head import Array, Head
 from training.holdout import HeldOut, divide
 from training.inspection import contradictions, sure_answers
 from training.reference import grown
-from training.session import load_embedder
+from training.samples import gather
 
 ORDERS, RETRAINS, FIRST, BATCH, OTHERS = 8, 10, 300, 65, 800
 MARGIN = 0.01
@@ -77,6 +75,7 @@ class Images:
     members: list[Member]
     features: Array
     files: list[str]
+    embedded: Embedded
 
     @property
     def names(self) -> np.ndarray:
@@ -96,14 +95,13 @@ def _photos(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _embedded(images: Mapping[str, bytes], kept: Path) -> Images:
-    by_sha = {hashlib.sha256(content).hexdigest(): (name, content) for name, content in images.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        files = {sha: Path(folder, sha) for sha in by_sha}
-        for sha, file in files.items():
-            file.write_bytes(by_sha[sha][1])
-        done = embed(files, EmbeddingCache(kept), cache(load_embedder), lambda *_: None)
-    members = [(by_sha[sha][0].split("/")[1], sha) for sha in done.features]
-    return Images(members, np.stack(list(done.features.values())), [by_sha[sha][0] for sha in done.features])
+    members, done = embedded({name: (name.split("/")[1], content) for name, content in images.items()}, kept)
+    return Images(
+        list(members.values()),
+        np.stack([done.features[sha] for _, sha in members.values()]),
+        list(members),
+        done,
+    )
 
 
 # --- honest retrains ------------------------------------------------------------------------------
@@ -132,8 +130,7 @@ def _trained(
 ) -> Version:
     members, features = images.among(rows)
     division = divide(members, features, reference, parent.learnt if parent else ())
-    x = np.stack([features[sha] for _, sha in division.learned])
-    head, _ = fit(x, [name for name, _ in division.learned], 0)
+    head, _ = fit(gather(division.learned, images.embedded), 0)
     return Version(
         head, frozenset(sha for _, sha in division.learned), HeldOut.of(division.held_out, features, Path)
     )
@@ -203,7 +200,7 @@ def _batches(images: Images) -> Table:
         members = [*images.members]
         for i in bad:
             members[i] = ("tea-lemon", members[i][1])
-        wrong = Images(members, images.features, images.files)
+        wrong = replace(images, members=members)
         new = _trained(wrong, np.concatenate([rest, bad]), grown({}, parent.out.judged), parent)
         against = Against(1, parent.answers(new.out))
         rejected += not gate(new.out.judged, new.answers(new.out), against, margin=MARGIN).passed

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,9 +33,11 @@ from caravan import images
 from caravan.contracts import OTHER, class_of
 from shopper.images.limits import THUMBNAIL_QUALITY, THUMBNAIL_SIDE
 from shopper.quality.drift import STATISTICS, DriftTest, appearance, statistics
+from support import lessons
 from training.embedder import Embedder
 from training.fit import fit
 from training.head import Array, Head
+from training.samples import gather
 
 BEFORE, WITHIN = 1000, 150
 DAYS, A_DAY = 30, 5000
@@ -65,7 +68,7 @@ def changed(photo: bytes, kind: str) -> bytes:
 
 
 def embedded(embedder: Embedder, contents: Sequence[bytes]) -> Array:
-    """Return embeddings, [N, 1280]."""
+    """Return embeddings, [N, F]."""
     rows = []
     for start in range(0, len(contents), AT_ONCE):
         pixels = [embedder.decode(tf.constant(one)) for one in contents[start : start + AT_ONCE]]
@@ -124,8 +127,9 @@ def main() -> None:
     teas = list(photos(options.data / "teas.zip"))
     half = rng.permutation(len(teas))
     learnt, live = half[: len(teas) // 2], half[len(teas) // 2 :]
-    features = embedded(embedder, [teas[index][1] for index in learnt])
-    head, _ = fit(features, [teas[index][0] for index in learnt], options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        members, lesson = lessons.embedded({str(index): teas[index] for index in learnt}, Path(folder))
+    head, _ = fit(gather([*members.values()], lesson), options.seed)
 
     def pools(kind: str = "") -> dict[str, list[tuple[float, ...]]]:
         found = {}

@@ -1,0 +1,1 @@
+"""The study of what is learnt."""

@@ -124,3 +124,13 @@ def test_other_things_that_come_near_a_product_are_kept_from_it() -> None:
     p = head.probabilities(near(200, 7))
     assert (np.delete(p, head.other, axis=1).max(axis=1) > 0.6).mean() < 0.02
     assert (head.probabilities(around(0, 200, 9))[:, 0] > 0.6).mean() > 0.95
+
+
+def test_a_product_is_known_where_only_the_other_one_was_seen() -> None:
+    """One product was photographed in two places, which tells what a place looks like; the other in one."""
+    here, there = (3 * around(axis, 1, 0)[0] for axis in (40, 41))
+    learnt = [around(0, 40, 1) + here, around(0, 40, 2) + there, around(1, 40, 3) + there]
+    features = np.concatenate([*learnt, scattered(80, 4)])
+    head, _ = fit(Samples.plain(features, ["a"] * 80 + ["b"] * 40 + [OTHER] * 80), seed=0)
+    products = head.probabilities(around(1, 50, 9) + here)[:, :2]
+    assert (products.argmax(axis=1) == head.classes.index("b")).mean() > 0.8

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from training.backbone import SIDE
 from training.embedder import Embedder
-from training.head import COLOURS, SCALE, Head
+from training.head import COLOURS, LIKENESS, SCALE, Head
 
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
@@ -63,7 +63,6 @@ class ServedModel(tf.Module):  # type: ignore[misc]
     def _probabilities(self, features: tf.Tensor) -> tf.Tensor:
         """Repeat `Head.probabilities`."""
         centred = features - self._mean
-        p = tf.nn.softmax(tf.nn.l2_normalize(centred, 1) * SCALE @ self._weights + self._bias)
         damped = centred - tf.matmul(
             centred @ self._directions * self._damping, self._directions, transpose_b=True
         )
@@ -71,6 +70,12 @@ class ServedModel(tf.Module):  # type: ignore[misc]
         shapes = tf.nn.l2_normalize(shapes, 1) * math.sqrt(1 - COLOURS)
         space = tf.concat([shapes, tf.nn.l2_normalize(colours, 1) * math.sqrt(COLOURS)], 1)
         typical = tf.matmul(space, self._centres, transpose_b=True)
+        products = 1 - self._other
+        beyond = (
+            typical - tf.reduce_sum(typical * products, 1, keepdims=True) / tf.reduce_sum(products)
+        ) * products
+        logits = tf.nn.l2_normalize(centred, 1) * SCALE @ self._weights + self._bias
+        p = tf.nn.softmax(logits + LIKENESS * beyond)
         guard = tf.sigmoid(self._slopes * (typical - self._thresholds))
         p *= guard + (1 - guard) * self._other
         return p + self._other * (1 - tf.reduce_sum(p, axis=1, keepdims=True))

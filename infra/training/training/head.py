@@ -26,6 +26,9 @@ Labels = NDArray[np.intp]
 
 SCALE = np.float32(5)
 """Length of a normalised embedding at the dense layer."""
+LIKENESS = np.float32(10)
+"""What a product's likeness beyond that of all products adds to its logit: the layer alone goes by the place,
+where that tells apart what it learns from."""
 COLOURS = 0.23
 """What colours count, of 1, in how typical an image is; shapes count the rest."""
 
@@ -81,8 +84,10 @@ class Head:
     def probabilities(self, features: Array) -> Array:
         """Return [N, C], rows summing to 1, for features [N, F] as the backbone gives them."""
         x = normalised(features - self.space.mean) * SCALE
-        p: Array = softmax(np.matmul(x, self.weights) + self.bias)
         typical = self.space.likeness(features)
+        is_product = np.arange(len(self.classes)) != self.other
+        beyond = (typical - typical[:, is_product].mean(axis=1, keepdims=True)) * is_product
+        p: Array = softmax(np.matmul(x, self.weights) + self.bias + LIKENESS * beyond)
         guard = np.float32(1) / (1 + np.exp(np.clip(self.slopes * (self.thresholds - typical), -60, 60)))
         guard[:, self.other] = 1
         p *= guard

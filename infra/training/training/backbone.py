@@ -37,8 +37,12 @@ last layer."""
 
 HUES = 16
 """Bins of hue. Beside them is one for what has none."""
-SATURATED = 0.3
-"""A pixel of less saturation counts as one without hue, in part."""
+BIN_WIDTH = 0.3
+"""How far a hue counts for a bin, in radians."""
+SATURATED, DARK = 0.3, 0.04
+"""A colour of less saturation counts as one without hue, in part; one that is not brighter has little."""
+PATCH = 8
+"""Pixels along the side of a patch that has one colour."""
 
 
 @dataclass(frozen=True)
@@ -161,17 +165,17 @@ def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
     A hue stays what it is in stronger or weaker light and, nearly, in warmer or colder.
     """
-    pixels = SIDE // 8 // CELLS
-    rgb = tf.clip_by_value((tf.nn.avg_pool2d(images, 8, 8, "VALID") * 128 + 127) / 255, 0, 1)
-    weights = tf.repeat(tf.repeat(weights, pixels, 1), pixels, 2) / pixels**2
+    patches = SIDE // PATCH // CELLS
+    rgb = tf.clip_by_value((tf.nn.avg_pool2d(images, PATCH, PATCH, "VALID") * 128 + 127) / 255, 0, 1)
+    weights = tf.repeat(tf.repeat(weights, patches, 1), patches, 2) / patches**2
     highest = tf.reduce_max(rgb, 3, keepdims=True)
-    saturation = (highest - tf.reduce_min(rgb, 3, keepdims=True)) / (highest + 0.04)
+    saturation = (highest - tf.reduce_min(rgb, 3, keepdims=True)) / (highest + DARK)
     # On the circle of hues: red lies at 0, green at a third of it, blue at two thirds.
     angles = 2 * np.pi * np.arange(3) / 3
     direction = tf.nn.l2_normalize(rgb @ np.stack([np.cos(angles), np.sin(angles)], 1).astype("f4"), 3)
     bins = 2 * np.pi * np.arange(HUES) / HUES
     likeness = direction @ np.stack([np.cos(bins), np.sin(bins)]).astype("f4")
-    hues = tf.reduce_sum(weights * saturation * tf.exp((likeness - 1) / 0.3**2), [1, 2])
+    hues = tf.reduce_sum(weights * saturation * tf.exp((likeness - 1) / BIN_WIDTH**2), [1, 2])
     none = tf.reduce_sum(weights * tf.maximum(SATURATED - saturation, 0), [1, 2])
     return tf.nn.l2_normalize(tf.sqrt(tf.concat([hues, none], 1)), 1)
 

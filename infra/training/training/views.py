@@ -7,6 +7,7 @@ that a class does not bear.
 """
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -75,8 +76,10 @@ def _turned(image: Image.Image, rng: np.random.Generator, *, is_turned: bool) ->
     side = image.width
     margin = side // 2
     wide = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), "reflect"))
-    middle = (margin, margin, margin + side, margin + side)
-    return wide.rotate(lean, Image.Resampling.BILINEAR).crop(middle)
+    # Only the middle is needed: turning all of it would take four times as long.
+    cos, sin, middle = math.cos(math.radians(lean)), math.sin(math.radians(lean)), side / 2
+    turn = (cos, -sin, margin + middle * (1 - cos + sin), sin, cos, margin + middle * (1 - cos - sin))
+    return wide.transform((side, side), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
 
 
 def _framed(image: Image.Image, rng: np.random.Generator) -> Image.Image:

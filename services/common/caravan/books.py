@@ -297,13 +297,13 @@ async def _strangers(store: ObjectStore, places: set[int], *, careful: bool) -> 
     strangers: dict[str, tuple[str, int]] = {}
     pages = s3.pages(store, IMAGES) if careful else s3.fast_pages(store, IMAGES)
     async for page in pages:
-        listed = [(entry["path"], (entry["e_tag"] or "").strip('"'), entry["size"]) for entry in page]
-        met = [hash(place(*each)) for each in listed]
-        if not places.issuperset(met):
-            for (key, etag, size), hashed in zip(listed, met, strict=True):
-                if hashed not in places:
-                    strangers[key] = (etag, size)
-        places.difference_update(met)
+        for entry in page:
+            key, etag, size = entry["path"], (entry["e_tag"] or "").strip('"'), entry["size"]
+            met = hash(place(key, etag, size))
+            if met in places:
+                places.remove(met)
+            else:
+                strangers[key] = (etag, size)
     return strangers
 
 

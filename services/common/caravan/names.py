@@ -33,7 +33,7 @@ LONGEST_REASON = 2000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Of the names of images that can be learnt from, in any letter case."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:\A|/)\.{0,2}(?:/|\Z)")
 
 
 def normal(text: str) -> str:
@@ -63,8 +63,7 @@ def is_file_name(text: str) -> bool:
 
 def is_addressable(key: str) -> bool:
     """Tell whether obstore has a path for a key: no segment empty, `.` or `..`, no control characters."""
-    framed = f"/{key}/"
-    return not ("//" in framed or "/./" in framed or "/../" in framed or _CONTROL.search(key))
+    return _NO_PATH.search(key) is None
 
 
 def folder_of(item: str) -> str:

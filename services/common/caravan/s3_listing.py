@@ -3,8 +3,6 @@
 Such keys (an empty segment, `..`, a tab or a newline, text that is no UTF-8) are no names of ours, and
 nothing could be read under them; other tools write them all the same. They are passed over, logged once and
 counted.
-
-A page is read in columns where it can be: element by element, a full one costs two and a half times as much.
 """
 
 from __future__ import annotations
@@ -13,11 +11,9 @@ import asyncio
 import functools
 import re
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import compress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -45,10 +41,7 @@ ODD_KEYS = Counter(
     "caravan_odd_keys_total", "Keys passed over in listings of a bucket: they cannot be ours", ["bucket"]
 )
 
-_COLUMNS = ("Key", "ETag", "Size", "LastModified")
-_LEAF = re.compile(r"<(\w+)>[^<>]*</\1>")
-_TEXT = r"[^<>&\x00-\x1f]*"
-"""Text that is what it says: what XML has rules for is left to its parser."""
+_ENCODED = re.compile("[%+]")
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path | None, httpx.AsyncClient]] = (
     WeakKeyDictionary()
@@ -138,115 +131,42 @@ def signed(address: S3Address, method: str, url: str) -> dict[str, str]:
     return dict(request.headers)
 
 
-# --- reading ------------------------------------------------------------------------------------
-
-_Columns = list[list[str | None]]
-"""What a page says of its objects, a list for each of `_COLUMNS`; None where it does not."""
-
-
 def _read(content: bytes, bucket: str) -> tuple[Page, str]:
+    page = Page([], [])
     try:
-        columns, root = _parsed(content)
-        space = _namespace(root)
+        root = ET.fromstring(content)  # noqa: S314 - the answer of a server that we hold keys of
+        # Servers put their names into a namespace, or do not.
+        space = root.tag[: root.tag.rfind("}") + 1]
+        key_tag, etag_tag = f"{space}Key", f"{space}ETag"
+        size_tag, changed_tag = f"{space}Size", f"{space}LastModified"
         # Some keep no heed of what was asked for, and say so by their silence.
-        is_encoded = root.findtext(f"{space}EncodingType") == "url"
-        keys = _keys(columns[0], bucket, is_encoded=is_encoded)
-        if not all(keys):
-            columns = [list(compress(column, keys)) for column in columns]
-            keys = list(filter(None, keys))
-        _, e_tags, sizes, moments = columns
-        folders = (
-            _ours(_known(each.findtext(f"{space}Prefix")), bucket, is_encoded=is_encoded, folder=True)
-            for each in root.iterfind(f"{space}CommonPrefixes")
-        )
-        objects = [
-            {"path": key, "size": int(size or ""), "e_tag": e_tag or None, "last_modified": _moment(changed)}
-            for key, e_tag, size, changed in zip(keys, e_tags, sizes, moments, strict=True)
-        ]
-        page = Page(objects, list(filter(None, folders)))
+        decoded = _decoded if root.findtext(f"{space}EncodingType") == "url" else str
+        for element in root.iterfind(f"{space}Contents"):
+            text = element.findtext
+            if key := _ours(text(key_tag), bucket, decoded):
+                changed = datetime.fromisoformat(text(changed_tag, ""))
+                size, e_tag = int(text(size_tag, "")), text(etag_tag) or None
+                page.objects.append({"path": key, "size": size, "e_tag": e_tag, "last_modified": changed})
+        for element in root.iterfind(f"{space}CommonPrefixes"):
+            if folder := _ours(element.findtext(f"{space}Prefix"), bucket, decoded, folder=True):
+                page.folders.append(folder)
         token = root.findtext(f"{space}NextContinuationToken") or ""
-    except (ET.ParseError, LookupError, ValueError) as exc:
+    except (ET.ParseError, ValueError) as exc:
         raise Transient(f"what lists {bucket} does not answer as S3 does: {exc!r}") from exc
     return page, token
 
 
-def _moment(text: str | None) -> datetime:
-    return datetime.fromisoformat(text or "")
+def _decoded(raw: str) -> str:
+    # Most need no decoding, which costs more than all else here.
+    return unquote_to_bytes(raw.replace("+", " ")).decode() if _ENCODED.search(raw) else raw
 
 
-def _parsed(content: bytes) -> tuple[_Columns, ET.Element]:
-    """Return a page's columns, and its tree, which may lack all objects but the first.
-
-    Where all objects are written in the form of the first one, as servers do, a regular expression finds
-    them at a fraction of the cost. That it means the same as XML is checked on the first one, in its place.
-    """
-    if plain := _plain(content):
-        columns, rest = plain
-        root = ET.fromstring(rest)  # noqa: S314 - the answer of a server that we hold keys of
-        if _of_tree(root) == [column[:1] for column in columns]:
-            return columns, root
-    root = ET.fromstring(content)  # noqa: S314
-    return _of_tree(root), root
-
-
-def _of_tree(root: ET.Element) -> _Columns:
-    space = _namespace(root)
-    objects = root.findall(f"{space}Contents")
-    return [[each.findtext(f"{space}{name}") for each in objects] for name in _COLUMNS]
-
-
-def _namespace(root: ET.Element) -> str:
-    # Servers put their names into one, or do not.
-    return root.tag[: root.tag.rfind("}") + 1]
-
-
-def _plain(content: bytes) -> tuple[_Columns, str] | None:
-    """Return columns, and the XML without all objects but the first; None if they are not all alike."""
-    if not content.isascii():
-        return None
-    # Of what is escaped, ETags have their quotes in every answer.
-    text = content.decode().replace("&#34;", '"').replace("&quot;", '"')
-    begin, end = text.find("<Contents>"), text.find("</Contents>") + len("</Contents>")
-    first = text[begin:end]
-    names = [name for name in _LEAF.findall(first) if name in _COLUMNS]
-    if sorted(names) != sorted(_COLUMNS) or re.search(r"[^\w\s<>/]", _LEAF.sub("", first)):
-        return None
-    parts = re.split(_LEAF.sub(_value, first), text)
-    rest = "".join([parts[0], first, *parts[5::5]])
-    # Comments and the like may hold what is none.
-    if rest.count("<Contents") > 1 or "<!" in rest or "<?" in rest[1:]:
-        return None
-    found = dict(zip(names, (parts[number::5] for number in range(1, 5)), strict=True))
-    return [list[str | None](found[name]) for name in _COLUMNS], rest
-
-
-def _value(leaf: re.Match[str]) -> str:
-    name = leaf[1]
-    return f"<{name}>({_TEXT})</{name}>" if name in _COLUMNS else f"<{name}>{_TEXT}</{name}>"
-
-
-def _keys(raw: list[str | None], bucket: str, *, is_encoded: bool) -> list[str]:
-    """Return keys decoded; empty for each that is passed over."""
-    texts = [_known(each) for each in raw]
-    # All at once where nothing is amiss: none of ours has a newline, and each of its segments is sound.
-    text = "\n".join(texts)
-    with suppress(UnicodeDecodeError):
-        keys = (_decoded(text) if is_encoded else text).split("\n")
-        if len(keys) == len(texts) and is_addressable("/".join(keys)):
-            return keys
-    return [_ours(each, bucket, is_encoded=is_encoded) for each in texts]
-
-
-def _known(raw: str | None) -> str:
+def _ours(raw: str | None, bucket: str, decoded: Callable[[str], str], *, folder: bool = False) -> str:
+    """Return a key decoded; empty for one that is passed over."""
     if raw is None:
         raise ValueError("a key is missing")
-    return raw
-
-
-def _ours(raw: str, bucket: str, *, is_encoded: bool, folder: bool = False) -> str:
-    """Return a key decoded; empty for one that is passed over."""
     try:
-        key = _decoded(raw) if is_encoded else raw
+        key = decoded(raw)
     except UnicodeDecodeError:
         key = ""
     if is_addressable(key.removesuffix("/") if folder else key):
@@ -258,7 +178,3 @@ def _ours(raw: str, bucket: str, *, is_encoded: bool, folder: bool = False) -> s
             _named.add((bucket, raw))
             log.warning("a key that cannot be ours is passed over", bucket=bucket, key=raw[:300])
     return ""
-
-
-def _decoded(raw: str) -> str:
-    return unquote_to_bytes(raw.replace("+", " ")).decode()

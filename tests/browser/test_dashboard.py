@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from caravan import kafka
-from caravan.contracts import dead_letter
+from caravan import kafka, s3
+from caravan.contracts import data_bucket, dead_letter, quarantine_event, training_event
+from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
 from caravan.settings import KafkaSettings
 from local_stack.photos import render
 from support.browser import PHONE, SIGN_IN, TOKEN
@@ -94,6 +95,29 @@ async def test_the_upload_the_training_and_the_new_version_are_seen_as_they_happ
     await edge.locator(".since a").click()
     await expect(page).to_have_url(f"{hub(platform)}reports/{EDGE}/tea_model_b64/{version + 1}")
     await expect(page.locator("h1")).to_contain_text("tea_model_b64")
+
+
+async def test_a_batch_that_waits_for_a_person_is_shown_with_its_pictures_until_it_is_released(
+    platform: Platform, open_page: Any
+) -> None:
+    page = await open_page(url=hub(platform), until=LIVE, **WALL)
+    card = page.get_by_role("article", name=EDGE)
+    store = s3.open_bucket(platform.stack.s3("s3-central"), data_bucket(EDGE))
+    reason = "61 of 61 photos labelled tea-lemon are surely tea-green"
+    held = Quarantined("9f86", reason, "2026-11-28T09:14:01.000+00:00", (("tea-lemon", "1" * 64),))
+    await put_in_quarantine(store, held, b"<!doctype html><title>Quarantine</title><h1>Pictures</h1>")
+    await tell(platform, EDGE, quarantine_event("9f86", 1, reason))
+    await expect(card).to_contain_text("1 batch waits for a person")
+    await page.reload()
+    await expect(card).to_contain_text(reason)
+    await card.get_by_role("link", name="see the pictures").click()
+    await expect(page.locator("h1")).to_have_text("Pictures")
+    await page.go_back()
+
+    await release_batch(store, "9f86")
+    await tell(platform, EDGE, training_event("skipped", 1))
+    await expect(card).to_contain_text("tea_model_b64")
+    await expect(card).not_to_contain_text("waits for a person")
 
 
 async def test_what_cameras_ask_is_counted_and_drawn(platform: Platform, open_page: Any) -> None:

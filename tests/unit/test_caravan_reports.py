@@ -224,7 +224,7 @@ async def test_a_page_that_is_too_large_is_not_read_into_memory(
 
 
 def test_a_page_is_shown_so_that_it_can_do_nothing_else() -> None:
-    answer = reports.show(reports.Report("tea", 1, b"<p>"))
+    answer = reports.show(b"<p>")
     assert answer.body == b"<p>"
     assert answer.media_type == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]

@@ -66,7 +66,13 @@ async def test_with_tokens_set_nothing_that_is_known_can_be_read_without_one(
     async with service() as client:
         for path in ("dashboard/state", "dashboard/dead-letters", "dashboard/events", "hub", "hub/uncertain"):
             assert (path, (await client.get(path)).status_code) == (path, 401)
-        for path in ("reports/edge1", "hub/events", "dashboard/account/edge1", "hub/uncertain/a.jpg"):
+        for path in (
+            "reports/edge1",
+            "quarantine/edge1",
+            "hub/events",
+            "dashboard/account/edge1",
+            "hub/uncertain/a.jpg",
+        ):
             assert (path, (await client.get(path)).status_code) == (path, 401)
         assert (await client.post("dashboard/dead-letters/trigger/replay", headers=JSON)).status_code == 401
         assert (await client.get("dashboard/state", headers=shown)).status_code == 200

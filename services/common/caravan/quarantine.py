@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
@@ -25,10 +26,14 @@ from caravan.contracts import image_key
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.names import cut
 from caravan.strict_json import NotJson, faults_of
-from caravan.withdrawn import Withdrawn, read_withdrawn_batches
+from caravan.withdrawn import Withdrawn, read_withdrawn, read_withdrawn_batches
 
 SCHEMA = 1
 QUARANTINE = "quarantine/"
+MOST_PAGE_BYTES = 8 * 2**20
+"""Of a page that is read into memory; our own have a quarter of it at most."""
+
+_BATCH = re.compile(r"[0-9A-Za-z_.-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Quarantined:
 
     """
 
-    batch: Annotated[str, Field(pattern="^[0-9A-Za-z_.-]{1,200}$")]
+    batch: Annotated[str, Field(pattern=f"^{_BATCH.pattern}$")]
     reason: str
     at: str
     images: tuple[tuple[str, str], ...]
@@ -121,25 +126,30 @@ async def release_batch(store: ObjectStore, batch: str) -> Quarantined:
 async def forget_pictures(store: ObjectStore, found: Iterable[Quarantined], withdrawn: Withdrawn) -> None:
     """Remove the pages that may show what was withdrawn."""
     if len(withdrawn):
-        shown = [
-            each
-            for each in found
-            if any(withdrawn.covers(image_key(*image), image[1]) for image in each.images)
-        ]
-        await s3.delete(store, [page_key(each.batch) for each in shown])
+        await s3.delete(store, [page_key(each.batch) for each in found if _may_show(each, withdrawn)])
 
 
 async def read_page(store: ObjectStore, batch: str) -> bytes:
     """Return the page with some of a batch's pictures.
 
     Raises:
-        BadInput: 404 if it is in no quarantine.
+        BadInput: 404 if it waits for nobody, or its pictures may not be shown; the message says which.
+        Transient: if the store is away.
 
     """
+    found = (await _read(store, _key(batch)))[0] if _BATCH.fullmatch(batch) else None
+    if found is None or found.state != "held" or batch in await read_withdrawn_batches(store):
+        raise _unknown(batch)
+    # A run removes such a page, but what was withdrawn is not shown until then either.
+    if _may_show(found, await read_withdrawn(store)):
+        raise _without_page(f"images of batch {batch} were withdrawn: its pictures are not shown")
     try:
-        return await s3.read(store, page_key(batch))
+        page = await s3.read_changed(store, page_key(batch), None, most=MOST_PAGE_BYTES)
     except FileNotFoundError as exc:
-        raise _unknown(batch) from exc
+        raise _without_page(f"batch {batch} is in quarantine, but without a page of its pictures") from exc
+    if page is None or page.content is None:
+        raise _without_page(f"the page is too large to be shown: fetch {page_key(batch)} from the bucket")
+    return page.content
 
 
 def page_key(batch: str) -> str:
@@ -176,5 +186,14 @@ def _to_json(quarantined: Quarantined) -> bytes:
     return json.dumps({"schema": SCHEMA, **asdict(quarantined)}, sort_keys=True, ensure_ascii=False).encode()
 
 
+def _may_show(each: Quarantined, withdrawn: Withdrawn) -> bool:
+    """Tell whether a batch's page may show what was withdrawn."""
+    return any(withdrawn.covers(image_key(*image), image[1]) for image in each.images)
+
+
 def _unknown(batch: str) -> BadInput:
-    return BadInput(f"no batch {batch} is in quarantine", 404, reason="no-such-batch")
+    return BadInput(cut(f"no batch {batch} is in quarantine"), 404, reason="no-such-batch")
+
+
+def _without_page(why: str) -> BadInput:
+    return BadInput(why, 404, reason="no-page")

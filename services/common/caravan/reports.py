@@ -214,9 +214,9 @@ class Reports:
         return _Known(read.e_tag, manifest, REPORT in sizes)
 
 
-def show(report: Report) -> Response:
-    """Answer with a report, for browsers to show and nothing else."""
-    return Response(report.content, headers=HEADERS, media_type="text/html; charset=utf-8")
+def show(page: bytes) -> Response:
+    """Answer with a page out of a bucket, for browsers to show and nothing else."""
+    return Response(page, headers=HEADERS, media_type="text/html; charset=utf-8")
 
 
 def _is_seen(sizes: Sizes) -> bool:

@@ -13,13 +13,13 @@ from fastapi import Depends, FastAPI
 
 from caravan import http, kafka, pages, s3, sessions
 from caravan.consume import Consumption
-from caravan.contracts import EDGE_METRICS, dead_letter, events_topic, models_bucket
+from caravan.contracts import EDGE_METRICS, data_bucket, dead_letter, events_topic, models_bucket
 from caravan.intake import Senders
 from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
-from monitor import access, hub_api, reports_api
+from monitor import access, hub_api, quarantine_api, reports_api
 from monitor.dashboard import wiring as dashboard
 from monitor.hub_feed import Feed
 from monitor.hub_source import History, reader
@@ -109,6 +109,9 @@ def _wire_hub(
     buckets = {edge: models_bucket(edge) for edge in settings.edges}
     reports_api.install(
         wiring.app, {edge: s3.open_bucket(settings.central, name) for edge, name in buckets.items()}
+    )
+    quarantine_api.install(
+        wiring.app, {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
     )
     wiring.checks["history"] = history.ping
     wiring.checks["s3"] = partial(s3.ping_any, settings.central, list(buckets.values()))

@@ -39,7 +39,8 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
         """Show the training report of a version, or of the `latest`: one HTML page."""
         of_edge = found[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORT):
-            return reports.show(await routes.report(of_edge.read_report, model, version))
+            found_report = await routes.report(of_edge.read_report, model, version)
+        return reports.show(found_report.content)
 
 
 async def _list_models(of_edge: reports.Reports, store: ObjectStore, edge: str) -> list[dict[str, Any]]:

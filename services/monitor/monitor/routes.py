@@ -28,10 +28,15 @@ from monitor.hub_state import Hub
 
 log = structlog.get_logger()
 
+ListWaiting = Callable[[], Awaitable[list[dict[str, Any]]]]
+ReadPage = Callable[[str], Awaitable[bytes]]
+
 BRIDGE = "bridge"
 HUB = "hub"
 REPORTS = "reports"
 REPORT = "report"
+QUARANTINE = "quarantine"
+QUARANTINE_PAGE = "quarantine-page"
 DASHBOARD = "dashboard"
 MQTT = "mqtt"
 MQTT_AWAY_SECONDS = 240.0
@@ -105,6 +110,19 @@ async def reports(list_models: ListModels, edge: str) -> dict[str, Any]:
 async def report(read_report: ReadReport, model: str, version: str) -> Report:
     """FROM a model and its version, or `latest` → S3 `E-models` → TO the page. Route `report`; no sinks."""
     return await read_report(model, version)
+
+
+async def quarantine(list_waiting: ListWaiting, edge: str) -> dict[str, Any]:
+    """FROM an edge → the quarantine in S3 `E-data` → TO the batches that wait for a person, and why.
+
+    Route `quarantine`; no sinks.
+    """
+    return {"edge": edge, "batches": await list_waiting()}
+
+
+async def quarantine_page(read_page: ReadPage, batch: str) -> bytes:
+    """FROM a batch that waits → S3 `E-data` → TO its pictures. Route `quarantine-page`; no sinks."""
+    return await read_page(batch)
 
 
 async def dashboard(batches: AsyncIterable[Batch], history: History, state: Dashboard) -> None:

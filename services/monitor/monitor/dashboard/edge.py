@@ -6,6 +6,7 @@ Two dashboards, one started now and one long ago, show the same: times are those
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from monitor.dashboard.journal import SAME_SECONDS, Journal, Line
 from monitor.dashboard.messages import Event, Quality, Status
 from monitor.hub_state import iso
 
+MOST_WAITING = 5
+"""Batches that are shown one by one, the oldest; the count is of all."""
 SILENT_SECONDS = 150.0
 """An edge says how it is every minute; after two that did not come it is silent."""
 ENDED = ("done", "skipped", "failed")
@@ -105,6 +108,11 @@ class Edge:
         self.ready_fault = ""
         self.looks = 0
         """Grows with each version that is ready: central's store is worth a look."""
+        self.waiting: Sequence[dict[str, Any]] = ()
+        """The batches that wait for a person, the oldest first."""
+        self.waiting_fault = ""
+        self.quarantine_looks = 0
+        """Grows with each batch in quarantine, and each run's beginning and end: they ask for a look."""
         self._upload: Upload | None = None
         self._training: Training | None = None
         self._rejected: Rejected | None = None
@@ -145,6 +153,7 @@ class Edge:
                 what = f"version {event.version} of {event.model}" if event.version else "no new version"
                 self.journal.add(name, at, "rejected", f"{what}: {event.reason}", "bad")
             case "quarantine":
+                self.quarantine_looks += 1
                 self.journal.add(name, at, "rejected", f"a batch waits for a person: {event.reason}", "bad")
         self.flow.update(events=1)
 
@@ -206,6 +215,8 @@ class Edge:
             # A word that was overtaken by the last one.
             return
         goes_on = before is not None and before.stage not in ENDED
+        # Who released or withdrew a batch has asked for training.
+        self.quarantine_looks += not goes_on or event.stage in ENDED
         began = before.began if before is not None and goes_on else at
         self._training = Training(
             event.run, event.stage, event.progress, began, at, event.reason, event.outcome, event.version
@@ -230,6 +241,8 @@ class Edge:
             "upload": self._upload.as_json() if self._upload else None,
             "training": self._training.as_json() if self._training else None,
             "rejected": self._rejected.as_json() if self._rejected else None,
+            "waiting": {"count": len(self.waiting), "batches": list(self.waiting[:MOST_WAITING])},
+            "waiting_fault": self.waiting_fault,
             "models": versions.beside(self.ready, status, silent),
             "ready_fault": self.ready_fault,
             "quality": asdict(self._quality) if self._quality else None,

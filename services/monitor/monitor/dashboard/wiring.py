@@ -13,7 +13,7 @@ from caravan.contracts import EDGE_STATUS, data_bucket, events_topic, ready_buck
 from caravan.retry import forever
 from caravan.sessions import Sessions
 from monitor import events_door
-from monitor.dashboard import api, page, ready
+from monitor.dashboard import api, page, ready, waiting
 from monitor.dashboard.accounts import Accounts
 from monitor.dashboard.letters import Letters
 from monitor.dashboard.postbox import Postbox
@@ -65,9 +65,8 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
     state = Dashboard(settings.edges, feed, letters.as_json, time.time())
     board = Board(state)
     postbox = Postbox(settings, letters)
-    accounts = Accounts(
-        {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
-    )
+    data = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
+    accounts = Accounts(data)
     stores = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
     topics = [*map(events_topic, settings.edges), EDGE_STATUS]
 
@@ -93,6 +92,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
         DASHBOARD: partial(forever, DASHBOARD, consume),
         "frames": frames,
         "ready": partial(ready.watch, state.edges, stores),
+        "quarantine": partial(waiting.watch, state.edges, data),
         "letters": partial(forever, "letters", postbox.follow),
         "replay": postbox.send,
     }

@@ -33,7 +33,8 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
         """Show the training report of a version, or of the `latest`: one HTML page."""
         sessions.holder(request)
         with telemetry.exchange(routes.REPORT):
-            return reports.show(await routes.report(found.read_report, model, version))
+            found_report = await routes.report(found.read_report, model, version)
+        return reports.show(found_report.content)
 
 
 def _address(model: str, version: int) -> str:

@@ -2,6 +2,7 @@
 import { $, el } from "./dom.js";
 import { quality } from "./quality.js";
 import { allReports, report } from "./reports.js";
+import { waitingBatches } from "./waiting.js";
 import { number, time } from "./words.js";
 
 const cards = new Map();
@@ -11,7 +12,7 @@ export function showEdges(edges) {
   for (const edge of edges.values()) {
     const text = JSON.stringify(edge);
     if (cards.get(edge.edge)?.text === text) continue;
-    const card = el("article", { class: "card edge", "aria-label": edge.edge }, title(edge), ...work(edge), ...versions(edge), ...quality(edge));
+    const card = el("article", { class: "card edge", "aria-label": edge.edge }, title(edge), ...waitingBatches(edge), ...work(edge), ...versions(edge), ...quality(edge));
     const before = cards.get(edge.edge)?.card;
     if (before) before.replaceWith(card);
     else $("edges").append(card);

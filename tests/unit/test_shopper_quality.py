@@ -35,8 +35,9 @@ START = AT.timestamp() // DAY * DAY
 CLASSES = ("other", "tea-green", "tea-lemon")
 
 
-def opened(folder: Path, per_week: int = 60) -> Journal:
-    return Journal(folder, "edge1", 10, 0.8, 10**9, audits_per_week=per_week)
+def opened(folder: Path, per_week: int = 60, seed: int = 0) -> Journal:
+    draw = random.Random(seed).random
+    return Journal(folder, "edge1", 10, 0.8, 10**9, audits_per_week=per_week, draw=draw)
 
 
 def answer(name: object, item: str = "tea-green", score: float = 0.99, *, sure: bool = True) -> Scored:
@@ -60,7 +61,7 @@ def say(journal: Journal, image: str, item: str) -> None:
 def test_at_every_moment_each_answer_is_in_the_sample_with_the_same_probability(tmp_path: Path) -> None:
     counts: Counter[int] = Counter()
     for shop in range(20):
-        journal = opened(tmp_path / str(shop), per_week=14)
+        journal = opened(tmp_path / str(shop), per_week=14, seed=shop)
         for day in range(10):
             busy = 40 if day == 5 else 10
             journal.add([answer(f"{day}-{n}") for n in range(busy)], START + day * DAY + 60)

@@ -8,7 +8,6 @@ of each day and kind, as many images as a week's sample has. So is whether a ver
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 from collections import deque
 from collections.abc import Callable
@@ -94,9 +93,7 @@ class QualityNotes:
 
     """
 
-    def __init__(
-        self, db: sqlite3.Connection, per_week: int, draw: Callable[[], float] = random.random
-    ) -> None:
+    def __init__(self, db: sqlite3.Connection, per_week: int, draw: Callable[[], float]) -> None:
         self._db = db
         self._draw = draw
         self._per_week = {True: per_week, False: -(-per_week // UNSURE_SHARE)}

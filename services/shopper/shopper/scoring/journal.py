@@ -14,9 +14,10 @@ The file is not for network file systems. Every method blocks; one thread calls 
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -69,6 +70,7 @@ class Journal:
         max_bytes: of all messages that wait; beyond it uncertain images give way, the oldest first. Counts
             never do; but where they alone are more, cameras are no longer told apart.
         audits_per_week: confident answers of which people are asked whether they are right.
+        draw: a random number in [0, 1).
 
     Attributes:
         messages: how many wait.
@@ -86,6 +88,7 @@ class Journal:
         max_bytes: int,
         *,
         audits_per_week: int = 0,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._edge = edge
         self._window_seconds = window_seconds
@@ -102,7 +105,7 @@ class Journal:
                 raise
             _put_aside(self._file)
             self._db = _opened(self._file)
-        self.quality = QualityNotes(self._db, audits_per_week)
+        self.quality = QualityNotes(self._db, audits_per_week, draw)
         with self.transaction():
             self._name = self._named()
             self._db.execute("UPDATE outbox SET refused = 0 WHERE refused")

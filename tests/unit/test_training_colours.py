@@ -61,6 +61,18 @@ def test_a_package_of_a_known_shape_in_another_colour_is_less_like_the_product()
     assert own.min() > twins.max()
 
 
+def test_colours_that_differ_by_rounding_alone_tell_nothing() -> None:
+    features = np.concatenate([packages(0, 0, 40, 1), packages(1, 0, 40, 2)])
+    features[:, SHAPES:] = 1
+    features[::2, SHAPES] = np.nextafter(np.float32(1), np.float32(2))
+    none = np.zeros(0, np.intp)
+    grey = Samples(["a"] * 40 + ["b"] * 40, features, features[:0], none, none.astype(np.bool_), SHAPES)
+    head, _ = fit(grey, seed=0)
+    one, other = features[:1], features[:1].copy()
+    other[:, SHAPES:] = np.nextafter(np.float32(1), np.float32(0))
+    np.testing.assert_allclose(head.space.likeness(one), head.space.likeness(other), atol=1e-3)
+
+
 def test_what_views_show_beside_the_product_does_not_change_its_colours() -> None:
     plain, _ = fit(samples(packages(0, 0, 0, 0)), seed=0)
     odd, _ = fit(samples(packages(0, 6, 40, 5)), seed=0)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from training.backbone import SIDE
 from training.embedder import Embedder
-from training.head import COLOURS, LIKENESS, SCALE, Head
+from training.head import COLOURS, FAINT, LIKENESS, SCALE, Head
 
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
@@ -67,8 +67,8 @@ class ServedModel(tf.Module):  # type: ignore[misc]
             centred @ self._directions * self._damping, self._directions, transpose_b=True
         )
         shapes, colours = damped[:, : self._shapes], damped[:, self._shapes :]
-        shapes = tf.nn.l2_normalize(shapes, 1) * math.sqrt(1 - COLOURS)
-        space = tf.concat([shapes, tf.nn.l2_normalize(colours, 1) * math.sqrt(COLOURS)], 1)
+        shapes = tf.nn.l2_normalize(shapes, 1, FAINT**2) * math.sqrt(1 - COLOURS)
+        space = tf.concat([shapes, tf.nn.l2_normalize(colours, 1, FAINT**2) * math.sqrt(COLOURS)], 1)
         typical = tf.matmul(space, self._centres, transpose_b=True)
         products = 1 - self._other
         beyond = (

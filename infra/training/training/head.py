@@ -31,6 +31,9 @@ LIKENESS = np.float32(10)
 where that tells apart what it learns from."""
 COLOURS = 0.23
 """What colours count, of 1, in how typical an image is; shapes count the rest."""
+FAINT = 1e-3
+"""A difference from the mean of less length is rounding, as colours of drawings in grey have it: it tells
+nothing."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,10 @@ class Head:
 _ARRAYS = [field.name for part in (Space, Head) for field in fields(part) if field.name != "space"]
 
 
-def normalised(x: Array) -> Array:
-    """Scale each row to length 1."""
+def normalised(x: Array, least: float = 1e-12) -> Array:
+    """Scale each row to length 1; one that is shorter than `least` stays as short beside it."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.maximum(length, 1e-12), np.float32)
+    return np.asarray(x / np.maximum(length, least), np.float32)
 
 
 def softmax(logits: Array) -> Array:
@@ -146,8 +149,8 @@ def weighed(space: Array, shapes: int) -> Array:
     """
     return np.concatenate(
         [
-            normalised(space[:, :shapes]) * np.float32(math.sqrt(1 - COLOURS)),
-            normalised(space[:, shapes:]) * np.float32(math.sqrt(COLOURS)),
+            normalised(space[:, :shapes], FAINT) * np.float32(math.sqrt(1 - COLOURS)),
+            normalised(space[:, shapes:], FAINT) * np.float32(math.sqrt(COLOURS)),
         ],
         axis=1,
     )

@@ -87,6 +87,8 @@ async def test_while_one_edges_bucket_refuses_the_other_is_fed_and_offsets_go_on
             s3_central_access_key=address.access_key,
             s3_central_secret_key=address.secret_key,
         )
+        # Had the writer made the topic first, it would have as many partitions as the broker likes.
+        await kafka.ensure_topics(settings, feeder.app.INTAKE_TOPICS)
         async with feeder.app.wire(settings) as service, running(service):
             for number, edge in enumerate(["edge1", "edge2", "edge1", "edge2"]):
                 headers = [("edgeId", edge.encode()), ("class", b"tea")]

@@ -161,3 +161,68 @@ async def test_a_page_that_is_cut_off_between_two_objects_is_none() -> None:
     async with bucket((200, f"<a>{entry('a')}{entry('b')}")) as (store, _):
         with pytest.raises(Transient):
             await keys_of(store)
+
+
+# --- pages to be compared -------------------------------------------------------------------------
+
+
+def listed(*entries: str, more: str = "") -> tuple[int, str]:
+    return 200, f"<a>{''.join(entries)}{more}</a>"
+
+
+def contents(key: str, *, etag: str = "&quot;e&quot;") -> str:
+    facts = f"<LastModified>{DAY}</LastModified><ETag>{etag}</ETag><Size>3</Size>"
+    return f"<Contents><Key>{key}</Key>{facts}</Contents>"
+
+
+@pytest.mark.parametrize("etag", ["e", '"e"', "&quot;e&quot;", "&#34;e&#34;"])
+async def test_a_page_has_columns_that_are_what_its_objects_say(etag: str) -> None:
+    async with bucket(listed(contents("images/a b", etag=etag), contents("images/c", etag=etag))) as (
+        store,
+        _,
+    ):
+        (raw,) = [raw async for raw in s3.raw_pages(store, "images/")]
+        assert s3.columns(store, raw) == [("images/a b", "e", "3"), ("images/c", "e", "3")]
+        assert [each["path"] for each in s3.objects(store, raw)] == ["images/a b", "images/c"]
+
+
+@pytest.mark.parametrize("key", ["images/a+b", "images/a%20b", "images/a&amp;b"])
+async def test_a_page_with_a_key_that_has_to_be_decoded_has_no_columns(key: str) -> None:
+    async with bucket(listed(contents("images/c"), contents(key), more=URL)) as (store, _):
+        (raw,) = [raw async for raw in s3.raw_pages(store, "images/")]
+        assert s3.columns(store, raw) == []
+        assert len(s3.objects(store, raw)) == 2
+
+
+async def test_an_object_without_an_etag_has_no_column() -> None:
+    async with bucket((200, f"<a>{entry('images/a')}</a>")) as (store, _):
+        (raw,) = [raw async for raw in s3.raw_pages(store, "images/")]
+        assert s3.columns(store, raw) == []
+
+
+@pytest.mark.parametrize("token", ["t&amp;1", "<![CDATA[t&1]]>"])
+async def test_raw_pages_follow_each_other_by_the_servers_token(token: str) -> None:
+    more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+    end = "<IsTruncated>false</IsTruncated>"
+    async with bucket(listed(contents("a"), more=more), listed(contents("b"), more=end)) as (store, server):
+        raw = [raw async for raw in s3.raw_pages(store, "images/")]
+    assert len(raw) == 2
+    assert server.asked[1]["continuation-token"] == ["t&1"]
+    assert server.signed
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [((404, "<Error/>"), FileNotFoundError), ((403, "<Error/>"), Permanent), ((200, "<html>"), Transient)],
+)
+async def test_what_is_no_raw_page_is_told_apart(answer: tuple[int, str], error: type[Exception]) -> None:
+    async with bucket(answer) as (store, _):
+        with pytest.raises(error):
+            [raw async for raw in s3.raw_pages(store, "images/")]
+
+
+async def test_a_server_that_is_away_is_told_of_raw_pages() -> None:
+    async with bucket((200, "<a/>")) as (store, _):
+        pass
+    with pytest.raises(Transient):
+        [raw async for raw in s3.raw_pages(store, "images/")]

@@ -1,7 +1,8 @@
 """The account of an edge at central: every receipt, set against the content of its data bucket.
 
-What was added up before is in the ledger; of the bucket the listing is enough, as long as each object has
-the ETag and the size that it had when it was stored. What has not is read, and its SHA-256 compared: stores
+While a bucket lists what it did, the account that was given last is given again. Else, what was added up
+before is in the ledger; of the bucket the listing is enough, as long as each object has the ETag and the size
+that it had when it was stored. What has not is read, and its SHA-256 compared: stores
 may make ETags as they like, and make others when a bucket is copied.
 """
 
@@ -14,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import starmap
 from typing import TypeVar
 
 import structlog
@@ -21,8 +23,9 @@ from obstore.store import ObjectStore
 
 from caravan import s3
 from caravan.concurrency import for_each
-from caravan.contracts import IMAGES, possible_keys
+from caravan.contracts import possible_keys
 from caravan.errors import CaravanError, Permanent, Transient
+from caravan.inventory import Inventory, list_receipts, take_inventory
 from caravan.ledger import (
     BodyWriter,
     Damaged,
@@ -31,12 +34,13 @@ from caravan.ledger import (
     close_receipts,
     closed_receipts,
     digest,
+    read_last,
     read_ledger,
     replace_ledger,
+    write_last,
 )
 from caravan.names import cut
 from caravan.receipts import (
-    UPLOADS,
     Account,
     Expected,
     NotAReceipt,
@@ -48,7 +52,6 @@ from caravan.receipts import (
     promise_line,
     receipt_key,
 )
-from caravan.withdrawn import read_withdrawn
 
 log = structlog.get_logger()
 
@@ -158,17 +161,22 @@ async def read_account(
         FileNotFoundError: if there is no such bucket.
 
     """
-    ledger, etag = await read_ledger(store)
-    try:
-        books = await _add_up(store, ledger)
-        if ledger is not None:
-            _check_totals(books.account)
-    except (_Outdated, Damaged) as exc:
-        log.warning("the ledger is made again", reason=str(exc))
-        ledger = None
-        books = await _add_up(store, None)
+    async with take_inventory(store) as inventory:
+        if account := await read_last(store, inventory.digest):
+            return account
+        ledger, etag = await read_ledger(store)
+        try:
+            books = await _add_up(store, inventory, ledger)
+            if ledger is not None:
+                _check_totals(books.account)
+        except (_Outdated, Damaged) as exc:
+            log.warning("the ledger is made again", reason=str(exc))
+            ledger = None
+            books = await _add_up(store, inventory, None)
     try:
         await _write(store, books, ledger, etag, _due(books, ledger, kept, closed_together))
+        if books.account.adds_up:
+            await write_last(store, inventory.digest, books.account)
     except (CaravanError, Damaged, OSError) as exc:
         log.warning("the ledger was not written: the next account reads the same again", error=str(exc))
     return books.account
@@ -189,13 +197,13 @@ async def promises(store: ObjectStore) -> AsyncIterator[tuple[str, Promise]]:
     """
     ledger, _ = await read_ledger(store)
     try:
-        receipts = await _receipts(store, ledger)
+        receipts = await _receipts(store, await list_receipts(store), ledger)
         if ledger is not None:
             async for lines in body_lines(store, ledger):
                 for line in lines:
                     yield parse_promise(line)
     except (_Outdated, Damaged, ValueError):
-        receipts = await _receipts(store, None)
+        receipts = await _receipts(store, await list_receipts(store), None)
     for key, contents in receipts.done.promised.items():
         for promise in contents:
             yield key, promise
@@ -217,7 +225,7 @@ async def each_receipt(store: ObjectStore, take: Callable[[Receipt], None]) -> N
         if receipt is not None:
             take(receipt)
 
-    await _read(await _list_receipts(store), store, one)
+    await _read(await list_receipts(store), store, one)
     async for key, receipt in closed_receipts(store):
         await one(key, receipt)
 
@@ -238,14 +246,13 @@ async def content_sha256(store: ObjectStore, key: str) -> str:
 # --- adding up ----------------------------------------------------------------------------------
 
 
-async def _add_up(store: ObjectStore, ledger: Ledger | None, *, careful: bool = False) -> _Books:
-    receipts = await _receipts(store, ledger)
+async def _add_up(store: ObjectStore, inventory: Inventory, ledger: Ledger | None) -> _Books:
+    receipts = await _receipts(store, inventory.receipts, ledger)
     new = receipts.done.captured
-    withdrawn = await read_withdrawn(store)
     expected = Expected(
         receipts.done.promised,
         receipts.pending.open_images,
-        withdrawn,
+        inventory.withdrawn,
         ledger.disputed if ledger else (),
     )
     if ledger is not None:
@@ -255,10 +262,7 @@ async def _add_up(store: ObjectStore, ledger: Ledger | None, *, careful: bool = 
             except ValueError as exc:
                 raise Damaged(f"{ledger.body} has lines that are none") from exc
     await asyncio.to_thread(expected.settle)
-    try:
-        strangers = await _strangers(store, expected.places, careful=careful)
-    except s3.OddKey:
-        return await _add_up(store, ledger, careful=True)
+    strangers = await asyncio.to_thread(_strangers, store, inventory.images, expected.places)
     unmet = await _unmet(store, ledger, receipts, expected.places) if expected.places else []
     missing: list[str] = []
     swapped: list[str] = []
@@ -292,16 +296,18 @@ async def _add_up(store: ObjectStore, ledger: Ledger | None, *, careful: bool = 
     return _Books(account, receipts, new + len(found), found, expected.contradicted)
 
 
-async def _strangers(store: ObjectStore, places: set[int], *, careful: bool) -> dict[str, tuple[str, int]]:
+def _strangers(store: ObjectStore, pages: Iterable[bytes], places: set[int]) -> dict[str, tuple[str, int]]:
     """Take what is listed out of what must be; return ETag and size of all else, by key."""
     strangers: dict[str, tuple[str, int]] = {}
-    pages = s3.pages(store, IMAGES) if careful else s3.fast_pages(store, IMAGES)
-    async for page in pages:
-        for entry in page:
+    for page in pages:
+        met = list(map(hash, starmap(place, s3.columns(store, page))))
+        if met and places.issuperset(met):
+            places.difference_update(met)
+            continue
+        for entry in s3.objects(store, page):
             key, etag, size = entry["path"], (entry["e_tag"] or "").strip('"'), entry["size"]
-            met = hash(place(key, etag, size))
-            if met in places:
-                places.remove(met)
+            if (one := hash(place(key, etag, size))) in places:
+                places.remove(one)
             else:
                 strangers[key] = (etag, size)
     return strangers
@@ -328,7 +334,7 @@ async def _unmet(
 
 async def _announced(store: ObjectStore, before: Mapping[str, tuple[str, datetime]]) -> set[str]:
     """Return the keys of images in receipts that were written since."""
-    now = await _list_receipts(store)
+    now = await list_receipts(store)
     keys: set[str] = set()
 
     async def take(_: str, receipt: Receipt | None) -> None:
@@ -343,20 +349,11 @@ async def _announced(store: ObjectStore, before: Mapping[str, tuple[str, datetim
 # --- receipts -----------------------------------------------------------------------------------
 
 
-async def _list_receipts(store: ObjectStore) -> dict[str, tuple[str, datetime]]:
-    """Return a tag and the time of each receipt, by batch."""
-    listed: dict[str, tuple[str, datetime]] = {}
-    for entry in await s3.listed(store, UPLOADS):
-        batch = entry["path"].removeprefix(UPLOADS).removesuffix(".json")
-        if entry["path"] == receipt_key(batch):
-            tag = entry["e_tag"] or f"{entry['last_modified'].isoformat()} {entry['size']}"
-            listed[batch] = tag, entry["last_modified"]
-    return listed
-
-
-async def _receipts(store: ObjectStore, ledger: Ledger | None) -> _Receipts:
+async def _receipts(
+    store: ObjectStore, listed: Mapping[str, tuple[str, datetime]], ledger: Ledger | None
+) -> _Receipts:
     """Read the receipts that a ledger does not hold; without one, the closed ones too."""
-    receipts = _Receipts(await _list_receipts(store), ledger.receipts if ledger else {})
+    receipts = _Receipts(listed, ledger.receipts if ledger else {})
     closed = ledger.closed if ledger else {}
     if gone := receipts.known.keys() - receipts.listed.keys():
         raise _Outdated(f"{len(gone)} receipts are gone")

@@ -1,5 +1,6 @@
 """What has been added up of an edge's receipts, kept in `E-data` so that the account reads only what is new.
 
+    accounts/last.json                         the account that was given last, and a digest of what it was of
     accounts/ledger.json                       totals, the receipts in them, and the name of the body
     accounts/promises/<SHA-256>.tsv            its body, a line for each promise
     accounts/receipts/<month>/<SHA-256>.jsonl  closed receipts, a thousand or more, one a line
@@ -26,12 +27,13 @@ from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
 from caravan.errors import Permanent
-from caravan.receipts import Receipt
+from caravan.receipts import Account, Receipt
 
 log = structlog.get_logger()
 
 SCHEMA = 1
 ACCOUNTS = "accounts/"
+LAST = f"{ACCOUNTS}last.json"
 LEDGER = f"{ACCOUNTS}ledger.json"
 BODIES = f"{ACCOUNTS}promises/"
 CLOSED = f"{ACCOUNTS}receipts/"
@@ -101,6 +103,32 @@ async def read_ledger(store: ObjectStore) -> tuple[Ledger | None, str | None]:
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         log.warning("the ledger cannot be read: all receipts are added up", error=str(exc))
         return None, etag
+
+
+async def read_last(store: ObjectStore, digest: str) -> Account | None:
+    """Return the account that was given last, if it was of what has this digest.
+
+    Raises:
+        CaravanError: if the store is away, or refuses us.
+
+    """
+    try:
+        body = strict_json.loads_object(await s3.read(store, LAST))
+        is_same = (body["schema"], body["of"]) == (SCHEMA, digest)
+        return Account.from_totals(body["totals"]) if is_same else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+async def write_last(store: ObjectStore, digest: str, account: Account) -> None:
+    """Keep an account that adds up, and the digest of what it is of.
+
+    Raises:
+        CaravanError: if the store is away, or refuses us.
+
+    """
+    body = {"schema": SCHEMA, "of": digest, "totals": account.totals}
+    await s3.write(store, LAST, json.dumps(body).encode())
 
 
 async def body_lines(store: ObjectStore, ledger: Ledger) -> AsyncIterator[list[str]]:

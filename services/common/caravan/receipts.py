@@ -21,7 +21,7 @@ there is what this batch saw, and a crash can blur it; so the account trusts key
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
@@ -272,6 +272,9 @@ def add_promise(promised: dict[str, list[Promise]], key: str, promise: Promise) 
     there.append(promise)
 
 
+TOTALS = ("captured", "stored", "duplicates", "rejected", "pending", "withdrawn")
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """Every image of an edge's receipts, set against its bucket.
@@ -313,6 +316,23 @@ class Account:
             "unaccounted": self.unaccounted,
             "unreadable": self.unreadable,
         }
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """How many images met which fate."""
+        return {name: getattr(self, name) for name in TOTALS}
+
+    @classmethod
+    def from_totals(cls, totals: Mapping[str, int]) -> Self:
+        """Return the account without faults that has these totals.
+
+        Raises:
+            ValueError: if there are none.
+
+        """
+        if totals.keys() != {*TOTALS} or any(type(total) is not int for total in totals.values()):
+            raise ValueError("not the totals of an account")
+        return cls(missing=(), unaccounted=(), **totals)  # type: ignore[arg-type] # totals alone
 
     @property
     def adds_up(self) -> bool:
@@ -424,7 +444,7 @@ class Expected:
         )
 
 
-def place(key: str, etag: str, size: int) -> str:
+def place(key: str, etag: str, size: int | str) -> str:
     """Return what must be listed of an object; the ETag without its quotes, which some leave out."""
     return f"{key}\t{etag}\t{size}"
 

@@ -11,12 +11,13 @@ import asyncio
 import atexit
 import functools
 import hashlib
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import obstore
@@ -31,6 +32,7 @@ from obstore.exceptions import (
 )
 from obstore.store import ObjectStore, S3Store
 
+from caravan import strict_json
 from caravan.contracts import possible_keys
 from caravan.errors import CaravanError, Permanent, Refused, Transient
 from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
@@ -436,7 +438,7 @@ async def pages(
 
     """
     if isinstance(store, Bucket):
-        from caravan import s3_listing  # noqa: PLC0415 - 18 MB, which the account does without
+        from caravan import s3_listing  # noqa: PLC0415 - what lists nothing does without
 
         async for page in s3_listing.pages(store.address, store.name, prefix, after=after):
             yield page.objects
@@ -444,6 +446,42 @@ async def pages(
     with translated(f"list {prefix!r}"):
         async for entries in obstore.list(store, prefix=prefix or None, offset=after or None):
             yield entries
+
+
+async def raw_pages(store: ObjectStore, prefix: str) -> AsyncIterator[bytes]:
+    """Yield what `pages` does as the server wrote it, at a third of the CPU; see `columns` and `objects`.
+
+    Raises:
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    if isinstance(store, Bucket):
+        from caravan import s3_listing  # noqa: PLC0415
+
+        async for content in s3_listing.raw_pages(store.address, store.name, prefix):
+            yield content
+        return
+    async for entries in pages(store, prefix):
+        yield json.dumps([dict(entry) for entry in entries], default=datetime.isoformat).encode()
+
+
+def objects(store: ObjectStore, content: bytes) -> Sequence[Mapping[str, Any]]:
+    """Return the metadata of each object on a raw page, as `listing` does."""
+    if isinstance(store, Bucket):
+        from caravan import s3_listing  # noqa: PLC0415
+
+        return s3_listing.read(content, store.name).objects
+    listed: Sequence[Mapping[str, Any]] = strict_json.loads(content)
+    return listed
+
+
+def columns(store: ObjectStore, content: bytes) -> list[tuple[str, str, str]]:
+    """Return key, ETag and size of each object on a raw page, to be compared; none of an odd page."""
+    if isinstance(store, Bucket):
+        from caravan import s3_listing  # noqa: PLC0415
+
+        return s3_listing.columns(content)
+    return []
 
 
 class OddKey(Exception):

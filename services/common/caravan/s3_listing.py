@@ -11,11 +11,13 @@ import asyncio
 import functools
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes
 from weakref import WeakKeyDictionary
 from xml.etree import ElementTree as ET
@@ -25,6 +27,9 @@ import structlog
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 from prometheus_client import Counter
 
 from caravan.errors import Permanent, Transient
@@ -42,6 +47,10 @@ ODD_KEYS = Counter(
 )
 
 _ENCODED = re.compile("[%+]")
+_KEY = re.compile("<Key>([^<&%+]*)</Key>")
+_ETAG = re.compile('<ETag>(?:"|&quot;|&#34;)?([^<&"]*)(?:"|&quot;|&#34;)?</ETag>')
+_SIZE = re.compile("<Size>([0-9]+)</Size>")
+_TOKEN = re.compile(b"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path | None, httpx.AsyncClient]] = (
     WeakKeyDictionary()
@@ -55,6 +64,16 @@ class Page:
 
     objects: list[dict[str, Any]]
     folders: list[str]
+
+
+class _Answer(Protocol):
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def content(self) -> bytes: ...
+
+
+_Get = Callable[[str], Awaitable[_Answer]]
 
 
 async def pages(
@@ -78,35 +97,131 @@ async def pages(
     query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
     query |= {"delimiter": delimiter} if delimiter else {}
     query |= {"start-after": after} if after else {}
+    async for content in _contents(address, bucket, query, partial(_get_by_httpx, address)):
+        yield read(content, bucket)
+
+
+async def raw_pages(address: S3Address, bucket: str, prefix: str) -> AsyncIterator[bytes]:
+    """Yield what `pages` does as the server wrote it, fetched at half the CPU: for hundreds of thousands.
+
+    A server that hangs holds one of asyncio's threads until the request times out.
+    """
+    query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
+    session = URLLib3Session(
+        verify=str(address.ca) if address.ca else True,  # type: ignore[arg-type] # the stubs know less
+        proxies=get_environ_proxies(address.endpoint),
+        timeout=(S3_CONNECT_SECONDS, S3_REQUEST_SECONDS),  # type: ignore[arg-type]
+    )
+    try:
+        async for content in _contents(address, bucket, query, partial(_get_by_session, address, session)):
+            yield content
+    finally:
+        session.close()
+
+
+def columns(content: bytes) -> list[tuple[str, str, str]]:
+    """Return key, ETag (without quotes) and size of each object on a page, for a sixth of what reading costs.
+
+    They are there to be compared: what they say is not looked at, and a key may be none of ours. There are
+    none unless all stand on the page as they are.
+    """
+    text = content.decode(errors="replace")
+    found = [column.findall(text) for column in (_KEY, _ETAG, _SIZE)]
+    return list(zip(*found, strict=True)) if {*map(len, found)} == {text.count("<Contents>")} else []
+
+
+def read(content: bytes, bucket: str) -> Page:
+    """Read a page.
+
+    Raises:
+        Transient: if it is none.
+
+    """
+    page, root = Page([], []), _parsed(content, bucket)
+    try:
+        # Servers put their names into a namespace, or do not.
+        space = root.tag[: root.tag.rfind("}") + 1]
+        key_tag, etag_tag = f"{space}Key", f"{space}ETag"
+        size_tag, changed_tag = f"{space}Size", f"{space}LastModified"
+        # Some keep no heed of what was asked for, and say so by their silence.
+        decoded = _decoded if root.findtext(f"{space}EncodingType") == "url" else str
+        for element in root.iterfind(f"{space}Contents"):
+            text = element.findtext
+            if key := _ours(text(key_tag), bucket, decoded):
+                changed = datetime.fromisoformat(text(changed_tag, ""))
+                size, e_tag = int(text(size_tag, "")), text(etag_tag) or None
+                page.objects.append({"path": key, "size": size, "e_tag": e_tag, "last_modified": changed})
+        for element in root.iterfind(f"{space}CommonPrefixes"):
+            if folder := _ours(element.findtext(f"{space}Prefix"), bucket, decoded, folder=True):
+                page.folders.append(folder)
+    except ValueError as exc:
+        raise _no_listing(bucket, exc) from exc
+    return page
+
+
+def _parsed(content: bytes, bucket: str) -> ET.Element:
+    try:
+        return ET.fromstring(content)  # noqa: S314 - the answer of a server that we hold keys of
+    except (ET.ParseError, ValueError) as exc:
+        raise _no_listing(bucket, exc) from exc
+
+
+def _no_listing(bucket: str, exc: Exception) -> Transient:
+    return Transient(f"what lists {bucket} does not answer as S3 does: {exc!r}")
+
+
+async def _contents(
+    address: S3Address, bucket: str, query: dict[str, str], get: _Get
+) -> AsyncIterator[bytes]:
     while True:
-        page, token = _read(await _get(address, bucket, query), bucket)
-        yield page
-        if not token:
+        content = await _ask(address, bucket, query, get)
+        yield content
+        if not (token := _token(content, bucket)):
             return
         query["continuation-token"] = token
 
 
-async def _get(address: S3Address, bucket: str, query: dict[str, str]) -> bytes:
+def _token(content: bytes, bucket: str) -> str:
+    """Return the token of the page that follows, empty for none; only an odd page is parsed for it."""
+    if found := _TOKEN.search(content):
+        return unescape(found[1].decode())
+    if b"<IsTruncated>false<" in content:
+        return ""
+    return _parsed(content, bucket).findtext("{*}NextContinuationToken") or ""
+
+
+async def _ask(address: S3Address, bucket: str, query: Mapping[str, str], get: _Get) -> bytes:
     text = "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(query.items()))
     url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}?{text}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            answer = await _client(address.ca).get(url, headers=signed(address, "GET", url))
-        except httpx.HTTPError as exc:
+            answer = await get(url)
+        except (httpx.HTTPError, BotoCoreError) as exc:
             fault = f"S3 could not list {bucket}: {exc!r}"
         else:
-            if answer.is_success:
+            status = answer.status_code
+            if status == httpx.codes.OK:
                 return answer.content
-            if answer.status_code == httpx.codes.NOT_FOUND:
+            if status == httpx.codes.NOT_FOUND:
                 raise FileNotFoundError(f"there is no bucket {bucket}")
-            if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 raise Permanent(f"S3 refused to list {bucket}: check the access key and its rights")
-            fault = f"S3 could not list {bucket}: it answers {answer.status_code}"
-            if answer.is_client_error and answer.status_code not in _TRY_AGAIN:
+            fault = f"S3 could not list {bucket}: it answers {status}"
+            if httpx.codes.is_client_error(status) and status not in _TRY_AGAIN:
                 break
         if attempt < ATTEMPTS:
             await asyncio.sleep(pause(attempt))
     raise Transient(fault)
+
+
+async def _get_by_httpx(address: S3Address, url: str) -> httpx.Response:
+    return await _client(address.ca).get(url, headers=signed(address, "GET", url))
+
+
+async def _get_by_session(address: S3Address, session: URLLib3Session, url: str) -> _Answer:
+    request = _signed_request(address, "GET", url)
+    answer: _Answer = await asyncio.to_thread(session.send, request.prepare())
+    return answer
 
 
 def _client(ca: Path | None) -> httpx.AsyncClient:
@@ -125,35 +240,14 @@ def _context(ca: Path | None) -> ssl.SSLContext:
 
 def signed(address: S3Address, method: str, url: str) -> dict[str, str]:
     """Return the headers that sign a request without a body (AWS signature 4)."""
+    return dict(_signed_request(address, method, url).headers)
+
+
+def _signed_request(address: S3Address, method: str, url: str) -> AWSRequest:
     request = AWSRequest(method, url)
     keys = Credentials(address.access_key.get_secret_value(), address.secret_key.get_secret_value())
     S3SigV4Auth(keys, "s3", address.region).add_auth(request)
-    return dict(request.headers)
-
-
-def _read(content: bytes, bucket: str) -> tuple[Page, str]:
-    page = Page([], [])
-    try:
-        root = ET.fromstring(content)  # noqa: S314 - the answer of a server that we hold keys of
-        # Servers put their names into a namespace, or do not.
-        space = root.tag[: root.tag.rfind("}") + 1]
-        key_tag, etag_tag = f"{space}Key", f"{space}ETag"
-        size_tag, changed_tag = f"{space}Size", f"{space}LastModified"
-        # Some keep no heed of what was asked for, and say so by their silence.
-        decoded = _decoded if root.findtext(f"{space}EncodingType") == "url" else str
-        for element in root.iterfind(f"{space}Contents"):
-            text = element.findtext
-            if key := _ours(text(key_tag), bucket, decoded):
-                changed = datetime.fromisoformat(text(changed_tag, ""))
-                size, e_tag = int(text(size_tag, "")), text(etag_tag) or None
-                page.objects.append({"path": key, "size": size, "e_tag": e_tag, "last_modified": changed})
-        for element in root.iterfind(f"{space}CommonPrefixes"):
-            if folder := _ours(element.findtext(f"{space}Prefix"), bucket, decoded, folder=True):
-                page.folders.append(folder)
-        token = root.findtext(f"{space}NextContinuationToken") or ""
-    except (ET.ParseError, ValueError) as exc:
-        raise Transient(f"what lists {bucket} does not answer as S3 does: {exc!r}") from exc
-    return page, token
+    return request
 
 
 def _decoded(raw: str) -> str:

@@ -43,6 +43,12 @@ class Withdrawn:
     def __len__(self) -> int:
         return len(self.everywhere) + len(self._labels)
 
+    @property
+    def told(self) -> list[str]:
+        """The keys of their tombstones, in order."""
+        labels = [tombstone_key(sha256, item) for item, sha256 in self._labels]
+        return sorted([*map(tombstone_key, self.everywhere), *labels])
+
     def covers(self, key: str, sha256: str) -> bool:
         """Tell whether content under a key is withdrawn."""
         return sha256 in self.everywhere or (bool(self._labels) and (class_of(key), sha256) in self._labels)

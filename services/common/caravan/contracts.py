@@ -56,6 +56,11 @@ SAVED_MODEL = "saved_model.pb"
 ONNX_MODEL = "model.onnx"
 ENTRY_FILES = (SAVED_MODEL, ONNX_MODEL)
 """The file that makes a version visible to a model server, and so the last to be written."""
+TWIN = "assets.extra/twin.onnx"
+"""The same model for ONNX Runtime, beside a SavedModel of ours: TensorFlow Serving leaves the folder alone.
+
+Input `pixels` [N, 224, 224, 3] uint8, RGB, upright; output `probabilities` [N, C] float32; the C names are
+in its metadata under `classes`, as a JSON array."""
 MODELS_CONFIG = "models/models.config"
 """Beside the models of an edge: which of them its model server serves, as TensorFlow Serving reads it."""
 UPLOADS = "uploads/"

@@ -15,7 +15,7 @@ import pytest_asyncio
 import tensorflow as tf
 from onnx import TensorProto, helper
 
-from caravan.graphs.session import Limits
+from caravan.graphs.limits import Limits
 from model_server import batching, onnx_model, saved_model, warmup
 from model_server.errors import Code, ServingError
 from model_server.loads import Loads

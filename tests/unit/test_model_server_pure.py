@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from caravan.graphs.session import Limits
-from model_server import rest_answer, rest_request
+from caravan.graphs.limits import Limits
+from model_server import rest_answer, rest_request, tf_records
 from model_server.config_file import with_own
 from model_server.configs import model_configs
 from model_server.dataflow import untouched
@@ -17,6 +18,7 @@ from model_server.errors import Code, ServingError, op_message
 from model_server.parameters import BatchingParameters
 from model_server.saved_model import load
 from model_server.settings import SettingsError, read
+from model_server.stubs import tensor_pb2
 from model_server.tensors import to_array, to_proto
 from model_server.versions import All, Latest, Specific, index_versions, may_unload, parse_version
 
@@ -106,6 +108,73 @@ def test_tensors_of_every_type_survive_both_ways(dtype: str) -> None:
     values = tf.constant(source) if dtype == "string" else tf.cast(tf.constant(source), dtype)
     proto = to_proto(values.numpy(), values.dtype.as_datatype_enum)
     assert to_array("x", proto).tolist() == values.numpy().tolist()
+
+
+def shaped(dtype: str, *sizes: int, **values: Any) -> Any:
+    proto = tensor_pb2.TensorProto(dtype=f"DT_{dtype}", **values)
+    for size in sizes:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        shaped("FLOAT", 3, float_val=[1.0, 2.0]),
+        shaped("FLOAT", 2, float_val=[1.0, 2.0, 3.0]),
+        shaped("FLOAT", 2, 2),
+        shaped("FLOAT", 0, 3, float_val=[1.0]),
+        shaped("FLOAT", float_val=[1.0]),
+        shaped("FLOAT", 2, tensor_content=np.array([1.5, -2.0], np.float32).tobytes()),
+        shaped("FLOAT", 2, tensor_content=b"abcde"),
+        shaped("INT8", 3, int_val=[1, 300, -129]),
+        shaped("UINT16", 2, int_val=[65537, -1]),
+        shaped("UINT64", 1, uint64_val=[2**64 - 1]),
+        shaped("BOOL", 3, bool_val=[True, False]),
+        shaped("BOOL", 2, tensor_content=b"\x01\x00"),
+        shaped("HALF", 2, half_val=[0x3C00]),
+        shaped("BFLOAT16", 1, half_val=[0x3F80]),
+        shaped("COMPLEX64", 2, scomplex_val=[1.0, 2.0, 3.0]),
+        shaped("QINT8", 2, int_val=[5, -5]),
+        shaped("INT4", 2, int_val=[5, -5]),
+        shaped("FLOAT8_E5M2", 2, float8_val=b"\x3c\x40"),
+        shaped("STRING", 3, string_val=[b"a", b"\xff"]),
+        shaped("STRING", 2),
+        shaped("STRING", 2, tensor_content=b"\x01\x02abc"),
+        shaped("STRING", 2, tensor_content=b"\x01\x02ab"),
+        shaped("STRING", 2, tensor_content=b"\x80\x01"),
+        shaped("STRING", 1, tensor_content=b"\x80\x01" + b"x" * 128),
+    ],
+    ids=str,
+)
+def test_tensors_are_read_as_tensorflow_itself_reads_them(proto: Any) -> None:
+    try:
+        parsed = tf.raw_ops.ParseTensor(serialized=proto.SerializeToString(), out_type=proto.dtype)
+    except tf.errors.OpError:
+        with pytest.raises(ServingError, match="tensor parsing error: x"):
+            to_array("x", proto)
+        return
+    expected, read = np.asarray(parsed.numpy(), parsed.dtype.as_numpy_dtype), to_array("x", proto)
+    assert (read.dtype, read.shape, read.tolist()) == (expected.dtype, expected.shape, expected.tolist())
+
+
+def test_records_are_those_that_tensorflow_wrote_and_damage_is_told(tmp_path: Path) -> None:
+    file, records = tmp_path / "records", [b"one", b"", b"three" * 100]
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            writer.write(record)
+    assert list(tf_records.read(file)) == records
+    whole = file.read_bytes()
+    for damaged, words in (
+        (whole[:-1], "truncated record at 35"),
+        (whole[:-5], "truncated record at 35"),
+        (whole[:40], "truncated record at 35"),
+        (whole[:12] + b"x" + whole[13:], "corrupted record at 0"),
+        (b"x" + whole[1:], "corrupted record at 0"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(tf_records.DamagedError, match=words):
+            list(tf_records.read(file))
 
 
 def config(text: str) -> model_server_config_pb2.ModelServerConfig:

@@ -18,8 +18,9 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from caravan.graphs import meta_graph
+from caravan.graphs.limits import Limits
 from caravan.graphs.operations import COMPUTING, READERS
-from caravan.graphs.session import GraphSession, Limits
+from caravan.graphs.session import GraphSession
 
 ZIPS = Path(__file__).parents[1] / "support" / "saved_models"
 MODELS = ("builder", "constant", "estimator", "estimator_image", "keras2_adam", "several_graphs", "text")

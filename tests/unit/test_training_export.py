@@ -13,7 +13,8 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from caravan.contracts import OTHER
-from caravan.graphs.session import GraphSession, Limits
+from caravan.graphs.limits import Limits
+from caravan.graphs.session import GraphSession
 from support.image_forms import TURNED, encode, oriented
 from training.embedder import Embedder
 from training.embeddings import EmbeddingCache, embed

@@ -15,7 +15,7 @@ import structlog
 import tensorflow as tf
 
 from caravan import server
-from caravan.graphs.session import Limits
+from caravan.graphs.limits import Limits
 from caravan.intake import Intake, Senders
 from caravan.lingering import LingeringClose
 from model_server import sources

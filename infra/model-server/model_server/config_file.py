@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import obstore
 import structlog
 from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2
 
 from model_server.configs import model_configs
 from model_server.errors import ServingError, invalid
 from model_server.manager import ModelConfig
 from model_server.settings import ConfigFile, S3Access
 from model_server.sources import READ_SECONDS, SourceError, open_store, s3_errors
+from model_server.stubs import model_server_config_pb2
 
 log = structlog.get_logger()
 

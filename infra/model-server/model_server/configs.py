@@ -3,10 +3,9 @@
 import re
 from typing import Any
 
-from tensorflow_serving.config import model_server_config_pb2
-
 from model_server.errors import ServingError, invalid
 from model_server.manager import ModelConfig
+from model_server.stubs import model_server_config_pb2
 from model_server.versions import All, Latest, Policy, Specific
 
 PLATFORM = "tensorflow"

@@ -7,7 +7,7 @@ unknown op), an output counts as dependent.
 
 from collections.abc import Iterable, Mapping
 
-from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
+from model_server.stubs import function_pb2, graph_pb2, node_def_pb2
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 MAX_DEPTH = 50

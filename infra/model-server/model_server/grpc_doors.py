@@ -6,7 +6,14 @@ from typing import Any, NoReturn
 
 import grpc
 import structlog
-from tensorflow_serving.apis import (
+
+from caravan import tracing
+from caravan.errors import BadInput
+from caravan.tokens import Tokens
+from model_server.errors import Code, ServingError
+from model_server.metrics import Metrics
+from model_server.predict import Core
+from model_server.stubs import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -17,13 +24,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
-
-from caravan import tracing
-from caravan.errors import BadInput
-from caravan.tokens import Tokens
-from model_server.errors import Code, ServingError
-from model_server.metrics import Metrics
-from model_server.predict import Core
 from model_server.v2_core import OpenInference
 from model_server.v2_grpc import HEALTH, InferenceService
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from caravan.contracts import ONNX_MODEL, SAVED_MODEL
-from caravan.graphs.session import Limits
+from caravan.graphs.limits import Limits
 from model_server import onnx_model, saved_model
 from model_server.servable import Servable
 

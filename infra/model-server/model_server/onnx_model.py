@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 
+from caravan.graphs.limits import Limits
 from caravan.graphs.onnx import OnnxError, open_session
 from caravan.graphs.plausible import texts
-from caravan.graphs.session import Limits
 from model_server.errors import Code, ServingError, from_exception, invalid
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, batch_first
+from model_server.stubs import meta_graph_pb2, types_pb2
 
 METHOD = "tensorflow/serving/predict"
 _DTYPES = {

@@ -8,25 +8,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    inference_pb2,
-    input_pb2,
-    model_pb2,
-    predict_pb2,
-    regression_pb2,
-)
-from tensorflow_serving.config import model_server_config_pb2
 
 from model_server.configs import model_configs
 from model_server.errors import Code, ServingError, failed_precondition, invalid, not_found
 from model_server.manager import Manager, State, Version
 from model_server.scheduler import Scheduler
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature, check_types
+from model_server.stubs import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    input_pb2,
+    meta_graph_pb2,
+    model_pb2,
+    model_server_config_pb2,
+    predict_pb2,
+    regression_pb2,
+    tensor_pb2,
+    types_pb2,
+)
 from model_server.tensors import dtype_words, to_proto
 
 CLASSIFY = "tensorflow/serving/classify"

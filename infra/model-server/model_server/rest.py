@@ -4,7 +4,12 @@ import re
 
 from starlette.requests import Request
 from starlette.responses import Response
-from tensorflow_serving.apis import (
+
+from model_server import rest_answer, rest_request
+from model_server.errors import invalid
+from model_server.exchange import Exchange, decoded, here_or_there, json_response
+from model_server.predict import SIGNATURE_DEF, Core
+from model_server.stubs import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -12,11 +17,6 @@ from tensorflow_serving.apis import (
     predict_pb2,
     regression_pb2,
 )
-
-from model_server import rest_answer, rest_request
-from model_server.errors import invalid
-from model_server.exchange import Exchange, decoded, here_or_there, json_response
-from model_server.predict import SIGNATURE_DEF, Core
 
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _INFER = re.compile(rf"(?i:{_MODEL}):(classify|regress|predict)")

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import json_format
-from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    regression_pb2,
-)
 
 from caravan.contracts import to_json
 from model_server.decimals import decimals
 from model_server.errors import ServingError, invalid
 from model_server.rest_request import Form
+from model_server.stubs import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    regression_pb2,
+    tensor_pb2,
+    types_pb2,
+)
 from model_server.tensors import VALUE_FIELDS, dtype_words
 
 _ESCAPES = {

@@ -9,15 +9,10 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from tensorflow.core.example import example_pb2, feature_pb2
-from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import (
-    input_pb2,
-)
 
 from model_server.decimals import decimals
 from model_server.errors import Code, ServingError, invalid
+from model_server.stubs import example_pb2, feature_pb2, input_pb2, meta_graph_pb2, tensor_pb2, types_pb2
 from model_server.tensors import VALUE_FIELDS, dtype_words
 
 MAX_ECHO = 1024

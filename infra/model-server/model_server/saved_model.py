@@ -7,14 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 from numpy.typing import NDArray
-from tensorflow.core.framework import graph_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 
-from caravan.graphs.session import GraphSession, GraphSignature, Limits
+from caravan.graphs.limits import Limits
+from caravan.graphs.session import GraphSession, GraphSignature
 from caravan.graphs.tf_examples import plausible_texts
 from model_server.dataflow import untouched
 from model_server.errors import Code, ServingError, from_exception
 from model_server.servable import Arrays, batch_first
+from model_server.stubs import graph_pb2, meta_graph_pb2
 
 
 class SavedModelSignature:

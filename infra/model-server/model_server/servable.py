@@ -9,11 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 
 from model_server import tensors
 from model_server.errors import invalid
+from model_server.stubs import meta_graph_pb2, tensor_pb2, types_pb2
 
 DEFAULT_SIGNATURE = "serving_default"
 

@@ -10,12 +10,12 @@ from typing import Any
 from google.protobuf import text_format
 from google.protobuf.message import Message
 from pydantic import ValidationError
-from tensorflow_serving.config import model_server_config_pb2
 
 from caravan.intake import DoorLimits
 from caravan.settings import DoorSettings, TraceSettings
 from caravan.tokens import Tokens, TokenSettings
 from model_server.parameters import BatchingParameters
+from model_server.stubs import model_server_config_pb2
 from model_server.textproto import BATCHING_PARAMETERS, MONITORING_CONFIG
 
 TENSORFLOW = "tensorflow"

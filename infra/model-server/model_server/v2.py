@@ -8,12 +8,12 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from tensorflow_serving.apis import model_pb2
 
 from caravan.contracts import to_json
 from model_server import v2_answer, v2_request
 from model_server.errors import Code, ServingError
 from model_server.exchange import Exchange, decoded, here_or_there, json_response
+from model_server.stubs import model_pb2
 from model_server.v2_core import OpenInference, spec_of
 
 LIVE, READY = "/v2/health/live", "/v2/health/ready"

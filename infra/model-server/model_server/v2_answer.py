@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import predict_pb2
-
 from caravan.contracts import to_json
 from model_server import v2_tensors
 from model_server.errors import invalid
 from model_server.servable import DEFAULT_SIGNATURE, Servable
+from model_server.stubs import meta_graph_pb2, predict_pb2
 from model_server.tensors import to_array
 from model_server.v2_parameters import BASE64, CONTENT_TYPE
 from model_server.v2_request import Inference, naming

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from tensorflow_serving.apis import predict_pb2
-
 from model_server import open_inference_pb2 as messages
 from model_server import v2_answer, v2_parameters, v2_tensors
 from model_server.errors import invalid
+from model_server.stubs import predict_pb2
 from model_server.tensors import to_array
 from model_server.v2_parameters import Parameters, RequestOptions
 from model_server.v2_request import Inference, Input, naming

@@ -7,13 +7,11 @@ from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
-from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from model_server import v2_parameters, v2_tensors
 from model_server.errors import ServingError, invalid
 from model_server.rest_request import Document, decode_base64, parse
+from model_server.stubs import meta_graph_pb2, model_pb2, predict_pb2, tensor_pb2
 from model_server.v2_parameters import BASE64, OutputOptions, RequestOptions
 from model_server.v2_tensors import BYTES, DTYPES, datatype_of
 

@@ -13,11 +13,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
-from tensorflow.core.framework import types_pb2
 
+from caravan.graphs import dtypes
 from model_server.errors import Code, ServingError, failed_precondition, invalid
+from model_server.stubs import types_pb2
 from model_server.tensors import dtype_words
 
 BYTES = "BYTES"
@@ -57,7 +57,7 @@ def datatype_of(dtype: int) -> str:
 
 def numpy_type(datatype: str) -> Any:
     """The numpy type; object for BYTES."""
-    return np.dtype(tf.as_dtype(DTYPES[datatype]).as_numpy_dtype)
+    return dtypes.numpy_type(DTYPES[datatype])
 
 
 def check_datatype(datatype: Any) -> str:

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import prediction_log_pb2
 
+from caravan.graphs.dtypes import declared_input
 from caravan.graphs.plausible import examples, shapes
-from caravan.graphs.session import declared_input
+from model_server import tf_records
 from model_server.errors import Code, ServingError, invalid
 from model_server.joining import agree
 from model_server.predict import serialized_examples
 from model_server.servable import DEFAULT_SIGNATURE, Arrays, Servable, Signature, parse
+from model_server.stubs import prediction_log_pb2
 
 log = structlog.get_logger()
 
@@ -52,11 +52,11 @@ def try_out(servable: Servable, call_seconds: float) -> None:
 
 def _records(file: Path) -> list[prediction_log_pb2.PredictionLog]:
     try:
-        records = tf.data.TFRecordDataset(str(file)).take(MAX_RECORDS + 1).as_numpy_iterator()
+        records = islice(tf_records.read(file), MAX_RECORDS + 1)
         logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
-    except tf.errors.DataLossError as exc:
+    except tf_records.DamagedError as exc:
         raise ServingError(
-            Code.DATA_LOSS, f"{exc.message}. Please verify your warmup data is in TFRecord format."
+            Code.DATA_LOSS, f"{exc}. Please verify your warmup data is in TFRecord format."
         ) from exc
     except DecodeError as exc:
         raise invalid(f"Failed to parse warmup record from {file}: {exc}") from exc

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from caravan.graphs.session import GraphSession, Limits
+from caravan.graphs.limits import Limits
+from caravan.graphs.session import GraphSession
 from training.head import Head
 
 CLOSE = 5e-3

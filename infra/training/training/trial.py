@@ -86,7 +86,9 @@ def try_saved_model(job: Job) -> Found:
 
     """
     # Seconds, and an ONNX model does without.
-    from caravan.graphs.session import GraphSession, Limits, declared_input  # noqa: PLC0415
+    from caravan.graphs.dtypes import declared_input  # noqa: PLC0415
+    from caravan.graphs.limits import Limits  # noqa: PLC0415
+    from caravan.graphs.session import GraphSession  # noqa: PLC0415
     from caravan.graphs.tf_examples import plausible_texts  # noqa: PLC0415
 
     _give_up_rights()

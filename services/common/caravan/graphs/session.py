@@ -6,7 +6,6 @@ failing operation's own words on an error, and a bound on its time.
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,27 +15,9 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from caravan.graphs import meta_graph
-from caravan.graphs.plausible import Input
+from caravan.graphs.limits import Limits
 
 Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a session may use.
-
-    Attributes:
-        intra_op_threads: threads within an operation, shared by all sessions of the process.
-        inter_op_threads: threads across operations, this session's own.
-        run_seconds: what a call may take before it is cancelled: DEADLINE_EXCEEDED.
-        load_seconds: what restoring and initialising may take.
-
-    """
-
-    intra_op_threads: int = 1
-    inter_op_threads: int = 1
-    run_seconds: float = 60.0
-    load_seconds: float = 300.0
 
 
 class GraphSignature:
@@ -155,15 +136,3 @@ def _array(result: Any) -> NDArray[Any]:
     if isinstance(result, np.ndarray):
         return result
     return np.asarray(result, dtype=object if isinstance(result, bytes) else None)
-
-
-def declared_input(alias: str, info: meta_graph_pb2.TensorInfo) -> Input:
-    """Return what a signature says of an input.
-
-    Raises:
-        TypeError: if it is no dense tensor.
-
-    """
-    dims = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
-    dtype = tf.as_dtype(info.dtype).as_numpy_dtype
-    return Input(alias, dtype, None if info.tensor_shape.unknown_rank else dims)

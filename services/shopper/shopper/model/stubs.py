@@ -1,36 +1,8 @@
-"""TensorFlow Serving's published gRPC stubs, without TensorFlow.
+"""TensorFlow Serving's published gRPC stubs, without TensorFlow."""
 
-The stubs need only the protobuf modules inside the `tensorflow` package, but importing any of those runs
-`tensorflow/__init__.py`: two seconds and half a gigabyte. While they are imported, an empty package with
-the installed one's path stands in for it.
-"""
+from caravan.tf_stubs import without_tensorflow
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
-from types import ModuleType
-
-
-@contextmanager
-def _empty_tensorflow() -> Iterator[None]:
-    spec = find_spec("tensorflow")
-    if "tensorflow" in sys.modules or spec is None or spec.submodule_search_locations is None:
-        yield
-        return
-    package = ModuleType("tensorflow")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["tensorflow"] = package
-    try:
-        yield
-    finally:
-        # Gone again, so that whoever imports TensorFlow in this process gets the real one.
-        del sys.modules["tensorflow"]
-
-
-with _empty_tensorflow():
+with without_tensorflow():
     from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.framework.types_pb2 import (
         DT_DOUBLE,

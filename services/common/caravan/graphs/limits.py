@@ -1,0 +1,21 @@
+"""What a loaded graph may use of the machine."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a session may use.
+
+    Attributes:
+        intra_op_threads: threads within an operation, shared by all sessions of the process.
+        inter_op_threads: threads across operations, this session's own.
+        run_seconds: what a call may take before it is cancelled: DEADLINE_EXCEEDED.
+        load_seconds: what restoring and initialising may take.
+
+    """
+
+    intra_op_threads: int = 1
+    inter_op_threads: int = 1
+    run_seconds: float = 60.0
+    load_seconds: float = 300.0

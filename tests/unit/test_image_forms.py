@@ -80,6 +80,13 @@ async def test_a_form_has_the_same_pixels_everywhere(name: str, graph: Graph, li
     assert_alike(graph(form.encoded), expected)
 
 
+@pytest.mark.parametrize("name", TAKEN)
+def test_whoever_asks_with_pixels_sees_what_the_graph_sees(name: str, graph: Graph) -> None:
+    encoded = FORMS[name].encoded
+    ours = np.frombuffer(images.resized(encoded, "RGB", SIDE, SIDE), np.uint8).reshape(SIDE, SIDE, 3)
+    assert np.abs(graph(encoded) - ours).max() <= 2, "two roundings"
+
+
 @in_one_loop
 @pytest.mark.parametrize("name", REFUSED)
 async def test_a_form_that_is_not_taken_is_refused_everywhere_with_the_same_reason(

@@ -47,7 +47,7 @@ def preprocess(encoded: tf.Tensor) -> tf.Tensor:
         encoded: scalar string, a JPEG, PNG or WebP; colours become RGB, an alpha channel is dropped.
 
     Returns:
-        [224, 224, 3] float32, `(x - 127) / 128`.
+        [224, 224, 3] float32, `(x - 127) / 128` of whole numbers x, 0 to 255.
 
     Raises:
         tf.errors.InvalidArgumentError: if it is no such image, is damaged, or costs more than is allowed.
@@ -63,15 +63,25 @@ def preprocess(encoded: tf.Tensor) -> tf.Tensor:
     )
     is_fine = tf.debugging.Assert(verdict == _FINE, [tf.gather([*REASONS, ""], verdict)])
     with tf.control_dependencies([is_fine]):
-        image = tf.cond(
-            _starts(encoded, headers.RIFF),
-            # Of a WebP with transparency, no other number of channels may be asked for than it has.
-            lambda: tf.io.decode_image(encoded, channels=0, expand_animations=False)[:, :, :3],
-            lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        image = tf.case(
+            [
+                # The accurate one of libjpeg's transforms, which Pillow uses: all others then see what we do.
+                (
+                    _starts(encoded, headers.JPEG),
+                    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+                ),
+                # Of a WebP with transparency, no other number of channels may be asked for than it has.
+                (
+                    _starts(encoded, headers.RIFF),
+                    lambda: tf.io.decode_image(encoded, channels=0, expand_animations=False)[:, :, :3],
+                ),
+            ],
+            default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
         )
     image = tf.ensure_shape(image, [None, None, 3])
-    # Antialiased, so that a 12-megapixel photo and its thumbnail come out alike.
-    image = tf.image.resize(image, [SIDE, SIDE], antialias=True)
+    # Antialiased, so that a 12-megapixel photo and its thumbnail come out alike; in whole numbers, as a picture
+    # has them and the model's twin is given them.
+    image = tf.round(tf.image.resize(image, [SIDE, SIDE], antialias=True))
     return (_upright(image, header["orientation"]) - 127.0) / 128.0
 
 

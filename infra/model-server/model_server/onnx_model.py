@@ -6,7 +6,7 @@ first dimension is open, and where the graph names these dimensions, if it names
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +42,47 @@ _TERMINATED = "terminate flag"
 _MEMORY = ("Failed to allocate memory", "bad allocation", "bad_alloc")
 
 
+class Running:
+    """A session, and the calls of it that run."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._calls: set[Any] = set()
+
+    def run(self, outputs: Sequence[str], feeds: Arrays) -> list[Any]:
+        """Run the graph (blocking). Raises ServingError with the runtime's own words."""
+        options = onnxruntime.RunOptions()
+        self._calls.add(options)
+        try:
+            results: list[Any] = self._session.run(outputs, feeds, options)
+        except Exception as exc:  # ONNX Runtime's errors have no public base class
+            raise _run_error(OnnxError(exc)) from exc
+        finally:
+            self._calls.discard(options)
+        return results
+
+    def interrupt(self) -> None:
+        """End the calls that run, before their next operator."""
+        for options in tuple(self._calls):
+            options.terminate = True
+
+
 @dataclass(eq=False)
 class OnnxSignature:
     """The one signature of an ONNX model."""
 
-    session: Any
+    running: Running
     definition: meta_graph_pb2.SignatureDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     batchable: bool
     name: str = DEFAULT_SIGNATURE
     whole: frozenset[str] = frozenset()
-    running: set[Any] = field(default_factory=set)
 
     def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph (blocking). Raises ServingError with the runtime's own words."""
         feeds = {alias: _to_runtime(alias, arrays[alias]) for alias in self.inputs}
-        options = onnxruntime.RunOptions()
-        self.running.add(options)
-        try:
-            results = self.session.run(self.outputs, feeds, options)
-        except Exception as exc:  # ONNX Runtime's errors have no public base class
-            raise _run_error(OnnxError(exc)) from exc
-        finally:
-            self.running.discard(options)
+        results = self.running.run(self.outputs, feeds)
         return {
             alias: _from_runtime(np.asarray(result))
             for alias, result in zip(self.outputs, results, strict=True)
@@ -73,8 +90,7 @@ class OnnxSignature:
 
     def interrupt(self) -> None:
         """End the calls that run, before their next operator."""
-        for options in tuple(self.running):
-            options.terminate = True
+        self.running.interrupt()
 
 
 class OnnxModel:
@@ -121,7 +137,7 @@ def _signature(session: Any) -> OnnxSignature:
         for node in nodes:
             _describe(role, node, infos[node.name])
     return OnnxSignature(
-        session,
+        Running(session),
         definition,
         tuple(node.name for node in inputs),
         tuple(node.name for node in outputs),

@@ -11,7 +11,7 @@ with without_tensorflow():
         tensor_pb2,
         types_pb2,
     )
-    from tensorflow.core.protobuf import meta_graph_pb2
+    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
     from tensorflow_serving.apis import (
         classification_pb2,
         get_model_metadata_pb2,
@@ -48,6 +48,7 @@ __all__ = [
     "prediction_log_pb2",
     "prediction_service_pb2_grpc",
     "regression_pb2",
+    "saved_model_pb2",
     "tensor_pb2",
     "types_pb2",
 ]

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from caravan.contracts import ONE_IMAGE
 from training.backbone import SIDE
 from training.embedder import Embedder
 from training.head import COLOURS, FAINT, LIKENESS, SCALE, Head
 
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
-
-ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask classify"
 
 
 class ServedModel(tf.Module):  # type: ignore[misc]

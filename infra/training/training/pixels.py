@@ -79,8 +79,8 @@ def preprocess(encoded: tf.Tensor) -> tf.Tensor:
             default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
         )
     image = tf.ensure_shape(image, [None, None, 3])
-    # Antialiased, so that a 12-megapixel photo and its thumbnail come out alike; in whole numbers, as a picture
-    # has them and the model's twin is given them.
+    # Antialiased, so that a 12-megapixel photo and its thumbnail come out alike; whole numbers, as a twin
+    # is given.
     image = tf.round(tf.image.resize(image, [SIDE, SIDE], antialias=True))
     return (_upright(image, header["orientation"]) - 127.0) / 128.0
 

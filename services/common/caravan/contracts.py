@@ -61,6 +61,8 @@ TWIN = "assets.extra/twin.onnx"
 
 Input `pixels` [N, 224, 224, 3] uint8, RGB, upright; output `probabilities` [N, C] float32; the C names are
 in its metadata under `classes`, as a JSON array."""
+ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask classify"
+"""What our models say to several at once."""
 MODELS_CONFIG = "models/models.config"
 """Beside the models of an edge: which of them its model server serves, as TensorFlow Serving reads it."""
 UPLOADS = "uploads/"

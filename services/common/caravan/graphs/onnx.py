@@ -55,8 +55,8 @@ class OnnxError(Exception):
         super().__init__(self.words)
 
 
-def open_session(directory: Path, threads: int) -> Any:
-    """Load `model.onnx` (blocking); a call of it uses up to `threads` threads.
+def open_session(directory: Path, threads: int, name: str = ONNX_MODEL) -> Any:
+    """Load a directory's `model.onnx`, or another file of it (blocking); a call uses up to `threads` threads.
 
     Raises:
         OnnxError: saying why it cannot be loaded.
@@ -69,7 +69,7 @@ def open_session(directory: Path, threads: int) -> Any:
     options.log_severity_level = _SEVERITY_FATAL  # what fails is the answer to who asked
     try:
         return onnxruntime.InferenceSession(
-            str(directory / ONNX_MODEL), options, providers=["CPUExecutionProvider"]
+            str(directory / name), options, providers=["CPUExecutionProvider"]
         )
     except Exception as exc:  # its errors have no public base class
         raise OnnxError(exc) from exc

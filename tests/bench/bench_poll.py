@@ -33,6 +33,7 @@ PATHS = (
     "variables/variables.index",
     "variables/variables.data-00000-of-00001",
     "assets.extra/head.npz",
+    "assets.extra/twin.onnx",
     "report/index.html",
     "fingerprint.pb",
     "manifest.json",

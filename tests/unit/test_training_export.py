@@ -1,21 +1,27 @@
 """The exported model answers as the contract says, and as the head it was made of."""
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import tensorflow as tf
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from caravan.contracts import OTHER
+from caravan.contracts import OTHER, TWIN
 from caravan.graphs.limits import Limits
 from caravan.graphs.session import GraphSession
 from support.image_forms import TURNED, encode, oriented
+from training.backbone import SIDE
 from training.embedder import Embedder
 from training.embeddings import EmbeddingCache, embed
 from training.export import export
@@ -23,6 +29,10 @@ from training.fit import fit
 from training.head import Head
 from training.samples import Samples
 from training.smoke import fault_of
+from training.trial import Fault, Job, try_twin
+from training.trials import tried
+from training.twin import Twins
+from training.twin_check import BadTwin, check_twin, scaled, unscaled
 
 COLOURS = {"red-box": (200, 30, 30), "blue-ball": (30, 60, 200)}
 
@@ -61,6 +71,8 @@ class Made:
         self.path = directory / "model"
         export(self.embedder, self.head, self.path)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures
+        self.graph = GraphSession.load(self.path, Limits())  # as a model server has it
+        self.twin = (self.path / TWIN).read_bytes()
 
     def one(self, image: bytes) -> tuple[str, str]:
         answer = self.signatures["serving_default"](image_b64=tf.constant([image]))
@@ -84,14 +96,12 @@ def test_the_default_signature_answers_label_and_probability_as_text(made: Made)
 
 
 def test_the_default_signature_refuses_what_is_not_one_image(made: Made) -> None:
-    model = GraphSession.load(made.path, Limits())  # a model server looks at no declared shape
-    serve = model.signatures["serving_default"].call
+    serve = made.graph.signatures["serving_default"].call  # a model server looks at no declared shape
     for count in (0, 2):
         with pytest.raises(tf.errors.InvalidArgumentError, match="answers one image"):
             serve({"image_b64": np.array(made.images[:count], object)})
     (answer,) = serve({"image_b64": np.array(made.images[:1], object)}).values()
     assert answer[0].decode() == made.one(made.images[0])[0]
-    model.close()
 
 
 def test_a_photo_is_answered_alike_however_the_phone_was_held(made: Made) -> None:
@@ -209,3 +219,164 @@ def test_the_smoke_test_passes_a_good_model_and_names_what_is_wrong_with_a_bad_o
     assert fault_of(made.path, made.head, images, expected) is None
     assert "otherwise" in (fault_of(made.path, made.head, images, expected[::-1] * 0.5) or "")
     assert "does not load" in (fault_of(tmp_path, made.head, images, expected) or "")
+    for name in ("saved_model.pb", "variables"):
+        (tmp_path / name).symlink_to(made.path / name)
+    write_twin(tmp_path, made.embedder.twins.of(strict(made.head)))
+    assert fault_of(tmp_path, made.head, images, expected) == (
+        "its twin for ONNX Runtime is refused: it answers otherwise than the SavedModel"
+    )
+
+
+# --- the twin -----------------------------------------------------------------------------------
+
+
+def strict(head: Head) -> Head:
+    """Return a head for which no image is typical."""
+    return replace(head, thresholds=head.thresholds + 1)
+
+
+def write_twin(directory: Path, twin: bytes) -> None:
+    (directory / TWIN).parent.mkdir(exist_ok=True)
+    (directory / TWIN).write_bytes(twin)
+
+
+def pixels(images: list[bytes]) -> NDArray[np.uint8]:
+    """Noise, greys, and images, [N, 224, 224, 3]."""
+    given = np.stack([each for _, each in scaled(images)])
+    grey = given.mean(axis=3, keepdims=True).astype(np.uint8).repeat(3, axis=3)
+    return np.concatenate([given, grey, np.full((1, SIDE, SIDE, 3), 255, np.uint8)])
+
+
+def test_the_twin_answers_as_the_head_does_by_the_same_features(made: Made) -> None:
+    """A class without images has zeros for its centre; a grey picture has a colour by rounding alone."""
+    rng = np.random.default_rng(5)
+    space = made.head.space
+    centres = np.where(np.arange(len(space.centres))[:, None] == 1, 0, space.centres)
+    weights = rng.normal(0, 1, made.head.weights.shape).astype(np.float32)
+    drawn = replace(made.head, weights=weights, space=replace(space, centres=centres))
+    given = pixels(made.images[::5])
+    features = made.embedder.run(tf.constant((given.astype(np.float32) - 127) / 128)).numpy()
+    for head in (made.head, drawn):
+        model = onnx.load_from_string(made.embedder.twins.of(head))
+        onnx.checker.check_model(model, full_check=True)
+        assert json.loads(model.metadata_props[0].value) == list(head.classes)
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info("features"))
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        for batch in (slice(0, 1), slice(0, 8), slice(8, None)):
+            probabilities, found = session.run(["probabilities", "features"], {"pixels": given[batch]})
+            np.testing.assert_allclose(found, features[batch], atol=1e-4)
+            np.testing.assert_allclose(probabilities, head.probabilities(features[batch]), atol=2e-3)
+
+
+def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:
+    assert Twins(made.embedder.backbone).of(made.head) == made.twin
+    assert made.embedder.twins.of(strict(made.head)) != made.twin
+
+
+def changed(twin: bytes, change: Callable[[onnx.ModelProto], object]) -> bytes:
+    model = onnx.load_from_string(twin)
+    change(model)
+    return model.SerializeToString()
+
+
+def batch_of_four(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+
+
+def one_output_more(model: onnx.ModelProto) -> None:
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info("features"))
+
+
+def other_classes(model: onnx.ModelProto) -> None:
+    onnx.helper.set_model_props(model, {"classes": json.dumps(["blue-ball", "red-box", "other"])})
+
+
+def no_classes(model: onnx.ModelProto) -> None:
+    del model.metadata_props[:]
+
+
+def no_number(model: onnx.ModelProto) -> None:
+    bias = next(one for one in model.graph.initializer if one.name == "dense.2")
+    bias.raw_data = np.full(bias.dims, np.nan, np.float32).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("twin", "words"),
+    [
+        (lambda _: b"garbage", "does not load"),
+        (lambda made: changed(made.twin, batch_of_four), "not pixels tensor"),
+        (lambda made: changed(made.twin, one_output_more), "not pixels tensor"),
+        (lambda made: changed(made.twin, other_classes), "JSON array"),
+        (lambda made: changed(made.twin, no_classes), "JSON array"),
+        (lambda made: changed(made.twin, no_number), "otherwise"),
+        (lambda made: made.embedder.twins.of(strict(made.head)), "otherwise"),
+    ],
+    ids=["garbage", "batch", "output", "classes", "no-classes", "nan", "head"],
+)
+def test_a_twin_that_is_not_the_models_own_is_refused_in_words(
+    made: Made, tmp_path: Path, twin: Callable[[Made], bytes], words: str
+) -> None:
+    write_twin(tmp_path, twin(made))
+    with pytest.raises(BadTwin, match=words):
+        check_twin(tmp_path, made.graph.signatures["classify"].call, scaled(made.images[:1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("labels", lambda labels: np.roll(labels, 1)),
+        ("scores", lambda scores: scores * 0.9),
+        ("probabilities", lambda probabilities: np.roll(probabilities, 1, axis=1)),
+        ("probabilities", lambda probabilities: probabilities[:, :2]),
+        ("classes", lambda classes: classes[::-1]),
+    ],
+)
+def test_what_the_gate_judges_and_what_the_twin_answers_are_one(
+    made: Made, name: str, changed: Callable[[Any], Any]
+) -> None:
+    """A SavedModel whose labels are judged well has to have probabilities that say the same."""
+
+    def classify(arrays: Any) -> Any:
+        answer = made.graph.signatures["classify"].call(arrays)
+        return answer | {name: changed(answer[name])}
+
+    with pytest.raises(BadTwin, match=r"otherwise|JSON array"):
+        check_twin(made.path, classify, scaled(made.images[::8]))
+
+
+def test_a_twin_beside_answers_that_say_too_little_is_refused(made: Made) -> None:
+    def classify(arrays: Any) -> Any:
+        answer = made.graph.signatures["classify"].call(arrays)
+        return {name: answer[name] for name in ("labels", "scores")}
+
+    with pytest.raises(BadTwin, match="has to answer"):
+        check_twin(made.path, classify, scaled([]))
+
+
+def test_a_model_that_tells_photos_from_small_pngs_is_asked_about_photos(made: Made) -> None:
+    """Else its photos are judged, and its twin is held against what it says of nothing but PNGs."""
+
+    def classify(arrays: Any) -> Any:
+        answer = made.graph.signatures["classify"].call(arrays)
+        is_jpeg = np.array([image.startswith(b"\xff\xd8") for image in arrays["images"]])
+        return answer | {"scores": np.where(is_jpeg, answer["scores"] * 0.9, answer["scores"])}
+
+    check_twin(made.path, made.graph.signatures["classify"].call, unscaled(made.images[:2]))
+    check_twin(made.path, classify, scaled(made.images[:2]))
+    with pytest.raises(BadTwin, match="otherwise"):
+        check_twin(made.path, classify, unscaled(made.images[:2]))
+
+
+async def test_a_trial_holds_the_twin_that_comes_with_a_model_against_it(made: Made, tmp_path: Path) -> None:
+    for name in ("saved_model.pb", "variables"):
+        (tmp_path / name).symlink_to(made.path / name)
+    write_twin(tmp_path, made.embedder.twins.of(strict(made.head)))
+    image = tmp_path / "image"
+    image.write_bytes(made.images[0])
+    job = Job(str(tmp_path), "saved_model.pb", contract=True, images=(str(image),))
+    found = await tried(job, 120)
+    assert found.fault == f"its {TWIN} cannot be taken: it answers otherwise than the SavedModel"
+
+    try_twin(replace(job, directory=str(made.path)), made.graph.signatures)
+    with pytest.raises(Fault, match="signature classify"):
+        try_twin(job, {"serving_default": made.graph.signatures["serving_default"]})

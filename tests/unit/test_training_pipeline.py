@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from PIL import Image, ImageDraw
 
 from caravan import s3, tracing
+from caravan.contracts import TWIN
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Manifest
 from caravan.members import members_key, read_members
@@ -79,8 +80,8 @@ def _without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is exported and loaded again is the business of the tests of the export."""
 
     def export(_: Any, __: Head, directory: Path) -> None:
-        (directory / "variables").mkdir(parents=True)
-        for name in ("saved_model.pb", "variables/variables.index"):
+        for name in ("saved_model.pb", "variables/variables.index", TWIN):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_bytes(name.encode())
 
     monkeypatch.setattr("training.export.export", export)
@@ -519,3 +520,14 @@ async def test_a_version_of_this_data_that_is_damaged_is_trained_again(site: Sit
     newest = await site.newest()
     assert newest.lineage.rollback_of is None
     assert newest.lineage.metrics["images"] == {"other": 10, "red-box": 10}
+
+
+async def test_a_model_that_was_made_without_a_twin_is_made_again(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    space = Workspace(site.directory / "work")
+    trained = space.read_trained()
+    made_of = trained.digest, trained.seed, trained.backbone
+    assert space.is_trained(*made_of)
+    (space.model / TWIN).unlink()
+    assert not space.is_trained(*made_of)

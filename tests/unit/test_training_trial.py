@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from caravan.contracts import TWIN
 from caravan.graphs.plausible import Input, examples, shapes, texts
 from training import trials
 from training.trial import Fault, Job, check_classes, check_finite, told
@@ -79,6 +80,13 @@ async def test_an_onnx_model_loads_and_answers_and_its_scores_are_counted(tmp_pa
     assert (await tried(job, SECONDS)).fault is None
     fewer = Job(job.directory, job.entry, ("a", "b"))
     assert (await tried(fewer, SECONDS)).fault == "it answers 4 values, and 2 class names were given"
+
+
+async def test_an_onnx_model_has_no_twin(tmp_path: Path) -> None:
+    job = onnx_model(tmp_path)
+    (tmp_path / TWIN).parent.mkdir()
+    (tmp_path / TWIN).write_bytes((tmp_path / "model.onnx").read_bytes())
+    assert str((await tried(job, SECONDS)).fault).startswith(f"{TWIN} is for a SavedModel")
 
 
 async def test_bytes_that_are_no_model_are_a_finding(tmp_path: Path) -> None:

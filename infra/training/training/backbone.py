@@ -31,6 +31,8 @@ NEAREST = 4
 """A cell is held against the cells of the border most like it, without the one that it may be itself."""
 SHARPNESS = 3
 """The exponent of a cell's weight, and how fast the weight falls towards the border."""
+LEAST = 1e-3
+"""Where all cells are alike, none stands out, and they weigh by their place alone."""
 MIDDLE = {3: 0.0203, 4: 0.0217}
 """Stages of which features are taken, and the factor that brings them to seven tenths of the spread of the
 last layer."""
@@ -43,6 +45,12 @@ SATURATED, DARK = 0.3, 0.04
 """A colour of less saturation counts as one without hue, in part; one that is not brighter has little."""
 PATCH = 8
 """Pixels along the side of a patch that has one colour."""
+
+_FROM_CENTRE = abs(np.mgrid[:CELLS, :CELLS].reshape(2, -1) - CELLS // 2)
+BORDER = np.flatnonzero(_FROM_CENTRE.max(0) == CELLS // 2)
+"""Which of the cells, row by row, lie at the border."""
+CENTRAL = np.exp(-SHARPNESS * (_FROM_CENTRE**2).sum(0) / (CELLS // 2) ** 2).astype("f4")
+"""What each cell weighs by its place."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +156,10 @@ class Backbone(tf.Module):  # type: ignore[misc]
 def _salience(top: tf.Tensor) -> tf.Tensor:
     """Weigh the cells of a feature map, [N, 7, 7, F] → [N, 7, 7], each image's weights summing to 1."""
     cells = tf.nn.l2_normalize(tf.reshape(tf.sqrt(top), [-1, CELLS * CELLS, top.shape[-1]]), 2)
-    y, x = np.mgrid[:CELLS, :CELLS] - CELLS // 2
-    (border,) = np.nonzero(np.maximum(abs(y), abs(x)).ravel() == CELLS // 2)
-    likeness = tf.matmul(cells, tf.gather(cells, border, axis=1), transpose_b=True)
+    likeness = tf.matmul(cells, tf.gather(cells, BORDER, axis=1), transpose_b=True)
     nearest = tf.math.top_k(likeness, NEAREST).values[:, :, 1:]
-    # Where all cells are alike, none stands out, and they weigh by their place alone.
-    unlike = tf.maximum(1 - tf.reduce_mean(nearest, 2), 0) + 1e-3
-    central = np.exp(-SHARPNESS * (y**2 + x**2).ravel() / (CELLS // 2) ** 2).astype("f4")
-    weights = unlike**SHARPNESS * central
+    unlike = tf.maximum(1 - tf.reduce_mean(nearest, 2), 0) + LEAST
+    weights = unlike**SHARPNESS * CENTRAL
     weights /= tf.reduce_sum(weights, 1, keepdims=True)
     return tf.reshape(weights, [-1, CELLS, CELLS])
 
@@ -170,14 +174,18 @@ def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     weights = tf.repeat(tf.repeat(weights, patches, 1), patches, 2) / patches**2
     highest = tf.reduce_max(rgb, 3, keepdims=True)
     saturation = (highest - tf.reduce_min(rgb, 3, keepdims=True)) / (highest + DARK)
-    # On the circle of hues: red lies at 0, green at a third of it, blue at two thirds.
-    angles = 2 * np.pi * np.arange(3) / 3
-    direction = tf.nn.l2_normalize(rgb @ np.stack([np.cos(angles), np.sin(angles)], 1).astype("f4"), 3)
-    bins = 2 * np.pi * np.arange(HUES) / HUES
-    likeness = direction @ np.stack([np.cos(bins), np.sin(bins)]).astype("f4")
+    # Red lies at 0 of the circle of hues, green at a third of it, blue at two thirds.
+    direction = tf.nn.l2_normalize(rgb @ on_circle(3), 3)
+    likeness = direction @ on_circle(HUES).T
     hues = tf.reduce_sum(weights * saturation * tf.exp((likeness - 1) / BIN_WIDTH**2), [1, 2])
     none = tf.reduce_sum(weights * tf.maximum(SATURATED - saturation, 0), [1, 2])
     return tf.nn.l2_normalize(tf.sqrt(tf.concat([hues, none], 1)), 1)
+
+
+def on_circle(count: int) -> NDArray[np.float32]:
+    """Return so many points, [N, 2], at equal distances on a circle."""
+    angles = 2 * np.pi * np.arange(count) / count
+    return np.stack([np.cos(angles), np.sin(angles)], 1).astype("f4")
 
 
 def _stages(state: Mapping[str, NDArray[Any]]) -> Iterator[list[Block]]:

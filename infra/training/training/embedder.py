@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from training.backbone import SIDE, load_backbone
 from training.embeddings import Array, Wanted
-from training.pixels import preprocess, reason
+from training.pixels import drawn, preprocess, reason
+from training.twin import Twins
 from training.views import view_of
 
 DECODERS = 2
@@ -22,11 +23,13 @@ class Embedder:
     Attributes:
         decode: an encoded image, scalar string → [224, 224, 3] float32.
         run: [N, 224, 224, 3] → features [N, F].
+        twins: makes of a head what ONNX Runtime runs.
 
     """
 
     def __init__(self) -> None:
         self.backbone = load_backbone()
+        self.twins = Twins(self.backbone)
         self.decode = tf.function(
             preprocess, autograph=False, input_signature=[tf.TensorSpec([], tf.string)]
         ).get_concrete_function()
@@ -57,7 +60,7 @@ class Embedder:
             upright = self.decode(tf.constant(wanted.file.read_bytes()))
         except tf.errors.InvalidArgumentError as exc:
             return reason(exc)
-        pixels = np.rint(upright.numpy() * 128 + 127).clip(0, 255).astype(np.uint8)
+        pixels = drawn(upright.numpy())
         return [
             upright if view == 0 else (view_of(pixels, wanted.sha256, view).astype(np.float32) - 127) / 128
             for view in wanted.views

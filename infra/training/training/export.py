@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from caravan.contracts import ONE_IMAGE
+from caravan.contracts import ONE_IMAGE, TWIN
 from training.backbone import SIDE
 from training.embedder import Embedder
 from training.head import COLOURS, FAINT, LIKENESS, SCALE, Head
@@ -81,7 +81,7 @@ class ServedModel(tf.Module):  # type: ignore[misc]
 
 
 def export(embedder: Embedder, head: Head, directory: Path) -> None:
-    """Write the SavedModel into an empty or new directory."""
+    """Write the SavedModel, and its twin for ONNX Runtime, into an empty or new directory."""
     model = ServedModel(embedder, head)
     one = tf.TensorSpec([1], tf.string, name="image_b64")
     many = tf.TensorSpec([None], tf.string, name="images")
@@ -90,3 +90,6 @@ def export(embedder: Embedder, head: Head, directory: Path) -> None:
         "classify": tf.function(model.classify, autograph=False, input_signature=[many]),
     }
     tf.saved_model.save(model, str(directory), signatures)
+    twin = directory / TWIN
+    twin.parent.mkdir()
+    twin.write_bytes(embedder.twins.of(head))

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 from obstore.store import ObjectStore
 
-from caravan.contracts import SAVED_MODEL
+from caravan.contracts import SAVED_MODEL, TWIN
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from caravan.members import FACT, Role, members_key, read_members
@@ -73,7 +73,7 @@ async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:
     return {
         file.path: await versions.read_verified(ready, manifest, file)
         for file in manifest.files
-        if not file.path.startswith("report/")
+        if file.path != TWIN and not file.path.startswith("report/")
     }
 
 

@@ -85,6 +85,11 @@ def preprocess(encoded: tf.Tensor) -> tf.Tensor:
     return (_upright(image, header["orientation"]) - 127.0) / 128.0
 
 
+def drawn(preprocessed: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the pixels, 0 to 255, of what `preprocess` returned."""
+    return np.rint(preprocessed * 128 + 127).astype(np.uint8)
+
+
 def reason(error: tf.errors.InvalidArgumentError) -> str:
     """Say in a few words why `preprocess` refused an image; TensorFlow's own message holds a stack trace."""
     return next((text for text in REASONS if text in str(error)), DAMAGED)

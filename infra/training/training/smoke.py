@@ -1,15 +1,17 @@
 """Does an exported model load and answer? Asked of the files, as a model server would."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from caravan.graphs.limits import Limits
-from caravan.graphs.session import GraphSession
+from caravan.graphs.session import GraphSession, GraphSignature
 from training.head import Head
+from training.twin_check import BadTwin, check_twin, scaled
 
 CLOSE = 5e-3
 """How far probabilities may be from those of the head in memory."""
@@ -18,10 +20,10 @@ CLOSE = 5e-3
 def fault_of(
     directory: Path, head: Head, images: Sequence[bytes], expected: NDArray[np.float32]
 ) -> str | None:
-    """Load a SavedModel afresh and ask both signatures.
+    """Load a SavedModel afresh, ask both signatures, and hold its twin against it.
 
     Args:
-        directory: the SavedModel.
+        directory: the SavedModel, and its twin.
         head: the head it was made of.
         images: N encoded images.
         expected: [N, C], the head's probabilities for them.
@@ -36,6 +38,14 @@ def fault_of(
         one = signatures["serving_default"].call({"image_b64": np.array(images[:1], object)})["prediction"]
     except (tf.errors.OpError, OSError, KeyError, ValueError, TypeError) as exc:
         return f"it does not load or answer: {next(iter(str(exc).splitlines()), type(exc).__name__)}"
+    return _otherwise(answer, one, head, expected) or _fault_of_twin(
+        directory, signatures["classify"], images
+    )
+
+
+def _otherwise(
+    answer: Mapping[str, NDArray[Any]], one: NDArray[Any], head: Head, expected: NDArray[np.float32]
+) -> str | None:
     probabilities = answer["probabilities"]
     if tuple(name.decode() for name in answer["classes"]) != head.classes:
         return "its classes are not those it was trained on"
@@ -46,4 +56,12 @@ def fault_of(
     label, probability = (text.decode() for text in one)
     if label not in head.classes or abs(float(probability) - float(probabilities[0].max())) > CLOSE:
         return "its two signatures do not agree"
+    return None
+
+
+def _fault_of_twin(directory: Path, classify: GraphSignature, images: Sequence[bytes]) -> str | None:
+    try:
+        check_twin(directory, classify.call, scaled(images))
+    except (BadTwin, tf.errors.OpError) as exc:
+        return f"its twin for ONNX Runtime is refused: {exc}"
     return None

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caravan import strict_json
-from caravan.contracts import ONNX_MODEL
+from caravan.contracts import ONNX_MODEL, TWIN
 from caravan.graphs.plausible import MAX_VALUES, Input, encoded_picture, examples, shapes, texts
 from training.orphan import die_with_parent
 
@@ -33,6 +33,7 @@ _SAYS_NOTHING = re.compile(
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 _NODE = re.compile(r"\s*\[\[\{\{.*?\}\}\]\]|\{\{.*?\}\}\s*")
 _PAIR = 2
+NO_TWIN = f"{TWIN} is for a SavedModel whose signature classify takes images: leave it out"
 
 Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[Arrays], Arrays]
@@ -123,7 +124,25 @@ def try_saved_model(job: Job) -> Found:
             job.directory,
         ):
             answers = tuple(_label_and_probability(signatures, image) for image in _encoded(job.images))
+    if Path(job.directory, TWIN).exists():
+        try_twin(job, signatures)
     return Found(None, own if own is not None else job.classes, answers[1:])
+
+
+def try_twin(job: Job, signatures: Mapping[str, Any]) -> None:
+    """Hold what would serve in the place of a SavedModel against it, on pictures of ours and on the job's.
+
+    Raises:
+        Fault: if it is not the same model.
+
+    """
+    from training.twin_check import check_twin, unscaled  # noqa: PLC0415 - with TensorFlow
+
+    classify = signatures.get(CLASSIFY)
+    if classify is None or list(classify.inputs) != ["images"]:
+        raise Fault(NO_TWIN)
+    with _blamed(f"its {TWIN} cannot be taken", job.directory):
+        check_twin(Path(job.directory), classify.call, unscaled(_encoded(job.images)))
 
 
 def try_onnx(job: Job) -> Found:
@@ -137,6 +156,8 @@ def try_onnx(job: Job) -> Found:
 
     if job.contract:
         raise Fault("an ONNX model does not answer encoded images, as the model it follows does")
+    if Path(job.directory, TWIN).exists():
+        raise Fault(NO_TWIN)
     _give_up_rights()
     with _blamed("it does not load", job.directory):
         session = open_session(Path(job.directory), threads=1)

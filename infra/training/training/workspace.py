@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from caravan.contracts import SAVED_MODEL
+from caravan.contracts import SAVED_MODEL, TWIN
 from caravan.errors import Permanent
 from caravan.members import MEMBERS
 from training.dataset import Dataset
@@ -87,7 +87,7 @@ class Workspace:
 
     @property
     def model(self) -> Path:
-        """The SavedModel."""
+        """The SavedModel, and its twin."""
         return self.directory / "model"
 
     @property
@@ -157,7 +157,7 @@ class Workspace:
             trained = self.read_trained()
         except (Permanent, KeyError, TypeError):
             return False
-        there = self.head.exists() and (self.model / SAVED_MODEL).exists()
+        there = all(file.exists() for file in (self.head, self.model / SAVED_MODEL, self.model / TWIN))
         return there and (trained.digest, trained.seed, trained.backbone) == (digest, seed, backbone)
 
     def write_evaluated(self, evaluated: Evaluated) -> None:

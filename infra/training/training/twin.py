@@ -1,0 +1,206 @@
+"""A model's twin for ONNX Runtime, `caravan.contracts.TWIN`: pixels in, probabilities out.
+
+It has the arrays of the SavedModel, and the operations of `training.backbone` and `training.export`, with
+channels before places, as ONNX wants them. A node is named for what it computes, so one head makes one file,
+byte for byte.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from training.backbone import (
+    BIN_WIDTH,
+    BORDER,
+    CELLS,
+    CENTRAL,
+    DARK,
+    HUES,
+    LEAST,
+    MIDDLE,
+    NEAREST,
+    PATCH,
+    SATURATED,
+    SHARPNESS,
+    SIDE,
+    Backbone,
+    Conv,
+    on_circle,
+)
+from training.head import COLOURS, FAINT, LIKENESS, SCALE, Head
+
+OPSET, IR_VERSION = 18, 10
+"""ONNX Runtime 1.22 and all later ones take them."""
+SHORT = 1e-6
+"""Least length that is scaled to 1: as of TensorFlow's `l2_normalize`, which has its square."""
+CHANNELS = np.array([1])
+"""The axis of an image's values, [N, F], and of channels, [N, C, …]."""
+
+Input = str | float | NDArray[Any]
+"""Of a node: the name of another, or a constant; an array of integers is one of axes, sizes or places."""
+
+
+class Nodes:
+    """A stretch of a graph, in the order in which it is computed."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def add(self, name: str, operator: str, *inputs: Input, **attributes: Any) -> str:
+        """Append a node, and return the name that it has, and its output."""
+        names = []
+        for place, value in enumerate(inputs):
+            if isinstance(value, str):
+                names.append(value)
+            else:
+                array = np.asarray(value)
+                names.append(f"{name}.{place}")
+                dtype = np.int64 if array.dtype.kind == "i" else np.float32
+                self.constants.append(numpy_helper.from_array(array.astype(dtype), names[-1]))
+        outputs = [name, f"{name}.places"] if operator == "TopK" else [name]
+        self.nodes.append(helper.make_node(operator, names, outputs, name, **attributes))
+        return name
+
+    def normalised(self, name: str, x: str, least: float = SHORT) -> str:
+        """Scale to length 1; what is shorter than `least` stays as short beside it."""
+        length = self.add(f"{name}.length", "ReduceL2", x, CHANNELS, keepdims=1)
+        return self.add(name, "Div", x, self.add(f"{name}.divisor", "Max", length, least))
+
+
+class Twins:
+    """Makes the twins of models on one backbone, whose part of the graph is built once."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._features = _features(backbone)
+
+    def of(self, head: Head) -> bytes:
+        """Return the twin of a model with this head, as a file."""
+        parts = self._features, _probabilities(head)
+        value = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            [node for part in parts for node in part.nodes],
+            "twin",
+            [value("pixels", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
+            [value("probabilities", TensorProto.FLOAT, ["N", len(head.classes)])],
+            [constant for part in parts for constant in part.constants],
+        )
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+        helper.set_model_props(model, {"classes": json.dumps(head.classes)})
+        return model.SerializeToString(deterministic=True)
+
+
+def _features(backbone: Backbone) -> Nodes:
+    """[N, 224, 224, 3] uint8, `pixels` → [N, F], `features`, as `Backbone` has them."""
+    g = Nodes()
+    planes = g.add("planes", "Transpose", "pixels", perm=[0, 3, 1, 2])
+    rgb = g.add("rgb", "Cast", planes, to=TensorProto.FLOAT)
+    x = g.add("images", "Div", g.add("centred_images", "Sub", rgb, 127.0), 128.0)
+    x = _conv(g, "stem", backbone.stem, x)
+    middle = []
+    for number, stage in enumerate(backbone.stages):
+        for place, block in enumerate(stage):
+            y = x
+            for layer, conv in enumerate(block.layers):
+                y = _conv(g, f"stage{number}.block{place}.conv{layer}", conv, y)
+            x = g.add(f"stage{number}.block{place}", "Add", x, y) if block.shortcut else y
+        if number in MIDDLE:
+            means = g.add(f"stage{number}.means", "AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+            middle.append(g.add(f"stage{number}.cells", "Mul", _rows(g, means), MIDDLE[number]))
+    root = g.add("roots", "Sqrt", top := _rows(g, _conv(g, "top", backbone.top, x)))
+    weights = _salience(g, root)
+    pooled = [_pooled(g, cells, weights) for cells in (top, *middle)]
+    shapes = g.normalised("shapes", g.add("root", "Sqrt", pooled[0]))
+    g.add("features", "Concat", shapes, *pooled[1:], _colours(g, rgb, weights), axis=1)
+    return g
+
+
+def _conv(g: Nodes, name: str, conv: Conv, x: str) -> str:
+    kernel = conv.kernel.numpy().transpose((2, 3, 0, 1) if conv.depthwise else (3, 2, 0, 1))
+    # More at the end where it is odd, as TensorFlow pads.
+    layout: dict[str, Any] = {"auto_pad": "SAME_UPPER", "strides": [conv.stride] * 2}
+    layout["group"] = len(kernel) if conv.depthwise else 1
+    y = g.add(f"{name}.linear", "Conv", x, kernel, conv.bias.numpy(), **layout)
+    return g.add(name, "Clip", y, 0.0, 6.0) if conv.active else y
+
+
+def _rows(g: Nodes, x: str) -> str:
+    """[N, C, H, W] → [N, C, H · W]."""
+    return g.add(f"{x}.rows", "Reshape", x, np.array([0, 0, -1]))
+
+
+def _pooled(g: Nodes, cells: str, weights: str) -> str:
+    """[N, C, cells], weights [N, cells, 1] → [N, C]."""
+    total = g.add(f"{cells}.total", "MatMul", cells, weights)
+    return g.add(f"{cells}.pooled", "Squeeze", total, np.array([2]))
+
+
+def _salience(g: Nodes, root: str) -> str:
+    """Weigh cells by the roots of their features, [N, C, cells] → [N, cells, 1]."""
+    columns = g.normalised("columns", root)
+    cells = g.add("cells", "Transpose", columns, perm=[0, 2, 1])
+    border = g.add("border", "Gather", columns, BORDER, axis=2)
+    likeness = g.add("likeness", "MatMul", cells, border)
+    g.add("nearest", "TopK", likeness, np.array([NEAREST]))
+    others = g.add("nearest_others", "Slice", "nearest", *map(np.array, ([1], [NEAREST], [2])))
+    alike = g.add("alike", "ReduceMean", others, np.array([2]), keepdims=1)
+    unlike = g.add("unlike", "Max", g.add("difference", "Sub", 1.0, alike), 0.0)
+    sharp = g.add("sharp", "Pow", g.add("least", "Add", unlike, LEAST), float(SHARPNESS))
+    salience = g.add("salience", "Mul", sharp, CENTRAL[:, None])
+    total = g.add("salience.total", "ReduceSum", salience, np.array([1]), keepdims=1)
+    return g.add("weights", "Div", salience, total)
+
+
+def _colours(g: Nodes, rgb: str, weights: str) -> str:
+    """Count hues, [N, 3, 224, 224] and weights of cells [N, cells, 1] → [N, HUES + 1]."""
+    means = g.add("patches.means", "AveragePool", rgb, kernel_shape=[PATCH] * 2, strides=[PATCH] * 2)
+    patches = g.add("patches", "Div", _rows(g, means), 255.0)
+    highest = g.add("highest", "ReduceMax", patches, CHANNELS, keepdims=1)
+    lowest = g.add("lowest", "ReduceMin", patches, CHANNELS, keepdims=1)
+    chroma = g.add("chroma", "Sub", highest, lowest)
+    saturation = g.add("saturation", "Div", chroma, g.add("brightness", "Add", highest, DARK))
+    direction = g.normalised("direction", g.add("hue", "MatMul", on_circle(3).T, patches))
+    near = g.add("near", "Sub", g.add("bins", "MatMul", on_circle(HUES), direction), 1.0)
+    share = g.add("share", "Exp", g.add("width", "Div", near, BIN_WIDTH**2))
+    hues = g.add("hues", "Mul", share, saturation)
+    none = g.add("none", "Max", g.add("unsaturated", "Sub", SATURATED, saturation), 0.0)
+    side = SIDE // PATCH
+    both = g.add("colours.patches", "Concat", hues, none, axis=1)
+    square = g.add("colours.square", "Reshape", both, np.array([0, 0, side, side]))
+    inside = [side // CELLS] * 2
+    cells = g.add("colours.cells", "AveragePool", square, kernel_shape=inside, strides=inside)
+    pooled = _pooled(g, _rows(g, cells), weights)
+    return g.normalised("colours", g.add("colours.root", "Sqrt", pooled))
+
+
+def _probabilities(head: Head) -> Nodes:
+    """[N, F], `features` → [N, C], `probabilities`, as `Head.probabilities` has them."""
+    g, space = Nodes(), head.space
+    other = np.arange(len(head.classes)) == head.other
+    centred = g.add("centred", "Sub", "features", space.mean)
+    along = g.add("along", "Mul", g.add("placed", "MatMul", centred, space.directions), space.damping)
+    damped = g.add("damped", "Sub", centred, g.add("away", "MatMul", along, space.directions.T))
+    sides = []
+    for name, share, first, last in (
+        ("by_shape", 1 - COLOURS, 0, space.shapes),
+        ("by_colour", COLOURS, space.shapes, len(space.mean)),
+    ):
+        side = g.add(f"{name}.values", "Slice", damped, *map(np.array, ([first], [last], [1])))
+        sides.append(g.add(f"{name}.share", "Mul", g.normalised(name, side, FAINT), math.sqrt(share)))
+    space_of = g.add("space", "Concat", *sides, axis=1)
+    typical = g.add("typical", "MatMul", space_of, space.centres.T)
+    usual = g.add("usual", "MatMul", typical, ~other[:, None] / (~other).sum())
+    beyond = g.add("beyond", "Mul", g.add("difference_of_typical", "Sub", typical, usual), LIKENESS * ~other)
+    dense = g.add("dense", "Gemm", g.normalised("unit", centred), SCALE * head.weights, head.bias)
+    softmax = g.add("softmax", "Softmax", g.add("logits", "Add", dense, beyond), axis=1)
+    above = g.add("above", "Mul", g.add("margin", "Sub", typical, head.thresholds), head.slopes)
+    guard = g.add("guard", "Max", g.add("passes", "Sigmoid", above), other * 1.0)
+    guarded = g.add("guarded", "Mul", softmax, guard)
+    rest = g.add("rest", "Sub", 1.0, g.add("sum", "ReduceSum", guarded, CHANNELS, keepdims=1))
+    g.add("probabilities", "Add", guarded, g.add("to_other", "Mul", rest, other * 1.0))
+    return g

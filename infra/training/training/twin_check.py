@@ -1,0 +1,127 @@
+"""Tells whether a model's twin (`caravan.contracts.TWIN`) answers as the SavedModel beside it does."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+
+from caravan import strict_json
+from caravan.contracts import TWIN
+from caravan.errors import BadInput
+from caravan.graphs.onnx import OnnxError, open_session
+from caravan.graphs.plausible import Input, examples
+from caravan.images import resized
+from training.backbone import SIDE
+from training.pixels import drawn, preprocess
+
+CLOSE = 0.01
+"""How far a probability may be from the SavedModel's. So labels are the same, but where the best two are
+within twice as much."""
+AT_ONCE = 8
+ANSWERS = {"labels", "scores", "probabilities", "classes"}
+ENDS = [("pixels", "tensor(uint8)"), ("probabilities", "tensor(float)")]
+FORM = "pixels tensor(uint8) ['N', 224, 224, 3], probabilities tensor(float) ['N', classes]"
+
+Asked = tuple[bytes, NDArray[np.uint8]]
+"""A picture: encoded, and its pixels as the backbone's graph has them, [224, 224, 3]."""
+Arrays = Mapping[str, NDArray[Any]]
+Classify = Callable[[Arrays], Arrays]
+
+
+class BadTwin(Exception):
+    """Why a twin cannot be taken."""
+
+
+def scaled(images: Iterable[bytes]) -> Iterator[Asked]:
+    """Yield three made-up pictures (a drawing, noise, darkness), then images, all as small PNGs.
+
+    Their pixels are what a model server gives the twin.
+    """
+    shape = (1, SIDE, SIDE, 3)
+    for made_up in examples([Input("pixels", np.uint8, shape)], {"pixels": shape}, [b""]):
+        yield _png(made_up["pixels"][0])
+    for image in images:
+        with suppress(BadInput):  # It is TensorFlow that learns from images, and not by Pillow.
+            yield _png(np.frombuffer(resized(image, "RGB", SIDE, SIDE), np.uint8).reshape(shape[1:]))
+
+
+def unscaled(images: Iterable[bytes]) -> Iterator[Asked]:
+    """Yield the made-up pictures, then images as they are: a stranger's graph may tell one from a PNG."""
+    yield from scaled([])
+    decode = tf.function(preprocess, autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
+    for image in images:
+        yield image, drawn(decode(image).numpy())
+
+
+def check_twin(directory: Path, classify: Classify, asked: Iterable[Asked]) -> None:
+    """Ask a twin, and the signature `classify` of its SavedModel, about the same pixels.
+
+    Args:
+        directory: of the version.
+        classify: of the contract: encoded images in, the four answers out.
+        asked: pictures, encoded for the SavedModel, and as pixels for the twin.
+
+    Raises:
+        BadTwin: if it does not load, is not of the contract's form, or answers otherwise.
+        tf.errors.OpError: if TensorFlow does not answer.
+
+    """
+    session = _opened(directory)
+    left = iter(asked)
+    while batch := list(islice(left, AT_ONCE)):
+        expected = classify({"images": np.array([encoded for encoded, _ in batch], object)})
+        if not expected.keys() >= ANSWERS:
+            raise BadTwin(f"classify has to answer {', '.join(sorted(ANSWERS))} to be compared with")
+        _check_classes(session, expected["classes"])
+        try:
+            (answer,) = session.run(["probabilities"], {"pixels": np.stack([pixels for _, pixels in batch])})
+        except Exception as exc:  # ONNX Runtime's errors have no public base class
+            raise BadTwin(f"it does not answer: {OnnxError(exc)}") from exc
+        if not _is_alike(answer, expected):
+            raise BadTwin("it answers otherwise than the SavedModel")
+
+
+def _is_alike(answer: NDArray[np.float32], expected: Arrays) -> bool:
+    """Tell whether probabilities [N, C] are those expected, and say the label and the score expected."""
+    if answer.shape != expected["probabilities"].shape:
+        return False
+    best = answer.max(axis=1)
+    of_label = np.where(expected["labels"][:, None] == expected["classes"], answer, 0).max(axis=1)
+    distances = answer - expected["probabilities"], best - expected["scores"], (best - of_label) / 2
+    # What is no number is not close.
+    return all(np.abs(each).max() <= CLOSE for each in distances)
+
+
+def _opened(directory: Path) -> Any:
+    try:
+        session = open_session(directory, threads=1, name=TWIN)
+    except OnnxError as exc:
+        raise BadTwin(f"it does not load: {exc}") from exc
+    ends = [*session.get_inputs(), *session.get_outputs()]
+    is_ours = [(end.name, end.type) for end in ends] == ENDS and ends[0].shape[1:] == [SIDE, SIDE, 3]
+    if not is_ours or isinstance(ends[0].shape[0], int):
+        told = ", ".join(f"{end.name} {end.type} {end.shape}" for end in ends)
+        raise BadTwin(f"it has to be {FORM}, not {told}")
+    return session
+
+
+def _check_classes(session: Any, classes: NDArray[np.object_]) -> None:
+    try:
+        own = strict_json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    except (KeyError, ValueError):
+        own = None
+    if own != [name.decode() for name in classes.tolist()]:
+        raise BadTwin("its metadata do not have, under classes, the JSON array of the SavedModel's classes")
+
+
+def _png(pixels: NDArray[np.uint8]) -> Asked:
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG", compress_level=1)
+    return target.getvalue(), pixels

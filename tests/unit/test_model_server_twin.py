@@ -15,6 +15,7 @@ from PIL import Image
 
 from caravan.contracts import ONE_IMAGE, SAVED_MODEL, TWIN
 from caravan.graphs.limits import Limits
+from caravan.graphs.twin import UnfitError
 from model_server import twin
 from model_server.errors import Code, ServingError
 from model_server.joining import agree
@@ -179,5 +180,5 @@ async def test_a_version_answers_from_several_threads_at_once(version: twin.Twin
 def test_what_cannot_stand_for_a_saved_model_says_why(
     model: Any, saved: bytes | None, why: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(twin.UnfitError, match=why):
+    with pytest.raises(UnfitError, match=why):
         twin.load("tea", 1, write(tmp_path / "1", model, saved), Limits())

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from caravan.contracts import OTHER, TWIN
 from caravan.graphs.limits import Limits
 from caravan.graphs.session import GraphSession
+from caravan.graphs.twin import UnfitError
 from support.image_forms import TURNED, encode, oriented
 from training.backbone import SIDE
 from training.embedder import Embedder
@@ -32,7 +33,7 @@ from training.smoke import fault_of
 from training.trial import Fault, Job, try_twin
 from training.trials import tried
 from training.twin import Twins
-from training.twin_check import BadTwin, check_twin, scaled, unscaled
+from training.twin_check import check_twin, scaled, unscaled
 
 COLOURS = {"red-box": (200, 30, 30), "blue-ball": (30, 60, 200)}
 
@@ -304,10 +305,10 @@ def no_number(model: onnx.ModelProto) -> None:
     ("twin", "words"),
     [
         (lambda _: b"garbage", "does not load"),
-        (lambda made: changed(made.twin, batch_of_four), "not pixels tensor"),
-        (lambda made: changed(made.twin, one_output_more), "not pixels tensor"),
-        (lambda made: changed(made.twin, other_classes), "JSON array"),
-        (lambda made: changed(made.twin, no_classes), "JSON array"),
+        (lambda made: changed(made.twin, batch_of_four), "input is not pixels"),
+        (lambda made: changed(made.twin, one_output_more), "output is not"),
+        (lambda made: changed(made.twin, other_classes), "classes are not those"),
+        (lambda made: changed(made.twin, no_classes), "name its classes"),
         (lambda made: changed(made.twin, no_number), "otherwise"),
         (lambda made: made.embedder.twins.of(strict(made.head)), "otherwise"),
     ],
@@ -317,7 +318,7 @@ def test_a_twin_that_is_not_the_models_own_is_refused_in_words(
     made: Made, tmp_path: Path, twin: Callable[[Made], bytes], words: str
 ) -> None:
     write_twin(tmp_path, twin(made))
-    with pytest.raises(BadTwin, match=words):
+    with pytest.raises(UnfitError, match=words):
         check_twin(tmp_path, made.graph.signatures["classify"].call, scaled(made.images[:1]))
 
 
@@ -340,7 +341,7 @@ def test_what_the_gate_judges_and_what_the_twin_answers_are_one(
         answer = made.graph.signatures["classify"].call(arrays)
         return answer | {name: changed(answer[name])}
 
-    with pytest.raises(BadTwin, match=r"otherwise|JSON array"):
+    with pytest.raises(UnfitError, match=r"otherwise|classes are not those"):
         check_twin(made.path, classify, scaled(made.images[::8]))
 
 
@@ -349,7 +350,7 @@ def test_a_twin_beside_answers_that_say_too_little_is_refused(made: Made) -> Non
         answer = made.graph.signatures["classify"].call(arrays)
         return {name: answer[name] for name in ("labels", "scores")}
 
-    with pytest.raises(BadTwin, match="has to answer"):
+    with pytest.raises(UnfitError, match="has to answer"):
         check_twin(made.path, classify, scaled([]))
 
 
@@ -363,7 +364,7 @@ def test_a_model_that_tells_photos_from_small_pngs_is_asked_about_photos(made: M
 
     check_twin(made.path, made.graph.signatures["classify"].call, unscaled(made.images[:2]))
     check_twin(made.path, classify, scaled(made.images[:2]))
-    with pytest.raises(BadTwin, match="otherwise"):
+    with pytest.raises(UnfitError, match="otherwise"):
         check_twin(made.path, classify, unscaled(made.images[:2]))
 
 

@@ -6,6 +6,7 @@ import structlog
 
 from caravan.contracts import ONNX_MODEL, SAVED_MODEL, TWIN
 from caravan.graphs.limits import Limits
+from caravan.graphs.twin import UnfitError
 from model_server import onnx_model, saved_model, twin
 from model_server.servable import Servable
 
@@ -22,6 +23,6 @@ def load(name: str, version: int, path: Path, limits: Limits) -> Servable:
     if (path / TWIN).is_file():
         try:
             return twin.load(name, version, path, limits)
-        except twin.UnfitError as exc:
+        except UnfitError as exc:
             log.warning("a twin is passed over", model=name, version=version, reason=str(exc))
     return saved_model.load(name, version, path, limits)

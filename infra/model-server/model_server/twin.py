@@ -14,28 +14,22 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from caravan import images, strict_json
-from caravan.contracts import ONE_IMAGE, SAVED_MODEL, TWIN
+from caravan.contracts import ONE_IMAGE, SAVED_MODEL
 from caravan.errors import BadInput
 from caravan.graphs.limits import Limits
-from caravan.graphs.onnx import OnnxError, open_session
 from caravan.graphs.plausible import texts
+from caravan.graphs.twin import UnfitError, open_twin, pixels_of
 from model_server.errors import invalid
 from model_server.onnx_model import Running
 from model_server.servable import Arrays
 from model_server.stubs import meta_graph_pb2, saved_model_pb2
 
-SIDE = 224
 _TAG = "serve"
 _CONTRACT = {
     "serving_default": (["image_b64"], ["prediction"]),
     "classify": (["images"], ["classes", "labels", "probabilities", "scores"]),
 }
 """Inputs and outputs of the signatures that a twin answers for."""
-
-
-class UnfitError(Exception):
-    """The version has no twin that can stand for its SavedModel; the message says why."""
 
 
 @dataclass(eq=False)
@@ -106,7 +100,7 @@ class Twin:
         if not len(encoded):
             p = np.zeros((0, len(self._classes)), np.float32)
         else:
-            (p,) = self._running.run(["probabilities"], {"pixels": np.stack([*map(pixels_of, encoded)])})
+            (p,) = self._running.run(["probabilities"], {"pixels": np.stack([*map(_pixels, encoded)])})
         return {
             "labels": self._classes[p.argmax(axis=1)],
             "scores": p.max(axis=1, initial=0),
@@ -133,13 +127,11 @@ class Twin:
         gc.collect()
 
 
-def pixels_of(encoded: bytes) -> NDArray[np.uint8]:
-    """Read one image, as training and the SavedModel do: [224, 224, 3]. Raises ServingError."""
+def _pixels(encoded: bytes) -> NDArray[np.uint8]:
     try:
-        pixels = images.resized(encoded, "RGB", SIDE, SIDE)
+        return pixels_of(encoded)
     except BadInput as exc:
         raise invalid(exc.detail) from exc
-    return np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE, 3)
 
 
 def load(name: str, version: int, path: Path, limits: Limits) -> Twin:
@@ -152,11 +144,8 @@ def load(name: str, version: int, path: Path, limits: Limits) -> Twin:
         found = definitions.get(alias)
         if found is None or (sorted(found.inputs), sorted(found.outputs)) != (inputs, outputs):
             raise UnfitError(f"the SavedModel has no signature {alias} of ours")
-    try:
-        session = open_session(path, limits.intra_op_threads, TWIN)
-    except OnnxError as exc:
-        raise UnfitError(f"it does not load: {exc.words}") from exc
-    return Twin(name, version, definitions, _classes(session), session)
+    session, classes = open_twin(path, limits.intra_op_threads)
+    return Twin(name, version, definitions, classes, session)
 
 
 def _definitions(file: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
@@ -168,20 +157,3 @@ def _definitions(file: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
     if len(served) != 1:
         raise UnfitError(f"{SAVED_MODEL} has {len(served)} graphs tagged {_TAG}")
     return dict(served[0].signature_def)
-
-
-def _classes(session: Any) -> list[str]:
-    """Return the names of the classes, which the model's metadata holds."""
-    inputs = [(one.name, one.type, one.shape[1:]) for one in session.get_inputs()]
-    if inputs != [("pixels", "tensor(uint8)", [SIDE, SIDE, 3])]:
-        raise UnfitError("its input is not pixels [N, 224, 224, 3] of uint8")
-    outputs = {one.name: one.shape for one in session.get_outputs()}
-    try:
-        classes = strict_json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-    except (KeyError, ValueError) as exc:
-        raise UnfitError("it does not name its classes") from exc
-    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
-        raise UnfitError("it does not name its classes")
-    if outputs.get("probabilities", [None])[-1] != len(classes):
-        raise UnfitError("it has not one probability for each class")
-    return classes

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from caravan.graphs.limits import Limits
 from caravan.graphs.session import GraphSession, GraphSignature
+from caravan.graphs.twin import UnfitError
 from training.head import Head
-from training.twin_check import BadTwin, check_twin, scaled
+from training.twin_check import check_twin, scaled
 
 CLOSE = 5e-3
 """How far probabilities may be from those of the head in memory."""
@@ -62,6 +63,6 @@ def _otherwise(
 def _fault_of_twin(directory: Path, classify: GraphSignature, images: Sequence[bytes]) -> str | None:
     try:
         check_twin(directory, classify.call, scaled(images))
-    except (BadTwin, tf.errors.OpError) as exc:
+    except (UnfitError, tf.errors.OpError) as exc:
         return f"its twin for ONNX Runtime is refused: {exc}"
     return None

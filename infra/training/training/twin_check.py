@@ -12,13 +12,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from caravan import strict_json
-from caravan.contracts import TWIN
 from caravan.errors import BadInput
-from caravan.graphs.onnx import OnnxError, open_session
+from caravan.graphs.onnx import OnnxError
 from caravan.graphs.plausible import Input, examples
-from caravan.images import resized
-from training.backbone import SIDE
+from caravan.graphs.twin import SIDE, UnfitError, open_twin, pixels_of
 from training.pixels import drawn, preprocess
 
 CLOSE = 0.01
@@ -26,17 +23,11 @@ CLOSE = 0.01
 within twice as much."""
 AT_ONCE = 8
 ANSWERS = {"labels", "scores", "probabilities", "classes"}
-ENDS = [("pixels", "tensor(uint8)"), ("probabilities", "tensor(float)")]
-FORM = "pixels tensor(uint8) ['N', 224, 224, 3], probabilities tensor(float) ['N', classes]"
 
 Asked = tuple[bytes, NDArray[np.uint8]]
 """A picture: encoded, and its pixels as the backbone's graph has them, [224, 224, 3]."""
 Arrays = Mapping[str, NDArray[Any]]
 Classify = Callable[[Arrays], Arrays]
-
-
-class BadTwin(Exception):
-    """Why a twin cannot be taken."""
 
 
 def scaled(images: Iterable[bytes]) -> Iterator[Asked]:
@@ -49,7 +40,7 @@ def scaled(images: Iterable[bytes]) -> Iterator[Asked]:
         yield _png(made_up["pixels"][0])
     for image in images:
         with suppress(BadInput):  # It is TensorFlow that learns from images, and not by Pillow.
-            yield _png(np.frombuffer(resized(image, "RGB", SIDE, SIDE), np.uint8).reshape(shape[1:]))
+            yield _png(pixels_of(image))
 
 
 def unscaled(images: Iterable[bytes]) -> Iterator[Asked]:
@@ -69,23 +60,24 @@ def check_twin(directory: Path, classify: Classify, asked: Iterable[Asked]) -> N
         asked: pictures, encoded for the SavedModel, and as pixels for the twin.
 
     Raises:
-        BadTwin: if it does not load, is not of the contract's form, or answers otherwise.
+        UnfitError: if it does not load, is not of the contract's form, or answers otherwise.
         tf.errors.OpError: if TensorFlow does not answer.
 
     """
-    session = _opened(directory)
+    session, classes = open_twin(directory, threads=1)
     left = iter(asked)
     while batch := list(islice(left, AT_ONCE)):
         expected = classify({"images": np.array([encoded for encoded, _ in batch], object)})
         if not expected.keys() >= ANSWERS:
-            raise BadTwin(f"classify has to answer {', '.join(sorted(ANSWERS))} to be compared with")
-        _check_classes(session, expected["classes"])
+            raise UnfitError(f"classify has to answer {', '.join(sorted(ANSWERS))} to be compared with")
+        if [name.decode() for name in expected["classes"].tolist()] != classes:
+            raise UnfitError("its classes are not those that classify answers")
         try:
             (answer,) = session.run(["probabilities"], {"pixels": np.stack([pixels for _, pixels in batch])})
         except Exception as exc:  # ONNX Runtime's errors have no public base class
-            raise BadTwin(f"it does not answer: {OnnxError(exc)}") from exc
+            raise UnfitError(f"it does not answer: {OnnxError(exc)}") from exc
         if not _is_alike(answer, expected):
-            raise BadTwin("it answers otherwise than the SavedModel")
+            raise UnfitError("it answers otherwise than the SavedModel")
 
 
 def _is_alike(answer: NDArray[np.float32], expected: Arrays) -> bool:
@@ -97,28 +89,6 @@ def _is_alike(answer: NDArray[np.float32], expected: Arrays) -> bool:
     distances = answer - expected["probabilities"], best - expected["scores"], (best - of_label) / 2
     # What is no number is not close.
     return all(np.abs(each).max() <= CLOSE for each in distances)
-
-
-def _opened(directory: Path) -> Any:
-    try:
-        session = open_session(directory, threads=1, name=TWIN)
-    except OnnxError as exc:
-        raise BadTwin(f"it does not load: {exc}") from exc
-    ends = [*session.get_inputs(), *session.get_outputs()]
-    is_ours = [(end.name, end.type) for end in ends] == ENDS and ends[0].shape[1:] == [SIDE, SIDE, 3]
-    if not is_ours or isinstance(ends[0].shape[0], int):
-        told = ", ".join(f"{end.name} {end.type} {end.shape}" for end in ends)
-        raise BadTwin(f"it has to be {FORM}, not {told}")
-    return session
-
-
-def _check_classes(session: Any, classes: NDArray[np.object_]) -> None:
-    try:
-        own = strict_json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-    except (KeyError, ValueError):
-        own = None
-    if own != [name.decode() for name in classes.tolist()]:
-        raise BadTwin("its metadata do not have, under classes, the JSON array of the SavedModel's classes")
 
 
 def _png(pixels: NDArray[np.uint8]) -> Asked:

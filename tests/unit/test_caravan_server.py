@@ -5,6 +5,8 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -270,3 +272,15 @@ async def test_who_was_answered_and_goes_on_sending_gives_way_to_who_comes_new()
             assert await sending[0][0].read() == b""  # the oldest is closed
         for _, writer in sending:
             writer.close()
+
+
+# --- what uvicorn does ten times a second -------------------------------------------------------------
+
+
+async def test_an_answer_tells_the_time_at_which_it_was_given() -> None:
+    async with served() as door, door.connected() as (reader, writer):
+        before = datetime.now(UTC).replace(microsecond=0)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+    date = next(line for line in head.decode().splitlines() if line.startswith("date: "))
+    assert before <= parsedate_to_datetime(date.removeprefix("date: ")) <= datetime.now(UTC)

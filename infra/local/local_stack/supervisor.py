@@ -24,9 +24,9 @@ from local_stack.state import PartState, Phase, StackState, read_state, sole_sup
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between a part's end and its next start; doubled each time, until it stays up for LONG_UP."""
 LONG_UP = 30.0
-WATCH, ASK_AGAIN, ASK_SELDOM = 5.0, 0.1, 0.5
-"""Seconds between questions to a part that is ready, and to one that is not."""
-LOG_CHECK, DISPLAY = 10.0, 1.0
+WATCH, WATCH_SELDOM, ASK_AGAIN, ASK_SELDOM = 5.0, 30.0, 0.1, 0.5
+"""Seconds between questions to a part that is ready, at first and in the long run, and to one that is not."""
+LOG_CHECK, DISPLAY = 30.0, 1.0
 
 OnChange = Callable[[StackState], None]
 
@@ -100,6 +100,7 @@ class _Supervisor:
         self._state = state
         self._on_change = on_change
         self._dirty = asyncio.Event()
+        self._alarm = asyncio.Event()
         self._was_ready = {name: asyncio.Event() for name in self._parts}
         state.parts = [
             PartState(name=part.name, edge=part.edge, address=part.address, ports=dict(part.ports))
@@ -179,6 +180,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + part.row.deadline
         misses = 0
+        quiet_since = loop.time()
         while True:
             try:
                 await probes.ask(http, part.probe, part.buckets)
@@ -198,13 +200,25 @@ class _Supervisor:
                 self._was_ready[part.name].set()
             # Twenty parts that are asked all the time start later for it.
             again = min(ASK_AGAIN * 1.1**misses, ASK_SELDOM)
-            await asyncio.sleep(WATCH if state.phase is Phase.READY else again)
+            if state.phase is not Phase.READY:
+                quiet_since = loop.time()
+                await asyncio.sleep(again)
+                continue
+            quiet = loop.time() - quiet_since
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(max(WATCH, quiet / 4), WATCH_SELDOM)):
+                    await self._alarm.wait()
+                    quiet_since = loop.time()
 
     def _set(self, state: PartState, phase: Phase, **facts: Any) -> None:
         if state.phase is phase and all(getattr(state, name) == value for name, value in facts.items()):
             return
         if state.phase is not phase:
             state.since = datetime.now(UTC)
+            if phase in (Phase.DOWN, Phase.UNREADY, Phase.CUT_OFF):
+                # What has become of one part, others are about to feel.
+                alarm, self._alarm = self._alarm, asyncio.Event()
+                alarm.set()
         state.phase = phase
         for name, value in facts.items():
             setattr(state, name, value)
@@ -223,9 +237,12 @@ class _Supervisor:
 
     async def _bound_logs(self) -> None:
         while True:
-            for part in self._parts.values():
-                await asyncio.to_thread(logs.bound, part.log)
+            await asyncio.to_thread(self._bound_all)
             await asyncio.sleep(LOG_CHECK)
+
+    def _bound_all(self) -> None:
+        for part in self._parts.values():
+            logs.bound(part.log)
 
 
 class _SetAtEnd(asyncio.Protocol):

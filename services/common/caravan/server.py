@@ -8,10 +8,12 @@ for another protocol. Here the offer is ignored, as RFC 9110 has it, and the req
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from email.utils import formatdate
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -48,7 +50,28 @@ busy: ASGIApp = Response(
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handling: it would raise SIGTERM again before our loops have cleaned up."""
+    """uvicorn without its signal handling: it would raise SIGTERM again before our loops have cleaned up.
+
+    It waits to be told to stop, where uvicorn looks ten times a second, and writes the date when it is asked.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._stop = asyncio.Event()
+        super().__init__(config)
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        if value:
+            self._stop.set()
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop."""
+        await self._stop.wait()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -113,6 +136,11 @@ class _Reader(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._connection.resume_writing()
+
+
+@lru_cache(1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 class _Parser(httptools.HttpRequestParser):
@@ -263,6 +291,7 @@ class _Connection(HttpToolsProtocol):
         self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._offered:
             return
+        self.server_state.default_headers = [(b"date", _date(int(time.time())))]
         beyond = self._is_beyond and len(self.connections) > self.config.limits.connections
         self.app = busy if beyond and self.url.partition(b"?")[0] not in HEALTH else self.config.loaded_app
         super().on_headers_complete()

@@ -64,10 +64,12 @@ class Shelf:
         return self._catalogue
 
     async def watch(self) -> NoReturn:
-        """Look at the file every second; to be run as a task."""
-        while True:
+        """Look at the file every second, if there is one; to be run as a task."""
+        while self._path is not None:
             await asyncio.sleep(LOOK_SECONDS)
             await self.look()
+        await asyncio.Event().wait()  # a task that ends is a service that fails
+        raise AssertionError
 
     async def look(self) -> None:
         """Take a changed file, or refuse it once and keep the last good catalogue."""

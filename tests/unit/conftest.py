@@ -48,7 +48,7 @@ class ModelServer:
 
 
 @contextmanager
-def _server(settings: Any) -> Iterator[ModelServer]:
+def _server(settings: Any, graphs: Any) -> Iterator[ModelServer]:
     from model_server import app
 
     ports: Future[tuple[int, int]] = Future()
@@ -57,7 +57,7 @@ def _server(settings: Any) -> Iterator[ModelServer]:
 
     async def serve() -> None:
         try:
-            async with app.serving(settings) as running:
+            async with app.serving(settings, graphs) as running:
                 ports.set_result((running.grpc_port, running.rest_port))
                 await stop.wait()
         except Exception as exc:
@@ -79,6 +79,7 @@ def _server(settings: Any) -> Iterator[ModelServer]:
 
 def _start(
     stack: ExitStack,
+    graphs: Any,
     *flags: str,
     wait: dict[str, int] | None = None,
     environment: dict[str, str] | None = None,
@@ -86,7 +87,7 @@ def _start(
     from model_server.settings import read
 
     quick = ["--port=0", "--rest_api_port=0", "--file_system_poll_wait_seconds=0.05", "--drain_seconds=1"]
-    server = stack.enter_context(_server(read([*quick, *flags], environment or {})))
+    server = stack.enter_context(_server(read([*quick, *flags], environment or {}), graphs))
     for model, version in (wait or {}).items():
         server.wait_for(model, version)
     return server
@@ -103,16 +104,29 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 
 @pytest.fixture(scope="session")
-def start_server() -> Callable[..., ModelServer]:
+def graphs(saved_models: Path) -> Iterator[Any]:
+    """The process that runs the SavedModels of all tests: one that is held all the time keeps it."""
+    from caravan.graphs.limits import Limits
+    from model_server import credentials
+    from model_server.graphs.process import Graphs
+
+    shared = Graphs(credentials.without(os.environ))
+    shared.load(saved_models / "half" / "1", Limits())
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(scope="session")
+def start_server(graphs: Any) -> Callable[..., ModelServer]:
     """Start a server that ends with an ExitStack: `start_server(stack, "--flag=…", wait={"model": 1})`."""
-    return _start
+    return lambda stack, *flags, graphs=graphs, **options: _start(stack, graphs, *flags, **options)
 
 
 @pytest.fixture
-def serve_models() -> Iterator[Serve]:
+def serve_models(graphs: Any) -> Iterator[Serve]:
     """Start servers that end with the test: `serve_models("--flag=…", wait={"model": version})`."""
     with ExitStack() as stack:
-        yield lambda *flags, wait=None: _start(stack, *flags, wait=wait)
+        yield lambda *flags, wait=None: _start(stack, graphs, *flags, wait=wait)
 
 
 @pytest.fixture(scope="session")

@@ -320,11 +320,11 @@ def test_contradictory_batching_parameters_are_refused(wrong: dict[str, Any]) ->
         BatchingParameters(**wrong)
 
 
-def test_only_outputs_that_no_input_reaches_are_handed_out_whole(saved_models: Path) -> None:
-    text = load("text", 1, saved_models / "text" / "1", Limits()).signatures
+def test_only_outputs_that_no_input_reaches_are_handed_out_whole(saved_models: Path, graphs: Any) -> None:
+    text = load("text", 1, saved_models / "text" / "1", Limits(), graphs).signatures
     assert (text["classify"].batchable, text["classify"].whole) == (True, frozenset({"classes"}))
     assert not text["serving_default"].batchable
-    pair = load("pair", 1, saved_models / "pair" / "1", Limits()).signatures
+    pair = load("pair", 1, saved_models / "pair" / "1", Limits(), graphs).signatures
     assert pair["serving_default"].batchable
     assert not pair["total"].batchable
 

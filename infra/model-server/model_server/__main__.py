@@ -1,28 +1,10 @@
 """`python -m model_server`: read the settings, then serve until told to stop."""
 
 import asyncio
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 
 from model_server import credentials
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what TensorFlow writes while it is imported off the terminal (it heeds no setting yet)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
 
 
 def main() -> int:
@@ -42,11 +24,9 @@ def main() -> int:
     configure_logging(settings.log_level, settings.log_format)
     raise_open_files()
     tracing.start("model-server", settings.traces)
-    with _quiet():
-        from model_server import app  # noqa: PLC0415 TensorFlow is imported only once the settings are good
+    from model_server import app  # noqa: PLC0415 only once the settings are good
     from model_server.errors import ServingError  # noqa: PLC0415 as above
 
-    app.limit_threads(settings)
     try:
         asyncio.run(app.run(settings, started=lambda line: print(line, flush=True)))  # noqa: T201 the start line
     except (ServingError, OSError) as exc:
@@ -58,7 +38,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # TensorFlow's threads may still be in a request that was abandoned: do not wait for them.
+    # A model's threads may still be in a request that was abandoned: do not wait for them.
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -12,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import tensorflow as tf
 
 from caravan import server
 from caravan.graphs.limits import Limits
 from caravan.intake import Intake, Senders
 from caravan.lingering import LingeringClose
-from model_server import sources
+from model_server import credentials, sources
 from model_server.config_file import ConfigPoller, with_own
 from model_server.configs import model_configs
+from model_server.graphs.process import Graphs
 from model_server.grpc_doors import make_server
 from model_server.loading import load
 from model_server.manager import Manager, Rules
@@ -47,15 +48,23 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Running]:
-    """Run the server within the block. Raises ServingError for a bad configuration, OSError for a port."""
-    with scratch() as folder:
-        async with _serving(settings, folder) as running:
-            yield running
+async def serving(settings: Settings, graphs: Graphs | None = None) -> AsyncIterator[Running]:
+    """Run the server within the block. Raises ServingError for a bad configuration, OSError for a port.
+
+    `graphs` runs its SavedModels; without any the server has its own, which ends with it.
+    """
+    own = graphs or Graphs(credentials.without(os.environ))
+    try:
+        with scratch() as folder:
+            async with _serving(settings, folder, own) as running:
+                yield running
+    finally:
+        if graphs is None:
+            await asyncio.to_thread(own.close)
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, folder: Path) -> AsyncIterator[Running]:
+async def _serving(settings: Settings, folder: Path, graphs: Graphs) -> AsyncIterator[Running]:
     metrics = Metrics()
     scheduler = Scheduler(settings.batching, metrics, settings.max_call_seconds)
     manager = Manager(
@@ -66,7 +75,7 @@ async def _serving(settings: Settings, folder: Path) -> AsyncIterator[Running]:
             settings.max_load_seconds,
         ),
         lambda base_path: sources.open_source(base_path, settings.s3, folder),
-        _loader(settings),
+        _loader(settings, graphs),
         scheduler.drain,
         allow_labels_for_unavailable=settings.allow_labels_for_unavailable,
     )
@@ -152,13 +161,7 @@ def _models(settings: Settings) -> str:
     return ", ".join([*named, *([f"those that {file.path} lists"] if file and file.in_s3 else [])])
 
 
-def limit_threads(settings: Settings) -> None:
-    """Bound TensorFlow's own threads; to be called before its first op."""
-    tf.config.threading.set_intra_op_parallelism_threads(settings.intra_op_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(settings.inter_op_threads)
-
-
-def _loader(settings: Settings) -> Callable[[str, int, Path], Servable]:
+def _loader(settings: Settings, graphs: Graphs) -> Callable[[str, int, Path], Servable]:
     limits = Limits(
         settings.intra_op_threads,
         settings.inter_op_threads,
@@ -168,11 +171,15 @@ def _loader(settings: Settings) -> Callable[[str, int, Path], Servable]:
 
     def load_warm(name: str, version: int, path: Path) -> Servable:
         check_fits(path, free_memory())
-        servable = load(name, version, path, limits)
-        if settings.warmup:
-            replay(servable, path, settings.max_call_seconds)
-        if settings.warmup or settings.batching is not None:
-            try_out(servable, settings.max_call_seconds)
+        servable = load(name, version, path, limits, graphs)
+        try:
+            if settings.warmup:
+                replay(servable, path, settings.max_call_seconds)
+            if settings.warmup or settings.batching is not None:
+                try_out(servable, settings.max_call_seconds)
+        except BaseException:
+            servable.release()
+            raise
         return servable
 
     return load_warm

@@ -8,9 +8,15 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 
 _CREDENTIAL = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
 _HANDOVER = "MODEL_SERVER_HANDOVER"
+
+
+def without(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that hold no credentials."""
+    return {name: value for name, value in variables.items() if not _CREDENTIAL.search(name.upper())}
 
 
 def environment() -> dict[str, str]:

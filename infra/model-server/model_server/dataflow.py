@@ -7,7 +7,8 @@ unknown op), an output counts as dependent.
 
 from collections.abc import Iterable, Mapping
 
-from model_server.stubs import function_pb2, graph_pb2, node_def_pb2
+from model_server.servable import batch_first
+from model_server.stubs import function_pb2, graph_pb2, meta_graph_pb2, node_def_pb2
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 MAX_DEPTH = 50
@@ -21,6 +22,25 @@ def untouched(graph: graph_pb2.GraphDef, feeds: Iterable[str], fetches: Iterable
     dirty = {feed.partition(":")[0] for feed in feeds}
     _spread(graph.node, dirty, library, 0)
     return frozenset(fetch for fetch in fetches if not _is_dirty(fetch, dirty))
+
+
+def whole_outputs(definition: meta_graph_pb2.SignatureDef, graph: graph_pb2.GraphDef) -> frozenset[str]:
+    """Return a signature's outputs of fixed size that no input reaches."""
+    feeds = [info.name for info in definition.inputs.values()]
+    constant = untouched(graph, feeds, [info.name for info in definition.outputs.values()])
+    return frozenset(
+        alias for alias, info in definition.outputs.items() if info.name in constant and not batch_first(info)
+    )
+
+
+def batchable(definition: meta_graph_pb2.SignatureDef, whole: frozenset[str]) -> bool:
+    """Whether requests to a signature may be joined, by what it declares; `whole` are its whole outputs."""
+    return (
+        bool(definition.inputs)
+        and all(batch_first(info) for info in definition.inputs.values())
+        and all(batch_first(info) for alias, info in definition.outputs.items() if alias not in whole)
+        and len(whole) < len(definition.outputs)
+    )
 
 
 def _spread(nodes: Iterable[node_def_pb2.NodeDef], dirty: set[str], library: Library, depth: int) -> None:

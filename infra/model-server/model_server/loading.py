@@ -8,12 +8,13 @@ from caravan.contracts import ONNX_MODEL, SAVED_MODEL, TWIN
 from caravan.graphs.limits import Limits
 from caravan.graphs.twin import UnfitError
 from model_server import onnx_model, saved_model, twin
+from model_server.graphs.process import Graphs
 from model_server.servable import Servable
 
 log = structlog.get_logger()
 
 
-def load(name: str, version: int, path: Path, limits: Limits) -> Servable:
+def load(name: str, version: int, path: Path, limits: Limits, graphs: Graphs) -> Servable:
     """Load what is in a version's directory (blocking): a SavedModel's twin, itself, or an ONNX model.
 
     Raises ServingError saying why it cannot be loaded; a directory with neither is no SavedModel.
@@ -25,4 +26,4 @@ def load(name: str, version: int, path: Path, limits: Limits) -> Servable:
             return twin.load(name, version, path, limits)
         except UnfitError as exc:
             log.warning("a twin is passed over", model=name, version=version, reason=str(exc))
-    return saved_model.load(name, version, path, limits)
+    return saved_model.load(name, version, path, limits, graphs)

@@ -61,6 +61,7 @@ class Loads:
 def _on_own_thread(work: Callable[[], T], name: str) -> Future[T]:
     """Run it on a new thread, for which the process does not wait when it ends."""
     future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # it cannot be cancelled: what waits for it can
 
     def run() -> None:
         result: Any

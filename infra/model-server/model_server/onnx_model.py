@@ -97,6 +97,7 @@ class OnnxModel:
     """A loaded ONNX model."""
 
     platform = "onnx_onnxv1"
+    trouble: str | None = None
 
     def __init__(self, name: str, version: int, signature: OnnxSignature) -> None:
         self.name = name

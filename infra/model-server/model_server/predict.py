@@ -189,8 +189,12 @@ class Core:
         """What a version's status tells of beside its state."""
         if version.servable is None or version.error is not None:
             return version.error
-        words = self._scheduler.quarantine(version.servable)
+        words = self._trouble(version.servable)
         return None if words is None else ServingError(Code.UNAVAILABLE, words)
+
+    def _trouble(self, servable: Servable) -> str | None:
+        """Why a version cannot be asked at the moment, if so."""
+        return self._scheduler.quarantine(servable) or servable.trouble
 
     def known_name(self, name: str) -> str:
         """The name, if it is one of a model here, else nothing: callers make no labels of metrics."""
@@ -203,7 +207,7 @@ class Core:
         return sorted((one.number for one in known if one.state is State.AVAILABLE), reverse=True)
 
     def is_ready(self, name: str, version: int | None = None) -> bool:
-        """Whether a model, or that version of it, serves, and not in quarantine.
+        """Whether a model, or that version of it, serves, and can be asked at the moment.
 
         Raises ServingError(NOT_FOUND) if it is unknown.
         """
@@ -212,7 +216,7 @@ class Core:
             which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
             raise not_found(f"Servable not found for request: {which}")
         servable = model.latest() if version is None else model.at(version)
-        return servable is not None and self._scheduler.quarantine(servable) is None
+        return servable is not None and self._trouble(servable) is None
 
     def is_live(self) -> bool:
         """Whether no thread is lost to a call or a load that does not end; a restart alone gets it back."""

@@ -1,40 +1,34 @@
-"""A TensorFlow SavedModel, in the shape of a servable."""
+"""A TensorFlow SavedModel, in the shape of a servable; another process runs it."""
 
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from caravan.graphs.limits import Limits
-from caravan.graphs.session import GraphSession, GraphSignature
-from caravan.graphs.tf_examples import plausible_texts
-from model_server.dataflow import untouched
-from model_server.errors import Code, ServingError, from_exception
-from model_server.servable import Arrays, batch_first
-from model_server.stubs import graph_pb2, meta_graph_pb2
+from model_server.graphs.process import Graphs, Loaded
+from model_server.servable import Arrays
+from model_server.stubs import get_model_metadata_pb2, meta_graph_pb2
 
 
 class SavedModelSignature:
     """A signature of a SavedModel."""
 
-    def __init__(self, name: str, signature: GraphSignature, graph: graph_pb2.GraphDef) -> None:
+    def __init__(
+        self, name: str, loaded: Loaded, definition: meta_graph_pb2.SignatureDef, said: Mapping[str, Any]
+    ) -> None:
         self.name = name
-        self.definition = signature.definition
-        self.inputs = signature.inputs
-        self.outputs = signature.outputs
-        self.whole = _whole_outputs(self.definition, graph)
-        self.batchable = _batchable(self.definition, self.whole)
-        self._call = signature.call
+        self.definition = definition
+        self.inputs: tuple[str, ...] = tuple(said["inputs"])
+        self.outputs: tuple[str, ...] = tuple(said["outputs"])
+        self.whole: frozenset[str] = frozenset(said["whole"])
+        self.batchable: bool = said["batchable"]
+        self._loaded = loaded
 
     def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph (blocking). Raises ServingError with the failing op's code and words."""
-        try:
-            return self._call(arrays)
-        except (tf.errors.OpError, TypeError, ValueError) as exc:
-            raise from_exception(exc) from exc
+        return self._loaded.call(self.name, {alias: arrays[alias] for alias in self.inputs})
 
     def interrupt(self) -> None:
         """Do nothing: the session itself ends a call that takes too long."""
@@ -45,51 +39,34 @@ class SavedModel:
 
     platform = "tensorflow_savedmodel"
 
-    def __init__(self, name: str, version: int, session: GraphSession) -> None:
+    def __init__(self, name: str, version: int, graphs: Graphs, loaded: Loaded) -> None:
         self.name = name
         self.version = version
-        self.signatures: Mapping[str, SavedModelSignature] = {
-            key: SavedModelSignature(key, one, session.graph) for key, one in session.signatures.items()
+        self.definitions: Mapping[str, meta_graph_pb2.SignatureDef] = dict(
+            get_model_metadata_pb2.SignatureDefMap.FromString(loaded.definitions).signature_def
+        )
+        self.signatures = {
+            key: SavedModelSignature(key, loaded, self.definitions[key], said)
+            for key, said in loaded.signatures.items()
         }
-        self.definitions = session.definitions
-        self._session: GraphSession | None = session
+        self._graphs = graphs
+        self._loaded = loaded
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be asked at the moment, if so."""
+        return self._loaded.trouble
 
     def texts(self) -> list[bytes]:
         """Return what a string may be that the model is given."""
-        return [] if self._session is None else plausible_texts(self._session.graph)
+        return self._loaded.texts
 
     def release(self) -> None:
-        """Let go of the graph and its variables (blocking: runs the garbage collector)."""
+        """Let go of the graph and its variables (blocking)."""
         self.signatures = {}
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-        gc.collect()
+        self._graphs.release(self._loaded)
 
 
-def load(name: str, version: int, path: Path, limits: Limits) -> SavedModel:
+def load(name: str, version: int, path: Path, limits: Limits, graphs: Graphs) -> SavedModel:
     """Load a SavedModel (blocking). Raises ServingError saying why it cannot be loaded."""
-    try:
-        return SavedModel(name, version, GraphSession.load(path, limits))
-    except tf.errors.OpError as exc:
-        raise from_exception(exc) from exc
-    except Exception as exc:  # a damaged SavedModel makes the loader raise almost anything
-        raise ServingError(Code.INTERNAL, f"Cannot load SavedModel at {path}: {exc}") from exc
-
-
-def _batchable(definition: meta_graph_pb2.SignatureDef, whole: frozenset[str]) -> bool:
-    return (
-        bool(definition.inputs)
-        and all(batch_first(info) for info in definition.inputs.values())
-        and all(batch_first(info) for alias, info in definition.outputs.items() if alias not in whole)
-        and len(whole) < len(definition.outputs)
-    )
-
-
-def _whole_outputs(definition: meta_graph_pb2.SignatureDef, graph: graph_pb2.GraphDef) -> frozenset[str]:
-    """The outputs of fixed size that no input reaches."""
-    feeds = [info.name for info in definition.inputs.values()]
-    constant = untouched(graph, feeds, [info.name for info in definition.outputs.values()])
-    return frozenset(
-        alias for alias, info in definition.outputs.items() if info.name in constant and not batch_first(info)
-    )
+    return SavedModel(name, version, graphs, graphs.load(path, limits))

@@ -69,6 +69,10 @@ class Servable(Protocol):
         """What it was made with, as the Open Inference Protocol names it."""
 
     @property
+    def trouble(self) -> str | None:
+        """Why it cannot be asked at the moment, if so."""
+
+    @property
     def definitions(self) -> Mapping[str, meta_graph_pb2.SignatureDef]:
         """All that the model declares, callable or not."""
 

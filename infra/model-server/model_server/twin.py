@@ -61,6 +61,7 @@ class Twin:
     """A loaded version."""
 
     platform = "tensorflow_savedmodel"
+    trouble: str | None = None
 
     def __init__(
         self,

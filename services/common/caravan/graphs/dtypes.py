@@ -42,6 +42,7 @@ _NUMPY: dict[int, Any] = {
     types_pb2.DT_INT4: ml_dtypes.int4,
     types_pb2.DT_UINT4: ml_dtypes.uint4,
 }
+_TENSORFLOW = {np.dtype(one): number for number, one in _NUMPY.items()}
 
 
 def numpy_type(dtype: int) -> np.dtype[Any]:
@@ -55,6 +56,18 @@ def numpy_type(dtype: int) -> np.dtype[Any]:
         raise TypeError(f"NumPy has no type for TensorFlow's type {dtype}")
     found: np.dtype[Any] = np.dtype(_NUMPY[dtype])
     return found
+
+
+def tensorflow_type(dtype: np.dtype[Any]) -> int:
+    """Return the number of TensorFlow's type for one of NumPy's.
+
+    Raises:
+        TypeError: if there is none, as for dates.
+
+    """
+    if dtype not in _TENSORFLOW:
+        raise TypeError(f"TensorFlow has no type for NumPy's type {dtype}")
+    return _TENSORFLOW[dtype]
 
 
 def declared_input(alias: str, info: meta_graph_pb2.TensorInfo) -> Input:

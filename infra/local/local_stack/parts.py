@@ -90,7 +90,8 @@ S3_PROBE = "s3://{keys.in_url}@127.0.0.1:{s3}?master=127.0.0.1:{master}"
 
 KAFKA_BUCKET, KAFKA_CLUSTER = "kafka", "caravan"
 KAFKA_COMMAND = (
-    "{tansu} broker --listener-url tcp://127.0.0.1:{kafka} --advertised-listener-url tcp://127.0.0.1:{kafka}"
+    "{python} -m local_stack.kafka_door 127.0.0.1:{kafka} 127.0.0.1:{behind} {tansu} broker"
+    " --listener-url tcp://127.0.0.1:{behind} --advertised-listener-url tcp://127.0.0.1:{kafka}"
     f" --storage-engine s3://{KAFKA_BUCKET}/ --cluster-id {KAFKA_CLUSTER}"
 )
 KAFKA_ENV = {
@@ -182,7 +183,8 @@ PARTS: tuple[Part, ...] = (
         after=("s3-central",), env=CLEANER_ENV,
     ),
     Part(
-        "kafka", KAFKA_COMMAND, "kafka://127.0.0.1:{kafka}", {"kafka": Port("KAFKA_PORT", 9092)},
+        "kafka", KAFKA_COMMAND, "kafka://127.0.0.1:{kafka}",
+        {"kafka": Port("KAFKA_PORT", 9092), "behind": FREE},
         after=("s3-central",), beside=("kafka-cleaner",), env=KAFKA_ENV, inherits=False, linked=True, grace=3,
     ),
     Part(

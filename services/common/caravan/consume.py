@@ -26,7 +26,7 @@ from caravan.retry import forever, retried
 log = structlog.get_logger()
 T = TypeVar("T")
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 5.0
 COMMIT_SECONDS = 0.2
 """Between two commits: each is a request of its own, at the embedded broker a written object too."""
 FAREWELL_SECONDS = 3.0

@@ -37,11 +37,13 @@ CONNECT_SECONDS = 5
 """What connecting may take beside the request itself."""
 JOIN_SECONDS = 30
 """A broker may hold a group back for its members before; the embedded one takes up to 20 s."""
-POLL_SECONDS = 1.0
+POLL_SECONDS = 5.0
 WAIT_MILLISECONDS = 500
-"""The embedded broker gives up a fetch that takes longer, without a word: so long it has to list a log."""
+"""Of a reader that may be sent elsewhere: where it stands is told once the broker has answered."""
+LONG_WAIT_MILLISECONDS = 5000
+"""Of one that reads on: the broker answers as soon as something comes."""
 POLL_AGAIN_SECONDS = 0.05
-LAG_SECONDS = 2.0
+LAG_SECONDS = 5.0
 """Between two looks at how far behind a consumer is; nothing is sent for it."""
 BATCH_BYTES = 64 * 1024
 """Of small messages that are sent at the same time, as one."""
@@ -270,12 +272,12 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
 
 @asynccontextmanager
 async def consumer(
-    settings: KafkaSettings, topic: str, *, group: str, wait_milliseconds: int = WAIT_MILLISECONDS
+    settings: KafkaSettings, topic: str, *, group: str, wait_milliseconds: int = LONG_WAIT_MILLISECONDS
 ) -> AsyncIterator[Consumer]:
     """Join a consumer group on one topic, reading from the beginning what the group has not read.
 
     A message larger than is asked for at once comes alone: the size bounds memory, and stalls nobody. Where
-    nothing has come, the broker holds a request for `wait_milliseconds`, and a message may be as late.
+    nothing has come, the broker holds a request for `wait_milliseconds`.
 
     Raises:
         Transient: if the broker is away.
@@ -286,7 +288,7 @@ async def consumer(
         topic,
         group_id=group,
         max_poll_interval_ms=IDLE_MILLISECONDS,
-        fetch_max_wait_ms=wait_milliseconds,
+        fetch_max_wait_ms=min(wait_milliseconds, int(settings.kafka_request_seconds * 500)),
     )
     try:
         async with asyncio.timeout(settings.kafka_request_seconds + JOIN_SECONDS):

@@ -51,8 +51,6 @@ from feeder.settings import FeederSettings
 from feeder.spool import Spool, SpoolLimits
 
 PREPARE_AGAIN_SECONDS = 30
-PARKED_MILLISECONDS = 2000
-"""Messages that wait are in no hurry, and looking for them costs the broker something."""
 INTAKE_TOPICS = (TRAINING_IMAGES, TRAINING_IMAGES_RETRY, dead_letter(TRAINING_IMAGES))
 
 Intake = Callable[[Source, IntakePorts, FeederSettings], Awaitable[None]]
@@ -71,9 +69,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         prepared = {edge: asyncio.Event() for edge in settings.edges}
         of_kafka = decoding(settings, at_once=1)
 
-        def intake(
-            route: str, run: Intake, topic: str, group: str, wait_milliseconds: int = kafka.WAIT_MILLISECONDS
-        ) -> Consumption:
+        def intake(route: str, run: Intake, topic: str, group: str) -> Consumption:
             # Stores of its own: what is stuck in one of the loops is in nobody's way.
             buckets = data_buckets(settings, stores, prepared)
             ports = IntakePorts(
@@ -85,9 +81,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
 
             async def attempt() -> None:
                 await kafka.ensure_topics(settings, INTAKE_TOPICS)
-                async with kafka.consumer(
-                    settings, topic, group=group, wait_milliseconds=wait_milliseconds
-                ) as source:
+                async with kafka.consumer(settings, topic, group=group) as source:
                     await run(source, ports, settings)
 
             return Consumption(route, attempt)
@@ -95,9 +89,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         group = settings.kafka_group
         intakes = [
             intake(KAFKA_INTAKE, kafka_intake, TRAINING_IMAGES, group),
-            intake(
-                PARKED_INTAKE, parked_intake, TRAINING_IMAGES_RETRY, f"{group}-retry", PARKED_MILLISECONDS
-            ),
+            intake(PARKED_INTAKE, parked_intake, TRAINING_IMAGES_RETRY, f"{group}-retry"),
         ]
         checks: dict[str, http.Check] = {
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),

@@ -94,14 +94,18 @@ async def reader(
         Transient: if the broker is away.
 
     """
-    client = kafka.Consumer(settings, *topics, group_id=None)
+    # One that stands at the end may have to wait as long as it said before it can be sent elsewhere.
+    scout = kafka.Consumer(settings, *topics, group_id=None)
+    client = kafka.Consumer(settings, *topics, group_id=None, fetch_max_wait_ms=kafka.LONG_WAIT_MILLISECONDS)
     try:
         async with asyncio.timeout(kafka.JOIN_SECONDS):
+            await scout.start()
+            partitions = list(scout.assignment())
+            begins = await scout.beginning_offsets(partitions)
+            ends = await kafka.ends(scout, begins)
+            found = await scout.offsets_for_times(dict.fromkeys(partitions, int(since * 1000)))
+            await scout.stop()
             await client.start()
-            partitions = list(client.assignment())
-            begins = await client.beginning_offsets(partitions)
-            ends = await kafka.ends(client, begins)
-            found = await client.offsets_for_times(dict.fromkeys(partitions, int(since * 1000)))
         starts: dict[TopicPartition, int] = {}
         for partition in partitions:
             first = found.get(partition)
@@ -117,4 +121,5 @@ async def reader(
         message = f"Kafka consumer of {', '.join(topics)}: {exc!r}"
         raise Transient(message) from exc
     finally:
+        await scout.stop()
         await client.stop()

@@ -1,0 +1,281 @@
+"""The door: forwards between clients and the broker, and answers itself what cannot have changed.
+
+Tansu looks at its store several times a second for a fetch that waits, and writes to it at each heartbeat.
+But whatever is written comes through here. So a fetch that was asked before, and found nothing, waits here
+until something is written, its client asks something else, or its wait is over; then it is told what it was
+told before. So is a heartbeat, as long as nobody joined or left a group. Every so often the broker is asked
+in spite of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from local_stack.errors import StackError
+from local_stack.kafka_door.frames import (
+    ANSWER_HEAD,
+    FETCH,
+    HEAD,
+    HEARTBEAT,
+    MOVES,
+    WRITES,
+    Fetch,
+    Head,
+    is_empty,
+)
+from local_stack.tls.door import Address
+
+log = structlog.get_logger()
+
+CHUNK = 2**16
+MOST_BYTES = 2**20
+"""Of a question that is looked at, and of an answer that is kept."""
+LOOK_MILLISECONDS = 500
+"""The broker gives up a fetch that takes longer, without a word: so long it has to list a log."""
+LATE_SECONDS = 0.5
+"""After a write readers look once more: it may have come without an answer, or be seen after a later one."""
+SHORT_SECONDS, GROWTH = 0.5, 4
+"""A fetch waits here for so long at least, and for a quarter of the time for which nothing came."""
+NET_SECONDS = 30.0
+"""The broker is asked after so long, whatever is known."""
+CONNECT_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """A question, when it was first and last asked, and its answer if that says that nothing is new."""
+
+    question: object
+    version: int
+    seen: int
+    first: float
+    last: float
+    answer: bytes | None = None
+
+    def holds(self, question: object, seen: int) -> bool:
+        """Tell whether nothing has changed since it was asked."""
+        return self.question == question and self.seen == seen
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What is known of a client: what it asked, by API, and its questions on their way."""
+
+    known: dict[int, _Known] = field(default_factory=dict)
+    asked: dict[int, int] = field(default_factory=dict)
+    """By correlation id, the API of a question without an answer."""
+
+
+class KafkaDoor:
+    """Forwards to a broker.
+
+    Args:
+        broker: where it listens.
+
+    """
+
+    def __init__(self, broker: Address) -> None:
+        self._broker = broker
+        self._written = self._moved = 0
+        self._news = asyncio.Event()
+        self._late: asyncio.TimerHandle | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listen: Address, stop: asyncio.Event, started: asyncio.Event | None = None) -> None:
+        """Listen until told to stop.
+
+        Raises:
+            StackError: if the address cannot be listened on.
+
+        """
+        try:
+            server = await asyncio.start_server(self._accept, listen.host, listen.port, limit=CHUNK)
+        except OSError as exc:
+            raise StackError(f"{listen} cannot be listened on: {exc.strerror or exc}") from exc
+        try:
+            if started is not None:
+                started.set()
+            await stop.wait()
+        finally:
+            server.close()
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+            if self._late is not None:
+                self._late.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError  # a coroutine of a server runs in a task
+        self._open.add(task)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                from_broker, to_broker = await asyncio.open_connection(
+                    self._broker.host, self._broker.port, limit=CHUNK
+                )
+        except (OSError, TimeoutError):
+            pass  # it is not there yet: the client is hung up on, as it would be by the broker's own port
+        else:
+            try:
+                connection = _Connection()
+                await _either(
+                    asyncio.create_task(self._ask(reader, to_broker, writer, connection)),
+                    asyncio.create_task(self._answer(from_broker, writer, connection)),
+                )
+            finally:
+                to_broker.close()
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    # --- questions ----------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        reader: asyncio.StreamReader,
+        broker: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+        connection: _Connection,
+    ) -> None:
+        coming = asyncio.create_task(reader.readexactly(HEAD.size))
+        try:
+            while True:
+                raw = await coming
+                head = Head.parse(raw)
+                if head.api in (FETCH, HEARTBEAT) and head.rest <= MOST_BYTES:
+                    body = await reader.readexactly(head.rest)
+                    coming = asyncio.create_task(reader.readexactly(HEAD.size))
+                    hold = self._fetch if head.api == FETCH else self._heartbeat
+                    question, answer = await hold(head, body, connection, coming)
+                    if answer is None:
+                        connection.asked[head.correlation] = head.api
+                        broker.write(raw + question)
+                        await broker.drain()
+                    else:
+                        client.write(ANSWER_HEAD.pack(len(answer) + 4, head.correlation) + answer)
+                        await client.drain()
+                    continue
+                connection.asked[head.correlation] = head.api
+                broker.write(raw)
+                await _copy(reader, broker, head.rest)
+                if head.api in MOVES:
+                    self._moved += 1
+                if head.api in WRITES and self._late is None:
+                    self._late = asyncio.get_running_loop().call_later(LATE_SECONDS, self._tell_late)
+                coming = asyncio.create_task(reader.readexactly(HEAD.size))
+        finally:
+            coming.cancel()
+
+    async def _fetch(
+        self, head: Head, body: bytes, connection: _Connection, coming: asyncio.Task[bytes]
+    ) -> tuple[bytes, bytes | None]:
+        """Return a fetch as it is to be asked, and its answer if that is known, once there is reason to."""
+        try:
+            fetch = Fetch.parse(head.version, body)
+        except ValueError:
+            return body, None
+        question = fetch.waiting(min(fetch.wait, LOOK_MILLISECONDS))
+        now = asyncio.get_running_loop().time()
+        known = connection.known.get(FETCH)
+        if known is not None and known.holds(fetch.asked, self._written) and not connection.asked:
+            longest = max(SHORT_SECONDS, (now - known.first) / GROWTH)
+            await self._wait_for_news(coming, min(fetch.wait / 1000, longest))
+            if known.seen == self._written and known.answer is not None and now < known.last + NET_SECONDS:
+                return question, known.answer
+            now = asyncio.get_running_loop().time()
+            known.seen, known.last, known.answer = self._written, now, None
+        else:
+            connection.known[FETCH] = _Known(fetch.asked, head.version, self._written, now, now)
+        return question, None
+
+    async def _wait_for_news(self, coming: asyncio.Task[bytes], seconds: float) -> None:
+        news = asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait({news, coming}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+
+    async def _heartbeat(
+        self, head: Head, body: bytes, connection: _Connection, _: asyncio.Task[bytes]
+    ) -> tuple[bytes, bytes | None]:
+        """Return a heartbeat as it is to be asked, and its answer if that is known."""
+        now = asyncio.get_running_loop().time()
+        known = connection.known.get(HEARTBEAT)
+        if (
+            known is not None
+            and known.holds(body, self._moved)
+            and now < known.last + NET_SECONDS
+            and not connection.asked
+        ):
+            return body, known.answer
+        connection.known[HEARTBEAT] = _Known(body, head.version, self._moved, now, now)
+        return body, None
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    async def _answer(
+        self, broker: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
+    ) -> None:
+        while True:
+            raw = await broker.readexactly(ANSWER_HEAD.size)
+            size, correlation = ANSWER_HEAD.unpack(raw)
+            rest = size - (ANSWER_HEAD.size - 4)
+            api = connection.asked.get(correlation)
+            if api in (FETCH, HEARTBEAT) and rest <= MOST_BYTES:
+                answer = await broker.readexactly(rest)
+                writer.write(raw + answer)
+                await writer.drain()
+                _keep(connection.known.get(api), api, answer)
+            else:
+                writer.write(raw)
+                await _copy(broker, writer, rest)
+            connection.asked.pop(correlation, None)
+            if api in WRITES:
+                self._tell()
+            if api in MOVES:
+                self._moved += 1
+
+    def _tell_late(self) -> None:
+        self._late = None
+        self._tell()
+
+    def _tell(self) -> None:
+        """Let all fetches go."""
+        self._written += 1
+        # A new event each time: whoever waits for the old one wakes, whoever comes later waits for the new.
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+def _keep(known: _Known | None, api: int, answer: bytes) -> None:
+    """Keep an answer that says that nothing is new; a heartbeat's says so with zeros alone."""
+    if known is not None:
+        says_nothing = is_empty(known.version, answer) if api == FETCH else not any(answer)
+        known.answer = answer if says_nothing else None
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: int) -> None:
+    while count > 0:
+        data = await reader.read(min(count, CHUNK))
+        if not data:
+            raise EOFError
+        writer.write(data)
+        count -= len(data)
+        await writer.drain()
+
+
+async def _either(*tasks: asyncio.Task[None]) -> None:
+    """Forward both ways until one of them ends; a connection that breaks is an end like another."""
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception) and not isinstance(outcome, OSError | EOFError | ValueError):
+            raise outcome

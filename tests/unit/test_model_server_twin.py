@@ -18,9 +18,7 @@ from caravan.graphs.limits import Limits
 from caravan.graphs.twin import UnfitError
 from model_server import twin
 from model_server.errors import Code, ServingError
-from model_server.joining import agree
 from model_server.stubs import saved_model_pb2, types_pb2
-from model_server.warmup import try_out
 
 CLASSES = ["blue", "green", "red"]
 SIGNATURES = {
@@ -102,8 +100,7 @@ def test_it_has_the_signatures_of_its_saved_model(version: twin.Twin) -> None:
     assert (version.name, version.version, version.platform) == ("tea", 3, "tensorflow_savedmodel")
     one, several = version.signatures["serving_default"], version.signatures["classify"]
     assert (one.inputs, one.outputs, one.batchable) == (("image_b64",), ("prediction",), False)
-    assert (several.inputs, several.batchable) == (("images",), True)
-    assert several.whole == frozenset({"classes"})
+    assert (several.inputs, several.batchable) == (("images",), False)
 
 
 def test_several_images_are_classified(version: twin.Twin) -> None:
@@ -148,10 +145,21 @@ def test_what_cannot_be_answered_is_refused_in_words(
     assert refused.value.code is Code.INVALID_ARGUMENT
 
 
-def test_requests_are_joined_since_company_changes_no_answer(version: twin.Twin) -> None:
-    try_out(version, 10)
-    assert version.signatures["classify"].batchable
-    assert agree(version.signatures["classify"], [images(picture("red")), images(picture("blue"))])
+def test_a_call_that_is_interrupted_ends_before_its_next_image(version: twin.Twin) -> None:
+    several = version.signatures["classify"]
+    asked: list[int] = []
+
+    class Interrupting(bytes):
+        def __getitem__(self, part: Any) -> Any:
+            if not asked:
+                asked.append(1)
+                several.interrupt()
+            return super().__getitem__(part)
+
+    with pytest.raises(ServingError) as refused:
+        several.call(images(Interrupting(picture("red")), picture("blue")))
+    assert asked
+    assert refused.value.code is Code.CANCELLED
 
 
 async def test_a_version_answers_from_several_threads_at_once(version: twin.Twin) -> None:

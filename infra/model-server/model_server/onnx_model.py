@@ -5,8 +5,10 @@ first dimension is open, and where the graph names these dimensions, if it names
 """
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,9 @@ _TERMINATED = "terminate flag"
 _MEMORY = ("Failed to allocate memory", "bad allocation", "bad_alloc")
 
 
+Run = Callable[[Sequence[str], Arrays], list[Any]]
+
+
 class Running:
     """A session, and the calls of it that run."""
 
@@ -49,16 +54,24 @@ class Running:
         self._session = session
         self._calls: set[Any] = set()
 
-    def run(self, outputs: Sequence[str], feeds: Arrays) -> list[Any]:
-        """Run the graph (blocking). Raises ServingError with the runtime's own words."""
+    @contextmanager
+    def call(self) -> Iterator[Run]:
+        """Yield what runs the graph (blocking), as often as one call needs.
+
+        It raises ServingError with the runtime's own words.
+        """
         options = onnxruntime.RunOptions()
         self._calls.add(options)
+        try:
+            yield partial(self._run, options)
+        finally:
+            self._calls.discard(options)
+
+    def _run(self, options: Any, outputs: Sequence[str], feeds: Arrays) -> list[Any]:
         try:
             results: list[Any] = self._session.run(outputs, feeds, options)
         except Exception as exc:  # ONNX Runtime's errors have no public base class
             raise _run_error(OnnxError(exc)) from exc
-        finally:
-            self._calls.discard(options)
         return results
 
     def interrupt(self) -> None:
@@ -82,7 +95,8 @@ class OnnxSignature:
     def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph (blocking). Raises ServingError with the runtime's own words."""
         feeds = {alias: _to_runtime(alias, arrays[alias]) for alias in self.inputs}
-        results = self.running.run(self.outputs, feeds)
+        with self.running.call() as run:
+            results = run(self.outputs, feeds)
         return {
             alias: _from_runtime(np.asarray(result))
             for alias, result in zip(self.outputs, results, strict=True)

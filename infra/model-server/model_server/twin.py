@@ -40,10 +40,10 @@ class TwinSignature:
     definition: meta_graph_pb2.SignatureDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    batchable: bool
-    whole: frozenset[str]
     answer: Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
     running: Running
+    batchable: bool = False  # company saves nothing
+    whole: frozenset[str] = frozenset()
 
     def call(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Answer for encoded images, [N] (blocking). Raises ServingError."""
@@ -75,33 +75,21 @@ class Twin:
         self.version = version
         self.definitions = definitions
         self._classes = np.array([each.encode() for each in classes], object)
-        self._running = Running(session)
+        self._running = running = Running(session)
         self.signatures = {
-            "serving_default": self._signature("serving_default", self._serve, batchable=False),
-            "classify": self._signature("classify", self._classify, batchable=True),
+            name: TwinSignature(
+                name, definitions[name], tuple(_CONTRACT[name][0]), tuple(_CONTRACT[name][1]), answer, running
+            )
+            for name, answer in (("serving_default", self._serve), ("classify", self._classify))
         }
-
-    def _signature(
-        self, name: str, answer: Callable[[NDArray[Any]], dict[str, NDArray[Any]]], *, batchable: bool
-    ) -> TwinSignature:
-        inputs, outputs = _CONTRACT[name]
-        return TwinSignature(
-            name,
-            self.definitions[name],
-            tuple(inputs),
-            tuple(outputs),
-            batchable,
-            frozenset({"classes"} & {*outputs}),
-            answer,
-            self._running,
-        )
 
     def _classify(self, encoded: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Encoded images [N] → labels [N], scores [N], probabilities [N, C], classes [C]."""
-        if not len(encoded):
-            p = np.zeros((0, len(self._classes)), np.float32)
-        else:
-            (p,) = self._running.run(["probabilities"], {"pixels": np.stack([*map(_pixels, encoded)])})
+        p = np.zeros((len(encoded), len(self._classes)), np.float32)
+        with self._running.call() as run:
+            # One by one: together they would take as long, and more memory.
+            for row, image in enumerate(encoded):
+                p[row] = run(["probabilities"], {"pixels": _pixels(image)[None]})[0]
         return {
             "labels": self._classes[p.argmax(axis=1)],
             "scores": p.max(axis=1, initial=0),

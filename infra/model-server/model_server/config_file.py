@@ -13,6 +13,7 @@ import obstore
 import structlog
 from google.protobuf import text_format
 
+from caravan.pace import Pace
 from model_server.configs import model_configs
 from model_server.errors import ServingError, invalid
 from model_server.manager import ModelConfig
@@ -70,12 +71,13 @@ class ConfigPoller:
         self._configure = configure
         self._taken: bytes | None = None
         self._complaint = ""
+        self._pace = Pace(file.poll_seconds or WAIT_SECONDS)
 
     async def run(self) -> None:
         """Read the file again and again; where it is to be read once, until that succeeded."""
         while self._taken is None or self._file.poll_seconds:
             await self._look()
-            await asyncio.sleep(self._file.poll_seconds or WAIT_SECONDS)
+            await asyncio.sleep(self._pace.pause)
         await asyncio.Event().wait()  # a task that ends is a server that fails
 
     async def _look(self) -> None:
@@ -91,6 +93,7 @@ class ConfigPoller:
             self._complain(f"{self._file.path} is not taken: {exc.message}")
         else:
             self._taken = content
+            self._pace.stir()
             self._complaint = ""
             names = [model.name for model in listed.model_config_list.config]
             log.info("models config is taken", file=self._file.path, models=names)

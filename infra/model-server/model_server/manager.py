@@ -9,6 +9,7 @@ no version any more, changes nothing: there are never zero versions where there 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Any
 import structlog
 
 from caravan import tracing
+from caravan.pace import Pace
 from model_server.errors import Code, ServingError, failed_precondition, invalid, not_found
 from model_server.loads import Loads
 from model_server.servable import Servable
@@ -103,6 +105,8 @@ class Model:
         self._drain = drain
         self._tasks: set[asyncio.Task[None]] = set()
         self._complaint = ""
+        self._pace = Pace(rules.poll_seconds)
+        self._asked = asyncio.Event()
 
     # --- what requests ask ------------------------------------------------------------------------
 
@@ -134,10 +138,20 @@ class Model:
     # --- polling ----------------------------------------------------------------------------------
 
     async def poll(self) -> None:
-        """Look at the base path again and again, until cancelled."""
+        """Look at the base path again and again, until cancelled; soon where someone asks for the state."""
         while True:
+            self._asked.clear()
             await self.poll_once()
+            if any(version.state not in (State.AVAILABLE, State.END) for version in self.versions.values()):
+                self._pace.stir()
             await asyncio.sleep(self._rules.poll_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.pause - self._rules.poll_seconds):
+                    await self._asked.wait()
+
+    def ask(self) -> None:
+        """Hear that someone wants to know how its versions are."""
+        self._asked.set()
 
     async def poll_once(self) -> None:
         """Take note of what is at the base path now."""
@@ -167,6 +181,7 @@ class Model:
         for number in sorted(wanted, reverse=True):
             known = self.versions.get(number)
             if known is None or (known.state is State.END and not known.wanted):
+                self._pace.stir()
                 self.versions[number] = version = Version(number, found[number], self._source)
                 self._spawn(self._load(version), f"load {self.config.name}/{number}")
             elif known.state is not State.UNLOADING and not known.wanted:
@@ -332,6 +347,8 @@ class Manager:
     def status(self, name: str, version: int | None = None) -> list[Version]:
         """The known versions of a model, highest first. Raises ServingError(NOT_FOUND)."""
         model = self.models.get(name)
+        if model is not None:
+            model.ask()
         versions = model.versions if model else {}
         if version is not None:
             if version not in versions:

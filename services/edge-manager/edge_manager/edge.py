@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from caravan.pace import Pace
 from edge_manager.central import Central
 from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
@@ -123,6 +124,12 @@ class Model:
         broken = max(self.failures, default=None)
         return self.stuck or self.fault or self.unlisted or (self.waiting.get(broken) if broken else None)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether its newest version serves, and none is on its way, waited for or tried again."""
+        is_well = self.trouble is None and self.serving == self.newest
+        return is_well and not (self.is_bringing or self.waiting or self.failures or self.aside)
+
     def ready(self, refused: Mapping[Ref, str]) -> int:
         """The newest version offered that is not known to be incomplete or refused; 0 for none."""
         good = {o.ref.version for o in worth_a_look(self.offered, above=0, refused=refused)}
@@ -159,6 +166,21 @@ class Edge:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there is something to do before the next round is due."""
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BROUGHT_AT_ONCE))
+    pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin at the pace that the rules ask for."""
+        self.pace = Pace(self.rules.poll_seconds, self.clock)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all is as it should be, and nothing on its way."""
+        return (
+            self.is_seen
+            and self.central_fault is None
+            and self.server_fault is None
+            and all(model.is_settled for model in self.models.values())
+        )
 
     def refused(self) -> dict[Ref, str]:
         """Return the fingerprints of the versions refused, but for those that are due to be tried again."""

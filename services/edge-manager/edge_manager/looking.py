@@ -24,7 +24,7 @@ async def keep_looking(edge: Edge) -> NoReturn:
     """Look again and again, at central's pace: a link that hangs holds up nothing but this."""
     while True:
         await look(edge)
-        await asyncio.sleep(edge.rules.poll_seconds)
+        await asyncio.sleep(edge.pace.pause)
 
 
 async def look(edge: Edge) -> None:
@@ -62,6 +62,7 @@ def _standing(edge: Edge, offered: Offered) -> Standing:
 def _take(edge: Edge, name: str, offer: Offer) -> None:
     model = edge.models.setdefault(name, Model())
     if model.offered != offer.offered:
+        edge.pace.stir()
         edge.news.set()
     model.versions, model.offered = offer.versions, offer.offered
     there = {one.ref for one in offer.offered}

@@ -50,7 +50,7 @@ async def model_sync(edge: Edge) -> NoReturn:
 
 
 async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:
-    """Go through the steps every `POLL_SECONDS`, or as soon as there is news.
+    """Go through the steps every `POLL_SECONDS`, in the long run five times as seldom, or when there is news.
 
     Raises:
         Transient: if a sink is away.
@@ -68,7 +68,9 @@ async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:
             # Rights can be mended while we run; until then the edge serves what it has.
             raise Transient(str(exc)) from exc
         with suppress(TimeoutError):
-            async with asyncio.timeout(edge.rules.poll_seconds):
+            if not edge.is_settled:
+                edge.pace.stir()
+            async with asyncio.timeout(edge.pace.pause):
                 await edge.news.wait()
 
 

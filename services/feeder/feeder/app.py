@@ -50,7 +50,7 @@ from feeder.routes import (
 from feeder.settings import FeederSettings
 from feeder.spool import Spool, SpoolLimits
 
-PREPARE_AGAIN_SECONDS = 30
+PREPARE_AGAIN_SECONDS = 120
 INTAKE_TOPICS = (TRAINING_IMAGES, TRAINING_IMAGES_RETRY, dead_letter(TRAINING_IMAGES))
 
 Intake = Callable[[Source, IntakePorts, FeederSettings], Awaitable[None]]

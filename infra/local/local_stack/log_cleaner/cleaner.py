@@ -27,6 +27,7 @@ from prometheus_client import Counter, Gauge
 
 from caravan.contracts import dead_letter
 from caravan.errors import Transient
+from caravan.pace import Pace
 from caravan.s3 import translated
 from caravan.strict_json import loads_object
 from local_stack.log_cleaner.log import Limits, Segment, expendable, mergeable
@@ -74,6 +75,7 @@ class LogCleaner:
         self._clock = clock
         self._meta = _Document(store, f"{self._root}/meta.json")
         self._partitions: dict[str, _Partition] = {}
+        self._pace = Pace(TICK_SECONDS)
         self._last = 0.0
 
     async def run(self) -> None:
@@ -85,7 +87,7 @@ class LogCleaner:
         """
         while True:
             await self.round()
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self._pace.pause)
 
     async def round(self) -> None:
         """Look at each partition once.
@@ -102,6 +104,8 @@ class LogCleaner:
                 log.warning("the topics cannot be told: those known go on", error=repr(exc))
             for partition in self._partitions.values():
                 await partition.clean_or_tell(self._limits, self._clock())
+                if partition.is_new:
+                    self._pace.stir()
         self._last = self._clock()
 
     async def ping(self) -> None:
@@ -141,6 +145,8 @@ class _Partition:
         self._log: list[Segment] = []
         self._apart: frozenset[int] = frozenset()
         self._looked = 0.0
+        self.is_new = False
+        """Whether something had come when it was last looked at."""
         self._is_odd = False
         self._tell()
 
@@ -159,7 +165,8 @@ class _Partition:
 
     async def clean(self, limits: Limits, now: float) -> None:
         """Remove and merge, if something came or grew old."""
-        if await self._watermark.changed():
+        self.is_new = await self._watermark.changed()
+        if self.is_new:
             await self._list()
         elif now < self._looked + LOOK_AGAIN_SECONDS:
             return

@@ -95,8 +95,8 @@ class Dashboard:
             edge.journal.changes()
         self._feed.start_over()
 
-    def tick(self, now: float) -> None:
-        """Tell what changed since the last tick, if anything did."""
+    def tick(self, now: float) -> bool:
+        """Tell what changed since the last tick, and whether anything did."""
         self._now = now
         frame: Json = {}
         changed = [json for json in (edge.as_json(now) for edge in self.edges.values()) if self._news(json)]
@@ -116,6 +116,7 @@ class Dashboard:
                 frame[name] = self._told[name] = part
         if frame:
             self._feed.tell("frame", {"at": iso(now), **frame})
+        return bool(frame)
 
     def _news(self, json: Json) -> bool:
         name = f"edge {json['edge']}"

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from caravan import kafka, s3
 from caravan.contracts import EDGE_STATUS, data_bucket, events_topic, ready_bucket
+from caravan.pace import Pace
 from caravan.retry import forever
 from caravan.sessions import Sessions
 from monitor import events_door
@@ -78,9 +79,11 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
             await dashboard(kafka.batches(source, most=BATCH), board.history, state)
 
     async def frames() -> NoReturn:
+        pace = Pace(FRAME_SECONDS)
         while True:
-            state.tick(time.time())
-            await asyncio.sleep(FRAME_SECONDS)
+            if state.tick(time.time()):
+                pace.stir()
+            await asyncio.sleep(pace.pause)
 
     page.install(wiring.app, files, door)
     api.install(wiring.app, state, letters, postbox, accounts)

@@ -15,6 +15,14 @@ def test_a_pause_grows_while_nothing_changes_up_to_five_times_the_shortest(
     assert pace.pause == pause
 
 
+@pytest.mark.parametrize("seconds", [3, 5, 60])
+def test_no_pause_grows_beyond_five_seconds_nor_is_a_longer_one_cut(seconds: float) -> None:
+    now = 0.0
+    pace = Pace(seconds, lambda: now)
+    now = 86_400.0
+    assert pace.pause == max(seconds, 5)
+
+
 def test_a_change_makes_it_short_again() -> None:
     now = 0.0
     pace = Pace(0.5, lambda: now)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 QUIET_SECONDS = 12
 """A pause grows by a second for each so many seconds in which nothing changed."""
-LONGEST = 5
-"""Times the shortest pause."""
+TIMES, LONGEST_SECONDS = 5, 5.0
+"""What a pause grows to: so many times the shortest, and so many seconds. A longer one stays what it is."""
 
 
 class Pace:
@@ -33,4 +33,5 @@ class Pace:
     def pause(self) -> float:
         """Seconds until the next look."""
         quiet = self._clock() - self._changed
-        return min(max(self._seconds, quiet / QUIET_SECONDS), LONGEST * self._seconds)
+        grown = min(quiet / QUIET_SECONDS, TIMES * self._seconds, LONGEST_SECONDS)
+        return max(self._seconds, grown)

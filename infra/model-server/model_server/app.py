@@ -25,7 +25,7 @@ from model_server.graphs.process import Graphs
 from model_server.grpc_doors import make_server
 from model_server.loading import load
 from model_server.manager import Manager, Rules
-from model_server.memory import check_fits, free_memory
+from model_server.memory import check_fits, free_memory, give_back
 from model_server.metrics import Metrics
 from model_server.predict import Core
 from model_server.scheduler import Scheduler
@@ -180,6 +180,8 @@ def _loader(settings: Settings, graphs: Graphs) -> Callable[[str, int, Path], Se
         except BaseException:
             servable.release()
             raise
+        finally:
+            give_back()
         return servable
 
     return load_warm

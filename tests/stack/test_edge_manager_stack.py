@@ -136,7 +136,7 @@ async def test_versions_reach_the_model_server_whole_or_not_at_all_and_one_model
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "a-model").write_bytes(b"no folder")
     # The server tries a version that fails again and again, for longer than a test can wait.
-    settings = {"LOAD_SECONDS": "5", "SINK_DIRECTORY": str(tmp_path / "models")}
+    settings = {"LOAD_SECONDS": "15", "SINK_DIRECTORY": str(tmp_path / "models")}
     stack = await private_stack("edge-manager", environment=settings)
     await publish(stack, 1, light, model="a-model")
     events = await mqtt(stack.port("mqtt-edge1"), "monitor")

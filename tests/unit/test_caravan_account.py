@@ -19,7 +19,8 @@ from rich.table import Table
 from caravan import s3
 from caravan.__main__ import tell_account
 from caravan.books import read_account
-from caravan.errors import BadInput
+from caravan.errors import BadInput, Transient
+from caravan.inventory import Spool
 from caravan.ledger import BODIES, CLOSED, LAST, LEDGER
 from caravan.receipts import UPLOADS, Account, ImageReceipt, Receipt, receipt_key
 from caravan.withdraw import withdraw
@@ -418,3 +419,12 @@ async def test_what_is_no_image_there_is_not_withdrawn(image: str) -> None:
     with pytest.raises(BadInput):
         await withdraw(store, image, reason="", label_only=False)
     assert await keys(store, WITHDRAWN) == []
+
+
+def test_a_listing_for_which_there_is_no_room_says_where_to_make_some() -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(Transient, match="no room for a listing in /"):
+        Spool(Full()).add(b"page")

@@ -14,6 +14,7 @@ from obstore.store import ObjectStore
 
 from caravan import s3
 from caravan.contracts import IMAGES
+from caravan.errors import Transient
 from caravan.receipts import UPLOADS, receipt_key
 from caravan.withdrawn import Withdrawn, read_withdrawn
 
@@ -26,8 +27,11 @@ class Spool:
         self._sizes: list[int] = []
 
     def add(self, page: bytes) -> None:
-        """Add a page."""
-        self._sizes.append(self._file.write(page))
+        """Add a page. Raises Transient if there is no room for it."""
+        try:
+            self._sizes.append(self._file.write(page))
+        except OSError as exc:
+            raise Transient(f"there is no room for a listing in {tempfile.gettempdir()}: {exc}") from exc
 
     def __iter__(self) -> Iterator[bytes]:
         self._file.seek(0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from local_stack.errors import StackError
+from local_stack.doors import either, listen_until
 from local_stack.kafka_door.frames import (
     ANSWER_HEAD,
     FETCH,
@@ -27,10 +27,10 @@ from local_stack.kafka_door.frames import (
     is_empty,
 )
 from local_stack.tls.door import Address
+from local_stack.tls.stream import CHUNK
 
 log = structlog.get_logger()
 
-CHUNK = 2**16
 MOST_BYTES = 2**20
 """Of a question that is looked at, and of an answer that is kept."""
 LOOK_MILLISECONDS = 500
@@ -92,18 +92,8 @@ class KafkaDoor:
 
         """
         try:
-            server = await asyncio.start_server(self._accept, listen.host, listen.port, limit=CHUNK)
-        except OSError as exc:
-            raise StackError(f"{listen} cannot be listened on: {exc.strerror or exc}") from exc
-        try:
-            if started is not None:
-                started.set()
-            await stop.wait()
+            await listen_until(stop, listen, self._accept, self._open, started=started)
         finally:
-            server.close()
-            for task in self._open:
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
             if self._late is not None:
                 self._late.cancel()
 
@@ -122,9 +112,9 @@ class KafkaDoor:
         else:
             try:
                 connection = _Connection()
-                await _either(
-                    asyncio.create_task(self._ask(reader, to_broker, writer, connection)),
-                    asyncio.create_task(self._answer(from_broker, writer, connection)),
+                await either(
+                    self._ask(reader, to_broker, writer, connection),
+                    self._answer(from_broker, writer, connection),
                 )
             finally:
                 to_broker.close()
@@ -145,7 +135,10 @@ class KafkaDoor:
         try:
             while True:
                 raw = await coming
-                head = Head.parse(raw)
+                try:
+                    head = Head.parse(raw)
+                except ValueError:
+                    return  # who does not speak Kafka is hung up on
                 if head.api in (FETCH, HEARTBEAT) and head.rest <= MOST_BYTES:
                     body = await reader.readexactly(head.rest)
                     coming = asyncio.create_task(reader.readexactly(HEAD.size))
@@ -266,16 +259,3 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, coun
         writer.write(data)
         count -= len(data)
         await writer.drain()
-
-
-async def _either(*tasks: asyncio.Task[None]) -> None:
-    """Forward both ways until one of them ends; a connection that breaks is an end like another."""
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception) and not isinstance(outcome, OSError | EOFError | ValueError):
-            raise outcome

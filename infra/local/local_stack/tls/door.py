@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from caravan import telemetry
+from local_stack.doors import either, listen_until
 from local_stack.errors import StackError
 from local_stack.tls.refusals import NO_BROKER, TOO_MANY, Refusal, refusal_of
 from local_stack.tls.stream import CHUNK, TlsStream
@@ -100,23 +100,8 @@ class Door:
             StackError: if the address cannot be listened on.
 
         """
-        try:
-            server = await asyncio.start_server(
-                self._accept, listen.host, listen.port, limit=CHUNK, backlog=BACKLOG
-            )
-        except OSError as exc:
-            raise StackError(f"{listen} cannot be listened on: {exc.strerror or exc}") from exc
-        log.info("door open", door=DOOR, listens=str(listen), broker=str(self.broker))
-        try:
-            if started is not None:
-                started.set()
-            await stop.wait()
-        finally:
-            server.close()
-            for task in self._open:
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
-            await server.wait_closed()
+        log.info("door opens", door=DOOR, listens=str(listen), broker=str(self.broker))
+        await listen_until(stop, listen, self._accept, self._open, started=started, backlog=BACKLOG)
         log.info("door closed", door=DOOR, refused=dict(self.refused))
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,7 +138,7 @@ class Door:
                 self._refuse(NO_BROKER, peer)
                 return
             ends.callback(writer.close)
-            await _either(_up(client, writer), _down(reader, client))
+            await either(_up(client, writer), _down(reader, client))
 
     def _refuse(self, refusal: Refusal, peer: str) -> None:
         self.refused[refusal.reason] += 1
@@ -177,20 +162,6 @@ async def _up(client: TlsStream, writer: asyncio.StreamWriter) -> None:
 async def _down(reader: asyncio.StreamReader, client: TlsStream) -> None:
     while data := await reader.read(CHUNK):
         await client.write(data)
-
-
-async def _either(*ways: Coroutine[None, None, None]) -> None:
-    """Forward both ways until one of them ends; a connection that breaks is an end like another."""
-    tasks = [asyncio.create_task(way) for way in ways]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
-            raise outcome
 
 
 async def _in_time(client: TlsStream) -> None:

@@ -59,9 +59,7 @@ def export_untaught(folder: Path) -> None:
     """Export a head that learnt nothing."""
     from training.export import export  # noqa: PLC0415 - loads TensorFlow, which the measuring process does not
     from training.head import Head, Space  # noqa: PLC0415
-    from training.session import load_embedder  # noqa: PLC0415
 
-    embedder = load_embedder()
     features, directions, classes = 1489, 400, ("a", "b", "c", "other")
     draw = np.random.default_rng(0)
 
@@ -72,7 +70,8 @@ def export_untaught(folder: Path) -> None:
     space = Space(some(features), some(features, directions), some(directions), centres, 1472)
     thresholds, slopes = np.full(len(classes), 0.1, np.float32), np.full(len(classes), 9, np.float32)
     head = Head(classes, some(features, len(classes)), some(len(classes)), space, thresholds, slopes)
-    export(embedder, head, folder)
+    with tempfile.TemporaryDirectory() as cache:
+        export(Path(cache), head, folder)
 
 
 async def _measure(forms: dict[str, Path], rounds: int) -> None:

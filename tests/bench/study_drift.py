@@ -26,11 +26,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageEnhance
 
 from caravan import images
 from caravan.contracts import OTHER, class_of
+from caravan.graphs.twin import pixels_of
 from shopper.images.limits import THUMBNAIL_QUALITY, THUMBNAIL_SIDE
 from shopper.quality.drift import STATISTICS, DriftTest, appearance, statistics
 from support import lessons
@@ -42,7 +42,6 @@ from training.samples import gather
 BEFORE, WITHIN = 1000, 150
 DAYS, A_DAY = 30, 5000
 GAP = 86_400 / A_DAY
-AT_ONCE = 32
 SHARES = {"tea-lemon": 0.4, "tea-earl-grey": 0.4, OTHER: 0.2}
 NEW_SHARE = 1 / 3
 
@@ -69,11 +68,7 @@ def changed(photo: bytes, kind: str) -> bytes:
 
 def embedded(embedder: Embedder, contents: Sequence[bytes]) -> Array:
     """Return embeddings, [N, F]."""
-    rows = []
-    for start in range(0, len(contents), AT_ONCE):
-        pixels = [embedder.decode(tf.constant(one)) for one in contents[start : start + AT_ONCE]]
-        rows.append(embedder.run(tf.stack(pixels)).numpy())
-    return np.concatenate(rows)
+    return np.concatenate([embedder.features(pixels_of(one)[None]) for one in contents])
 
 
 def small(photo: bytes) -> bytes:

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from caravan.graphs.twin import pixels_of
 from local_stack.photos import OTHER, render
-
-tf = pytest.importorskip("tensorflow")
-
-from training.backbone import load_backbone  # noqa: E402 - after the check for TensorFlow
-from training.embeddings import SHAPES  # noqa: E402
-from training.fit import fit  # noqa: E402
-from training.head import Head  # noqa: E402
-from training.pixels import preprocess  # noqa: E402
-from training.samples import Samples  # noqa: E402
+from training.embedder import Embedder
+from training.embeddings import SHAPES
+from training.fit import fit
+from training.head import Head
+from training.samples import Samples
 
 Array = NDArray[np.float32]
 KNOWN = {OTHER: 48, "tea-earl-grey": 20, "tea-lemon": 20}
@@ -28,14 +25,11 @@ SURE = 0.6
 @pytest.fixture(scope="module")
 def embedded() -> Mapping[str, Array]:
     """Features `[N, F]` of each product; the last TRIALS rows are for trying."""
-    backbone = load_backbone()
+    embedder = Embedder()
     features: dict[str, Array] = {}
     for product, count in (KNOWN | {NEW: NEW_PHOTOS}).items():
         photos = [render(product, i) for i in range(count + TRIALS)]
-        features[product] = np.concatenate(
-            [backbone(tf.stack([preprocess(tf.constant(p)) for p in photos[i : i + 16]])).numpy()
-             for i in range(0, len(photos), 16)]
-        )  # fmt: skip
+        features[product] = np.concatenate([embedder.features(pixels_of(photo)[None]) for photo in photos])
     return features
 
 

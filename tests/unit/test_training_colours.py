@@ -9,7 +9,8 @@ from training.head import Array
 from training.samples import Samples
 
 tf = pytest.importorskip("tensorflow")
-from training.backbone import CELLS, SIDE, colours_of  # noqa: E402 - after the check for TensorFlow
+from training.backbone import CELLS, SIDE  # noqa: E402 - after the check for TensorFlow
+from training.template import colours_of  # noqa: E402
 
 SHAPES, COLOURS = 48, 8
 RED, BLUE, GREY = (200, 40, 40), (40, 40, 200), (120, 120, 120)

@@ -22,17 +22,19 @@ from caravan.graphs.limits import Limits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.twin import UnfitError
 from support.image_forms import TURNED, encode, oriented
-from training.backbone import SIDE
+from training.backbone import SIDE, load_backbone
 from training.embedder import Embedder
 from training.embeddings import EmbeddingCache, embed
 from training.export import export
+from training.exporter import Exporter
 from training.fit import fit
 from training.head import Head
 from training.samples import Samples
 from training.smoke import fault_of
+from training.template import Features
 from training.trial import Fault, Job, try_twin
 from training.trials import tried
-from training.twin import Twins
+from training.twin import twin_of
 from training.twin_check import check_twin, scaled, unscaled
 
 COLOURS = {"red-box": (200, 30, 30), "blue-ball": (30, 60, 200)}
@@ -65,12 +67,13 @@ class Made:
                 path.write_bytes(picture(name, seed))
                 files[path.name] = path
                 names.append(name)
-        embedded = embed(files, EmbeddingCache(directory / "cache"), lambda: self.embedder, lambda *_: None)
+        self.cache = directory / "cache"
+        embedded = embed(files, EmbeddingCache(self.cache), lambda: self.embedder, lambda *_: None)
         self.features = np.stack([embedded.features[key] for key in files])
         self.images = [path.read_bytes() for path in files.values()]
         self.head: Head = fit(Samples.plain(self.features, names), seed=0)[0]
         self.path = directory / "model"
-        export(self.embedder, self.head, self.path)
+        export(self.cache, self.head, self.path)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures
         self.graph = GraphSession.load(self.path, Limits())  # as a model server has it
         self.twin = (self.path / TWIN).read_bytes()
@@ -222,7 +225,7 @@ def test_the_smoke_test_passes_a_good_model_and_names_what_is_wrong_with_a_bad_o
     assert "does not load" in (fault_of(tmp_path, made.head, images, expected) or "")
     for name in ("saved_model.pb", "variables"):
         (tmp_path / name).symlink_to(made.path / name)
-    write_twin(tmp_path, made.embedder.twins.of(strict(made.head)))
+    write_twin(tmp_path, twin_of(load_backbone(), strict(made.head)))
     assert fault_of(tmp_path, made.head, images, expected) == (
         "its twin for ONNX Runtime is refused: it answers otherwise than the SavedModel"
     )
@@ -256,9 +259,10 @@ def test_the_twin_answers_as_the_head_does_by_the_same_features(made: Made) -> N
     weights = rng.normal(0, 1, made.head.weights.shape).astype(np.float32)
     drawn = replace(made.head, weights=weights, space=replace(space, centres=centres))
     given = pixels(made.images[::5])
-    features = made.embedder.run(tf.constant((given.astype(np.float32) - 127) / 128)).numpy()
+    features = Features(load_backbone())(tf.constant((given.astype(np.float32) - 127) / 128)).numpy()
+    np.testing.assert_allclose(made.embedder.features(given), features, atol=1e-4)
     for head in (made.head, drawn):
-        model = onnx.load_from_string(made.embedder.twins.of(head))
+        model = onnx.load_from_string(twin_of(load_backbone(), head))
         onnx.checker.check_model(model, full_check=True)
         assert json.loads(model.metadata_props[0].value) == list(head.classes)
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info("features"))
@@ -270,8 +274,8 @@ def test_the_twin_answers_as_the_head_does_by_the_same_features(made: Made) -> N
 
 
 def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:
-    assert Twins(made.embedder.backbone).of(made.head) == made.twin
-    assert made.embedder.twins.of(strict(made.head)) != made.twin
+    assert twin_of(load_backbone(), made.head) == made.twin
+    assert twin_of(load_backbone(), strict(made.head)) != made.twin
 
 
 def changed(twin: bytes, change: Callable[[onnx.ModelProto], object]) -> bytes:
@@ -310,7 +314,7 @@ def no_number(model: onnx.ModelProto) -> None:
         (lambda made: changed(made.twin, other_classes), "classes are not those"),
         (lambda made: changed(made.twin, no_classes), "name its classes"),
         (lambda made: changed(made.twin, no_number), "otherwise"),
-        (lambda made: made.embedder.twins.of(strict(made.head)), "otherwise"),
+        (lambda made: twin_of(load_backbone(), strict(made.head)), "otherwise"),
     ],
     ids=["garbage", "batch", "output", "classes", "no-classes", "nan", "head"],
 )
@@ -371,7 +375,7 @@ def test_a_model_that_tells_photos_from_small_pngs_is_asked_about_photos(made: M
 async def test_a_trial_holds_the_twin_that_comes_with_a_model_against_it(made: Made, tmp_path: Path) -> None:
     for name in ("saved_model.pb", "variables"):
         (tmp_path / name).symlink_to(made.path / name)
-    write_twin(tmp_path, made.embedder.twins.of(strict(made.head)))
+    write_twin(tmp_path, twin_of(load_backbone(), strict(made.head)))
     image = tmp_path / "image"
     image.write_bytes(made.images[0])
     job = Job(str(tmp_path), "saved_model.pb", contract=True, images=(str(image),))
@@ -381,3 +385,23 @@ async def test_a_trial_holds_the_twin_that_comes_with_a_model_against_it(made: M
     try_twin(replace(job, directory=str(made.path)), made.graph.signatures)
     with pytest.raises(Fault, match="signature classify"):
         try_twin(job, {"serving_default": made.graph.signatures["serving_default"]})
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+async def test_a_process_of_its_own_writes_the_same_model_and_tries_it(made: Made, tmp_path: Path) -> None:
+    head, model, image = tmp_path / "head.npz", tmp_path / "model", tmp_path / "image"
+    head.write_bytes(made.head.to_bytes())
+    image.write_bytes(made.images[0])
+    expected = made.head.probabilities(made.features[:1])
+    async with Exporter(made.cache) as exporter:
+        await exporter.export(head, model)
+        for path in (file.relative_to(made.path) for file in made.path.rglob("*") if file.is_file()):
+            assert (model / path).read_bytes() == (made.path / path).read_bytes(), path
+        assert await exporter.fault_of(model, head, [image], expected) is None
+        fault = await exporter.fault_of(model, head, [image], expected[:, ::-1] * 0.5)
+        assert "otherwise" in (fault or "")
+        assert await exporter.fault_of(tmp_path, head, [], expected[:0]) is not None
+        with pytest.raises(RuntimeError, match="ended"):
+            await exporter.export(tmp_path / "missing", model)

@@ -1,4 +1,4 @@
-"""Runs as child processes: started, listened to, stopped; one may be kept ready with TensorFlow loaded."""
+"""Runs as child processes: started, listened to, stopped; one may be kept ready with the backbone loaded."""
 
 import asyncio
 import json

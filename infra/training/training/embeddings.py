@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKBONE = "efficientnet-lite0-224-4"
+BACKBONE = "efficientnet-lite0-224-5"
 """What embeddings are made by; their cache and a version's figures name it. Change it when pixels
-(`training.pixels`), views (`training.views`), weights or layers change."""
+(`caravan.images`), views (`training.views`), weights or layers change."""
 SHAPES = 1472
 """Features that tell what an image shows by its shapes; those after them tell its colours."""
 FEATURES = SHAPES + 17

@@ -6,7 +6,7 @@ the product's centre in a space where the directions in which photos of one and 
 light, background) are damped: a cosine of shapes and one of colours, for what differs from a product by its
 print alone is told by those. The threshold comes from cross-validation on the training images.
 
-All of it is NumPy and deterministic; `training.export` repeats `Head.probabilities` in TensorFlow.
+All of it is NumPy and deterministic; `training.template` repeats `Head.probabilities` in TensorFlow.
 """
 
 import io

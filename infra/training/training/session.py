@@ -1,6 +1,5 @@
 """What surrounds a run: the edge's buckets, the events that go to Kafka, the progress that is watched."""
 
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from caravan import kafka, locks
 from caravan.contracts import Event, events_topic
 from training.events import Events, Reporter
+from training.exporter import Exporter
 from training.settings import TrainingSettings
 from training.steps import Run
 from training.stores import open_stores
@@ -41,16 +41,22 @@ async def session(
         async with telling(settings, edge) as events:
             reporter = Reporter({"edge": edge, **facts}, events.emit, *sinks)
             stores = open_stores(settings.central, edge)
-            run = Run(settings, edge, stores, Workspace(work), embedder, reporter.progress, events.emit)
-            yield run, reporter
+            async with Exporter(settings.cache_dir) as exporter:
+                run = Run(
+                    settings,
+                    edge,
+                    stores,
+                    Workspace(work),
+                    embedder,
+                    exporter,
+                    reporter.progress,
+                    events.emit,
+                )
+                yield run, reporter
 
 
 def load_embedder() -> "Embedder":
-    """Load TensorFlow and the backbone: seconds, which the caller may spend in a thread."""
-    # TensorFlow's start-up notes are for its developers.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Load the backbone: half a second, which the caller may spend in a thread."""
     from training.embedder import Embedder  # noqa: PLC0415 - only here, and only when asked
 
-    embedder = Embedder()
-    embedder.warm_up()
-    return embedder
+    return Embedder()

@@ -35,7 +35,7 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     run_seconds: float = Field(default=3600, gt=0)
     """After so long a run is taken for hung, ended and made again."""
     warm_worker: bool = True
-    """Keep a process ready that has TensorFlow loaded."""
+    """Keep a process ready that has the backbone loaded."""
     traceparent: str = ""
     """The trace that a step goes on with, where it runs alone, as a task of a pipeline."""
     namespace: str = "caravan"

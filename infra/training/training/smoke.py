@@ -9,10 +9,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from caravan.graphs.limits import Limits
+from caravan.graphs.plausible import encoded_picture
 from caravan.graphs.session import GraphSession, GraphSignature
 from caravan.graphs.twin import UnfitError
 from training.head import Head
-from training.twin_check import check_twin, scaled
+from training.twin_check import Asked, check_twin, scaled
 
 CLOSE = 5e-3
 """How far probabilities may be from those of the head in memory."""
@@ -33,36 +34,38 @@ def fault_of(
         What is wrong, in a few words, or None.
 
     """
+    # Images as small PNGs: their pixels are those that the head knows, whoever decodes them.
+    asked = list(scaled(images))
+    encoded = [encoded_picture(), *(each for each, _ in asked[len(asked) - len(images) :])]
     try:
         signatures = GraphSession.load(directory, Limits()).signatures
-        answer = signatures["classify"].call({"images": np.array(images, object)})
-        one = signatures["serving_default"].call({"image_b64": np.array(images[:1], object)})["prediction"]
+        answer = signatures["classify"].call({"images": np.array(encoded, object)})
+        one = signatures["serving_default"].call({"image_b64": np.array(encoded[:1], object)})["prediction"]
     except (tf.errors.OpError, OSError, KeyError, ValueError, TypeError) as exc:
         return f"it does not load or answer: {next(iter(str(exc).splitlines()), type(exc).__name__)}"
-    return _otherwise(answer, one, head, expected) or _fault_of_twin(
-        directory, signatures["classify"], images
-    )
+    fault = _otherwise(answer, one, head, expected)
+    return fault or _fault_of_twin(directory, signatures["classify"], asked)
 
 
 def _otherwise(
     answer: Mapping[str, NDArray[Any]], one: NDArray[Any], head: Head, expected: NDArray[np.float32]
 ) -> str | None:
-    probabilities = answer["probabilities"]
+    pictured, probabilities = np.split(answer["probabilities"], [1])
     if tuple(name.decode() for name in answer["classes"]) != head.classes:
         return "its classes are not those it was trained on"
-    if probabilities.shape != expected.shape or not np.isfinite(probabilities).all():
+    if probabilities.shape != expected.shape or not np.isfinite(answer["probabilities"]).all():
         return "its probabilities are not finite, or not one for each class"
     if np.abs(probabilities - expected).max() > CLOSE:
         return "it answers otherwise than the head it was made of"
     label, probability = (text.decode() for text in one)
-    if label not in head.classes or abs(float(probability) - float(probabilities[0].max())) > CLOSE:
+    if label not in head.classes or abs(float(probability) - float(pictured.max())) > CLOSE:
         return "its two signatures do not agree"
     return None
 
 
-def _fault_of_twin(directory: Path, classify: GraphSignature, images: Sequence[bytes]) -> str | None:
+def _fault_of_twin(directory: Path, classify: GraphSignature, asked: Sequence[Asked]) -> str | None:
     try:
-        check_twin(directory, classify.call, scaled(images))
+        check_twin(directory, classify.call, asked)
     except (UnfitError, tf.errors.OpError) as exc:
         return f"its twin for ONNX Runtime is refused: {exc}"
     return None

@@ -22,6 +22,7 @@ from training.acquire import ImageCache, acquire
 from training.dataset import Dataset, Member
 from training.embeddings import BACKBONE, Embedded, EmbeddingCache, embed
 from training.evaluate import Evaluation, answers_of, evaluate
+from training.exporter import Exporter
 from training.fit import fit
 from training.gate import Against, gate
 from training.head import Head
@@ -59,6 +60,7 @@ class Run:
 
     Attributes:
         embedder: makes, or has ready, what turns files into embeddings.
+        exporter: writes and tries SavedModels.
         progress: told how far a step is; from any thread.
         announce: sends an event on Kafka `E`, best effort, without waiting.
 
@@ -69,6 +71,7 @@ class Run:
     stores: Stores
     workspace: Workspace
     embedder: "Callable[[], Embedder]"
+    exporter: Exporter
     progress: Progress
     announce: Callable[[Event], None]
 
@@ -128,54 +131,62 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
 
     """
     with tracing.span("train"):
-        model, withdrawn = run.settings.model_name, await read_withdrawn(run.stores.data)
+        space, model = run.workspace, run.settings.model_name
+        if space.is_trained(acquired.dataset.digest, run.settings.seed, BACKBONE):
+            return space.read_trained()
+        run.exporter.start()
+        withdrawn = await read_withdrawn(run.stores.data)
         reference = await read_reference(run.stores.models, model, withdrawn)
         learnt = await parents.learnt(run.stores, model)
-        return await asyncio.to_thread(_train, run, acquired, reference, learnt)
+        trained = await asyncio.to_thread(_train, run, acquired, reference, learnt)
+        run.progress("train", 0.85)
+        await _export(run)
+        await asyncio.to_thread(space.write_trained, trained)
+        run.progress("train", 1)
+        return trained
 
 
 def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset[str]) -> Trained:
-    from training.export import export  # noqa: PLC0415 - TensorFlow: publish does without
-
+    """Learn a head, and leave it in the workspace."""
     space, seed, dataset = run.workspace, run.settings.seed, acquired.dataset
-    if space.is_trained(dataset.digest, seed, BACKBONE):
-        return space.read_trained()
     kept = reference.among(dataset.members)
     wanted = [*dataset.usable(), *((name, sha) for sha, name in kept.items())]
     embedded = _embedded(run, wanted, "train", 0.7, views_of(dataset.usable()))
     members = dataset.usable(embedded.unreadable)
     division = divide(members, embedded.features, kept, learnt, dataset.taken)
     head, curves = fit(gather(division.learned, embedded), seed)
-    run.progress("train", 0.85)
-    staged = space.directory / "model.new"
-    shutil.rmtree(staged, ignore_errors=True)
+    # A model of the head that was.
     shutil.rmtree(space.model, ignore_errors=True)
-    export(run.embedder(), head, staged)
-    staged.rename(space.model)
     write_file(space.head, head.to_bytes())
-    counts = Counter(name for name, _ in members)
-    trained = Trained(
+    return Trained(
         dataset.digest,
         seed,
         BACKBONE,
-        dict(counts),
+        dict(Counter(name for name, _ in members)),
         dict(embedded.unreadable),
         curves,
         division.held_out,
         dict(division.groups),
     )
-    space.write_trained(trained)
-    run.progress("train", 1)
-    return trained
+
+
+async def _export(run: Run) -> None:
+    space = run.workspace
+    staged = space.directory / "model.new"
+    await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
+    await run.exporter.export(space.head, staged)
+    staged.rename(space.model)
 
 
 async def evaluate_step(run: Run, acquired: Acquired) -> Evaluated:
     """FROM model and held-out images → figures, parent, smoke test → TO the verdict and the report."""
     with tracing.span("evaluate"):
+        run.exporter.start()
         out = await asyncio.to_thread(_held_out, run, acquired)
         before = await _asked(run, out)
         run.progress("evaluate", 0.5)
-        evaluated = await asyncio.to_thread(_evaluate, run, acquired, out, before)
+        fault = await _smoke(run, out)
+        evaluated = await asyncio.to_thread(_evaluate, run, acquired, out, before, fault)
         tracing.note(passed=evaluated.verdict.rejected is None)
         return evaluated
 
@@ -219,18 +230,23 @@ async def _asked(run: Run, out: HeldOut) -> Before:
         return Before(version, fault=str(exc))
 
 
-def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before) -> Evaluated:
-    from training.smoke import fault_of  # noqa: PLC0415 - TensorFlow
+async def _smoke(run: Run, out: HeldOut) -> str | None:
+    """Ask the SavedModel about a few of the images; return what is wrong with it."""
+    space = run.workspace
+    head = Head.from_bytes(await asyncio.to_thread(space.head.read_bytes))
+    few = np.linspace(0, len(out.files) - 1, min(SMOKE_IMAGES, len(out.files))).astype(int)
+    files, expected = [out.files[i] for i in few], head.probabilities(out.features[few])
+    return await run.exporter.fault_of(space.model, space.head, files, expected)
 
+
+def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before, fault: str | None) -> Evaluated:
     space, digest = run.workspace, acquired.dataset.digest
     trained = space.read_trained()
     head = Head.from_bytes(space.head.read_bytes())
     probabilities = head.probabilities(out.features)
     evaluation = evaluate(answers_of(probabilities, head.classes, out.truths))
-    few = np.linspace(0, len(out.files) - 1, min(SMOKE_IMAGES, len(out.files))).astype(int)
-    smoke = fault_of(space.model, head, [out.files[i].read_bytes() for i in few], probabilities[few])
     margin = run.settings.gate_tolerance
-    verdict = gate(out.judged, evaluation.answers, before.against, margin=margin, fault=smoke)
+    verdict = gate(out.judged, evaluation.answers, before.against, margin=margin, fault=fault)
     run.progress("evaluate", 0.7)
 
     members = acquired.dataset.usable(trained.unreadable)

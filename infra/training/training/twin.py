@@ -1,12 +1,13 @@
 """A model's twin for ONNX Runtime, `caravan.contracts.TWIN`: pixels in, probabilities out.
 
-It has the arrays of the SavedModel, and the operations of `training.backbone` and `training.export`, with
-channels before places, as ONNX wants them. A node is named for what it computes, so one head makes one file,
-byte for byte.
+It has the arrays of the SavedModel, and the operations of `training.template`, with channels before places,
+as ONNX wants them. Training embeds by the part of it before the head, so a head learns from what it will be
+asked. A node is named for what it computes, so one head makes one file, byte for byte.
 """
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from training.backbone import (
     Conv,
     on_circle,
 )
+from training.embeddings import FEATURES
 from training.head import COLOURS, FAINT, LIKENESS, SCALE, Head
 
 OPSET, IR_VERSION = 18, 10
@@ -72,31 +74,35 @@ class Nodes:
         return self.add(name, "Div", x, self.add(f"{name}.divisor", "Max", length, least))
 
 
-class Twins:
-    """Makes the twins of models on one backbone, whose part of the graph is built once."""
+def twin_of(backbone: Backbone, head: Head) -> bytes:
+    """Return the twin of a model with this head, as a file."""
+    metadata = {"classes": json.dumps(head.classes)}
+    parts = _features(backbone), _probabilities(head)
+    return _file(parts, "probabilities", len(head.classes), metadata)
 
-    def __init__(self, backbone: Backbone) -> None:
-        self._features = _features(backbone)
 
-    def of(self, head: Head) -> bytes:
-        """Return the twin of a model with this head, as a file."""
-        parts = self._features, _probabilities(head)
-        value = helper.make_tensor_value_info
-        graph = helper.make_graph(
-            [node for part in parts for node in part.nodes],
-            "twin",
-            [value("pixels", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
-            [value("probabilities", TensorProto.FLOAT, ["N", len(head.classes)])],
-            [constant for part in parts for constant in part.constants],
-        )
-        opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
-        helper.set_model_props(model, {"classes": json.dumps(head.classes)})
-        return model.SerializeToString(deterministic=True)
+def features_of(backbone: Backbone) -> bytes:
+    """Return the part before the head alone, as a file: `pixels` → `features`."""
+    return _file([_features(backbone)], "features", FEATURES, {})
+
+
+def _file(parts: Sequence[Nodes], output: str, count: int, metadata: dict[str, str]) -> bytes:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [node for part in parts for node in part.nodes],
+        "twin",
+        [value("pixels", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
+        [value(output, TensorProto.FLOAT, ["N", count])],
+        [constant for part in parts for constant in part.constants],
+    )
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    helper.set_model_props(model, metadata)
+    return model.SerializeToString(deterministic=True)
 
 
 def _features(backbone: Backbone) -> Nodes:
-    """[N, 224, 224, 3] uint8, `pixels` → [N, F], `features`, as `Backbone` has them."""
+    """[N, 224, 224, 3] uint8, `pixels` → [N, F], `features`, as `training.template` has them."""
     g = Nodes()
     planes = g.add("planes", "Transpose", "pixels", perm=[0, 3, 1, 2])
     rgb = g.add("rgb", "Cast", planes, to=TensorProto.FLOAT)
@@ -121,11 +127,10 @@ def _features(backbone: Backbone) -> Nodes:
 
 
 def _conv(g: Nodes, name: str, conv: Conv, x: str) -> str:
-    kernel = conv.kernel.numpy().transpose((2, 3, 0, 1) if conv.depthwise else (3, 2, 0, 1))
     # More at the end where it is odd, as TensorFlow pads.
     layout: dict[str, Any] = {"auto_pad": "SAME_UPPER", "strides": [conv.stride] * 2}
-    layout["group"] = len(kernel) if conv.depthwise else 1
-    y = g.add(f"{name}.linear", "Conv", x, kernel, conv.bias.numpy(), **layout)
+    layout["group"] = len(conv.kernel) if conv.depthwise else 1
+    y = g.add(f"{name}.linear", "Conv", x, conv.kernel, conv.bias, **layout)
     return g.add(name, "Clip", y, 0.0, 6.0) if conv.active else y
 
 

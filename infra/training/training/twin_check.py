@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from caravan.errors import BadInput
 from caravan.graphs.onnx import OnnxError
 from caravan.graphs.plausible import Input, examples
 from caravan.graphs.twin import SIDE, UnfitError, open_twin, pixels_of
@@ -39,8 +37,7 @@ def scaled(images: Iterable[bytes]) -> Iterator[Asked]:
     for made_up in examples([Input("pixels", np.uint8, shape)], {"pixels": shape}, [b""]):
         yield _png(made_up["pixels"][0])
     for image in images:
-        with suppress(BadInput):  # It is TensorFlow that learns from images, and not by Pillow.
-            yield _png(pixels_of(image))
+        yield _png(pixels_of(image))
 
 
 def unscaled(images: Iterable[bytes]) -> Iterator[Asked]:

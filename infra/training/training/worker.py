@@ -1,4 +1,4 @@
-"""A run in a process of its own: TensorFlow lives and dies here, not in the listener.
+"""A run in a process of its own: what it takes of memory goes with it.
 
 The process makes itself ready and waits on standard input for one line, `{"edge": …, "run": …}`,
 perhaps with the `traceparent` of the trace that it belongs to.
@@ -34,7 +34,7 @@ def main() -> NoReturn:
     settings = load(TrainingSettings)
     configure_logging(settings.log_level, settings.log_format)
     tracing.start("training", settings)
-    # A cold start: images are acquired while TensorFlow loads. A warm one: it is loaded when the job comes.
+    # A cold start: images are acquired while the backbone loads. A warm one: it is loaded when the job comes.
     with ThreadPoolExecutor(1) as pool:
         embedder = pool.submit(load_embedder)
         line = sys.stdin.buffer.readline()
@@ -45,7 +45,7 @@ def main() -> NoReturn:
         with tracing.following(job):
             code = asyncio.run(_run(settings, str(job["edge"]), str(job["run"]), embedder, say))
         tracing.stop()
-        # Not by way of the interpreter's end: that would wait for TensorFlow to finish loading.
+        # Not by way of the interpreter's end: that would wait for the backbone to finish loading.
         sys.stderr.flush()
         os._exit(code)
 

@@ -62,15 +62,18 @@ def open_session(directory: Path, threads: int, name: str = ONNX_MODEL) -> Any:
         OnnxError: saying why it cannot be loaded.
 
     """
+    return session_of(str(directory / name), threads)
+
+
+def session_of(model: str | bytes, threads: int) -> Any:
+    """Load a model from a file, or what is in one; see `open_session`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _SEVERITY_FATAL  # what fails is the answer to who asked
     try:
-        return onnxruntime.InferenceSession(
-            str(directory / name), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # its errors have no public base class
         raise OnnxError(exc) from exc
 

@@ -1,0 +1,250 @@
+"""The model as TensorFlow Serving loads it, but for its head: encoded images in, labels and scores out.
+
+Only the head differs from version to version. So the graph is traced and saved once, as a template, with a
+constant in place of each array of the head, and `training.export` writes those of a version into it.
+"""
+
+import hashlib
+import math
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from caravan import image_headers
+from caravan.contracts import ONE_IMAGE
+from training import backbone, head, pixels
+from training.backbone import (
+    BIN_WIDTH,
+    BORDER,
+    CELLS,
+    CENTRAL,
+    DARK,
+    HUES,
+    LEAST,
+    MIDDLE,
+    NEAREST,
+    PATCH,
+    SATURATED,
+    SHARPNESS,
+    SIDE,
+    Backbone,
+    Block,
+    Conv,
+    load_backbone,
+    on_circle,
+)
+from training.embeddings import BACKBONE
+from training.head import COLOURS, FAINT, LIKENESS, SCALE
+from training.pixels import preprocess
+
+DECODED_AT_ONCE = 4
+"""Images of a request that are decoded side by side: bounds memory, not the batch."""
+PREFIX = "head_"
+"""Begins the names of the constants that stand for the head."""
+
+
+CONSTANTS = {
+    "mean": (tf.float32, 1),
+    "directions": (tf.float32, 2),
+    "damping": (tf.float32, 1),
+    "centres": (tf.float32, 2),
+    "shapes": (tf.int32, 0),
+    "weights": (tf.float32, 2),
+    "bias": (tf.float32, 1),
+    "thresholds": (tf.float32, 1),
+    "slopes": (tf.float32, 1),
+    "other": (tf.float32, 1),
+    "classes": (tf.string, 1),
+}
+"""Their types and ranks, by the names of what they stand for in `Head` and `Space`; `other` has a 1 at the
+class of unknown things."""
+
+
+class Features(tf.Module):  # type: ignore[misc]
+    """Images [N, 224, 224, 3] float32, scaled as `(x - 127) / 128` → features [N, F] float32."""
+
+    def __init__(self, layers: Backbone) -> None:
+        super().__init__()
+        self._stem = _Conv(layers.stem)
+        self._stages = [[_Block(block) for block in stage] for stage in layers.stages]
+        self._top = _Conv(layers.top)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Return the features, [N, 1280 + 80 + 112 + 17]: of the last layer, two middle stages, colours."""
+        x = self._stem(images)
+        middle = []
+        for number, stage in enumerate(self._stages):
+            for block in stage:
+                x = block(x)
+            if number in MIDDLE:
+                # Four of its cells lie under one of the last layer's: their mean is what that weighs.
+                middle.append(MIDDLE[number] * tf.nn.avg_pool2d(x, 2, 2, "VALID"))
+        top = self._top(x)
+        weights = _salience(top)[:, :, :, None]
+        pooled = [tf.reduce_sum(weights * cells, [1, 2]) for cells in (top, *middle)]
+        # The square root keeps a few strong features from deciding alone (Perronnin et al. 2010).
+        return tf.concat(
+            [tf.nn.l2_normalize(tf.sqrt(pooled[0]), 1), *pooled[1:], colours_of(images, weights)], 1
+        )
+
+
+class _Conv(tf.Module):  # type: ignore[misc]
+    def __init__(self, conv: Conv) -> None:
+        super().__init__()
+        # TensorFlow's layout is [h, w, in, out]; of a depthwise convolution, [h, w, channels, 1].
+        axes = (2, 3, 0, 1) if conv.depthwise else (2, 3, 1, 0)
+        self._kernel = tf.Variable(conv.kernel.transpose(axes), trainable=False)
+        self._bias = tf.Variable(conv.bias, trainable=False)
+        self._convolve = tf.nn.depthwise_conv2d if conv.depthwise else tf.nn.conv2d
+        self._stride, self._active = conv.stride, conv.active
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        y = self._convolve(x, self._kernel, [1, self._stride, self._stride, 1], "SAME")
+        y = tf.nn.bias_add(y, self._bias)
+        return tf.nn.relu6(y) if self._active else y
+
+
+class _Block(tf.Module):  # type: ignore[misc]
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self._layers, self._shortcut = [_Conv(conv) for conv in block.layers], block.shortcut
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        y = x
+        for layer in self._layers:
+            y = layer(y)
+        return x + y if self._shortcut else y
+
+
+def _salience(top: tf.Tensor) -> tf.Tensor:
+    """Weigh the cells of a feature map, [N, 7, 7, F] → [N, 7, 7], each image's weights summing to 1."""
+    cells = tf.nn.l2_normalize(tf.reshape(tf.sqrt(top), [-1, CELLS * CELLS, top.shape[-1]]), 2)
+    likeness = tf.matmul(cells, tf.gather(cells, BORDER, axis=1), transpose_b=True)
+    nearest = tf.math.top_k(likeness, NEAREST).values[:, :, 1:]
+    unlike = tf.maximum(1 - tf.reduce_mean(nearest, 2), 0) + LEAST
+    weights = unlike**SHARPNESS * CENTRAL
+    weights /= tf.reduce_sum(weights, 1, keepdims=True)
+    return tf.reshape(weights, [-1, CELLS, CELLS])
+
+
+def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Count the hues of images, weighed as their cells [N, 7, 7, 1] are and by saturation → [N, HUES + 1].
+
+    A hue stays what it is in stronger or weaker light and, nearly, in warmer or colder.
+    """
+    patches = SIDE // PATCH // CELLS
+    rgb = tf.clip_by_value((tf.nn.avg_pool2d(images, PATCH, PATCH, "VALID") * 128 + 127) / 255, 0, 1)
+    weights = tf.repeat(tf.repeat(weights, patches, 1), patches, 2) / patches**2
+    highest = tf.reduce_max(rgb, 3, keepdims=True)
+    saturation = (highest - tf.reduce_min(rgb, 3, keepdims=True)) / (highest + DARK)
+    # Red lies at 0 of the circle of hues, green at a third of it, blue at two thirds.
+    direction = tf.nn.l2_normalize(rgb @ on_circle(3), 3)
+    likeness = direction @ on_circle(HUES).T
+    hues = tf.reduce_sum(weights * saturation * tf.exp((likeness - 1) / BIN_WIDTH**2), [1, 2])
+    none = tf.reduce_sum(weights * tf.maximum(SATURATED - saturation, 0), [1, 2])
+    return tf.nn.l2_normalize(tf.sqrt(tf.concat([hues, none], 1)), 1)
+
+
+class ServedModel(tf.Module):  # type: ignore[misc]
+    """Backbone and head in one graph, with the two signatures of the contract."""
+
+    def __init__(self, layers: Backbone) -> None:
+        super().__init__()
+        self._features = Features(layers)
+        self._decode = tf.function(
+            preprocess, autograph=False, input_signature=[tf.TensorSpec([], tf.string)]
+        ).get_concrete_function()
+        images = tf.TensorSpec([None], tf.string, name="images")
+        # Traced once; both signatures call this function.
+        self._scored = tf.function(self._score, autograph=False, input_signature=[images])
+
+    def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Encoded images [N] → labels [N], scores [N], probabilities [N, C], classes [C]."""
+        p, classes = self._scored(images), _constant("classes")
+        return {
+            "labels": tf.gather(classes, tf.argmax(p, axis=1)),
+            "scores": tf.reduce_max(p, axis=1),
+            "probabilities": p,
+            "classes": tf.identity(classes),
+        }
+
+    def serve(self, image_b64: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One encoded image [1] → `[label, probability]`, both strings; an error for any other number."""
+        # A model server feeds however many come; TensorFlow itself would take the declared [1] for the truth.
+        images = tf.raw_ops.PlaceholderWithDefault(input=image_b64, shape=[None])
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(images) == 1, [ONE_IMAGE])]):
+            answer = self.classify(tf.identity(images))
+        probability = tf.strings.as_string(answer["scores"][0], precision=6)
+        return {"prediction": tf.stack([answer["labels"][0], probability])}
+
+    def _score(self, images: tf.Tensor) -> tf.Tensor:
+        pixels = tf.map_fn(
+            self._decode,
+            images,
+            fn_output_signature=tf.TensorSpec([SIDE, SIDE, 3], tf.float32),
+            parallel_iterations=DECODED_AT_ONCE,
+        )
+        return _probabilities(self._features(pixels))
+
+
+def _constant(name: str) -> tf.Tensor:
+    """Return a constant of the head, of a size that only a version knows."""
+    dtype, rank = CONSTANTS[name]
+    constant = tf.constant(np.zeros([0] * rank), dtype, name=f"{PREFIX}{name}")
+    return tf.raw_ops.PlaceholderWithDefault(input=constant, shape=[None] * rank)
+
+
+def _probabilities(features: tf.Tensor) -> tf.Tensor:
+    """Repeat `Head.probabilities`."""
+    h = {name: _constant(name) for name in CONSTANTS if name != "classes"}
+    centred = features - h["mean"]
+    along = centred @ h["directions"] * h["damping"]
+    damped = centred - tf.matmul(along, h["directions"], transpose_b=True)
+    shapes, colours = damped[:, : h["shapes"]], damped[:, h["shapes"] :]
+    shapes = tf.nn.l2_normalize(shapes, 1, FAINT**2) * math.sqrt(1 - COLOURS)
+    space = tf.concat([shapes, tf.nn.l2_normalize(colours, 1, FAINT**2) * math.sqrt(COLOURS)], 1)
+    typical = tf.matmul(space, h["centres"], transpose_b=True)
+    products = 1 - h["other"]
+    usual = tf.reduce_sum(typical * products, 1, keepdims=True) / tf.reduce_sum(products)
+    beyond = (typical - usual) * products
+    logits = tf.nn.l2_normalize(centred, 1) * SCALE @ h["weights"] + h["bias"]
+    p = tf.nn.softmax(logits + LIKENESS * beyond)
+    guard = tf.sigmoid(h["slopes"] * (typical - h["thresholds"]))
+    p *= guard + (1 - guard) * h["other"]
+    return p + h["other"] * (1 - tf.reduce_sum(p, axis=1, keepdims=True))
+
+
+def template(cache: Path) -> Path:
+    """Return the folder of the template, a SavedModel; the first call traces it, which takes seconds.
+
+    It is kept under a digest of what it is made by, and the same is traced to the same.
+    """
+    made_by = hashlib.sha256(f"{BACKBONE} {tf.__version__}".encode())
+    for module in (backbone, head, image_headers, pixels, sys.modules[__name__]):
+        made_by.update(Path(str(module.__file__)).read_bytes())
+    target = cache / "templates" / made_by.hexdigest()[:16]
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder, "made")
+            _save(made)
+            with suppress(OSError):  # Another process was first.
+                made.rename(target)
+    return target
+
+
+def _save(directory: Path) -> None:
+    model = ServedModel(load_backbone())
+    one = tf.TensorSpec([1], tf.string, name="image_b64")
+    many = tf.TensorSpec([None], tf.string, name="images")
+    signatures = {
+        "serving_default": tf.function(model.serve, autograph=False, input_signature=[one]),
+        "classify": tf.function(model.classify, autograph=False, input_signature=[many]),
+    }
+    tf.saved_model.save(model, str(directory), signatures)
+    # It is of the template alone, and need not be there.
+    (directory / "fingerprint.pb").unlink(missing_ok=True)

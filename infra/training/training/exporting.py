@@ -4,6 +4,7 @@ Jobs come in on standard input as lines of JSON, and an answer to each goes out 
 input that ends means that nobody waits for one: then so does this process.
 """
 
+import gc
 import json
 import os
 import sys
@@ -16,18 +17,19 @@ import numpy as np
 
 from caravan import strict_json
 from training.codes import DONE
-from training.export import export
 from training.head import Head
-from training.smoke import fault_of
-from training.template import template
 
 
 def main() -> None:
     """Answer jobs until there are no more."""
+    # A fifth of TensorFlow's start; there is little to collect in seconds.
+    gc.disable()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints
     jobs: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_listen, args=(jobs,), daemon=True, name="jobs").start()
+    from training.template import template  # noqa: PLC0415 - TensorFlow
+
     template(Path(sys.argv[1]))  # while the head is still being learnt
     while True:
         answers.write(json.dumps({"fault": _done(**strict_json.loads_object(jobs.get()))}) + "\n")
@@ -41,6 +43,9 @@ def _listen(jobs: SimpleQueue[bytes]) -> None:
 
 
 def _done(head: str, directory: str, images: list[str] | None, expected: list[Any] | None) -> str | None:
+    from training.export import export  # noqa: PLC0415 - TensorFlow
+    from training.smoke import fault_of  # noqa: PLC0415 - TensorFlow
+
     learnt = Head.from_bytes(Path(head).read_bytes())
     if images is None:
         export(Path(sys.argv[1]), learnt, Path(directory))

@@ -1,8 +1,8 @@
 """What a retraining costs after 100 new images, with so many there: `bench_retraining.py [1000 10000 50000]`.
 
-A store of files holds made-up photos of five classes, each by its own colour and noise; their embeddings are made up
-as well and lie in the cache, as those of earlier runs do. One run makes the first version; then 100 photos of a new class
-come, and a second run, in a process of its own, is measured: CPU seconds and resident memory of the process, and of
+A store of files holds made-up photos of five classes; their embeddings are made up as well and lie in the
+cache, as those of earlier runs do. One run makes the first version; then 100 photos of a new class come, and
+a second run, in a process of its own, is measured: CPU seconds and resident memory of the process, and of
 TensorFlow's beside it. It prints a line of JSON for each size.
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
                 told = subprocess.run(
                     [sys.executable, __file__, "run", folder], check=True, stdout=subprocess.PIPE
                 )
-            print(json.dumps({"images": size} | json.loads(told.stdout.splitlines()[-1])), flush=True)
+            _say({"images": size} | json.loads(told.stdout.splitlines()[-1]))
 
 
 def _photos(name: str, count: int) -> Iterator[bytes]:
@@ -102,8 +102,10 @@ async def _run(folder: Path) -> None:
         await s3.write(store, key, content)  # A store of files has no conditional puts.
         return True
 
-    s3.replace = replace
-    stores = Stores(*(_store(folder / name) for name in ("edge1-data", "edge1-models", "edge1-ready")), "edge1")
+    patched: Any = s3
+    patched.replace = replace
+    data, models, ready = (_store(folder / f"edge1-{name}") for name in ("data", "models", "ready"))
+    stores = Stores(data, models, ready, "edge1")
     settings = TrainingSettings(cache_dir=folder / "cache", work_dir=folder, state_dir=folder)
     work = folder / "work"
     work.mkdir(exist_ok=True)
@@ -117,7 +119,7 @@ async def _run(folder: Path) -> None:
         workspace, embedder = Workspace(work), cache(load_embedder)
         run = Run(settings, "edge1", stores, workspace, embedder, exporter, progress, lambda _: None)
         outcome = await run_pipeline(run, Reporter({}, lambda _: None))
-    of_itself, of_child = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    of_itself, of_child = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     told = {
         "outcome": outcome.state,
         "seconds": round(time.monotonic() - started, 1),
@@ -127,7 +129,12 @@ async def _run(folder: Path) -> None:
         "peak_mb_tensorflow": of_child.ru_maxrss // 1000,
         "cpu_s_after_stage": stages,
     }
-    print(json.dumps(told))
+    _say(told)
+
+
+def _say(facts: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 def _store(path: Path) -> LocalStore:

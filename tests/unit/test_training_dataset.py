@@ -1,11 +1,12 @@
 """What a version is trained on."""
 
 import hashlib
+from collections import Counter
 
 import pytest
 
 from caravan.errors import Permanent
-from training.dataset import Dataset
+from training.dataset import FEW, MOST, Dataset
 
 
 def sha(text: str) -> str:
@@ -44,3 +45,28 @@ def test_a_dataset_survives_being_written_and_a_changed_one_is_refused() -> None
     body["members"].pop()
     with pytest.raises(Permanent, match="changed"):
         Dataset.from_json(body)
+
+
+def test_of_very_many_images_a_sample_is_learnt_from_and_small_classes_are_whole() -> None:
+    sizes = {"tea-a": 4 * MOST, "tea-b": 3 * MOST, "tea-c": 70, "other": MOST // 5}
+    members = [(name, sha(f"{name}{i}")) for name, size in sizes.items() for i in range(size)]
+    dataset = Dataset.of([*members, ("other", members[0][1])])
+    counts = Counter(name for name, _ in dataset.usable())
+    assert counts["tea-c"] == 70
+    assert counts["other"] == MOST // 5
+    assert counts["tea-a"] == counts["tea-b"]
+    assert MOST - 4 <= len(dataset.usable()) <= MOST
+    assert dataset.beyond == len(members) - 1 - len(dataset.usable())
+    assert members[0][1] not in {image for _, image in dataset.sample}
+
+
+def test_with_more_images_most_of_the_sample_stays() -> None:
+    members = [(name, sha(f"{name}{i}")) for name in ("tea-a", "tea-b") for i in range(MOST)]
+    before, after = Dataset.of(members[:-100]).sample, Dataset.of(members).sample
+    assert len(before & after) > 0.95 * MOST
+
+
+def test_of_many_classes_each_keeps_a_few() -> None:
+    count = MOST // FEW * 2
+    members = [(f"tea-{name}", sha(f"{name} {i}")) for name in range(count) for i in range(FEW + 9)]
+    assert Counter(Counter(name for name, _ in Dataset.of(members).sample).values()) == {FEW: count}

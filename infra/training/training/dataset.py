@@ -11,6 +11,12 @@ from caravan.errors import Permanent
 Member = tuple[str, str]
 """Class and SHA-256 of an image."""
 
+MOST = 5000
+"""Images that are learnt from and judged on, of all classes together: beyond that a retraining costs the
+same, and a layer on features that are given learns little from more."""
+FEW = 50
+"""Images that every class may have beside that."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -53,15 +59,43 @@ class Dataset:
         counts = Counter(sha for _, sha in self.members)
         return frozenset(sha for sha, count in counts.items() if count > 1)
 
+    @property
+    def sample(self) -> frozenset[Member]:
+        """Members, MOST at most, that are in no other class: of large classes as many of each.
+
+        Which ones, their content decides, so with more images most of the sample stays.
+        """
+        out = self.contradictory
+        of_class: dict[str, list[str]] = {}
+        for name, sha in self.members:
+            if sha not in out:
+                of_class.setdefault(name, []).append(sha)
+        share, left = FEW, MOST
+        for number, size in enumerate(sorted(map(len, of_class.values()))):
+            share = max(FEW, left // (len(of_class) - number))
+            left -= min(size, share)
+        return frozenset(
+            (name, sha)
+            for name, images in of_class.items()
+            # Other digits than those that say what is held out.
+            for sha in sorted(images, key=lambda sha: sha[16:])[:share]
+        )
+
+    @property
+    def beyond(self) -> int:
+        """How many images are left out of the sample because there are so many."""
+        contradictory = self.contradictory
+        return sum(sha not in contradictory for _, sha in self.members) - len(self.sample)
+
     def usable(self, unreadable: Iterable[str] = ()) -> tuple[Member, ...]:
-        """Return the members that can be learned from.
+        """Return the members of the sample that can be learned from.
 
         Raises:
             Permanent: if they are of fewer than two classes; the message is for the people who send images.
 
         """
-        out = self.contradictory.union(unreadable)
-        members = tuple(member for member in self.members if member[1] not in out)
+        out, sample = frozenset(unreadable), self.sample
+        members = tuple(member for member in self.members if member in sample and member[1] not in out)
         classes = sorted({name for name, _ in members})
         if not classes:
             raise Permanent("there are no images to train on: upload some under images/<class>/")

@@ -42,12 +42,13 @@ def learn(x: Array, y: Labels, count: int, left_out: NDArray[np.bool_]) -> Curve
     layer = _Layer(z[~left_out], y[~left_out], count)
     # With fewer images than folds nothing is left out: then the layer is watched on what it learns from.
     watched = left_out if left_out.any() else ~left_out
-    sides = [_Side(z[~left_out], y[~left_out], count), _Side(z[watched], y[watched], count)]
+    own, other = _Side(y[~left_out], count), _Side(y[watched], count)
+    watched_x = z[watched]
     history: list[tuple[tuple[float, float], ...]] = []
     best = 0
     while len(history) < MOST_STEPS and len(history) - best <= PATIENCE:
         layer.step()
-        history.append(tuple(side.measure(layer) for side in sides))
+        history.append((own.measure(layer.answers), other.measure(layer.probabilities(watched_x))))
         if history[-1][1][0] < history[best][1][0] - GAIN:
             best = len(history) - 1
     (train_loss, train_accuracy), (loss, accuracy) = (
@@ -63,7 +64,12 @@ def _balance(y: Labels, count: int) -> Array:
 
 
 class _Layer:
-    """A dense layer that learns by Adam on all images at once: the problem is convex, nothing is shuffled."""
+    """A dense layer that learns by Adam on all images at once: the problem is convex, nothing is shuffled.
+
+    Attributes:
+        answers: [N, C], what it says now of what it learns from.
+
+    """
 
     def __init__(self, x: Array, y: Labels, count: int) -> None:
         sizes = np.bincount(y, minlength=count)
@@ -72,12 +78,14 @@ class _Layer:
         self._present = (sizes > 0).astype(np.float32)
         self.weights = _Parameter(np.zeros((x.shape[1], count), np.float32))
         self.bias = _Parameter(np.where(sizes > 0, np.float32(0), ABSENT))
+        self.answers = self.probabilities(x)
 
     def step(self) -> None:
         """Descend once on the balanced cross-entropy."""
-        error = (self.probabilities(self._x) - self._target) * self._balance * self._present
+        error = (self.answers - self._target) * self._balance * self._present
         self.weights.descend(self._x.T @ error + DECAY * self.weights.value)
         self.bias.descend(error.sum(axis=0))
+        self.answers = self.probabilities(self._x)
 
     def probabilities(self, x: Array) -> Array:
         return softmax(x @ self.weights.value + self.bias.value)
@@ -100,13 +108,11 @@ class _Parameter:
 
 @dataclass(frozen=True)
 class _Side:
-    x: Array
     y: Labels
     count: int
 
-    def measure(self, layer: _Layer) -> tuple[float, float]:
-        """Return the balanced loss and the plain accuracy."""
-        p = layer.probabilities(self.x)
+    def measure(self, p: Array) -> tuple[float, float]:
+        """Return the balanced loss and the plain accuracy of answers [N, C]."""
         true = p[np.arange(len(self.y)), self.y]
         loss = -(np.log(np.maximum(true, 1e-9)) * _balance(self.y, self.count)).sum()
         return float(loss), float((p.argmax(axis=1) == self.y).mean())

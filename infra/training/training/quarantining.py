@@ -56,8 +56,9 @@ async def keep_back(
 ) -> Dataset:
     """Put what the version that serves contradicts into quarantine, and return the dataset without it.
 
-    Looked at are images that this version has not seen, of batches that nobody released. A version of another
-    backbone is not asked: it may be anyone's.
+    Looked at are images that this version has not seen, of batches that nobody released: those of the
+    sample, and those that are in another class as well. A version of another backbone is not asked: it may be
+    anyone's.
 
     Args:
         stores: the edge's buckets.
@@ -75,7 +76,12 @@ async def keep_back(
     if head is None:
         return dataset
     seen = await parents.seen(stores, model)
-    new = [member for member in dataset.members if member not in seen]
+    sample, contradictory = dataset.sample, dataset.contradictory
+    new = [
+        member
+        for member in dataset.members
+        if member not in seen and (member in sample or member[1] in contradictory)
+    ]
     members, answers = await asyncio.to_thread(_answers, head, new, embed)
     labels = doubtful(members, answers)
     if not labels:

@@ -264,6 +264,7 @@ def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before, fault:
             "ignored": acquired.dataset.ignored,
             "in quarantine": acquired.dataset.quarantined,
             "in two classes": len(acquired.dataset.contradictory),
+            "beyond the sample": acquired.dataset.beyond,
             "unreadable": len(trained.unreadable),
         },
         seed=trained.seed,

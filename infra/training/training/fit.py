@@ -52,8 +52,7 @@ def _borne(samples: Samples, y: Labels) -> NDArray[np.bool_]:
     if not len(owner):
         return np.zeros(0, np.bool_)
     mean = samples.features.mean(axis=0)
-    sums = np.zeros((int(y.max()) + 1, len(mean)), np.float32)
-    np.add.at(sums, y, normalised(samples.features - mean))
+    sums = np.eye(int(y.max()) + 1, dtype=np.float32)[:, y] @ normalised(samples.features - mean)
     nearest = ((samples.views - mean) @ normalised(sums).T).argmax(axis=1)
     borne = np.zeros(len(owner), np.bool_)
     for label in np.unique(owner):

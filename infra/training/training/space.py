@@ -32,8 +32,7 @@ def learn_space(rows: Rows, count: int, other: int) -> Space:
     damping = np.concatenate([of_shapes, of_colours])
     placed = damped(centred, directions, damping)
     placed[rows.is_view, rows.shapes :] = 0
-    sums = np.zeros((count, len(mean)), np.float32)
-    np.add.at(sums, rows.y, weighed(placed, rows.shapes))
+    sums = np.eye(count, dtype=np.float32)[:, rows.y] @ weighed(placed, rows.shapes)
     return Space(mean, directions, damping, weighed(sums, rows.shapes), rows.shapes)
 
 

@@ -227,7 +227,8 @@ class _ClientLog(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.last_error = ""
-        self.logger = logging.Logger("mqtt")  # noqa: LOG001  of this connection alone
+        # Of this connection alone; at a lower level each packet would be a record that nobody reads.
+        self.logger = logging.Logger("mqtt", logging.ERROR)  # noqa: LOG001
         self.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:

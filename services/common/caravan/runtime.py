@@ -7,6 +7,7 @@ first let requests finish, then cancel the loops, then close the clients.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -28,6 +29,9 @@ log = structlog.get_logger()
 S = TypeVar("S", bound=ServiceSettings)
 
 DRAIN_SECONDS = 10
+COLLECT_EVERY = 10_000
+"""Objects made and not let go before Python looks for cycles; at the 700 that it comes with, looking takes a
+third of the CPU of a busy service."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ async def _main(name: str, settings: S, wire: Wire[S]) -> None:
             ]
             web = group.create_task(server.serve(), name="web")
             stopper = group.create_task(_on_stop(stop, server, service.on_stop), name="stop")
+            gc.freeze()  # what is loaded stays: no collection is to walk over it
+            gc.set_threshold(COLLECT_EVERY)
             log.info("service starts", service=name, address=f"http://{settings.host}:{settings.port}")
             await web
             for task in (stopper, *loops):

@@ -10,11 +10,8 @@ import base64
 import json
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from caravan import strict_json
@@ -22,6 +19,9 @@ from caravan.contracts import is_edge_id, to_json
 from caravan.errors import Permanent
 from caravan.names import CLASS_RULE, LONGEST_REASON, cut, is_addressable, is_class
 from caravan.strict_json import NotJson, faults_of
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SCHEMA = 1
 MOST_CLASSES = 10_000
@@ -159,6 +159,8 @@ class Manifest:
             Permanent: if there is none, or it does not fit.
 
         """
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - who has a key has it loaded
+
         if self.signature is None:
             raise Permanent("the manifest is not signed, and signatures are required here")
         try:
@@ -189,6 +191,10 @@ _MANIFEST = TypeAdapter(Manifest)
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
     """Read an Ed25519 private key from a PEM file."""
+    # Seven megabytes, which only those spend who sign or verify.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
     key = load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise Permanent(f"{path} is not an Ed25519 private key")
@@ -197,6 +203,10 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
     """Read an Ed25519 public key from a PEM file."""
+    # Seven megabytes, which only those spend who sign or verify.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
+
     key = load_pem_public_key(path.read_bytes())
     if not isinstance(key, Ed25519PublicKey):
         raise Permanent(f"{path} is not an Ed25519 public key")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Any
 
 from caravan.pace import Pace
 from edge_manager.central import Central
@@ -15,6 +13,9 @@ from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
 from edge_manager.sinks import Sink
 from edge_manager.versions import Offered, Ref, Verdict, worth_a_look
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Post = Callable[[Mapping[str, Any]], None]
 """Posts an event for the edge's dashboard; never waits, never fails."""

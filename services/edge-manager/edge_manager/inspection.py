@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING
 
 from caravan.contracts import MANIFEST, ONNX_MODEL, SAVED_MODEL
 from caravan.errors import Permanent
@@ -23,6 +22,9 @@ from edge_manager.versions import (
     judge_index,
     judge_manifest,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MANIFEST_BYTES = 4 * 2**20
 INDEX_BYTES = 16 * 2**20

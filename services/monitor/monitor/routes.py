@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -17,7 +17,6 @@ from caravan.contracts import MONITOR
 from caravan.errors import BadInput
 from caravan.kafka import Batch, PutAside
 from caravan.mqtt import WINDOW
-from caravan.reports import ListModels, ReadReport, Report
 from caravan.strict_json import NotJson
 from monitor import hub_messages, metrics
 from monitor.dashboard import source
@@ -25,6 +24,9 @@ from monitor.dashboard.state import Dashboard
 from monitor.hub_messages import Uncertain, Window
 from monitor.hub_source import History
 from monitor.hub_state import Hub
+
+if TYPE_CHECKING:
+    from caravan.reports import ListModels, ReadReport, Report
 
 log = structlog.get_logger()
 

@@ -1,0 +1,36 @@
+"""What a service has in memory before anything has come: what it has no use for is not among that."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "PIL",
+    "aioboto3",
+    "botocore",
+    "cryptography",
+    "grpc",
+    "httpx",
+    "numpy",
+    "obstore",
+    "tensorflow",
+    "typer",
+)
+"""Five to some hundred megabytes each."""
+
+
+@pytest.mark.parametrize(
+    ("service", "has"),
+    [
+        ("feeder", {"PIL", "obstore"}),
+        ("delivery", {"httpx"}),
+        ("edge_manager", {"httpx", "obstore"}),
+        ("monitor", {"PIL"}),
+        ("shopper", {"PIL", "grpc", "httpx", "numpy", "obstore"}),
+    ],
+)
+def test_a_service_loads_nothing_heavy_that_it_has_no_use_for(service: str, has: set[str]) -> None:
+    code = f"import sys, {service}.app; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(found.stdout.split()) == has

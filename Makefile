@@ -77,7 +77,7 @@ ENGINES := infra/local/engines
 
 KAFKA_JARS := $(ENGINES)/kafka/jars
 VERSITYGW := $(ENGINES)/versitygw/versitygw
-CHOSEN := $(if $(KAFKA),$(KAFKA_JARS)) $(if $(S3),$(VERSITYGW))
+CHOSEN := $(if $(KAFKA),$(KAFKA_JARS)) $(if $(filter versitygw,$(S3)),$(VERSITYGW))
 FETCHED := $(if $(or $(KAFKA),$(MQTT),$(S3)),$(CHOSEN),$(KAFKA_JARS) $(VERSITYGW))
 
 .PHONY: engines

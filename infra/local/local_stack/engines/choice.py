@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from local_stack.engines.engine import Engine
+from local_stack.engines.files import FILES
 from local_stack.engines.kafka import APACHE
 from local_stack.engines.mosquitto import MOSQUITTO
 from local_stack.engines.versitygw import VERSITYGW
@@ -14,7 +15,7 @@ EMBEDDED = "embedded"
 ENGINES: Mapping[str, Mapping[str, Engine]] = {
     "KAFKA": {"apache": APACHE},
     "MQTT": {"mosquitto": MOSQUITTO},
-    "S3": {"versitygw": VERSITYGW},
+    "S3": {"files": FILES, "versitygw": VERSITYGW},
 }
 
 Choice = Mapping[str, str]

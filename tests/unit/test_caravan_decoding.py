@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,18 +12,31 @@ from caravan.errors import BadInput
 from caravan.images import ImageBounds
 
 
-def photo(side: int = 64) -> bytes:
+def photo(side: int = 64, form: str = "PNG", **options: Any) -> bytes:
     target = io.BytesIO()
-    Image.new("RGB", (side, side), "green").save(target, "PNG")
+    Image.new("RGB", (side, side), "green").save(target, form, **options)
     return target.getvalue()
 
 
 async def test_a_decoding_that_takes_too_long_is_ended_and_the_next_one_is_done() -> None:
-    await Decoding(1).verify(photo())  # a process is there
+    await Decoding(1).as_jpeg(photo())  # a process is there
     with pytest.raises(BadInput, match="more than 1e-05 s") as refused:
         await Decoding(1, seconds=1e-5).verify(photo(2000))
     assert (refused.value.status, refused.value.reason) == (422, "too-slow")
     assert (await Decoding(1).verify(photo())).format == "PNG"
+
+
+async def test_an_image_that_its_form_bounds_is_read_to_its_end_without_a_process() -> None:
+    no_time = Decoding(1, seconds=0)
+    for form in ("JPEG", "PNG"):
+        assert (await no_time.verify(photo(form=form))).format == form
+        with pytest.raises(BadInput) as refused:
+            await no_time.verify(photo(300, form)[:-200])
+        assert (refused.value.status, refused.value.reason) == (422, "damaged-image")
+    for other in (photo(1001, "JPEG"), photo(800), photo(64, "WEBP"), photo(64, "JPEG", progressive=True)):
+        with pytest.raises(BadInput) as refused:
+            await no_time.verify(other)
+        assert refused.value.reason == "too-slow"
 
 
 async def test_what_an_image_may_have_is_known_in_the_process_too() -> None:

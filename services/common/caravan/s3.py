@@ -91,6 +91,12 @@ def _part_from_threads() -> None:
     atexit.register(time.sleep, FAREWELL_SECONDS)
 
 
+@functools.lru_cache(256)
+def _asked(address: S3Address, bucket: str) -> Bucket:
+    """Return the handle that questions about a bucket go by: to make one takes some milliseconds."""
+    return open_bucket(address, bucket)
+
+
 class BucketMissing(Transient):
     """The bucket is not there: whoever owns it makes it again."""
 
@@ -582,7 +588,7 @@ async def ensure_buckets(address: S3Address, names: Collection[str]) -> None:
         Transient: if the server is away or will not.
 
     """
-    missing = [name for name in names if await _is_missing(open_bucket(address, name))]
+    missing = [name for name in names if await _is_missing(_asked(address, name))]
     if not missing:
         return
     # Costly to import (40 MB, a third of a second), and of use for this alone.
@@ -621,7 +627,7 @@ async def ping(address: S3Address, bucket: str) -> None:
 
     """
     try:
-        async for _ in pages(open_bucket(address, bucket), "ping/"):
+        async for _ in pages(_asked(address, bucket), "ping/"):
             return
     except (CaravanError, FileNotFoundError) as exc:
         message = f"bucket {bucket} at {address.endpoint}: {exc}"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
-from caravan import tracing
+from caravan import images, tracing
 from caravan.concurrency import for_each
 from caravan.decoding import Decoding
 from caravan.errors import BadInput
+from caravan.images import ImageInfo
 from caravan.moments import taken_at
 from feeder.archive import Archive, Candidate, Limits, Rejected, read_archive
 from feeder.concurrency import Budget
+
+TOGETHER, TOGETHER_BYTES = 16, 2**20
+"""Entries that are read in a thread at a time, and what they unpack to: a hop costs as much as a photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,35 +145,30 @@ class Checks:
         results: list[Labelled | Rejected | None] = [None] * len(archive.candidates)
         left = allowed = self._bounds.allowed(size, self._decoding.bounds.max_pixels)
 
-        async def check(numbered: tuple[int, Candidate]) -> None:
+        async def check(some: Sequence[tuple[int, Candidate]]) -> None:
             nonlocal left
-            number, candidate = numbered
-            try:
-                async with self._buffer.take(candidate.info.file_size):
-                    content, digest, taken = await loop.run_in_executor(self._pool, _read, archive, candidate)
-                    info = self._decoding.inspect(content)
-                    left -= info.pixels
-                    if left >= 0:
-                        await self._decoding.verify(content, sender=batch)
-            except BadInput as exc:
-                results[number] = Rejected(candidate.name, exc.detail)
-                return
-            if left < 0:
-                message = f"the images of {size} bytes have more than {allowed} pixels: send them in parts"
-                raise BadInput(message, status=413, reason="too-many-pixels")
-            results[number] = Labelled(
-                candidate.name,
-                candidate.key,
-                digest,
-                len(content),
-                info.media_type,
-                partial(archive.read, candidate),
-                taken,
-            )
+            async with self._buffer.take(sum(candidate.info.file_size for _, candidate in some)):
+                there = await loop.run_in_executor(self._pool, self._read, archive, [one for _, one in some])
+                for (number, candidate), found in zip(some, there, strict=True):
+                    results[number] = found if isinstance(found, Rejected) else found.image
+                    if isinstance(found, Rejected):
+                        continue
+                    left -= found.info.pixels
+                    if left < 0:
+                        message = (
+                            f"the images of {size} bytes have more than {allowed} pixels: send them in parts"
+                        )
+                        raise BadInput(message, status=413, reason="too-many-pixels")
+                    if found.unverified is None:
+                        continue
+                    try:
+                        await self._decoding.verify(found.unverified, sender=batch)
+                    except BadInput as exc:
+                        results[number] = Rejected(candidate.name, exc.detail)
 
         try:
             async with asyncio.timeout(self._bounds.seconds):
-                await for_each(enumerate(archive.candidates), check, at_once=self._at_once)
+                await for_each(_together(archive.candidates), check, at_once=self._at_once)
         except TimeoutError as exc:
             message = f"checking the images takes more than {self._bounds.seconds:g} s: send them in parts"
             raise BadInput(message, status=413, reason="too-slow") from exc
@@ -182,12 +181,54 @@ class Checks:
             misplaced=archive.misplaced,
         )
 
+    def _read(self, archive: Archive, candidates: Sequence[Candidate]) -> list[_Read | Rejected]:
+        """Read entries, and those images to their ends that need no process for that."""
+        return [self._read_one(archive, candidate) for candidate in candidates]
+
+    def _read_one(self, archive: Archive, candidate: Candidate) -> _Read | Rejected:
+        try:
+            content = archive.read(candidate)
+            info = self._decoding.inspect(content)
+            is_quick = images.is_quick(info)
+            if is_quick:
+                images.verify(content, self._decoding.bounds)
+        except BadInput as exc:
+            return Rejected(candidate.name, exc.detail)
+        image = Labelled(
+            candidate.name,
+            candidate.key,
+            hashlib.sha256(content).hexdigest(),
+            len(content),
+            info.media_type,
+            partial(archive.read, candidate),
+            taken_at(candidate.key, content),
+        )
+        return _Read(image, info, None if is_quick else content)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An image that was read; its content too, where its pixels are still to be looked at."""
+
+    image: Labelled
+    info: ImageInfo
+    unverified: bytes | None
+
+
+def _together(candidates: Sequence[Candidate]) -> Iterator[Sequence[tuple[int, Candidate]]]:
+    """Yield entries, numbered, so many at a time as are worth a thread's while; a large one by itself."""
+    some: list[tuple[int, Candidate]] = []
+    size = 0
+    for number, candidate in enumerate(candidates):
+        if some and (len(some) == TOGETHER or size + candidate.info.file_size > TOGETHER_BYTES):
+            yield some
+            some, size = [], 0
+        some.append((number, candidate))
+        size += candidate.info.file_size
+    if some:
+        yield some
+
 
 def _count(file: BinaryIO, limits: Limits) -> int:
     archive = read_archive(file, limits)
     return len(archive.candidates) + len(archive.rejected) + archive.ignored
-
-
-def _read(archive: Archive, candidate: Candidate) -> tuple[bytes, str, float | None]:
-    content = archive.read(candidate)
-    return content, hashlib.sha256(content).hexdigest(), taken_at(candidate.key, content)

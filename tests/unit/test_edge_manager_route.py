@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +25,8 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
-import edge_manager.central
 import edge_manager.sinks.bucket
+import edge_manager.streams
 from caravan import model_index
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
@@ -323,8 +324,8 @@ def flipped(content: bytes, place: int = -1) -> bytes:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let even small files come in several pieces and parts, and wait for no disk: no power fails here."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(edge_manager.central, "PIECE", 1000)
-    monkeypatch.setattr(edge_manager.sinks.bucket, "PIECE", 1000)
+    monkeypatch.setattr(edge_manager.streams, "PIECE", 1000)
+    monkeypatch.setattr(edge_manager.sinks.bucket, "WHOLE", 3000)
     monkeypatch.setattr(edge_manager.sinks.bucket, "PART", 3000)
 
 
@@ -1372,3 +1373,67 @@ async def test_the_dashboard_is_told_what_is_where(world: World) -> None:
     assert (model["serving"], model["at_edge"], model["newest_ready"]) == (1, [1], 1)
     assert [refused["version"] for refused in model["refused"]] == [2, 3]
     assert "bad graph" in model["refused"][0]["reason"]
+
+
+# --- what a version costs -----------------------------------------------------------------------
+
+
+async def test_a_version_takes_one_request_a_file_on_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[tuple[str, str]] = Counter()
+
+    def count(name: str) -> None:
+        call = getattr(obstore, name)
+
+        def counted(store: ObjectStore, key: str, *rest: Any, **options: Any) -> Any:
+            asked[name, key] += key.startswith(f"models/{MODEL}/1/")
+            return call(store, key, *rest, **options)
+
+        monkeypatch.setattr(obstore, name, counted)
+
+    world = World(Path(), "bucket")
+    await world.rounds(1)
+    for name in ("get_async", "head_async", "put_async"):
+        count(name)
+    whole = world.publish(1)
+    await world.rounds(1)
+    assert world.at_edge()[1] == whole
+    keys = [f"models/{MODEL}/1/{path}" for path in whole]
+    assert +asked == {(name, key): 1 for name in ("get_async", "put_async") for key in keys}
+
+
+class Breaking:
+    """Streams a file, and breaks off after some bytes so many times."""
+
+    def __init__(self, content: bytes, breaks: int, *, after: int) -> None:
+        self.content = content
+        self.breaks = breaks
+        self.after = after
+        self.asked: list[int] = []
+
+    async def stretch(
+        self, store: ObjectStore, key: str, start: int, end: int, e_tag: str | None
+    ) -> AsyncIterator[bytes]:
+        del store, key, e_tag
+        self.asked.append(start)
+        if len(self.asked) <= self.breaks:
+            if self.after:
+                yield self.content[start : start + self.after]
+            raise Transient("the link is cut")
+        yield self.content[start:end]
+
+
+async def test_a_file_that_breaks_off_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Breaking(bytes(range(10)), 2, after=3)
+    monkeypatch.setattr("edge_manager.central.stretch", link.stretch)
+    monkeypatch.setattr("edge_manager.central.pause", lambda _: 0.0)
+    pieces = [piece async for piece in Central(MemoryStore()).pieces("file", 10, None)]
+    assert (b"".join(pieces), link.asked) == (link.content, [0, 3, 6])
+
+
+async def test_a_link_over_which_nothing_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Breaking(bytes(10), 99, after=0)
+    monkeypatch.setattr("edge_manager.central.stretch", link.stretch)
+    monkeypatch.setattr("edge_manager.central.pause", lambda failures: 0.0 if failures < 2 else 60.0)
+    with pytest.raises(CentralAway, match="the link is cut"):
+        _ = [piece async for piece in Central(MemoryStore()).pieces("file", 10, None)]
+    assert link.asked == [0, 0, 0]

@@ -142,9 +142,10 @@ async def _copy_into(edge: Edge, version: Complete, sink: Sink) -> State | None:
     ref = version.ref
     try:
         await _check_room(version, sink)
-        copied = await copy_files(edge.central, version, sink)
+        leftovers = await sink.leftovers(ref)
+        copied = await copy_files(edge.central, version, sink, leftovers)
         before = await _failure(edge, ref)
-        copied += await finish(edge.central, version, sink)
+        copied += await finish(edge.central, version, sink, leftovers)
     except (Mismatch, NoRoom):
         await sink.remove(ref)
         raise

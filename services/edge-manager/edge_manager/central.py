@@ -10,17 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import obstore
+import structlog
 from obstore.exceptions import PreconditionError
 from obstore.store import ObjectStore
 
-from caravan import model_index, s3, tracing
+from caravan import model_index, s3, telemetry, tracing
 from caravan.contracts import MANIFEST
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.model_index import Index
-from caravan.retry import retried
-from edge_manager.streams import PIECE, piece
+from caravan.retry import pause
+from edge_manager.streams import stretch
 from edge_manager.tf_index import Readable
 from edge_manager.versions import Listed, Offered, Ref, offers
+
+log = structlog.get_logger()
 
 INDEX_SECONDS = 15
 TRACE_SECONDS = 3
@@ -207,22 +210,33 @@ class Central:
             return obstore.open_reader(self._store, offered.ref.key(file.path), size=file.size)
 
     async def pieces(self, key: str, size: int, e_tag: str | None) -> AsyncIterator[bytes]:
-        """Stream an object; a piece that fails is asked for again, until its deadline.
+        """Stream an object in one request; after a break go on where it was, until nothing comes for long.
 
         Raises:
             CentralAway: also if the object has changed since it was listed.
 
         """
-        for start in range(0, size, PIECE):
-            end = min(start + PIECE, size)
-
-            async def attempt(start: int = start, end: int = end) -> bytes:
+        clock = asyncio.get_running_loop().time
+        at, failures, last = 0, 0, clock()
+        while at < size:
+            try:
                 with s3.translated(f"read {key}"):
-                    return await piece(self._store, key, start, end, e_tag)
-
-            with _away("a file changed while it was read"):
-                content = await retried(attempt, to="s3-central", within=PIECE_SECONDS)
-            yield content
+                    async for content in stretch(self._store, key, at, size, e_tag):
+                        at += len(content)
+                        yield content
+                        failures, last = 0, clock()
+                if at < size:
+                    raise Transient(f"S3 sent less of {key} than it has")
+            except (PreconditionError, FileNotFoundError) as exc:
+                raise CentralAway("a file changed while it was read") from exc
+            except CaravanError as exc:
+                wait = pause(failures)
+                if not isinstance(exc, Transient) or clock() + wait - last > PIECE_SECONDS:
+                    raise CentralAway(str(exc)) from exc
+                failures += 1
+                telemetry.RETRIES.labels("s3-central").inc()
+                log.warning("retry", to="s3-central", attempt=failures, error=str(exc))
+                await asyncio.sleep(wait)
 
 
 @contextmanager

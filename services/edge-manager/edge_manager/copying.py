@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from caravan.contracts import MANIFEST
 from caravan.errors import CaravanError, Transient
@@ -13,14 +13,14 @@ from edge_manager.sinks import Sink
 from edge_manager.streams import in_one, verified
 from edge_manager.versions import Complete, Ref, Wanted
 
-FILES_AT_ONCE = 3
-"""With the parts of a multipart upload, at most some 45 MB are in memory."""
+FILES_AT_ONCE = 2
+"""With what a sink holds of each, at most some 40 MB are in memory."""
 
 
-async def copy_files(central: Central, version: Complete, sink: Sink) -> int:
+async def copy_files(central: Central, version: Complete, sink: Sink, leftovers: Collection[str]) -> int:
     """Copy all of a version but its manifest and its entry file.
 
-    A file that an earlier attempt has brought, by size and SHA-256, is not copied again.
+    A file that an earlier attempt has left, by size and SHA-256, is not copied again.
 
     Returns:
         The bytes copied.
@@ -37,7 +37,7 @@ async def copy_files(central: Central, version: Complete, sink: Sink) -> int:
     async def in_turn(wanted: Wanted) -> int:
         async with places:
             try:
-                return 0 if faults else await _copy(central, ref, wanted, sink)
+                return 0 if faults else await _copy(central, ref, wanted, sink, leftovers)
             except CaravanError as exc:
                 faults.append(exc)
                 return 0
@@ -50,7 +50,7 @@ async def copy_files(central: Central, version: Complete, sink: Sink) -> int:
     return copied
 
 
-async def finish(central: Central, version: Complete, sink: Sink) -> int:
+async def finish(central: Central, version: Complete, sink: Sink, leftovers: Collection[str]) -> int:
     """Make a version visible, all its other files being there: copy the manifest, then the entry file.
 
     So a version that the model server sees is whole and has its manifest beside it, and nothing that an
@@ -61,16 +61,17 @@ async def finish(central: Central, version: Complete, sink: Sink) -> int:
 
     """
     ref = version.ref
-    await sink.keep_only(ref, version.paths)
+    if not version.paths.issuperset(leftovers):
+        await sink.keep_only(ref, version.paths)
     if version.manifest is not None:
         await sink.put(ref, MANIFEST, len(version.manifest), in_one(version.manifest))
-    copied = await _copy(central, ref, version.entry, sink)
+    copied = await _copy(central, ref, version.entry, sink, leftovers)
     await sink.publish(ref)
     return copied
 
 
-async def _copy(central: Central, ref: Ref, wanted: Wanted, sink: Sink) -> int:
-    if await sink.has(ref, wanted):
+async def _copy(central: Central, ref: Ref, wanted: Wanted, sink: Sink, leftovers: Collection[str]) -> int:
+    if wanted.path in leftovers and await sink.has(ref, wanted):
         return 0
     source = central.pieces(ref.key(wanted.path), wanted.size, wanted.e_tag)
     await sink.put(ref, wanted.path, wanted.size, _counted(verified(source, wanted), sink.name))

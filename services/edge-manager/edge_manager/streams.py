@@ -1,4 +1,4 @@
-"""Objects as streams of pieces: bounded memory, and a deadline for every piece."""
+"""Objects as streams of pieces: bounded memory, and a deadline for every request."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ if TYPE_CHECKING:
     from obstore import GetOptions
 
 PIECE = 2**20
-"""Bytes asked for at once: small enough for its request to end in time on a slow link."""
+"""Bytes that are handed on at once: few enough to come in one request's time on a slow link."""
 
 
 class Mismatch(Permanent):
     """The bytes are not those that were promised."""
 
 
-async def piece(store: ObjectStore, key: str, start: int, end: int, e_tag: str | None) -> bytes:
-    """Read bytes `start` to `end` of an object, provided that it is still the one with this ETag."""
+async def stretch(
+    store: ObjectStore, key: str, start: int, end: int, e_tag: str | None
+) -> AsyncIterator[bytes]:
+    """Stream bytes `start` to `end` of an object in one request, provided that it still has this ETag."""
     options: GetOptions = {"range": (start, end)}
     if e_tag is not None:
         options["if_match"] = e_tag
     result = await obstore.get_async(store, key, options=options)
-    return bytes(await result.bytes_async())
+    async for content in result.stream(min_chunk_size=PIECE):
+        yield bytes(content)
 
 
 async def verified(pieces: AsyncIterator[bytes], wanted: Wanted) -> AsyncIterator[bytes]:

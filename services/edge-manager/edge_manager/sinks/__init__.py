@@ -45,6 +45,10 @@ class Sink(Protocol):
         """Return how many bytes a version may have, with what is there of it; None if that is not known."""
         ...
 
+    async def leftovers(self, ref: Ref) -> frozenset[str]:
+        """Return the paths of what earlier attempts have left of a version that is not visible."""
+        ...
+
     async def has(self, ref: Ref, wanted: Wanted) -> bool:
         """Tell whether a file is there with the right size and SHA-256, from an attempt that broke off."""
         ...

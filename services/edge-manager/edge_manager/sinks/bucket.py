@@ -14,9 +14,11 @@ from caravan import s3, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, MODELS_CONFIG, PRODUCTION
 from edge_manager import models_config
 from edge_manager.sinks import Held, NoRoom
-from edge_manager.streams import PIECE, piece
+from edge_manager.streams import stretch
 from edge_manager.versions import Ref, Wanted, parse_key
 
+WHOLE = 16 * 2**20
+"""Bytes of the largest file that is written in one request, and held in memory for it."""
 PART = 5 * 2**20
 """Bytes of a part of a multipart upload: the least that S3 takes."""
 PARTS_AT_ONCE = 2
@@ -48,11 +50,15 @@ class BucketSink:
         self._prepare = prepare
         self._check = check
         self._base_path = base_path
+        # What may have left something: of any other version a listing need not ask.
+        self._touched: set[Ref] = set()
+        self._hidden: set[Ref] = set()
 
     async def open(self) -> None:
         """Make sure that the bucket is there, and clear away what was hidden before."""
         await self._prepare()
         await self._delete(HIDDEN)
+        self._hidden.clear()
 
     async def check(self) -> None:
         """Check that the bucket answers."""
@@ -67,10 +73,24 @@ class BucketSink:
                 ref, path = file
                 versions = held[ref.model]
                 versions[ref.version] = versions.get(ref.version, False) or path in ENTRY_FILES
+                self._touched.add(ref)
         return dict(held)
 
     async def room(self, ref: Ref) -> None:
         """Return nothing: a bucket does not tell."""
+
+    async def leftovers(self, ref: Ref) -> frozenset[str]:
+        """List what lies under the version's prefix and what was hidden of it, if it may be anything."""
+        prefixes = [ref.key("")] if ref in self._touched else []
+        if ref in self._hidden:
+            prefixes.append(HIDDEN + ref.key(""))
+        return frozenset(
+            [
+                entry["path"].removeprefix(prefix)
+                for prefix in prefixes
+                async for entry in s3.listing(self._store, prefix)
+            ]
+        )
 
     async def has(self, ref: Ref, wanted: Wanted) -> bool:
         """Compare by reading the file: the edge's own disk is near. One that was hidden is put back."""
@@ -90,9 +110,8 @@ class BucketSink:
                 if wanted.sha256 is None or meta["size"] != wanted.size:
                     return False
                 digest = hashlib.sha256()
-                for start in range(0, wanted.size, PIECE):
-                    end = min(start + PIECE, wanted.size)
-                    digest.update(await piece(self._store, key, start, end, meta["e_tag"]))
+                async for content in stretch(self._store, key, 0, wanted.size, meta["e_tag"]):
+                    digest.update(content)
             except FileNotFoundError:
                 return False
         return digest.hexdigest() == wanted.sha256.lower()
@@ -100,6 +119,7 @@ class BucketSink:
     async def put(self, ref: Ref, path: str, size: int, pieces: AsyncIterator[bytes]) -> None:
         """Write a file in one request, or in a multipart upload that ends only after the last piece."""
         key = ref.key(path)
+        self._touched.add(ref)
         try:
             await self._put(key, path, size, pieces)
         except s3.StoreFull as exc:
@@ -107,8 +127,10 @@ class BucketSink:
 
     async def _put(self, key: str, path: str, size: int, pieces: AsyncIterator[bytes]) -> None:
         async with s3.writing(self._store, f"write {key}"):
-            if size <= PART:
-                content = b"".join([content async for content in pieces])
+            if size <= WHOLE:
+                content = bytearray()
+                async for one in pieces:
+                    content += one
                 # By the manifest's metadata a model server that reads S3 goes on with the trace.
                 trace = tracing.headers() if path == MANIFEST else {}
                 await obstore.put_async(self._store, key, content, attributes=trace or None)
@@ -123,19 +145,26 @@ class BucketSink:
 
     async def publish(self, ref: Ref) -> None:
         """Delete what was hidden of it: writing the entry file was all that there was to do."""
-        await self._delete(HIDDEN + ref.key(""))
+        await self._delete_hidden(ref)
 
     async def remove(self, ref: Ref) -> None:
         """Delete the entry file, and with it the version for the model server; then the rest."""
         await self._delete(ref.key(""))
-        await self._delete(HIDDEN + ref.key(""))
+        await self._delete_hidden(ref)
+        self._touched.discard(ref)
 
     async def hide(self, ref: Ref) -> None:
         """Copy the version aside, then delete it."""
+        self._hidden.add(ref)
         async for entry in s3.listing(self._store, ref.key("")):
             with s3.translated(f"copy {entry['path']}"):
                 await obstore.copy_async(self._store, entry["path"], HIDDEN + entry["path"])
         await self._delete(ref.key(""))
+
+    async def _delete_hidden(self, ref: Ref) -> None:
+        if ref in self._hidden:
+            await self._delete(HIDDEN + ref.key(""))
+            self._hidden.discard(ref)
 
     async def _delete(self, prefix: str, keep: Collection[str] = ()) -> None:
         """Delete what has a prefix, entry files first."""

@@ -90,6 +90,17 @@ class DirectorySink:
 
         return await _in_thread("measure", measure)
 
+    async def leftovers(self, ref: Ref) -> frozenset[str]:
+        """List what is staged."""
+        stage = self._stage(ref)
+
+        def look() -> frozenset[str]:
+            return frozenset(
+                path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir()
+            )
+
+        return await _in_thread("list", look)
+
     async def has(self, ref: Ref, wanted: Wanted) -> bool:
         """Compare by reading the staged file."""
         path = self._stage(ref) / wanted.path

@@ -9,7 +9,7 @@ import pytest
 
 from caravan import tracing
 from caravan.errors import Transient
-from caravan.mqtt import Mqtt
+from caravan.mqtt import PUBLISH_SECONDS, WINDOW, Mqtt
 from caravan.settings import MqttSettings
 
 CONNECT, PUBLISH, SUBSCRIBE, PING = 0x10, 0x30, 0x80, 0xC0
@@ -24,6 +24,7 @@ class Broker:
         self.suback = suback
         self.subscribed = 0
         self.published: list[bytes] = []
+        self.refuses = self.hangs_up_at = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
@@ -35,8 +36,12 @@ class Broker:
                     writer.write(bytes([0x20, 3, 0, 0, 0]))
                 elif kind & 0xF0 == PUBLISH:
                     self.published.append(packet)
+                    if self.hangs_up_at and packet.endswith(self.hangs_up_at):
+                        return
                     topic = int.from_bytes(packet[:2], "big")
-                    writer.write(bytes([0x40, 4, *packet[2 + topic : 4 + topic], self.puback, 0]))
+                    is_refused = self.refuses and packet.endswith(self.refuses)
+                    code = NOT_AUTHORIZED if is_refused else self.puback
+                    writer.write(bytes([0x40, 4, *packet[2 + topic : 4 + topic], code, 0]))
                 elif kind & 0xF0 == SUBSCRIBE:
                     self.subscribed += 1
                     writer.write(bytes([0x90, 4, *packet[:2], 0, self.suback]))
@@ -84,6 +89,32 @@ async def test_a_message_that_the_broker_refuses_is_not_taken_for_published(code
             await mqtt.publish("monitor", b"{}")
         broker.puback = 16  # taken, though nobody listens
         await mqtt.publish("monitor", b"{}")
+
+
+async def test_one_refused_message_of_many_is_told_once_all_are_answered() -> None:
+    broker = Broker()
+    broker.refuses = b"[7]"
+    messages = [b"[%d]" % number for number in range(WINDOW)]
+    async with connected(broker) as mqtt, asyncio.timeout(10):
+        with pytest.raises(Transient, match="refused"):
+            await mqtt.publish_all("monitor", messages)
+        assert [
+            packet[-len(message) :] for packet, message in zip(broker.published, messages, strict=True)
+        ] == messages
+        broker.refuses = b""
+        await mqtt.publish_all("monitor", messages)
+
+
+async def test_a_connection_that_breaks_with_messages_on_their_way_is_told_at_once() -> None:
+    broker = Broker()
+    broker.hangs_up_at = b"[7]"
+    async with connected(broker) as mqtt:
+        async with asyncio.timeout(PUBLISH_SECONDS / 2):
+            with pytest.raises(Transient, match="broke"):
+                await mqtt.publish_all("monitor", [b"[%d]" % number for number in range(WINDOW)])
+        broker.hangs_up_at = b""
+        async with asyncio.timeout(10):
+            await mqtt.publish_all("monitor", [b"[7]", b"[8]"])
 
 
 async def test_a_subscription_that_the_broker_refuses_is_no_connection() -> None:

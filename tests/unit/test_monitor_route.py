@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -25,8 +26,13 @@ class Bridge(Topic):
 
     async def until(self, committed: int) -> None:
         await self.run(
-            bridge(self, self.publish, self.put_aside, max_bytes=1000), lambda: self.offset == committed
+            bridge(self, self.publish_all, self.put_aside, max_bytes=1000), lambda: self.offset == committed
         )
+
+    async def publish_all(self, topic: str, payloads: Sequence[bytes]) -> None:
+        ends = [self.publish(topic, payload) for payload in payloads]
+        for error in filter(None, await asyncio.gather(*ends, return_exceptions=True)):
+            raise error
 
     async def publish(self, topic: str, payload: bytes) -> None:
         if self.breaks and len(self.published) == 70:
@@ -77,7 +83,7 @@ async def test_nothing_is_committed_before_mqtt_has_it() -> None:
             await asyncio.Event().wait()
 
     ports = Away(event(1))
-    await ports.run(bridge(ports, ports.publish, ports.put_aside, 1000), lambda: bool(ports.published))
+    await ports.run(bridge(ports, ports.publish_all, ports.put_aside, 1000), lambda: bool(ports.published))
     assert ports.offset == 0
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 import aiomqtt
 import structlog
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -23,7 +25,6 @@ from caravan.retry import forever
 from caravan.settings import MqttSettings
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 PUBLISH_SECONDS = 10
 OUTBOX = 1000
@@ -34,6 +35,9 @@ WINDOW = 50
 
 FIRST_REFUSAL = 0x80
 """Of the reason codes in a PUBACK or SUBACK (MQTT 5, 2.4; in a SUBACK of MQTT 3.1.1 too)."""
+
+_CORK: int | None = getattr(socket, "TCP_CORK", None)
+"""Linux alone has it."""
 
 _REFUSED = re.compile("CERTIFICATE_REQUIRED|ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_)", re.IGNORECASE)
 """How OpenSSL says that the other side did not take our certificate."""
@@ -59,7 +63,7 @@ class Mqtt:
         self._settings = settings
         self._subscriptions = subscriptions
         self._on_message = on_message
-        self._client: aiomqtt.Client | None = None
+        self._client: _Client | None = None
         self._connected = asyncio.Event()
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(OUTBOX)
         self._client_log = _ClientLog()
@@ -75,15 +79,27 @@ class Mqtt:
             Transient: if it is not acknowledged within the deadline, or the broker refuses it (MQTT 5).
 
         """
+        await self.publish_all(topic, [payload])
+
+    async def publish_all(self, topic: str, payloads: Sequence[bytes]) -> None:
+        """Publish messages at QoS 1, in order, and wait until the broker has them all.
+
+        Args:
+            topic: of all of them.
+            payloads: at most `WINDOW`.
+
+        Raises:
+            Transient: if one is not acknowledged within the deadline, or the broker refuses it (MQTT 5). None
+                is on its way any more then.
+
+        """
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._connected.wait()
                 client = self._client
                 if client is None:
                     raise Transient("the MQTT connection broke")
-                await client.publish(
-                    topic, payload, qos=1, properties=self._properties(), timeout=PUBLISH_SECONDS
-                )
+                await client.publish_all(topic, payloads, self._properties())
         except (aiomqtt.MqttError, TimeoutError) as exc:
             message = f"MQTT did not acknowledge a message on {topic}: {exc!r}"
             raise Transient(message) from exc
@@ -169,7 +185,7 @@ class Mqtt:
 
     def _make_client(self, context: ssl.SSLContext | None) -> _Client:
         settings = self._settings
-        client = _Client(
+        return _Client(
             settings.mqtt_host,
             settings.mqtt_port,
             username=settings.mqtt_username or None,
@@ -181,8 +197,6 @@ class Mqtt:
             max_inflight_messages=WINDOW,
             logger=self._client_log.logger,
         )
-        client.pending_calls_threshold = 2 * WINDOW  # a full window is no reason for a warning
-        return client
 
 
 def trace_of(message: aiomqtt.Message) -> dict[str, str]:
@@ -196,29 +210,78 @@ def _is_refusal(code: ReasonCode | int) -> bool:
 
 
 class _Client(aiomqtt.Client):
-    """aiomqtt's client, which passes over a refusal in a PUBACK: there, what was refused looks taken."""
+    """aiomqtt's client, with a publish of many messages, which also sees when the broker refuses one.
+
+    By aiomqtt's own each message costs a timer, a task and a packet on the network, and what is refused in a
+    PUBACK looks as if it were taken.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._refused: dict[int, ReasonCode] = {}
+        self._on_their_way: dict[int, _Window] = {}
 
-    def _on_publish(
-        self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
-    ) -> None:
-        if _is_refusal(reason_code):
-            self._refused[mid] = reason_code
-        super()._on_publish(client, userdata, mid, reason_code, properties)
+    async def publish_all(self, topic: str, payloads: Sequence[bytes], properties: Properties | None) -> None:
+        """Publish at QoS 1, in order, and wait until all are acknowledged.
 
-    @contextmanager
-    def _pending_call(self, mid: int, value: T, pending_dict: dict[int, T]) -> Iterator[None]:
-        refusal = None
+        Raises:
+            MqttError: if the connection breaks, or the broker refuses one.
+
+        """
+        window = _Window(len(payloads))
         try:
-            with super()._pending_call(mid, value, pending_dict):
-                yield
+            with _joined(self._client.socket()):
+                for payload in payloads:
+                    info = self._client.publish(topic, payload, qos=1, properties=properties)
+                    if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                        raise aiomqtt.MqttCodeError(info.rc, "the connection broke")
+                    window.mids.append(info.mid)
+                    self._on_their_way[info.mid] = window
+            await asyncio.wait([window.end, self._disconnected], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            refusal = self._refused.pop(mid, None)
-        if refusal is not None:
-            raise aiomqtt.MqttCodeError(refusal, "the broker refused the message")
+            for mid in window.mids:
+                self._on_their_way.pop(mid, None)
+        if not window.end.done():
+            raise aiomqtt.MqttError("the connection broke")
+        if window.refusal is not None:
+            raise aiomqtt.MqttCodeError(window.refusal, "the broker refused the message")
+
+    def _on_publish(self, _: Any, __: Any, mid: int, reason_code: ReasonCode, ___: Properties) -> None:
+        if (window := self._on_their_way.pop(mid, None)) is not None:
+            window.acknowledge(reason_code)
+
+
+class _Window:
+    """Messages that are on their way together; `end` is done once all are acknowledged."""
+
+    def __init__(self, count: int) -> None:
+        self.mids: list[int] = []
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.refusal: ReasonCode | None = None
+        self._left = count
+
+    def acknowledge(self, code: ReasonCode) -> None:
+        if _is_refusal(code):
+            self.refusal = code
+        self._left -= 1
+        if not self._left and not self.end.done():
+            self.end.set_result(None)
+
+
+@contextmanager
+def _joined(connection: Any) -> Iterator[None]:
+    """Let what is written meanwhile leave in as few segments as it fits in, not one for each write.
+
+    Each segment wakes the broker, which costs both more than the message does.
+    """
+    if connection is None or _CORK is None:
+        yield
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it broke meanwhile
+            connection.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
 
 
 class _ClientLog(logging.Handler):

@@ -58,7 +58,7 @@ def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wi
     async def consume() -> None:
         await kafka.ensure_topics(settings, [topic, dead_letter(topic)])
         async with kafka.consumer(settings, topic, group=settings.group) as source:
-            await bridge(source, mqtt.publish, put_aside, settings.max_event_bytes)
+            await bridge(source, mqtt.publish_all, put_aside, settings.max_event_bytes)
 
     events = Consumption(BRIDGE, consume)
     wiring.checks |= {MQTT: mqtt.ping, BRIDGE: events.ping}

@@ -56,7 +56,10 @@ BRIDGE_POLICY = Policy(
 
 
 async def bridge(
-    source: Source, publish: Callable[[str, bytes], Awaitable[None]], put_aside: PutAside, max_bytes: int
+    source: Source,
+    publish_all: Callable[[str, Sequence[bytes]], Awaitable[None]],
+    put_aside: PutAside,
+    max_bytes: int,
 ) -> None:
     """FROM Kafka `E` → events that are JSON objects → TO MQTT `monitor`, in order → commit.
 
@@ -64,18 +67,14 @@ async def bridge(
     event. What is not acknowledged is sent again, so a dashboard sees each event at least once, in order.
     """
 
-    async def publish_all(_: int, events: Sequence[bytes]) -> None:
-        # Handed over in order, acknowledged together: one round trip for a window, not for each event.
-        # All must have ended before any is sent again, or a late one would come out of order.
-        ends = await asyncio.gather(*(publish(MONITOR, event) for event in events), return_exceptions=True)
-        for error in filter(None, ends):
-            raise error
+    async def publish(_: int, events: Sequence[bytes]) -> None:
+        await publish_all(MONITOR, events)
 
     async def handle(record: ConsumerRecord) -> Effect:
         return partial(windows.add, record.partition, _event(record.value, max_bytes))
 
     windows = Aggregator[int, bytes](
-        BRIDGE, MQTT, publish_all, within=MQTT_AWAY_SECONDS, age=0, count=WINDOW, begins_trace=False
+        BRIDGE, MQTT, publish, within=MQTT_AWAY_SECONDS, age=0, count=WINDOW, begins_trace=False
     )
     async with windows:
         await consume(source, handle, put_aside, BRIDGE_POLICY)

@@ -42,6 +42,9 @@ WAIT_MILLISECONDS = 500
 """Of a reader that may be sent elsewhere: where it stands is told once the broker has answered."""
 LONG_WAIT_MILLISECONDS = 5000
 """Of one that reads on: the broker answers as soon as something comes."""
+FETCHER_MILLISECONDS = 5000
+"""Between two looks of aiokafka's at whether there is something to fetch: whatever makes it so tells it by
+itself, and the 200 that it comes with are most of what an idle consumer costs."""
 POLL_AGAIN_SECONDS = 0.05
 LAG_SECONDS = 5.0
 """Between two looks at how far behind a consumer is; nothing is sent for it."""
@@ -226,6 +229,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=settings.kafka_max_message_bytes,
+            consumer_timeout_ms=FETCHER_MILLISECONDS,
             **{"fetch_max_wait_ms": WAIT_MILLISECONDS, **options},
         )
         self._gaps = Gaps(settings.kafka_gap_seconds, time.monotonic) if settings.kafka_gap_seconds else None

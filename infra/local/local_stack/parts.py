@@ -144,6 +144,8 @@ SERVICE_ENV = {
 }
 # What bodies took goes back to the system at once (glibc); else 30 MB of 230 stay with the process.
 BODIES_ENV = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+# The same of files of models; the pieces that they come in are used again.
+FILES_ENV = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
 EDGE_ENV = SERVICE_ENV | {
     "EDGE": "{edge}",
     "FEEDER_URL": "http://127.0.0.1:{feeder.http}",
@@ -242,7 +244,7 @@ PARTS: tuple[Part, ...] = (
     Part(
         "edge-manager", "{python} -m edge_manager", READY, {"http": Port("EDGE_MANAGER_PORT", 8083)},
         each_edge=True, after=("s3-central", "s3", "mqtt", "mqtt-tls"), beside=("model-server",),
-        env=EDGE_ENV, does_without=("s3-central",),
+        env=EDGE_ENV | FILES_ENV, does_without=("s3-central",),
     ),
     Part(
         "shopper", "{python} -m shopper", READY, {"http": Port("SHOPPER_PORT", 8080)},

@@ -133,7 +133,9 @@ class BucketSink:
                     content += one
                 # By the manifest's metadata a model server that reads S3 goes on with the trace.
                 trace = tracing.headers() if path == MANIFEST else {}
-                await obstore.put_async(self._store, key, content, attributes=trace or None)
+                await obstore.put_async(
+                    self._store, key, content, attributes=trace or None, use_multipart=False
+                )
             else:
                 await obstore.put_async(
                     self._store, key, pieces, chunk_size=PART, max_concurrency=PARTS_AT_ONCE

@@ -228,15 +228,20 @@ async def put_new(
         NamesTaken: if other content has all of `possible_keys`.
 
     """
-    keys = possible_keys(key, hashlib.sha256(content).hexdigest())
-    for candidate in keys:
+    for candidate in _keys(key, content):
         etag = await _create(store, candidate, content, attributes)
         if etag is not None:
             return Placed(candidate, new=True, etag=etag)
         etag = await _etag_of(store, candidate, content)
         if etag is not None:
             return Placed(candidate, new=False, etag=etag)
-    raise NamesTaken(f"other content has the names {', '.join(keys)}")
+    raise NamesTaken(f"other content has the names {', '.join(_keys(key, content))}")
+
+
+def _keys(key: str, content: bytes) -> Iterator[str]:
+    """Yield `possible_keys`; nearly all content gets its own, for which its SHA-256 is not asked."""
+    yield key
+    yield from possible_keys(key, hashlib.sha256(content).hexdigest())[1:]
 
 
 async def _etag_of(store: ObjectStore, key: str, content: bytes) -> str | None:

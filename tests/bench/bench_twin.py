@@ -60,7 +60,7 @@ def export_untaught(folder: Path) -> None:
     from training.export import export  # noqa: PLC0415 - loads TensorFlow, which the measuring process does not
     from training.head import Head, Space  # noqa: PLC0415
 
-    features, directions, classes = 1489, 400, ("a", "b", "c", "other")
+    features, directions, classes = 1505, 400, ("a", "b", "c", "other")
     draw = np.random.default_rng(0)
 
     def some(*shape: int) -> np.ndarray:

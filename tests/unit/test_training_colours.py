@@ -17,7 +17,7 @@ RED, BLUE, GREY = (200, 40, 40), (40, 40, 200), (120, 120, 120)
 
 
 def colours(*rgb: tuple[float, float, float]) -> Array:
-    """Return the colours of pictures that are of one colour each, [N, HUES + 1]."""
+    """Return the colours of pictures that are of one colour each, [N, 2 · HUES + 1]."""
     pixels = np.ones((len(rgb), SIDE, SIDE, 3), np.float32) * np.array(rgb, np.float32)[:, None, None]
     weights = tf.fill([len(rgb), CELLS, CELLS, 1], 1 / CELLS**2)
     found: Array = colours_of(tf.constant((pixels - 127) / 128), weights).numpy()
@@ -34,6 +34,12 @@ def test_what_has_no_colour_is_told_from_all_that_have_one() -> None:
     found = colours(GREY, (230, 230, 230), (0, 0, 0), RED, BLUE)
     np.testing.assert_allclose(found[:3, -1], 1, atol=1e-3)
     assert (found[3:, -1] < 0.1).all()
+
+
+def test_a_pale_colour_is_told_from_a_strong_one_of_the_same_hue() -> None:
+    strong, dim, pale = colours((220, 200, 60), (180, 160, 50), (200, 190, 150))
+    assert strong @ dim > 0.95
+    assert strong @ pale < 0.5
 
 
 def packages(shape: int, hue: int, count: int, seed: int) -> Array:

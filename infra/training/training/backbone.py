@@ -39,13 +39,15 @@ MIDDLE = {3: 0.0203, 4: 0.0217}
 last layer."""
 
 HUES = 16
-"""Bins of hue. Beside them is one for what has none."""
+"""Bins of hue, for strong colours and as many for pale ones. Beside them is one for what has no hue."""
 BIN_WIDTH = 0.3
 """How far a hue counts for a bin, in radians."""
 SATURATED, DARK = 0.3, 0.04
 """A colour of less saturation counts as one without hue, in part; one that is not brighter has little."""
 PATCH = 8
 """Pixels along the side of a patch that has one colour."""
+STRONG, BLEND = 0.4, 0.06
+"""The saturation from which a colour is strong rather than pale, and how gradually it becomes so."""
 
 _FROM_CENTRE = abs(np.mgrid[:CELLS, :CELLS].reshape(2, -1) - CELLS // 2)
 BORDER = np.flatnonzero(_FROM_CENTRE.max(0) == CELLS // 2)

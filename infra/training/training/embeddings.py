@@ -11,12 +11,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKBONE = "efficientnet-lite0-224-5"
+BACKBONE = "efficientnet-lite0-224-6"
 """What embeddings are made by; their cache and a version's figures name it. Change it when pixels
 (`caravan.images`), views (`training.views`), weights or layers change."""
 SHAPES = 1472
 """Features that tell what an image shows by its shapes; those after them tell its colours."""
-FEATURES = SHAPES + 17
+FEATURES = SHAPES + 33
 
 Array = NDArray[np.float32]
 Key = tuple[str, int]

@@ -19,6 +19,7 @@ from caravan.contracts import ONE_IMAGE
 from training import backbone, head, pixels
 from training.backbone import (
     BIN_WIDTH,
+    BLEND,
     BORDER,
     CELLS,
     CENTRAL,
@@ -31,6 +32,7 @@ from training.backbone import (
     SATURATED,
     SHARPNESS,
     SIDE,
+    STRONG,
     Backbone,
     Block,
     Conv,
@@ -74,7 +76,7 @@ class Features(tf.Module):  # type: ignore[misc]
         self._top = _Conv(layers.top)
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Return the features, [N, 1280 + 80 + 112 + 17]: of the last layer, two middle stages, colours."""
+        """Return the features, [N, 1280 + 80 + 112 + 33]: of the last layer, two middle stages, colours."""
         x = self._stem(images)
         middle = []
         for number, stage in enumerate(self._stages):
@@ -132,7 +134,7 @@ def _salience(top: tf.Tensor) -> tf.Tensor:
 
 
 def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Count the hues of images, weighed as their cells [N, 7, 7, 1] are and by saturation → [N, HUES + 1].
+    """Count hues of images, weighed as their cells [N, 7, 7, 1] are and by saturation → [N, 2 · HUES + 1].
 
     A hue stays what it is in stronger or weaker light and, nearly, in warmer or colder.
     """
@@ -144,9 +146,11 @@ def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     # Red lies at 0 of the circle of hues, green at a third of it, blue at two thirds.
     direction = tf.nn.l2_normalize(rgb @ on_circle(3), 3)
     likeness = direction @ on_circle(HUES).T
-    hues = tf.reduce_sum(weights * saturation * tf.exp((likeness - 1) / BIN_WIDTH**2), [1, 2])
-    none = tf.reduce_sum(weights * tf.maximum(SATURATED - saturation, 0), [1, 2])
-    return tf.nn.l2_normalize(tf.sqrt(tf.concat([hues, none], 1)), 1)
+    hues = saturation * tf.exp((likeness - 1) / BIN_WIDTH**2)
+    strong = hues * tf.sigmoid((saturation - STRONG) / BLEND)
+    none = tf.maximum(SATURATED - saturation, 0)
+    counted = tf.reduce_sum(weights * tf.concat([strong, hues - strong, none], 3), [1, 2])
+    return tf.nn.l2_normalize(tf.sqrt(counted), 1)
 
 
 class ServedModel(tf.Module):  # type: ignore[misc]

@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from training.backbone import (
     BIN_WIDTH,
+    BLEND,
     BORDER,
     CELLS,
     CENTRAL,
@@ -28,6 +29,7 @@ from training.backbone import (
     SATURATED,
     SHARPNESS,
     SIDE,
+    STRONG,
     Backbone,
     Conv,
     on_circle,
@@ -162,7 +164,7 @@ def _salience(g: Nodes, root: str) -> str:
 
 
 def _colours(g: Nodes, rgb: str, weights: str) -> str:
-    """Count hues, [N, 3, 224, 224] and weights of cells [N, cells, 1] → [N, HUES + 1]."""
+    """Count hues, [N, 3, 224, 224] and weights of cells [N, cells, 1] → [N, 2 · HUES + 1]."""
     means = g.add("patches.means", "AveragePool", rgb, kernel_shape=[PATCH] * 2, strides=[PATCH] * 2)
     patches = g.add("patches", "Div", _rows(g, means), 255.0)
     highest = g.add("highest", "ReduceMax", patches, CHANNELS, keepdims=1)
@@ -174,8 +176,11 @@ def _colours(g: Nodes, rgb: str, weights: str) -> str:
     share = g.add("share", "Exp", g.add("width", "Div", near, BIN_WIDTH**2))
     hues = g.add("hues", "Mul", share, saturation)
     none = g.add("none", "Max", g.add("unsaturated", "Sub", SATURATED, saturation), 0.0)
+    beyond = g.add("beyond_strong", "Div", g.add("from_strong", "Sub", saturation, STRONG), BLEND)
+    strong = g.add("strong_hues", "Mul", hues, g.add("strong", "Sigmoid", beyond))
+    pale = g.add("pale_hues", "Sub", hues, strong)
     side = SIDE // PATCH
-    both = g.add("colours.patches", "Concat", hues, none, axis=1)
+    both = g.add("colours.patches", "Concat", strong, pale, none, axis=1)
     square = g.add("colours.square", "Reshape", both, np.array([0, 0, side, side]))
     inside = [side // CELLS] * 2
     cells = g.add("colours.cells", "AveragePool", square, kernel_shape=inside, strides=inside)

@@ -14,7 +14,6 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from caravan.contracts import ONE_IMAGE, SAVED_MODEL, TWIN
-from caravan.graphs.limits import Limits
 from caravan.graphs.twin import UnfitError
 from model_server import twin
 from model_server.errors import Code, ServingError
@@ -85,7 +84,7 @@ def write(folder: Path, model: onnx.ModelProto | bytes, saved: bytes | None = No
 
 @pytest.fixture
 def version(tmp_path: Path) -> Iterator[twin.Twin]:
-    loaded = twin.load("tea", 3, write(tmp_path / "3", twin_model()), Limits())
+    loaded = twin.load("tea", 3, write(tmp_path / "3", twin_model()))
     yield loaded
     loaded.release()
 
@@ -189,4 +188,4 @@ def test_what_cannot_stand_for_a_saved_model_says_why(
     model: Any, saved: bytes | None, why: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UnfitError, match=why):
-        twin.load("tea", 1, write(tmp_path / "1", model, saved), Limits())
+        twin.load("tea", 1, write(tmp_path / "1", model, saved))

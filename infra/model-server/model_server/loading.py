@@ -23,7 +23,7 @@ def load(name: str, version: int, path: Path, limits: Limits, graphs: Graphs) ->
         return onnx_model.load(name, version, path, limits)
     if (path / TWIN).is_file():
         try:
-            return twin.load(name, version, path, limits)
+            return twin.load(name, version, path)
         except UnfitError as exc:
             log.warning("a twin is passed over", model=name, version=version, reason=str(exc))
     return saved_model.load(name, version, path, limits, graphs)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from caravan.contracts import ONE_IMAGE, SAVED_MODEL
 from caravan.errors import BadInput
-from caravan.graphs.limits import Limits
 from caravan.graphs.plausible import texts
 from caravan.graphs.twin import UnfitError, open_twin, pixels_of
 from model_server.errors import invalid
@@ -123,8 +122,8 @@ def _pixels(encoded: bytes) -> NDArray[np.uint8]:
         raise invalid(exc.detail) from exc
 
 
-def load(name: str, version: int, path: Path, limits: Limits) -> Twin:
-    """Load a version's twin (blocking); a call of it uses up to `intra_op_threads` threads.
+def load(name: str, version: int, path: Path) -> Twin:
+    """Load a version's twin (blocking); a call of it uses one thread, as calls run beside one another.
 
     Raises UnfitError if it cannot stand for the SavedModel.
     """
@@ -133,7 +132,7 @@ def load(name: str, version: int, path: Path, limits: Limits) -> Twin:
         found = definitions.get(alias)
         if found is None or (sorted(found.inputs), sorted(found.outputs)) != (inputs, outputs):
             raise UnfitError(f"the SavedModel has no signature {alias} of ours")
-    session, classes = open_twin(path, limits.intra_op_threads)
+    session, classes = open_twin(path, threads=1)
     return Twin(name, version, definitions, classes, session)
 
 

@@ -184,7 +184,8 @@ class ScoringDesk:
                     done.set_result(None)
                 else:
                     done.set_exception(error)
-            self._filled.set()
+            if self._journal is not None and self._journal.messages:
+                self._filled.set()
 
     # --- how good the answers are -----------------------------------------------------------------
 

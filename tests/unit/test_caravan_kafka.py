@@ -230,6 +230,20 @@ def test_what_is_no_server_is_refused(servers: str) -> None:
         KafkaSettings(kafka_bootstrap_servers=servers)
 
 
+@pytest.mark.parametrize(
+    ("text", "trigger", "others"), [("1", 1, 1), ("4", 4, 4), ("trigger=2", 2, 1), ("trigger=2, 8", 2, 8)]
+)
+def test_topics_are_made_with_as_many_partitions_as_is_said(text: str, trigger: int, others: int) -> None:
+    settings = KafkaSettings(kafka_partitions=text)
+    assert (settings.partitions("trigger"), settings.partitions("edge1-images")) == (trigger, others)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "trigger=", "trigger=0", "=2", "a b=2", "2,", "99999"])
+def test_what_is_no_number_of_partitions_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="topic=number"):
+        KafkaSettings(kafka_partitions=text)
+
+
 # --- TLS and SASL, as a broker sees them --------------------------------------------------------
 
 

@@ -542,7 +542,7 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
                 [
                     NewTopic(
                         name,
-                        1,
+                        settings.partitions(name),
                         settings.kafka_replication,
                         topic_configs=config | (forever if name.endswith(dead_letter("")) else {}),
                     )

@@ -29,6 +29,7 @@ from caravan.tls import client_context
 S = TypeVar("S", bound=BaseSettings)
 
 _SERVER = re.compile(r"([^\s:,\[\]/]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?")
+_PARTITIONS = re.compile(r"(?:([a-zA-Z0-9._-]+)=)?([1-9]\d{0,3})")
 
 
 def _edge(value: str) -> str:
@@ -130,6 +131,8 @@ class KafkaSettings(BaseSettings):
     kafka_gap_seconds: float = Field(default=0.0, ge=0)
     kafka_create_topics: bool = True
     kafka_replication: int = Field(default=1, ge=1)
+    kafka_partitions: str = "1"
+    """How many a topic is made with: a number for all, `trigger=2` for one, several with commas between."""
 
     # Each field is checked against those before it, so that all faults are found, not the first alone.
 
@@ -139,6 +142,17 @@ class KafkaSettings(BaseSettings):
         faults = [repr(entry) for entry in text.split(",") if not _SERVER.fullmatch(entry.strip())]
         if faults:
             message = f"host:port, or several with commas between; not so: {', '.join(faults)}"
+            raise ValueError(message)
+        return text
+
+    @field_validator("kafka_partitions")
+    @classmethod
+    def _counts(cls, text: str) -> str:
+        faults = [repr(entry) for entry in text.split(",") if not _PARTITIONS.fullmatch(entry.strip())]
+        if faults:
+            message = (
+                f"a number, or topic=number, or several with commas between; not so: {', '.join(faults)}"
+            )
             raise ValueError(message)
         return text
 
@@ -178,6 +192,12 @@ class KafkaSettings(BaseSettings):
             except Permanent as exc:
                 raise ValueError(str(exc)) from exc
         return key
+
+    def partitions(self, topic: str) -> int:
+        """Return with how many partitions a topic is made."""
+        entries = (_PARTITIONS.fullmatch(entry.strip()) for entry in self.kafka_partitions.split(","))
+        counts: dict[str | None, str] = {entry[1]: entry[2] for entry in entries if entry}
+        return int(counts.get(topic) or counts.get(None) or 1)
 
     def kafka_tls(self) -> ssl.SSLContext | None:
         """Read the files again, which may have been renewed; None for a plain connection.

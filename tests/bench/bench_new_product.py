@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
-from caravan.contracts import OTHER, class_of
+from caravan.contracts import OTHER
 from local_stack.stack import Stack
 
 EVERY = 0.5
@@ -63,8 +63,8 @@ async def _learnt(stack: Stack, http: httpx.AsyncClient, archive: Path) -> dict[
 def _product(archive: Path) -> tuple[str, bytes]:
     """Return a class that is not `other`, and one of its photos."""
     with zipfile.ZipFile(archive) as opened:
-        names = [name for name in opened.namelist() if class_of(name) not in {None, OTHER}]
-        return str(class_of(names[-1])), opened.read(names[-1])
+        name = max(name for name in opened.namelist() if f"/{OTHER}/" not in name)
+        return name.split("/")[1], opened.read(name)
 
 
 def _cpu() -> float:

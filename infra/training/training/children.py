@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 COMMAND = (sys.executable, "-m", "training", "worker")
 STOP_SECONDS = 5
 LINE_BYTES = 2**16
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""OpenBLAS's threads spin while they wait for one another: on busy cores that takes many times the work."""
 
 State = Literal["done", "refused", "again", "crashed"]
 
@@ -69,7 +72,12 @@ class Children:
     async def _start(self) -> Process:
         # A session of its own: Ctrl-C at the terminal is for the listener, which then stops its children.
         process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, limit=LINE_BYTES, start_new_session=True
+            *self._command,
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=LINE_BYTES,
+            start_new_session=True,
+            env=ENVIRONMENT | os.environ,
         )
         self._alive.add(process)
         return process

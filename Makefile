@@ -71,6 +71,10 @@ clean: ## Stop the stack and remove all that it stored
 demo: setup ## Watch it learn a product that it did not know (your photos: DATA=first.zip NEW=new.zip)
 	@$(STACK) demo $(if $(DATA),--data '$(DATA)') $(if $(NEW),--new '$(NEW)')
 
+.PHONY: edge
+edge: setup ## Run an edge alone in little memory, until Ctrl-C (EDGES=edge1, central by S3_CENTRAL_ENDPOINT …)
+	@CARAVAN_HOME=$${CARAVAN_HOME:-.caravan/edge} $(STACK) edge
+
 # --- other people's brokers and stores --------------------------------------------------------------
 
 ENGINES := infra/local/engines

@@ -32,6 +32,7 @@ from local_stack.launch import stop as stop_home
 from local_stack.plan import Plan, traces_of
 from local_stack.samples.command import samples
 from local_stack.settings import StackSettings
+from local_stack.small_edge.command import edge
 from local_stack.state import Phase, StackState, read_state
 from local_stack.supervisor import supervise
 from local_stack.tls.command import certs, tls_door
@@ -85,6 +86,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(cameras)
+app.command()(edge)
 app.command()(certs)
 app.command()(tls_door)
 app.add_typer(samples, name="samples")

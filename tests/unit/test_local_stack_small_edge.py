@@ -1,0 +1,121 @@
+"""A whole edge forked from one parent: what is run, and that it is kept running and ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local_stack.errors import StackError
+from local_stack.settings import StackSettings
+from local_stack.small_edge.command import write
+from local_stack.small_edge.programs import Program, Programs
+
+SECONDS = 30.0
+
+
+def eventually(question: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A parent of two programs that write down who they are, one with an interpreter of its own."""
+    (tmp_path / "sleeper.py").write_text(
+        "import os, sys, time\n"
+        "if __name__ == '__main__':\n"
+        "    with open(sys.argv[1], 'a') as file:\n"
+        "        file.write(f'{os.getpid()} {os.environ.get(\"MARK\")} {os.getcwd()}\\n')\n"
+        "    time.sleep(600)\n"
+    )
+    programs = [
+        Program(
+            name=name,
+            module="sleeper",
+            arguments=[str(tmp_path / name)],
+            environment={"MARK": name, "PYTHONPATH": str(tmp_path)},
+            folder=tmp_path,
+            forked=name == "forked",
+        )
+        for name in ("forked", "alone")
+    ]
+    (tmp_path / "edge.json").write_text(Programs(programs=programs).model_dump_json())
+    running = subprocess.Popen(
+        [sys.executable, "-m", "local_stack.small_edge.parent", str(tmp_path / "edge.json")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+def await_starts(file: Path, count: int) -> list[list[str]]:
+    eventually(lambda: len(starts(file)) == count)
+    return starts(file)
+
+
+def starts(file: Path) -> list[list[str]]:
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_each_program_has_its_own_environment_is_started_again_and_ends_with_its_parent(
+    tmp_path: Path, parent: subprocess.Popen[bytes]
+) -> None:
+    for name in ("forked", "alone"):
+        file = tmp_path / name
+        pid, mark, folder = await_starts(file, 1)[0]
+        assert (mark, folder) == (name, str(tmp_path))
+        os.kill(int(pid), signal.SIGKILL)
+        await_starts(file, 2)
+    children = psutil.Process(parent.pid).children()
+    assert {str(child.pid) for child in children} == {
+        starts(tmp_path / name)[1][0] for name in ("forked", "alone")
+    }
+    parent.terminate()
+    assert parent.wait(SECONDS) == 0
+    assert not psutil.wait_procs(children, 0)[1]
+
+
+def test_programs_do_not_outlive_a_parent_that_is_killed(
+    tmp_path: Path, parent: subprocess.Popen[bytes]
+) -> None:
+    eventually(lambda: starts(tmp_path / "forked") and starts(tmp_path / "alone"))
+    children = psutil.Process(parent.pid).children()
+    parent.kill()
+    assert not psutil.wait_procs(children, SECONDS)[1]
+
+
+def read(home: Path, **more: str) -> StackSettings:
+    chosen = {"CARAVAN_HOME": str(home), "SITE": "edge", "S3": "files", "PORTS": "free"}
+    return StackSettings.read({**chosen, **more})
+
+
+def test_an_edge_has_its_buckets_and_reaches_central_where_it_is_told(tmp_path: Path) -> None:
+    central = {"S3_CENTRAL_ENDPOINT": "https://s3.example.org", "FEEDER_URL": "https://feeder.example.org"}
+    file = write(read(tmp_path), central)
+    assert file.stat().st_mode & 0o777 == 0o600
+    programs = {one.name: one for one in Programs.model_validate_json(file.read_bytes()).programs}
+    assert list(programs) == [
+        f"{name}-edge1" for name in ("s3", "mqtt", "model-server", "edge-manager", "shopper", "monitor")
+    ]
+    assert [name for name, one in programs.items() if not one.forked] == ["model-server-edge1"]
+    shopper = programs["shopper-edge1"].environment
+    assert {name: shopper[name] for name in central} == central
+    assert shopper["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9092"
+    buckets = (tmp_path / "data" / "s3-edge1" / "objects").iterdir()
+    assert {bucket.name for bucket in buckets} == {"production", "data", "valid", "unclassified"}
+
+
+def test_an_engine_that_is_no_python_program_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="s3-edge1 is no Python program"):
+        write(read(tmp_path, S3="embedded"), {})

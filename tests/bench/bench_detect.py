@@ -69,9 +69,7 @@ async def serve(home: Path, model: Path) -> None:
     from caravan import s3  # noqa: PLC0415
     from local_stack.stack import Stack  # noqa: PLC0415
 
-    async with Stack(
-        home, parts=("shopper", "model-server"), environment={"CERTAIN_SCORE": "0"}, lasting=False
-    ) as stack:
+    async with Stack(home, parts=("shopper", "model-server"), environment={"CERTAIN_SCORE": "0"}) as stack:
         store = s3.open_bucket(stack.s3("s3-edge1"), "production")
         for path in _entry_last(model):
             key = f"models/{MODEL}/1/{path.relative_to(model)}"

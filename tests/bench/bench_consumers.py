@@ -1,9 +1,10 @@
 """One group of 1, 2 and 4 consumers on a topic of four partitions: `bench_consumers.py [messages] [rounds]`.
 
-A broker of its own keeps a topic that the services' own call makes with `KAFKA_PARTITIONS=4`. It is filled
-before each round; each member is a process that reads by our consumer and commits. It prints a line of JSON
-for each size of the group, medians of the rounds: messages a second, CPU of all members in ms a thousand
-messages, how many members had a share, and how many messages nobody read.
+A broker of its own keeps a topic that the services' own call makes with `KAFKA_PARTITIONS=4`. Each member is
+a process that joins, waits until the topic is filled, then reads by our consumer and commits. It prints a
+line of JSON for each size of the group, medians of the rounds: messages a second from the word to begin until
+the last one is read, CPU of all members in ms a thousand messages, how many members had a share, how many
+messages nobody read, and how many came twice.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ async def _shared(address: str, topic: str, members: int, messages: int) -> dict
     await kafka.ensure_topics(settings, [topic])
     command = (sys.executable, __file__, "member", address, topic)
     pipe = asyncio.subprocess.PIPE
-    processes = [await asyncio.create_subprocess_exec(*command, stdout=pipe) for _ in range(members)]
+    processes = [
+        await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe) for _ in range(members)
+    ]
     for process in processes:
         assert process.stdout is not None
         await process.stdout.readline()  # It has joined.
@@ -59,12 +62,13 @@ async def _shared(address: str, topic: str, members: int, messages: int) -> dict
             await asyncio.gather(
                 *(producer.send(topic, f"{n:0{BYTES}}".encode(), key=str(n).encode()) for n in numbers)
             )
-    told = [json.loads((await process.communicate())[0]) for process in processes]
+    began = time.time()
+    ends = await asyncio.gather(*(process.communicate(b"begin\n") for process in processes))
+    told = [json.loads(output) for output, _ in ends]
     seen = {number for one in told for number in one["numbers"]}
     busy = [one for one in told if one["numbers"]]
-    took = max(one["last"] for one in busy) - min(one["first"] for one in busy)
     return {
-        "a second": len(seen) / took,
+        "a second": len(seen) / (max(one["last"] for one in busy) - began),
         "CPU ms a thousand": sum(one["cpu"] for one in told) / len(seen) * 1e6,
         "members with a share": len(busy),
         "unread": messages - len(seen),
@@ -76,23 +80,17 @@ async def member(address: str, topic: str) -> None:
     """Read as one of a group until nothing comes any more, and tell what came."""
     settings = KafkaSettings(kafka_bootstrap_servers=address)
     numbers: list[int] = []
-    first = last = cpu = began_cpu = 0.0
     async with kafka.consumer(settings, topic, group=f"{topic}-readers") as source:
         _say({"joined": True})
-        while not last or time.time() < last + QUIET_SECONDS:
+        await asyncio.to_thread(sys.stdin.readline)
+        last, cpu, began = time.time(), 0.0, time.process_time()
+        while time.time() < last + QUIET_SECONDS:
             batch = await source.getmany(timeout_ms=500)
             if batch:
-                first, last = first or time.time(), time.time()
-                began_cpu = began_cpu or time.process_time()
                 numbers += [int(record.value) for records in batch.values() for record in records]
                 await source.commit({part: records[-1].offset + 1 for part, records in batch.items()})
-                cpu = time.process_time() - began_cpu
-            elif not last and time.time() > JOINED + 4 * QUIET_SECONDS:
-                break
-    _say({"numbers": numbers, "first": first, "last": last, "cpu": cpu})
-
-
-JOINED = time.time()
+                last, cpu = time.time(), time.process_time() - began
+    _say({"numbers": numbers, "last": last, "cpu": cpu})
 
 
 def _say(facts: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Measure the dashboard while thousands of events a second are on their way.
 
-Run it with `make bench`. It starts what it needs on free ports, looks at the page with Chromium as on a
+It starts what it needs on free ports, looks at the page with Chromium as on a
 wall, and asserts nothing; without Chromium it says so. Compare the rows: machines differ and are noisy.
 """
 

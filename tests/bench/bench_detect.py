@@ -107,8 +107,9 @@ class _Edge:
         await self.ask(8)
 
     async def stop(self) -> None:
-        if self._process is not None:
-            await self._process.communicate()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()  # it ends then
+            await self._process.wait()
 
     async def _asked(self, http: httpx.AsyncClient) -> httpx.Response:
         headers = {"content-type": "application/json"}

@@ -37,7 +37,7 @@ async def main(archive: Path | None, rounds: int) -> None:
             archive = Path(folder, "photos.zip")
             render_zip(archive, RENDERED, 1)
         content = await asyncio.to_thread(archive.read_bytes)
-        parts = Stack(Path(folder, "home"), edges=edges, parts=("feeder",), lasting=False)
+        parts = Stack(Path(folder, "home"), edges=edges, parts=("feeder",))
         async with parts as stack, httpx.AsyncClient(timeout=120) as http:
             lines = [await one_round(stack, http, content, edge) for edge in edges]
     medians = {name: round(statistics.median(line[name] for line in lines), 3) for name in lines[0]}

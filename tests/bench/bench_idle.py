@@ -1,13 +1,16 @@
 """What the stack costs while nothing happens: `python tests/bench/bench_idle.py [--edges 2] [--seconds 60]`.
 
 Starts a stack on free ports, lets it come to rest, and prints how many seconds of CPU each part takes in a
-minute, with all of its children, user and system time alike. Nothing is asserted.
+minute, with all of its children, user and system time alike, and the sums as a line of JSON. Nothing is
+asserted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +32,7 @@ async def main(edges: int, seconds: float, rest: float) -> None:
     """Start it, wait, and print one table."""
     names = tuple(f"edge{number}" for number in range(1, edges + 1))
     with tempfile.TemporaryDirectory() as home:
-        async with Stack(Path(home), edges=names, lasting=False) as stack:
+        async with Stack(Path(home), edges=names) as stack:
             await asyncio.sleep(rest)
             before = spent(stack)
             await asyncio.sleep(seconds)
@@ -42,7 +45,8 @@ async def main(edges: int, seconds: float, rest: float) -> None:
     table.add_section()
     table.add_row("the services", f"{services:.2f}")
     table.add_row("all of it", f"{sum(used.values()):.2f}")
-    Console().print(table)
+    Console(stderr=True).print(table)
+    sys.stdout.write(json.dumps({"services": round(services, 2), "all": round(sum(used.values()), 2)}) + "\n")
 
 
 def spent(stack: Stack) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Measure the whole platform: uploads, detections, and how long a new product takes to be known.
 
-Run it with `make bench`. It renders its own photos, starts a stack on free ports, and asserts nothing; read
+It renders its own photos, starts a stack on free ports, and asserts nothing; read
 the ratios rather than the times, as machines differ and are noisy.
 """
 

@@ -235,9 +235,12 @@ soak: setup ## Carry 200,000 messages on each topic that grows, and see that the
 	@PYTHONPATH=tests $(if $(filter command%,$(origin COUNT)),COUNT=$(COUNT),COUNT=) $(BIN)/python tests/soak/soak_broker.py
 
 .PHONY: bench
-bench: setup ## Measure, by hand; nothing is asserted
-	@for b in $(filter-out tests/bench/bench_hostile.py,$(wildcard tests/bench/bench_*.py)); do \
-		echo "== $$b"; PYTHONPATH=tests $(BIN)/python $$b || exit 1; done
+bench: setup ## Measure each part beside its limit and its peers, into docs/performance.md (BEFORE=checkout)
+	@PYTHONPATH=tests $(BIN)/python tests/bench/performance.py $(BEFORE)
+
+.PHONY: scaling
+scaling: setup ## Tell from what was measured what 10, 1,000 and 100,000 edges need
+	@PYTHONPATH=tests $(BIN)/python tests/bench/scaling.py
 
 .PHONY: study
 study: setup ## Measure what is learnt, by a build before and by this one, into docs/learning.md (DATA=../shared/data)

@@ -1,4 +1,4 @@
-"""Measure parts beside their limits, the build before and their peers: `make bench [BEFORE=checkout]`.
+"""Measure each part beside their limits, the build before and their peers: `make bench [BEFORE=checkout]`.
 
 Runs the benches that print lines of JSON, those of two builds in turns, keeps what they said in
 `docs/performance.json`, and writes the table of it into `docs/performance.md`. BEFORE is a checkout of
@@ -216,8 +216,8 @@ def _lines(bench: Bench, before: Path | None) -> Iterator[tuple[Line, str]]:
 
 def _table(medians: Mapping[str, Mapping[str, float]]) -> str:
     rows = ["| figure | before | now | ratio | limit | peer |\n", "|---|---|---|---|---|---|\n"]
-    for figure in (figure for bench in BENCHES for figure in bench.figures):
-        found = medians.get(figure.name, {})
+    for figure in (figure for bench in BENCHES for figure in bench.figures if figure.name in medians):
+        found = medians[figure.name]
         now, before = found.get(NOW), found.get(BEFORE)
         ratio = f"{now / before:.2f}" if now is not None and before else ""
         peers = ", ".join(

@@ -10,7 +10,7 @@ from support.dockerfiles import ROOT
 
 UV = Path(sys.executable).with_name("uv")
 EDGE = ("shopper-image", "edge-manager", "monitor", "model-server")
-AWAY = ("Failed to fetch", "error sending request", "Request failed", "Network connectivity is disabled")
+AWAY = ("Failed to fetch", "error sending request", "Request failed", "the network was disabled")
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])

@@ -100,7 +100,7 @@ class Mqtt:
                 if client is None:
                     raise Transient("the MQTT connection broke")
                 await client.publish_all(topic, payloads, self._properties())
-        except (aiomqtt.MqttError, TimeoutError) as exc:
+        except (aiomqtt.MqttError, OSError) as exc:  # of the deadline, and of the connection itself
             message = f"MQTT did not acknowledge a message on {topic}: {exc!r}"
             raise Transient(message) from exc
 

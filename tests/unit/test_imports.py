@@ -14,6 +14,7 @@ HEAVY = (
     "httpx",
     "numpy",
     "obstore",
+    "rich",
     "tensorflow",
     "typer",
 )
@@ -31,6 +32,20 @@ HEAVY = (
     ],
 )
 def test_a_service_loads_nothing_heavy_that_it_has_no_use_for(service: str, has: set[str]) -> None:
-    code = f"import sys, {service}.app; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    code = (
+        "import sys\nfrom caravan.start import imports\n"
+        f"with imports():\n    import caravan.runtime, {service}.app\n"
+        f"print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(found.stdout.split()) == has
+
+
+def test_what_no_service_draws_with_can_be_imported_again_once_its_imports_are_done() -> None:
+    code = (
+        "import gc\nfrom caravan.start import imports\n"
+        "with imports():\n    import structlog\n"
+        "import rich.console\nprint(gc.isenabled())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"

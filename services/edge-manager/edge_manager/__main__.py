@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from caravan.runtime import run
-from caravan.settings import load
-from edge_manager.app import wire
-from edge_manager.settings import EdgeManagerSettings
+from caravan.start import imports
 
 if __name__ == "__main__":
+    with imports():
+        from caravan.runtime import run
+        from caravan.settings import load
+        from edge_manager.app import wire
+        from edge_manager.settings import EdgeManagerSettings
+
     run("edge-manager", load(EdgeManagerSettings), wire)

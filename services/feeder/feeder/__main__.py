@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from caravan.start import imports
+
 if __name__ == "__main__":
-    # Here, as processes that decode images load this file too, under another name.
-    from caravan.runtime import run
-    from caravan.settings import load
-    from feeder.app import wire
-    from feeder.settings import FeederSettings
+    # Not above, as processes that decode images load this file too, under another name.
+    with imports():
+        from caravan.runtime import run
+        from caravan.settings import load
+        from feeder.app import wire
+        from feeder.settings import FeederSettings
 
     run("feeder", load(FeederSettings), wire)

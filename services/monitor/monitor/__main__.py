@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from caravan.runtime import run
-from caravan.settings import load
-from monitor.app import wire
-from monitor.settings import MonitorSettings
+from caravan.start import imports
 
 if __name__ == "__main__":
+    with imports():
+        from caravan.runtime import run
+        from caravan.settings import load
+        from monitor.app import wire
+        from monitor.settings import MonitorSettings
+
     run("monitor", load(MonitorSettings), wire)

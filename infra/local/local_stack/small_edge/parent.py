@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from caravan.start import imports
 from local_stack.small_edge.programs import Program, Programs
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
@@ -119,13 +120,9 @@ def _prepare(program: Program, parent: int) -> None:
 def main() -> None:
     """Read what to run, import it, and keep it running."""
     programs = Programs.model_validate_json(Path(sys.argv[1]).read_bytes()).programs
-    for program in (one for one in programs if one.forked):
-        wiring = f"{program.module}.app"
-        with suppress(
-            ModuleNotFoundError
-        ):  # other people's packages have none, and are imported by themselves
-            if importlib.util.find_spec(wiring) is not None:
-                importlib.import_module(wiring)
+    with imports():
+        for program in (one for one in programs if one.forked):
+            _import(f"{program.module}.app")
     gc.collect()
     gc.freeze()  # no collection is to walk over what is shared, and so copy it
     if (program_now := keep_running(programs)) is not None:
@@ -133,6 +130,12 @@ def main() -> None:
             words = [sys.executable, "-m", program_now.module, *program_now.arguments]
             os.execv(words[0], words)
         runpy.run_module(program_now.module, run_name="__main__", alter_sys=True)
+
+
+def _import(wiring: str) -> None:
+    with suppress(ModuleNotFoundError):  # other people's packages have none, and are imported by themselves
+        if importlib.util.find_spec(wiring) is not None:
+            importlib.import_module(wiring)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from starlette.requests import Request
+from starlette.responses import Response
 
 from caravan import http, sessions
+from caravan.app import App
 from caravan.sessions import SESSION_SECONDS, Sessions
 from caravan.tokens import Tokens
 
@@ -29,14 +31,14 @@ class Door:
 
     def __init__(self, tokens: Tokens, clock: Clock) -> None:
         self.clock = clock
-        app = FastAPI()
+        app = App()
         http.install(app, {})
         own = Sessions(tokens, "shopper", clock)
         sessions.install(app, own)
 
-        @app.api_route("/who", methods=["GET", "POST"])
-        async def who(request: Request) -> str:
-            return own.holder(request)
+        @app.door("/who", "GET", "POST")
+        async def who(request: Request) -> Response:
+            return http.json(own.holder(request))
 
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop:8080")
 

@@ -14,11 +14,13 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 
 from caravan import http
+from caravan.app import App
 from caravan.errors import BadInput
 from caravan.tokens import Tokens
 
@@ -101,16 +103,16 @@ class Sessions:
         return f"{self.cookie}.{name}.{ends}"
 
 
-def install(app: FastAPI, sessions: Sessions) -> None:
+def install(app: App, sessions: Sessions) -> None:
     """Give an app `POST /login` and `POST /logout`."""
 
-    @app.post("/login", tags=["access"])
+    @app.post("/login")
     async def login(request: Request) -> Response:
         """Open a session: `{"token": "…"}`."""
         message = http.decode_json(Login, await http.bounded_body(request, MAX_BODY))
         return _with_cookie(request, sessions.cookie, sessions.open(message.token.strip()), SESSION_SECONDS)
 
-    @app.post("/logout", tags=["access"])
+    @app.post("/logout")
     async def logout(request: Request) -> Response:
         """End this browser's session."""
         return _with_cookie(request, sessions.cookie, "", 0)

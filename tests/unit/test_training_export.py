@@ -2,10 +2,12 @@
 
 import io
 import json
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from caravan.contracts import OTHER, TWIN
+from caravan.contracts import OTHER, SAVED_MODEL, TWIN
 from caravan.graphs.limits import Limits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.twin import UnfitError
 from support.image_forms import TURNED, encode, oriented
+from training import smoke
 from training.backbone import SIDE, load_backbone
 from training.embedder import Embedder
 from training.embeddings import EmbeddingCache, embed
@@ -30,8 +33,8 @@ from training.exporter import Exporter
 from training.fit import fit
 from training.head import Head
 from training.samples import Samples
-from training.smoke import fault_of
-from training.template import Features
+from training.smoke import Prepared
+from training.template import Features, template
 from training.trial import Fault, Job, try_twin
 from training.trials import tried
 from training.twin import twin_of
@@ -220,6 +223,8 @@ def test_the_smoke_test_passes_a_good_model_and_names_what_is_wrong_with_a_bad_o
 ) -> None:
     expected = made.head.probabilities(made.features[:3])
     images = made.images[:3]
+    prepared = Prepared(template(made.cache))
+    fault_of = partial(smoke.fault_of, prepared)
     assert fault_of(made.path, made.head, images, expected) is None
     assert "otherwise" in (fault_of(made.path, made.head, images, expected[::-1] * 0.5) or "")
     assert "does not load" in (fault_of(tmp_path, made.head, images, expected) or "")
@@ -229,6 +234,28 @@ def test_the_smoke_test_passes_a_good_model_and_names_what_is_wrong_with_a_bad_o
     assert fault_of(tmp_path, made.head, images, expected) == (
         "its twin for ONNX Runtime is refused: it answers otherwise than the SavedModel"
     )
+    assert fault_of(made.path, made.head, images, expected) is None
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["graph-of-the-template", "other-graph"])
+def test_what_is_damaged_is_refused_though_the_template_is_whole(
+    made: Made, tmp_path: Path, is_known: bool
+) -> None:
+    prepared = Prepared(template(made.cache))
+    asked = made.head, made.images[:1], made.head.probabilities(made.features[:1])
+    whole = tmp_path / "whole"
+    shutil.copytree(made.path, whole)
+    if not is_known:
+        with (whole / SAVED_MODEL).open("ab") as file:
+            file.write(b"\x08\x01")  # its schema, once more
+    assert smoke.fault_of(prepared, whole, *asked) is None
+    for name in (SAVED_MODEL, "variables/variables.index", "variables/variables.data-00000-of-00001"):
+        damaged = tmp_path / name.replace("/", "-")
+        shutil.copytree(whole, damaged)
+        content = (damaged / name).read_bytes()
+        (damaged / name).write_bytes(content[: len(content) // 2])
+        assert "does not load" in (smoke.fault_of(prepared, damaged, *asked) or ""), name
+    assert smoke.fault_of(prepared, whole, *asked) is None
 
 
 # --- the twin -----------------------------------------------------------------------------------

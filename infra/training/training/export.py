@@ -1,7 +1,7 @@
 """The model as TensorFlow Serving loads it: the template, with the arrays of a head in it."""
 
 import shutil
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 from caravan.contracts import SAVED_MODEL, TWIN
 from training.backbone import load_backbone
 from training.head import Head
-from training.template import CONSTANTS, PREFIX, template
+from training.template import PARAMETERS, VARIABLES, template
 from training.twin import twin_of
+
+_backbone = cache(load_backbone)
+_KEY = "head/{}/.ATTRIBUTES/VARIABLE_VALUE"
+"""Of a variable in the template's checkpoint."""
 
 
 def export(cache: Path, head: Head, directory: Path) -> None:
@@ -25,30 +29,34 @@ def export(cache: Path, head: Head, directory: Path) -> None:
 
     """
     shutil.copytree(template(cache), directory)
-    model = saved_model_pb2.SavedModel.FromString((directory / SAVED_MODEL).read_bytes())
-    _fill(model, _values(head))
-    # One head makes one file, byte for byte.
-    (directory / SAVED_MODEL).write_bytes(model.SerializeToString(deterministic=True))
+    _write_variables(directory / VARIABLES, head)
+    file = directory / SAVED_MODEL
+    file.write_bytes(declared(file.read_bytes(), len(head.classes)))
     twin = directory / TWIN
     twin.parent.mkdir()
-    twin.write_bytes(twin_of(load_backbone(), head))
+    twin.write_bytes(twin_of(_backbone(), head))
 
 
-def _values(head: Head) -> dict[str, Any]:
-    arrays = {**vars(head.space), **vars(head)}
+def _write_variables(prefix: Path, head: Head) -> None:
+    """Put a head into a checkpoint; one head makes one file, byte for byte."""
+    arrays: dict[str, Any] = {**vars(head.space), **vars(head)}
     arrays["other"] = [float(place == head.other) for place in range(len(head.classes))]
-    return {name: arrays[name] for name in CONSTANTS}
+    reader = tf.train.load_checkpoint(str(prefix))
+    values = {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}
+    values |= {_KEY.format(name): tf.constant(arrays[name], dtype) for name, (dtype, _) in PARAMETERS.items()}
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[*values.values()],
+    )
 
 
-def _fill(model: saved_model_pb2.SavedModel, values: Mapping[str, Any]) -> None:
-    """Put values in the place of the template's constants, and the number of classes into its signature."""
+def declared(template: bytes, classes: int) -> bytes:
+    """Return a template's file with the number of classes in its signature."""
+    model = saved_model_pb2.SavedModel.FromString(template)
     (graph,) = model.meta_graphs
-    tensors = {name: tf.make_tensor_proto(values[name], dtype) for name, (dtype, _) in CONSTANTS.items()}
-    for function in graph.graph_def.library.function:
-        for node in function.node_def:
-            if node.op == "Const" and node.name.startswith(PREFIX):
-                node.attr["value"].tensor.CopyFrom(tensors[node.name.removeprefix(PREFIX)])
-                node.attr.pop("_output_shapes", None)
     answer = graph.signature_def["classify"].outputs
     for name in ("probabilities", "classes"):
-        answer[name].tensor_shape.dim[-1].size = len(values["classes"])
+        answer[name].tensor_shape.dim[-1].size = classes
+    return model.SerializeToString(deterministic=True)

@@ -1,17 +1,17 @@
 """The model as TensorFlow Serving loads it, but for its head: encoded images in, labels and scores out.
 
 Only the head differs from version to version. So the graph is traced and saved once, as a template, with a
-constant in place of each array of the head, and `training.export` writes those of a version into it.
+variable for each array of the head, and `training.export` writes those of a version beside it.
 """
 
 import hashlib
 import math
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from caravan import image_headers
@@ -39,31 +39,32 @@ from training.backbone import (
     load_backbone,
     on_circle,
 )
-from training.embeddings import BACKBONE
+from training.embeddings import BACKBONE, FEATURES
 from training.head import COLOURS, FAINT, LIKENESS, SCALE
 from training.pixels import preprocess
 
+VARIABLES = "variables/variables"
+"""The path of the checkpoint, less its endings, within a SavedModel."""
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
-PREFIX = "head_"
-"""Begins the names of the constants that stand for the head."""
 
-
-CONSTANTS = {
-    "mean": (tf.float32, 1),
-    "directions": (tf.float32, 2),
-    "damping": (tf.float32, 1),
-    "centres": (tf.float32, 2),
-    "shapes": (tf.int32, 0),
-    "weights": (tf.float32, 2),
-    "bias": (tf.float32, 1),
-    "thresholds": (tf.float32, 1),
-    "slopes": (tf.float32, 1),
-    "other": (tf.float32, 1),
-    "classes": (tf.string, 1),
+PARAMETERS = {
+    "mean": (tf.float32, [FEATURES]),
+    "directions": (tf.float32, [FEATURES, None]),
+    "damping": (tf.float32, [None]),
+    "centres": (tf.float32, [None, FEATURES]),
+    "shapes": (tf.int32, []),
+    "weights": (tf.float32, [FEATURES, None]),
+    "bias": (tf.float32, [None]),
+    "thresholds": (tf.float32, [None]),
+    "slopes": (tf.float32, [None]),
+    "other": (tf.float32, [None]),
+    "classes": (tf.string, [None]),
 }
-"""Their types and ranks, by the names of what they stand for in `Head` and `Space`; `other` has a 1 at the
+"""Their types and shapes, by the names of what they stand for in `Head` and `Space`; `other` has a 1 at the
 class of unknown things."""
+CLASSES = 2
+"""Of the template itself, which can be asked, too, though not for sense."""
 
 
 class Features(tf.Module):  # type: ignore[misc]
@@ -162,13 +163,14 @@ class ServedModel(tf.Module):  # type: ignore[misc]
         self._decode = tf.function(
             preprocess, autograph=False, input_signature=[tf.TensorSpec([], tf.string)]
         ).get_concrete_function()
+        self.head = {name: _parameter(name) for name in PARAMETERS}
         images = tf.TensorSpec([None], tf.string, name="images")
         # Traced once; both signatures call this function.
         self._scored = tf.function(self._score, autograph=False, input_signature=[images])
 
     def classify(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Encoded images [N] → labels [N], scores [N], probabilities [N, C], classes [C]."""
-        p, classes = self._scored(images), _constant("classes")
+        p, classes = self._scored(images), self.head["classes"]
         return {
             "labels": tf.gather(classes, tf.argmax(p, axis=1)),
             "scores": tf.reduce_max(p, axis=1),
@@ -192,19 +194,18 @@ class ServedModel(tf.Module):  # type: ignore[misc]
             fn_output_signature=tf.TensorSpec([SIDE, SIDE, 3], tf.float32),
             parallel_iterations=DECODED_AT_ONCE,
         )
-        return _probabilities(self._features(pixels))
+        return _probabilities(self._features(pixels), self.head)
 
 
-def _constant(name: str) -> tf.Tensor:
-    """Return a constant of the head, of a size that only a version knows."""
-    dtype, rank = CONSTANTS[name]
-    constant = tf.constant(np.zeros([0] * rank), dtype, name=f"{PREFIX}{name}")
-    return tf.raw_ops.PlaceholderWithDefault(input=constant, shape=[None] * rank)
+def _parameter(name: str) -> tf.Variable:
+    """Return a variable of the head, of a size that only a version knows."""
+    dtype, shape = PARAMETERS[name]
+    value = tf.zeros([CLASSES if size is None else size for size in shape], dtype)
+    return tf.Variable(value, shape=shape, trainable=False, name=name)
 
 
-def _probabilities(features: tf.Tensor) -> tf.Tensor:
+def _probabilities(features: tf.Tensor, h: Mapping[str, tf.Variable]) -> tf.Tensor:
     """Repeat `Head.probabilities`."""
-    h = {name: _constant(name) for name in CONSTANTS if name != "classes"}
     centred = features - h["mean"]
     along = centred @ h["directions"] * h["damping"]
     damped = centred - tf.matmul(along, h["directions"], transpose_b=True)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from caravan import strict_json
 from caravan.contracts import ONNX_MODEL, TWIN
 from caravan.graphs.plausible import MAX_VALUES, Input, encoded_picture, examples, shapes, texts
-from training.orphan import die_with_parent
+from training.codes import AGAIN
+from training.orphan import lines_of_parent
 
 CLASSIFY, DEFAULT = "classify", "serving_default"
 MAX_CLASSES = 100_000
@@ -325,8 +326,7 @@ def told(error: Exception, directory: str) -> str:
 
 def main() -> None:
     """Answer one job."""
-    job = Job(**strict_json.loads_object(sys.stdin.buffer.readline()))
-    die_with_parent()
+    job = Job(**strict_json.loads_object(lines_of_parent(AGAIN).get()))
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints
     try:

@@ -73,11 +73,13 @@ class GraphSignature:
 class GraphSession:
     """A loaded SavedModel."""
 
-    def __init__(self, session: Any, model: meta_graph.MetaGraph) -> None:
+    def __init__(self, session: Any, model: meta_graph.MetaGraph, limits: Limits) -> None:
         self.graph = model.graph
         self.definitions = model.declared
         self.signatures = {name: GraphSignature(session, one) for name, one in model.signatures.items()}
         self._session = session
+        self._model = model
+        self._limits = limits
 
     @classmethod
     def load(cls, directory: Path, limits: Limits) -> Self:
@@ -92,13 +94,22 @@ class GraphSession:
         graph = tf.Graph()
         with graph.as_default():
             tf.import_graph_def(model.graph, name="")
-        session = tf.compat.v1.Session(graph=graph, config=_config(limits))
+        loaded = cls(tf.compat.v1.Session(graph=graph, config=_config(limits)), model, limits)
         try:
-            _restore(session, model, directory, limits)
+            loaded.restore(directory)
         except BaseException:
-            session.close()
+            loaded.close()
             raise
-        return cls(session, model)
+        return loaded
+
+    def restore(self, directory: Path) -> None:
+        """Read the variables and assets of a SavedModel that has this graph (blocking).
+
+        Raises:
+            tf.errors.OpError: in TensorFlow's words.
+
+        """
+        _restore(self._session, self._model, directory, self._limits)
 
     def close(self) -> None:
         """Let go of the graph and its variables; calls that run are cancelled."""

@@ -29,7 +29,7 @@ from PIL import Image
 from caravan import s3
 from training.embeddings import FEATURES, SHAPES, EmbeddingCache
 from training.events import Reporter
-from training.exporter import Exporter
+from training.exporter import Exporter, ExporterProcess
 from training.pipeline import run_pipeline
 from training.session import load_embedder
 from training.settings import TrainingSettings
@@ -115,7 +115,8 @@ async def _run(folder: Path) -> None:
         stages[stage] = round(time.process_time(), 2)
 
     started = time.monotonic()
-    async with Exporter(settings.cache_dir) as exporter:
+    async with ExporterProcess(settings.cache_dir) as process:
+        exporter = Exporter(process.ask, process.start)
         workspace, embedder = Workspace(work), cache(load_embedder)
         run = Run(settings, "edge1", stores, workspace, embedder, exporter, progress, lambda _: None)
         outcome = await run_pipeline(run, Reporter({}, lambda _: None))

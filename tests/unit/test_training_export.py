@@ -29,7 +29,7 @@ from training.backbone import SIDE, load_backbone
 from training.embedder import Embedder
 from training.embeddings import EmbeddingCache, embed
 from training.export import export
-from training.exporter import Exporter
+from training.exporter import Exporter, ExporterProcess
 from training.fit import fit
 from training.head import Head
 from training.samples import Samples
@@ -422,7 +422,8 @@ async def test_a_process_of_its_own_writes_the_same_model_and_tries_it(made: Mad
     head.write_bytes(made.head.to_bytes())
     image.write_bytes(made.images[0])
     expected = made.head.probabilities(made.features[:1])
-    async with Exporter(made.cache) as exporter:
+    async with ExporterProcess(made.cache) as process:
+        exporter = Exporter(process.ask, process.start)
         await exporter.export(head, model)
         for path in (file.relative_to(made.path) for file in made.path.rglob("*") if file.is_file()):
             assert (model / path).read_bytes() == (made.path / path).read_bytes(), path

@@ -21,7 +21,7 @@ from training import judge, versions
 from training.embeddings import FEATURES
 from training.evaluate import Answer
 from training.events import Reporter
-from training.exporter import Exporter
+from training.exporter import Exporter, ExporterProcess
 from training.judge import judge_step
 from training.pipeline import run_pipeline
 from training.publish import rollback
@@ -84,7 +84,7 @@ class Site:
             raise AssertionError("nothing is to be embedded")
 
         space = Workspace(self.directory / "work")
-        emit, exporter = self.events.append, Exporter(self.settings.cache_dir)
+        emit, exporter = self.events.append, Exporter(ExporterProcess(self.settings.cache_dir).ask)
         return Run(self.settings, "edge1", self.stores, space, embedder, exporter, lambda *_: None, emit)
 
     async def judged(self, upload: Upload) -> Verdict:

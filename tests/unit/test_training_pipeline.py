@@ -78,7 +78,7 @@ class Colours:
 class Exports:
     """Stands in for TensorFlow; what it writes and tries is the business of the tests of the export."""
 
-    def start(self) -> None:
+    async def start(self) -> None:
         pass
 
     async def export(self, _: Path, directory: Path) -> None:

@@ -13,6 +13,7 @@ from caravan.retry import forever
 from caravan.runtime import Service
 from training import api
 from training.children import Children
+from training.exporter import ExporterProcess
 from training.markers import Markers
 from training.routes import training_run
 from training.runs import ROUTE, Runs
@@ -26,8 +27,13 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
         stack.enter_context(locks.held(settings.state_dir, "STATE_DIR"))
         stack.enter_context(locks.held(settings.work_dir, "WORK_DIR"))
         producer = await stack.enter_async_context(kafka.Producer(settings))
+        exporter = await stack.enter_async_context(ExporterProcess(settings.cache_dir))
         children = await stack.enter_async_context(
-            Children(warm=settings.warm_worker, seconds=settings.run_seconds)
+            Children(
+                warm=settings.warm_worker,
+                seconds=settings.run_seconds,
+                exporter=exporter if settings.warm_exporter else None,
+            )
         )
 
         async def tell(edge: str, run: str, reason: str) -> None:
@@ -41,6 +47,8 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
             await kafka.ensure_topics(settings, [events_topic(edge) for edge in settings.edges])
             buckets = [bucket for edge in settings.edges for bucket in central_buckets(edge)]
             await s3.ensure_buckets(settings.central, buckets)
+            if settings.warm_exporter:
+                await exporter.start()
             await asyncio.Event().wait()  # A loop of a service does not end.
 
         app = api.build(settings.edges, runs, settings.namespace)

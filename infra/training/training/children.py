@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -14,12 +14,14 @@ import structlog
 
 from caravan import strict_json, tracing
 from training.codes import DONE, REFUSED
+from training.exporter import ExporterProcess, Job
+from training.stopping import stop
 
 log = structlog.get_logger()
 
 COMMAND = (sys.executable, "-m", "training", "worker")
-STOP_SECONDS = 5
-LINE_BYTES = 2**16
+LINE_BYTES = 2**24
+"""Of a line of a run: a job of the exporter has a few images' probabilities for all classes."""
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 """OpenBLAS's threads spin while they wait for one another: on busy cores that takes many times the work."""
 
@@ -35,10 +37,25 @@ class Ended:
 
 
 class Children:
-    """Makes the processes of runs; an async context manager that leaves none behind."""
+    """Makes the processes of runs; an async context manager that leaves none behind.
 
-    def __init__(self, *, warm: bool, seconds: float, command: Sequence[str] = COMMAND) -> None:
-        self._warm, self._seconds, self._command = warm, seconds, command
+    Args:
+        warm: whether one is kept ready.
+        seconds: that a run may take.
+        exporter: that all of them ask; without it each has one of its own.
+        command: of a run.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        warm: bool,
+        seconds: float,
+        exporter: ExporterProcess | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._warm, self._seconds, self._exporter, self._command = warm, seconds, exporter, command
         self._spare: Process | None = None
         self._alive: set[Process] = set()
 
@@ -56,7 +73,8 @@ class Children:
             process = await self._start()
         try:
             async with asyncio.timeout(self._seconds):
-                ended = await _told(process, {"edge": edge, "run": run} | tracing.headers(), heard)
+                job = {"edge": edge, "run": run, "exports": self._exporter is None} | tracing.headers()
+                ended = await _told(process, job, heard, self._exporter)
         except TimeoutError:
             ended = Ended("crashed", f"it took longer than {self._seconds:.0f} s")
         finally:
@@ -83,19 +101,25 @@ class Children:
         return process
 
 
-async def _told(process: Process, job: dict[str, str], heard: Callable[[dict[str, Any]], None]) -> Ended:
+async def _told(
+    process: Process,
+    job: Mapping[str, Any],
+    heard: Callable[[dict[str, Any]], None],
+    exporter: ExporterProcess | None,
+) -> Ended:
     """Hand over the job and follow it to its end."""
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are PIPE
-    # Not closed after: its end is how the child learns that its parent is gone.
-    with suppress(ConnectionError):
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        await process.stdin.drain()
+    assert process.stdout is not None  # noqa: S101 - it is PIPE
+    # Standard input is not closed after: its end is how the child learns that its parent is gone.
+    await _tell(process, job)
     detail = ""
-    async for line in process.stdout:
-        fact = strict_json.loads_object(line)
-        detail = fact.get("ended", detail)
-        if "stage" in fact:
-            heard(fact)
+    async with asyncio.TaskGroup() as exports:
+        async for line in process.stdout:
+            fact = strict_json.loads_object(line)
+            detail = fact.get("ended", detail)
+            if "stage" in fact:
+                heard(fact)
+            if "export" in fact and exporter is not None:
+                exports.create_task(_export(process, exporter, fact["export"]))
     code = await process.wait()
     if code == DONE:
         return Ended("done", detail)
@@ -106,16 +130,16 @@ async def _told(process: Process, job: dict[str, str], heard: Callable[[dict[str
     return Ended("crashed", f"the process ended with {code}")
 
 
-async def stop(process: Process) -> None:
-    """End a process: politely, then not."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.terminate()
+async def _export(process: Process, exporter: ExporterProcess, job: Job) -> None:
     try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        answer = {"fault": await exporter.ask(job)}
+    except RuntimeError as exc:
+        answer = {"died": str(exc)}
+    await _tell(process, answer)
+
+
+async def _tell(process: Process, fact: Mapping[str, Any]) -> None:
+    assert process.stdin is not None  # noqa: S101 - it is PIPE
+    with suppress(ConnectionError):
+        process.stdin.write(json.dumps(fact).encode() + b"\n")
+        await process.stdin.drain()

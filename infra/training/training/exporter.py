@@ -1,71 +1,121 @@
-"""TensorFlow, in a process of its own that starts while a head is learnt: nothing else needs it."""
+"""TensorFlow, in a process of its own: nothing else needs it.
+
+A run has one that starts while its head is learnt, or asks the one that the listener keeps ready for all.
+"""
 
 import asyncio
 import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from caravan import strict_json
-from training.children import stop
-from training.head import Array
+from training.stopping import stop
+
+if TYPE_CHECKING:
+    from training.head import Array
 
 COMMAND = (sys.executable, "-m", "training.exporting")
 
+Job = Mapping[str, Any]
+"""What `training.exporting` takes."""
 
-class Exporter:
-    """Writes SavedModels, and tells whether they load and answer; an async context manager.
 
-    One that fails to answer has died, or TensorFlow has: a fault of this machine and not of a model.
+class ExporterProcess:
+    """The process that exports, and does one job after the other; an async context manager.
+
+    Its end ends the job that it is at, and the next job starts another one.
     """
 
     def __init__(self, cache: Path) -> None:
         """`cache` is where the template is kept."""
         self._cache = cache
-        self._process: asyncio.Task[Process] | None = None
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process is not None:
-            await stop(await self._process)
+        await self._end()
 
-    def start(self) -> asyncio.Task[Process]:
-        """Start the process, if it does not run: TensorFlow takes seconds."""
-        if self._process is None:
+    async def start(self) -> None:
+        """Start it, if it does not run; it takes seconds to be ready, which nobody waits for here."""
+        async with self._turn:
+            await self._started()
+
+    async def ask(self, job: Job) -> str | None:
+        """Have a job done; return the fault that was found.
+
+        Raises:
+            RuntimeError: if the process died of it: a fault of this machine and not of a model.
+
+        """
+        async with self._turn:
+            process = await self._started()
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are PIPE
+            try:
+                process.stdin.write(json.dumps(job).encode() + b"\n")
+                line = await process.stdout.readline()
+            except BaseException:
+                await self._end()  # or the next job would have this one's answer
+                raise
+            if not line:
+                raise RuntimeError(f"the process that exports ended with {await process.wait()}")
+            fault: str | None = strict_json.loads_object(line)["fault"]
+            return fault
+
+    async def _started(self) -> Process:
+        if self._process is None or self._process.returncode is not None:
             # TensorFlow's start-up notes are for its developers.
             env = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-            starting = asyncio.create_subprocess_exec(
-                *COMMAND, str(self._cache), stdin=PIPE, stdout=PIPE, env=env
+            # A session of its own: Ctrl-C at the terminal is for who asks it.
+            self._process = await asyncio.create_subprocess_exec(
+                *COMMAND, str(self._cache), stdin=PIPE, stdout=PIPE, env=env, start_new_session=True
             )
-            self._process = asyncio.create_task(starting)
         return self._process
+
+    async def _end(self) -> None:
+        if self._process is not None:
+            await stop(self._process)
+            self._process = None
+
+
+async def _is_started() -> None:
+    """Do nothing."""
+
+
+class Exporter:
+    """Writes SavedModels, and tells whether they load and answer.
+
+    Args:
+        ask: has a job done, and returns the fault that was found; see `ExporterProcess`.
+        start: is told that there will be one, where that is of use.
+
+    """
+
+    def __init__(
+        self, ask: Callable[[Job], Awaitable[str | None]], start: Callable[[], Awaitable[None]] = _is_started
+    ) -> None:
+        self._ask = ask
+        self.start = start
 
     async def export(self, head: Path, directory: Path) -> None:
         """Write the SavedModel of a head, given as its file, and its twin, into a new directory."""
-        await self._asked(head=str(head), directory=str(directory), images=None, expected=None)
+        await self._ask(_job(head, directory))
 
     async def fault_of(
-        self, directory: Path, head: Path, images: Sequence[Path], expected: Array
+        self, directory: Path, head: Path, images: Sequence[Path], expected: "Array"
     ) -> str | None:
         """Say what is wrong with what `export` wrote, or None; see `training.smoke`."""
-        return await self._asked(
-            head=str(head),
-            directory=str(directory),
-            images=[str(image) for image in images],
-            expected=expected.tolist(),
-        )
+        asked = {"images": [str(image.absolute()) for image in images], "expected": expected.tolist()}
+        return await self._ask(_job(head, directory) | asked)
 
-    async def _asked(self, **job: Any) -> str | None:
-        process = await self.start()
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are PIPE
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        line = await process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process that exports ended with {await process.wait()}")
-        fault: str | None = strict_json.loads_object(line)["fault"]
-        return fault
+
+def _job(head: Path, directory: Path) -> dict[str, Any]:
+    # Absolute: another process does it.
+    paths = {"head": str(head.absolute()), "directory": str(directory.absolute())}
+    return paths | {"images": None, "expected": None}

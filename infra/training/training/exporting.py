@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,29 +36,22 @@ def main() -> None:
     prepared = Prepared(template(cache))  # while the head is still being learnt
     gc.enable()
     while True:
-        fault = _done(cache, prepared, **strict_json.loads_object(jobs.get()))
+        fault = _done(cache, prepared, strict_json.loads_object(jobs.get()))
         answers.write(json.dumps({"fault": fault}) + "\n")
         answers.flush()
 
 
-def _done(
-    cache: Path,
-    prepared: "Prepared",
-    head: str,
-    directory: str,
-    images: list[str] | None,
-    expected: list[Any] | None,
-) -> str | None:
+def _done(cache: Path, prepared: "Prepared", job: Mapping[str, Any]) -> str | None:
     from training.export import export  # noqa: PLC0415 - TensorFlow
     from training.smoke import fault_of  # noqa: PLC0415 - TensorFlow
 
-    learnt = Head.from_bytes(Path(head).read_bytes())
-    if images is None:
-        export(cache, learnt, Path(directory))
+    directory, head = Path(job["directory"]), Head.from_bytes(Path(job["head"]).read_bytes())
+    if job["images"] is None:
+        export(cache, head, directory)
         return None
-    encoded = [Path(image).read_bytes() for image in images]
-    probabilities = np.array(expected, np.float32).reshape(len(images), len(learnt.classes))
-    return fault_of(prepared, Path(directory), learnt, encoded, probabilities)
+    images = [Path(image).read_bytes() for image in job["images"]]
+    expected = np.array(job["expected"], np.float32).reshape(len(images), len(head.classes))
+    return fault_of(prepared, directory, head, images, expected)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from caravan import kafka, locks
 from caravan.contracts import Event, events_topic
 from training.events import Events, Reporter
-from training.exporter import Exporter
+from training.exporter import Exporter, ExporterProcess
 from training.settings import TrainingSettings
 from training.steps import Run
 from training.stores import open_stores
@@ -35,20 +35,24 @@ async def session(
     embedder: "Callable[[], Embedder]",
     *sinks: Sink,
     facts: Mapping[str, Any],
+    exporter: Exporter | None = None,
 ) -> AsyncIterator[tuple[Run, Reporter]]:
-    """Open what a run needs; `sinks` see each `training` event beside Kafka."""
+    """Open what a run needs; `sinks` see each `training` event beside Kafka.
+
+    Without an exporter it has a process of its own for that.
+    """
     with locks.held(work, "the folder of the run"):
         async with telling(settings, edge) as events:
             reporter = Reporter({"edge": edge, **facts}, events.emit, *sinks)
             stores = open_stores(settings.central, edge)
-            async with Exporter(settings.cache_dir) as exporter:
+            async with ExporterProcess(settings.cache_dir) as own:
                 run = Run(
                     settings,
                     edge,
                     stores,
                     Workspace(work),
                     embedder,
-                    exporter,
+                    exporter or Exporter(own.ask, own.start),
                     reporter.progress,
                     events.emit,
                 )

@@ -36,6 +36,8 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     """After so long a run is taken for hung, ended and made again."""
     warm_worker: bool = True
     """Keep a process ready that has the backbone loaded."""
+    warm_exporter: bool = True
+    """Keep a process ready that has TensorFlow and the template loaded; else each run starts one."""
     traceparent: str = ""
     """The trace that a step goes on with, where it runs alone, as a task of a pipeline."""
     namespace: str = "caravan"

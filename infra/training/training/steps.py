@@ -134,7 +134,7 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
         space, model = run.workspace, run.settings.model_name
         if space.is_trained(acquired.dataset.digest, run.settings.seed, BACKBONE):
             return space.read_trained()
-        run.exporter.start()
+        await run.exporter.start()
         withdrawn = await read_withdrawn(run.stores.data)
         reference = await read_reference(run.stores.models, model, withdrawn)
         learnt = await parents.learnt(run.stores, model)
@@ -181,7 +181,7 @@ async def _export(run: Run) -> None:
 async def evaluate_step(run: Run, acquired: Acquired) -> Evaluated:
     """FROM model and held-out images → figures, parent, smoke test → TO the verdict and the report."""
     with tracing.span("evaluate"):
-        run.exporter.start()
+        await run.exporter.start()
         out = await asyncio.to_thread(_held_out, run, acquired)
         before = await _asked(run, out)
         run.progress("evaluate", 0.5)

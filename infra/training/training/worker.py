@@ -1,17 +1,21 @@
 """A run in a process of its own: what it takes of memory goes with it.
 
-The process makes itself ready and waits on standard input for one line, `{"edge": …, "run": …}`,
-perhaps with the `traceparent` of the trace that it belongs to.
-What happens goes to standard output as lines of JSON. Standard input that ends means that the parent is gone,
-by whatever signal: then so is this process.
+The process makes itself ready and waits on standard input for one line, `{"edge": …, "run": …}`, with whether
+it `exports` itself, and perhaps with the `traceparent` of the trace that it belongs to.
+What happens goes to standard output as lines of JSON, and so do jobs for the exporter, unless it exports
+itself: the lines that come in then are what became of them. Standard input that ends means that the parent
+is gone, by whatever signal: then so is this process.
 """
 
 import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from caravan import strict_json, tracing
@@ -19,7 +23,8 @@ from caravan.errors import Permanent, Transient
 from caravan.settings import load
 from caravan.telemetry import configure_logging
 from training.codes import AGAIN, DONE, REFUSED
-from training.orphan import die_with_parent
+from training.exporter import Exporter, Job
+from training.orphan import lines_of_parent
 from training.pipeline import run_pipeline
 from training.session import load_embedder, session
 from training.settings import TrainingSettings
@@ -40,24 +45,38 @@ def main() -> NoReturn:
         line = sys.stdin.buffer.readline()
         if not line:
             os._exit(DONE)
-        die_with_parent()
+        lines = lines_of_parent(AGAIN)
         job = strict_json.loads_object(line)
+        exporter = None if job["exports"] else Exporter(partial(_ask, say, lines))
         with tracing.following(job):
-            code = asyncio.run(_run(settings, str(job["edge"]), str(job["run"]), embedder, say))
+            code = asyncio.run(_run(settings, job, embedder, say, exporter))
         tracing.stop()
         # Not by way of the interpreter's end: that would wait for the backbone to finish loading.
         sys.stderr.flush()
         os._exit(code)
 
 
+async def _ask(say: "_Say", lines: SimpleQueue[bytes], job: Job) -> str | None:
+    """Have a job done by the exporter that the parent keeps; see `ExporterProcess.ask`."""
+    say({"export": job})
+    answer = strict_json.loads_object(await asyncio.to_thread(lines.get))
+    if "died" in answer:
+        raise RuntimeError(answer["died"])
+    fault: str | None = answer["fault"]
+    return fault
+
+
 async def _run(
-    settings: TrainingSettings, edge: str, run_id: str, embedder: "Future[Embedder]", say: "_Say"
+    settings: TrainingSettings,
+    job: Mapping[str, Any],
+    embedder: "Future[Embedder]",
+    say: "_Say",
+    exporter: Exporter | None,
 ) -> int:
+    edge, facts = str(job["edge"]), {"run": str(job["run"])}
     work = Path(settings.work_dir, edge)
-    async with session(settings, edge, work, embedder.result, say, facts={"run": run_id}) as (
-        run,
-        reporter,
-    ):
+    opened = session(settings, edge, work, embedder.result, say, facts=facts, exporter=exporter)
+    async with opened as (run, reporter):
         try:
             outcome = await run_pipeline(run, reporter)
         except Permanent as exc:

@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from caravan import tracing
 from training.children import Children
+from training.exporter import Job
 
 SCRIPT = """
 import json, sys, time
@@ -49,6 +50,27 @@ async def test_a_run_is_told_of_the_trace_that_it_belongs_to(spans: InMemorySpan
     _, _, (first, *_) = await run('say(ended="ready")')
     assert "traceparent" not in first
     assert len(spans.get_finished_spans()) == 1
+
+
+async def test_a_run_is_answered_what_became_of_its_exports_and_exports_itself_where_nobody_does() -> None:
+    async def ask(job: Job) -> str | None:
+        if job["directory"] == "deadly":
+            raise RuntimeError("it died")
+        return f"no {job['directory']}"
+
+    asks = """
+for directory in ("model", "deadly"):
+    say(export={"directory": directory})
+    say(name="training", stage="told", answer=json.loads(sys.stdin.readline()))
+say(ended="ready")
+"""
+    heard: list[dict[str, Any]] = []
+    async with Children(warm=False, seconds=30, ask=ask, command=child(asks)) as children:
+        assert (await children.run("edge1", "run-1", heard.append)).state == "done"
+    assert [fact["answer"] for fact in heard[1:]] == [{"fault": "no model"}, {"died": "it died"}]
+    assert not heard[0]["exports"]
+    _, _, (first, *_) = await run('say(ended="ready")')
+    assert first["exports"]
 
 
 async def test_exit_codes_tell_a_refusal_from_a_store_that_is_away_and_from_a_crash() -> None:

@@ -32,7 +32,7 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
             Children(
                 warm=settings.warm_worker,
                 seconds=settings.run_seconds,
-                exporter=exporter if settings.warm_exporter else None,
+                ask=exporter.ask if settings.warm_exporter else None,
             )
         )
 

@@ -14,7 +14,7 @@ import structlog
 
 from caravan import strict_json, tracing
 from training.codes import DONE, REFUSED
-from training.exporter import ExporterProcess, Job
+from training.exporter import Ask, Job
 from training.stopping import stop
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ class Children:
     Args:
         warm: whether one is kept ready.
         seconds: that a run may take.
-        exporter: that all of them ask; without it each has one of its own.
+        ask: has what they export done; without it each has an exporter of its own.
         command: of a run.
 
     """
@@ -52,10 +52,10 @@ class Children:
         *,
         warm: bool,
         seconds: float,
-        exporter: ExporterProcess | None = None,
+        ask: Ask | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self._warm, self._seconds, self._exporter, self._command = warm, seconds, exporter, command
+        self._warm, self._seconds, self._ask, self._command = warm, seconds, ask, command
         self._spare: Process | None = None
         self._alive: set[Process] = set()
 
@@ -73,8 +73,8 @@ class Children:
             process = await self._start()
         try:
             async with asyncio.timeout(self._seconds):
-                job = {"edge": edge, "run": run, "exports": self._exporter is None} | tracing.headers()
-                ended = await _told(process, job, heard, self._exporter)
+                job = {"edge": edge, "run": run, "exports": self._ask is None} | tracing.headers()
+                ended = await _told(process, job, heard, self._ask)
         except TimeoutError:
             ended = Ended("crashed", f"it took longer than {self._seconds:.0f} s")
         finally:
@@ -105,7 +105,7 @@ async def _told(
     process: Process,
     job: Mapping[str, Any],
     heard: Callable[[dict[str, Any]], None],
-    exporter: ExporterProcess | None,
+    ask: Ask | None,
 ) -> Ended:
     """Hand over the job and follow it to its end."""
     assert process.stdout is not None  # noqa: S101 - it is PIPE
@@ -118,8 +118,8 @@ async def _told(
             detail = fact.get("ended", detail)
             if "stage" in fact:
                 heard(fact)
-            if "export" in fact and exporter is not None:
-                exports.create_task(_export(process, exporter, fact["export"]))
+            if "export" in fact and ask is not None:
+                exports.create_task(_export(process, ask, fact["export"]))
     code = await process.wait()
     if code == DONE:
         return Ended("done", detail)
@@ -130,9 +130,9 @@ async def _told(
     return Ended("crashed", f"the process ended with {code}")
 
 
-async def _export(process: Process, exporter: ExporterProcess, job: Job) -> None:
+async def _export(process: Process, ask: Ask, job: Job) -> None:
     try:
-        answer = {"fault": await exporter.ask(job)}
+        answer = {"fault": await ask(job)}
     except RuntimeError as exc:
         answer = {"died": str(exc)}
     await _tell(process, answer)

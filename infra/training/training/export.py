@@ -59,4 +59,5 @@ def declared(template: bytes, classes: int) -> bytes:
     answer = graph.signature_def["classify"].outputs
     for name in ("probabilities", "classes"):
         answer[name].tensor_shape.dim[-1].size = classes
-    return model.SerializeToString(deterministic=True)
+    file: bytes = model.SerializeToString(deterministic=True)
+    return file

@@ -22,6 +22,8 @@ COMMAND = (sys.executable, "-m", "training.exporting")
 
 Job = Mapping[str, Any]
 """What `training.exporting` takes."""
+Ask = Callable[[Job], Awaitable[str | None]]
+"""Has a job done, and returns the fault that was found; see `ExporterProcess.ask`."""
 
 
 class ExporterProcess:
@@ -92,14 +94,12 @@ class Exporter:
     """Writes SavedModels, and tells whether they load and answer.
 
     Args:
-        ask: has a job done, and returns the fault that was found; see `ExporterProcess`.
+        ask: has a job done.
         start: is told that there will be one, where that is of use.
 
     """
 
-    def __init__(
-        self, ask: Callable[[Job], Awaitable[str | None]], start: Callable[[], Awaitable[None]] = _is_started
-    ) -> None:
+    def __init__(self, ask: Ask, start: Callable[[], Awaitable[None]] = _is_started) -> None:
         self._ask = ask
         self.start = start
 

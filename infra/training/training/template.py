@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -48,7 +49,7 @@ VARIABLES = "variables/variables"
 DECODED_AT_ONCE = 4
 """Images of a request that are decoded side by side: bounds memory, not the batch."""
 
-PARAMETERS = {
+PARAMETERS: Mapping[str, tuple[Any, list[int | None]]] = {
     "mean": (tf.float32, [FEATURES]),
     "directions": (tf.float32, [FEATURES, None]),
     "damping": (tf.float32, [None]),

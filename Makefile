@@ -73,7 +73,7 @@ demo: setup ## Watch it learn a product that it did not know (your photos: DATA=
 
 .PHONY: edge
 edge: setup ## Run an edge alone in little memory, until Ctrl-C (EDGES=edge1, central by S3_CENTRAL_ENDPOINT …)
-	@CARAVAN_HOME=$${CARAVAN_HOME:-.caravan/edge} $(STACK) edge
+	@CARAVAN_HOME=$${CARAVAN_HOME:-.caravan/edge} $(BIN)/python -m local_stack.small_edge
 
 # --- other people's brokers and stores --------------------------------------------------------------
 

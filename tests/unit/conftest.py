@@ -106,8 +106,8 @@ def spans() -> Iterator[InMemorySpanExporter]:
 @pytest.fixture(scope="session")
 def graphs(saved_models: Path) -> Iterator[Any]:
     """The process that runs the SavedModels of all tests: one that is held all the time keeps it."""
+    from caravan import credentials
     from caravan.graphs.limits import Limits
-    from model_server import credentials
     from model_server.graphs.process import Graphs
 
     shared = Graphs(credentials.without(os.environ))

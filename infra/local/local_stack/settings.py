@@ -11,7 +11,7 @@ from caravan.contracts import edge_faults
 from local_stack.engines import choice
 from local_stack.errors import StackError
 from local_stack.parts import PARTS, Part
-from local_stack.tls.certificates import complete, ensure
+from local_stack.tls.names import complete
 
 HIGHEST_PORT = 65535
 Tls = Literal["off", "on", "required"]
@@ -117,6 +117,8 @@ class StackSettings:
         for engine in chosen:
             engine.found()
         if any(engine.certificates for engine in chosen):
+            from local_stack.tls.certificates import ensure  # noqa: PLC0415 - loads cryptography
+
             ensure(self.engine_certs)
         if self.tls != "off" and not complete(self.certs):
             raise StackError(

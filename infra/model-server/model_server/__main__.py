@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from model_server import credentials
+from caravan import credentials
 
 
 def main() -> int:

@@ -14,11 +14,11 @@ from typing import Any
 
 import structlog
 
-from caravan import server
+from caravan import credentials, server
 from caravan.graphs.limits import Limits
 from caravan.intake import Intake, Senders
 from caravan.lingering import LingeringClose
-from model_server import credentials, sources
+from model_server import sources
 from model_server.config_file import ConfigPoller, with_own
 from model_server.configs import model_configs
 from model_server.graphs.process import Graphs

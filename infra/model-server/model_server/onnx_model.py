@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from caravan.graphs.limits import Limits
@@ -60,6 +59,8 @@ class Running:
 
         It raises ServingError with the runtime's own words.
         """
+        import onnxruntime  # noqa: PLC0415 - `caravan.graphs.onnx` says why
+
         options = onnxruntime.RunOptions()
         self._calls.add(options)
         try:

@@ -15,7 +15,7 @@ from caravan.tokens import TokenSettings
 from local_stack.errors import StackError
 from local_stack.samples import apparel
 from local_stack.state import StackState, read_state
-from local_stack.tls.certificates import CA, CLIENT
+from local_stack.tls.names import CA, CLIENT
 
 SECONDS = 10.0
 HOST = "127.0.0.1"

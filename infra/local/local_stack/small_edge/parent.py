@@ -1,7 +1,7 @@
 """Run Python programs in processes forked from this one, which has imported what they need.
 
-`python -m local_stack.small_edge.parent FILE` reads `Programs` from a file. What ends is started again, after
-a pause; SIGTERM and SIGINT end all. This process has one thread and no event loop: a fork copies no other.
+What ends is started again, after a pause; SIGTERM and SIGINT end all. This process has one thread and no
+event loop: a fork copies no other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caravan.start import imports
-from local_stack.small_edge.programs import Program, Programs
+from local_stack.small_edge.programs import Program
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between a program's end and its next start; doubled each time, until it stays up for LONG_UP."""
@@ -117,26 +117,14 @@ def _prepare(program: Program, parent: int) -> None:
     sys.argv = [program.module, *program.arguments]
 
 
-def main() -> None:
-    """Read what to run, import it, and keep it running."""
-    programs = Programs.model_validate_json(Path(sys.argv[1]).read_bytes()).programs
+def run(programs: list[Program]) -> None:
+    """Import what programs need, and keep them running; in a forked process, run one."""
     with imports():
-        for program in (one for one in programs if one.forked):
-            _import(f"{program.module}.app")
+        for program in programs:
+            wiring = f"{program.module}.app"
+            with suppress(ModuleNotFoundError):  # other people's packages have none
+                importlib.import_module(wiring if importlib.util.find_spec(wiring) else program.module)
     gc.collect()
     gc.freeze()  # no collection is to walk over what is shared, and so copy it
     if (program_now := keep_running(programs)) is not None:
-        if not program_now.forked:
-            words = [sys.executable, "-m", program_now.module, *program_now.arguments]
-            os.execv(words[0], words)
         runpy.run_module(program_now.module, run_name="__main__", alter_sys=True)
-
-
-def _import(wiring: str) -> None:
-    with suppress(ModuleNotFoundError):  # other people's packages have none, and are imported by themselves
-        if importlib.util.find_spec(wiring) is not None:
-            importlib.import_module(wiring)
-
-
-if __name__ == "__main__":
-    main()

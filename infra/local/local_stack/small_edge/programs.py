@@ -1,27 +1,62 @@
-"""What the parent is told to run, as it is handed on from the command in a file."""
+"""What an edge's parent runs: an edge as the table plans it, prepared, and each part as a Python program."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from local_stack.engines.choice import EMBEDDED
+from local_stack.errors import StackError
+from local_stack.plan import Plan, PlannedPart
+from local_stack.ports import plan_ports
+from local_stack.settings import StackSettings
+
+LINK = ("S3_CENTRAL_ENDPOINT", "KAFKA_BOOTSTRAP_SERVERS", "FEEDER_URL")
+"""How central is reached; where these are not set, a link shows its doors on this machine's loopback."""
 
 
-class Program(BaseModel):
-    """A Python module that is run as a program: its arguments, its whole environment and its folder.
-
-    One that is not `forked` is started with an interpreter of its own.
-    """
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A Python module that is run as a program: its arguments, its whole environment and its folder."""
 
     name: str
     module: str
     arguments: list[str]
     environment: dict[str, str]
     folder: Path | None
-    forked: bool
 
 
-class Programs(BaseModel):
-    """All of them, in the order in which they start."""
+def planned(settings: StackSettings, environment: Mapping[str, str]) -> list[Program]:
+    """Prepare all that an edge's programs expect, and return these, in the order in which they start.
 
-    programs: list[Program]
+    Raises:
+        StackError: if one is no Python program, a port is in use, or a certificate is missing.
+
+    """
+    settings.prepare()
+    parts = Plan(settings, plan_ports(settings)).parts.values()
+    programs = [_program(part, environment) for part in parts]
+    for part in parts:
+        _prepare(part)
+    return programs
+
+
+def _program(part: PlannedPart, environment: Mapping[str, str]) -> Program:
+    interpreter, option, *words = part.command
+    if (interpreter, option) != (sys.executable, "-m"):
+        raise StackError(
+            f"{part.name} is no Python program: an edge in one place takes S3=files and {EMBEDDED} MQTT"
+        )
+    link = {name: environment[name] for name in LINK if environment.get(name) and name in part.row.env}
+    return Program(part.name, words[0], words[1:], {**part.environment, **link}, part.folder)
+
+
+def _prepare(part: PlannedPart) -> None:
+    for folder in (part.data, *part.folders):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path, text in part.files:
+        path.write_text(text)
+    for bucket in part.buckets:
+        (part.data / "objects" / bucket).mkdir(parents=True, exist_ok=True)

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from local_stack.errors import StackError
+from local_stack.tls.names import CA, CLIENT, SERVER
 
-CA, SERVER, CLIENT = "ca", "server", "client"
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 """Names that the server's certificate always has."""
 CA_LIFE, LEAF_LIFE = timedelta(days=3650), timedelta(days=397)
@@ -57,12 +57,6 @@ class Certificate:
 class _Pair:
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
-
-
-def complete(folder: Path) -> bool:
-    """Tell whether a folder has what the door and a client of it need."""
-    names = ("ca.pem", *(f"{name}.{kind}" for name in (SERVER, CLIENT) for kind in ("pem", "key")))
-    return all((folder / name).is_file() for name in names)
 
 
 def ensure(

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from caravan import tls
-from local_stack.tls.certificates import CA, CLIENT
+from local_stack.tls.names import CA, CLIENT
 
 
 def client_context(certs: Path, name: str = CLIENT) -> ssl.SSLContext:

@@ -16,8 +16,9 @@ from rich.text import Text
 from caravan.telemetry import configure_logging
 from local_stack.errors import StackError
 from local_stack.settings import StackSettings
-from local_stack.tls.certificates import CLIENT, Certificate, ensure
+from local_stack.tls.certificates import Certificate, ensure
 from local_stack.tls.door import MOST_CONNECTIONS, Address, Door, server_context
+from local_stack.tls.names import CLIENT
 
 console = Console()
 failures = Console(stderr=True)

@@ -1,14 +1,13 @@
 """An ONNX model in a session of ONNX Runtime, on the CPU.
 
 ONNX Runtime knows the operators that it brings along and no others, none of which touches files or talks.
-Data beside a model is read out of the model's own folder alone.
+Data beside a model is read out of the model's own folder alone. It is loaded with the first model: it has
+threads from then on, and a process that is to be forked must have none.
 """
 
 import re
 from pathlib import Path
 from typing import Any
-
-import onnxruntime
 
 from caravan.contracts import ONNX_MODEL
 
@@ -67,6 +66,8 @@ def open_session(directory: Path, threads: int, name: str = ONNX_MODEL) -> Any:
 
 def session_of(model: str | bytes, threads: int) -> Any:
     """Load a model from a file, or what is in one; see `open_session`."""
+    import onnxruntime  # noqa: PLC0415 - see above
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

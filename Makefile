@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(wildcard services/*/pyproject.toml) $(wildcard infra/*/pyproject.toml)
+EDGE_PACKAGES := services/shopper/pyproject.toml services/edge-manager/pyproject.toml \
+	services/monitor/pyproject.toml infra/model-server/pyproject.toml
 SOURCES := services infra tests
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-emit-package caravan-common
@@ -38,6 +40,8 @@ lock: $(BIN)/uv ## Pin the requirements again, with hashes
 		$(COMPILE) services/common/pyproject.toml $$p -c requirements/all.txt --no-annotate -o requirements/$$n.txt; done
 	@$(COMPILE) services/common/pyproject.toml services/shopper/pyproject.toml --overrides requirements/no-tensorflow.in \
 		-c requirements/all.txt --no-annotate -o requirements/shopper-image.txt
+	@$(COMPILE) services/common/pyproject.toml $(EDGE_PACKAGES) requirements/edge-image.in \
+		--overrides requirements/no-tensorflow.in -c requirements/all.txt --no-annotate -o requirements/edge-image.txt
 	@$(COMPILE) requirements/stubs.in --no-deps -c requirements/all.txt --no-annotate -o requirements/stubs.txt
 	@$(COMPILE) requirements/manifests.in -c requirements/all.txt --no-annotate -o requirements/manifests.txt
 	@for c in requirements/clients/*.in; do $(COMPILE) $$c --no-annotate -o $${c%.in}.txt; done

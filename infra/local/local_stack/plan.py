@@ -23,6 +23,7 @@ from local_stack.proxies import past_proxies
 from local_stack.settings import StackSettings, port_settings
 from local_stack.tls.names import CLIENT
 
+LOOPBACK = "127.0.0.1"
 _BASE_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "SYSTEMROOT")
 
 
@@ -116,10 +117,14 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a stack runs, in the table's order, which is a valid order to start in."""
+    """Everything that a stack runs, in the table's order, which is a valid order to start in.
+
+    `host` is the address on which those parts listen that others than the stack's own may ask.
+    """
 
     settings: StackSettings
     ports: Ports
+    host: str = LOOPBACK
 
     @cached_property
     def parts(self) -> dict[str, PlannedPart]:
@@ -143,6 +148,7 @@ class Plan:
             "weed": str(Path(sysconfig.get_path("scripts")) / "weed"),
             "tansu": _tansu() if row.name == "kafka" else "",
             **choice.programs(self.settings.engines),
+            "host": self.host,
             "edge": edge,
             "edges": " ".join(self.settings.edges),
             "edge_names": self.settings.edges,

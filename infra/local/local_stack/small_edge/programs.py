@@ -9,12 +9,12 @@ from pathlib import Path
 
 from local_stack.engines.choice import EMBEDDED
 from local_stack.errors import StackError
-from local_stack.plan import Plan, PlannedPart
+from local_stack.plan import LOOPBACK, Plan, PlannedPart
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
 
-LINK = ("S3_CENTRAL_ENDPOINT", "KAFKA_BOOTSTRAP_SERVERS", "FEEDER_URL")
-"""How central is reached; where these are not set, a link shows its doors on this machine's loopback."""
+TOLD = ("S3_CENTRAL_ENDPOINT", "KAFKA_BOOTSTRAP_SERVERS", "FEEDER_URL", "MQTT_WS_URL")
+"""How central is reached, and the broker by browsers; where these are not set, it is on loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ def planned(settings: StackSettings, environment: Mapping[str, str]) -> list[Pro
 
     """
     settings.prepare()
-    parts = Plan(settings, plan_ports(settings)).parts.values()
+    host = environment.get("HOST") or LOOPBACK
+    parts = Plan(settings, plan_ports(settings), host).parts.values()
     programs = [_program(part, environment) for part in parts]
     for part in parts:
         _prepare(part)
@@ -49,8 +50,8 @@ def _program(part: PlannedPart, environment: Mapping[str, str]) -> Program:
         raise StackError(
             f"{part.name} is no Python program: an edge in one place takes S3=files and {EMBEDDED} MQTT"
         )
-    link = {name: environment[name] for name in LINK if environment.get(name) and name in part.row.env}
-    return Program(part.name, words[0], words[1:], {**part.environment, **link}, part.folder)
+    told = {name: environment[name] for name in TOLD if environment.get(name) and name in part.row.env}
+    return Program(part.name, words[0], words[1:], {**part.environment, **told}, part.folder)
 
 
 def _prepare(part: PlannedPart) -> None:

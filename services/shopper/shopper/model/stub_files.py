@@ -1,7 +1,11 @@
-"""Copy what the stubs load of TensorFlow, for an image: `python -m shopper.model.stub_files DIRECTORY`."""
+"""Copy what the stubs load of TensorFlow, for an image: `python -m shopper.model.stub_files DIRECTORY`.
+
+Further arguments are modules that load more of it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 from collections.abc import Mapping
@@ -30,4 +34,6 @@ def copy(directory: Path, modules: Mapping[str, ModuleType]) -> list[str]:
 
 if __name__ == "__main__":
     assert stubs.TensorProto  # noqa: S101 - loaded, so that there is something to copy
+    for name in sys.argv[2:]:
+        importlib.import_module(name)
     copy(Path(sys.argv[1]), sys.modules)

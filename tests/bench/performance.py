@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench import plots
 from rich.console import Console
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DOCUMENT, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.json"
+PLOTS = ROOT / "docs" / "performance"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 NOW, BEFORE = "now", "before"
 
@@ -168,6 +170,9 @@ BENCHES = (
 )
 
 
+LIMITS = {figure.name: figure.limit for bench in BENCHES for figure in bench.figures}
+
+
 def main() -> None:
     """Run the benches, keep what they say, and write the table."""
     before = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 and sys.argv[1] else None
@@ -181,6 +186,7 @@ def main() -> None:
     medians: dict[str, dict[str, float]] = defaultdict(dict)
     for (name, build), each in figures.items():
         medians[name][build] = statistics.median(each)
+    plots.ratios(medians, LIMITS, PLOTS)
     FIGURES.write_text(json.dumps(medians, indent=1, ensure_ascii=False) + "\n")
     table = _table(medians)
     text = DOCUMENT.read_text()

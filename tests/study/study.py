@@ -18,11 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import plots
+from matplotlib.axes import Axes
 from rich.console import Console
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "learning.md"
-PLOT = ROOT / "docs" / "learning.svg"
+PLOT = ROOT / "docs" / "learning"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 BEFORE = "58ec99d"
 """The build that this one is held against."""
@@ -75,7 +77,7 @@ def main() -> None:
     text = DOCUMENT.read_text()
     head, _, rest = text.partition(BEGIN)
     DOCUMENT.write_text(head + BEGIN + "\n" + _table(before, now) + END + rest.partition(END)[2])
-    PLOT.write_text(_plot(before, now))
+    _plot(before, now)
     console.print(_table(before, now), markup=False)
 
 
@@ -105,22 +107,25 @@ def _table(before: Mapping[str, float], now: Mapping[str, float]) -> str:
     return "".join(["| figure | before | now | goal |\n", "|---|---|---|---|\n", *rows])
 
 
-def _plot(before: Mapping[str, float], now: Mapping[str, float]) -> str:
+def _plot(before: Mapping[str, float], now: Mapping[str, float]) -> None:
     """Draw each figure as two bars, one above the other."""
-    line, left, width = 34, 330, 300
-    bars = []
-    for place, (name, figure) in enumerate(now.items()):
-        y = place * line + 8
-        bars.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>')
-        for value, offset, colour in ((before[name], 0, "#b0b0b0"), (figure, 11, "#2a6f97")):
-            bars.append(
-                f'<rect x="{left}" y="{y + offset}" width="{max(value, 0.003) * width:.1f}" height="9" '
-                f'fill="{colour}"><title>{value:.3f}</title></rect>'
-            )
-    size = f'width="{left + width + 20}" height="{len(now) * line + 16}"'
-    style = "font: 13px sans-serif"
-    ground = '<rect width="100%" height="100%" fill="#fff"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="{style}">{ground}{"".join(bars)}</svg>\n'
+
+    def draw(axes: Axes, theme: plots.Theme) -> None:
+        for figures, words, offset, colour in (
+            (before, "before", -0.2, theme.muted),
+            (now, "now", 0.2, theme.first),
+        ):
+            places = [place + offset for place in range(len(now))]
+            values = [max(figures[name], 0.003) for name in now]
+            axes.barh(places, values, 0.34, color=colour, label=words)
+        axes.set_yticks(range(len(now)), list(now))
+        axes.set_ylim(len(now) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.grid(axis="x", linewidth=0.6)
+        axes.set_axisbelow(True)
+        plots.legend(axes, "Shares of photos, and errors", ["before", "now"])
+
+    plots.save(PLOT, 1 + 0.3 * len(now), draw)
 
 
 if __name__ == "__main__":

@@ -152,9 +152,9 @@ async def main(detections: int, versions: int) -> None:
                 "errors": day.errors.total(),
                 "killed": cage.kills if cage else None,
                 "lost": len(day.times) - windows,
-                "uncertain lost": day.uncertain - images,
+                "images_lost": day.uncertain - images,
                 "versions": day.versions,
-                "errors by kind": day.errors,
+                "errors_by_kind": day.errors,
                 **{f"p{q}": round(statistics.quantiles(day.times, n=100)[q - 1] * 1e3, 1) for q in (50, 99)},
             }
         )
@@ -241,12 +241,12 @@ def _tell_memory(edge: Edge, day: Day) -> None:
         sizes = _rollup(process)
         own = {"rss_mb": round(sizes["Rss"] / MB, 1), "pss_mb": round(sizes["Pss"] / MB, 1)}
         _print({"process": name, **own, "cpu_s": round(cpu[name], 1)})
-    later = [(number, anon) for number, anon in day.anon if number >= HOUR]
+    later = [(number, anon) for number, anon in day.anon if number >= min(HOUR, day.anon[-1][0] / 2)]
     facts = {
         "mb": (max(anon for _, anon in day.anon) + day.mapped) / MB,
         "anon_mb": max(anon for _, anon in day.anon) / MB,
-        "anon_mb after an hour": later[0][1] / MB,
-        "anon_mb at the end": later[-1][1] / MB,
+        "anon_mb_after_an_hour": later[0][1] / MB,
+        "anon_mb_at_the_end": later[-1][1] / MB,
         "grows_kb_per_1000": statistics.linear_regression(*zip(*later, strict=True)).slope,
     }
     if edge.cage:
@@ -261,7 +261,7 @@ def _tell_disk(home: Path, answered: int) -> None:
             parts = path.relative_to(home).parts
             sizes["/".join(parts[:-1][:4]) or parts[0]] += path.stat().st_blocks * 512
     by_folder = {name: round(size / MB / answered * 1000, 2) for name, size in sizes.most_common()}
-    _print({"disk_mb_per_1000": round(sum(sizes.values()) / MB / answered * 1000, 1), "by folder": by_folder})
+    _print({"disk_mb_per_1000": round(sum(sizes.values()) / MB / answered * 1000, 1), "by_folder": by_folder})
 
 
 # --- what it is given, and what comes of it -----------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import sys
 
 from caravan import credentials
+from caravan.start import imports
 
 SPARING = {
     "MALLOC_ARENA_MAX": "2",
@@ -21,9 +22,10 @@ def main() -> None:
     """Plan an edge by the table, prepare its folders, and become the parent of its programs."""
     os.environ.update(credentials.environment(**SPARING))
     # Imported only now, for it begins anew.
-    from local_stack.errors import StackError  # noqa: PLC0415
-    from local_stack.settings import StackSettings  # noqa: PLC0415
-    from local_stack.small_edge import parent, programs  # noqa: PLC0415
+    with imports():
+        from local_stack.errors import StackError  # noqa: PLC0415
+        from local_stack.settings import StackSettings  # noqa: PLC0415
+        from local_stack.small_edge import parent, programs  # noqa: PLC0415
 
     told = {**os.environ, "SITE": "edge", "S3": os.environ.get("S3") or "files"}
     try:

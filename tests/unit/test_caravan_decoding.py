@@ -19,7 +19,7 @@ def photo(side: int = 64, form: str = "PNG", **options: Any) -> bytes:
 
 
 async def test_a_decoding_that_takes_too_long_is_ended_and_the_next_one_is_done() -> None:
-    await Decoding(1).as_jpeg(photo())  # a process is there
+    await Decoding(1).as_jpeg(photo(form="WEBP"))  # a process is there
     with pytest.raises(BadInput, match="more than 1e-05 s") as refused:
         await Decoding(1, seconds=1e-5).verify(photo(2000))
     assert (refused.value.status, refused.value.reason) == (422, "too-slow")
@@ -39,10 +39,23 @@ async def test_an_image_that_its_form_bounds_is_read_to_its_end_without_a_proces
         assert refused.value.reason == "too-slow"
 
 
-async def test_what_an_image_may_have_is_known_in_the_process_too() -> None:
-    assert await Decoding(1, bounds=ImageBounds(max_pixels=2 * 64 * 64)).as_jpeg(photo())
+async def test_an_image_that_its_form_bounds_is_made_another_without_a_process() -> None:
+    no_time = Decoding(1, seconds=0)
+    assert (await no_time.as_jpeg(photo())).startswith(b"\xff\xd8")
+    for form in ("JPEG", "PNG"):
+        assert (await no_time.thumbnail(photo(200, form), 20, 80)).startswith(b"\xff\xd8")
+        assert len(await no_time.resized(photo(form=form), "L", 8, 4)) == 8 * 4
     with pytest.raises(BadInput) as refused:
-        await Decoding(1, bounds=ImageBounds(max_pixels=2 * 64 * 64 - 1)).as_jpeg(photo())
+        await no_time.thumbnail(photo(1001, "JPEG"), 20, 80)
+    assert refused.value.reason == "too-slow"
+
+
+async def test_what_an_image_may_have_is_known_in_the_process_too() -> None:
+    webp = photo(form="WEBP")
+    needed = 64 * 64 * Decoding(1).inspect(webp).weight
+    assert await Decoding(1, bounds=ImageBounds(max_pixels=needed)).as_jpeg(webp)
+    with pytest.raises(BadInput) as refused:
+        await Decoding(1, bounds=ImageBounds(max_pixels=needed - 1)).as_jpeg(webp)
     assert refused.value.reason == "too-many-pixels"
 
 

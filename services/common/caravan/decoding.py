@@ -2,7 +2,7 @@
 
 The processes are anyio's: started when they are needed, used again, gone after five idle minutes. Who shares
 one `Decoding` is served in turn by how much each has had, so that costly images hold up their own sender.
-A photo of a usual size, which its form bounds already, is read to its end without a process.
+A photo of a usual size, which its form bounds already, is decoded in a thread.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ class Decoding:
         info = self.inspect(encoded)
         job = partial(decode, encoded, *args, self.bounds)
         async with self._turns.take(sender, info.pixels * info.weight):
+            if images.is_quick(info):
+                return await asyncio.to_thread(job)
             for _ in range(_TRIES):
                 try:
                     async with asyncio.timeout(self._seconds):

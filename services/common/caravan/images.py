@@ -99,7 +99,7 @@ _NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 
 
 def is_quick(info: ImageInfo) -> bool:
-    """Tell whether `verify` takes a moment and little memory: of a small baseline JPEG, or a small PNG."""
+    """Tell whether decoding takes a moment and little memory: of a small baseline JPEG, or a small PNG."""
     is_plain = info.format == "PNG" or (info.format == "JPEG" and info.weight == 1)
     return is_plain and info.pixels * info.weight <= QUICK_PIXELS
 

@@ -28,7 +28,7 @@ HEAVY = (
         ("delivery", {"httpx"}),
         ("edge_manager", {"httpx", "obstore"}),
         ("monitor", {"PIL"}),
-        ("shopper", {"PIL", "grpc", "httpx", "numpy", "obstore"}),
+        ("shopper", {"PIL", "grpc", "httpx", "obstore"}),
     ],
 )
 def test_a_service_loads_nothing_heavy_that_it_has_no_use_for(service: str, has: set[str]) -> None:

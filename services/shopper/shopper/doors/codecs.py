@@ -1,4 +1,4 @@
-"""The two languages of the MQTT door: JSON with an image in base64, and msgpack with its pixels."""
+"""The languages of the MQTT door: JSON with an image in base64, and in `tensor_codec` msgpack with pixels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from caravan.contracts import to_json
 from shopper import detection
 from shopper.catalogue import Catalogue
 from shopper.detection import Verdict
-from shopper.doors import tensor_message
 from shopper.doors.encoding import ImageMessage, decode_image
-from shopper.doors.tensor_message import BYTES_PER_NUMBER, MAX_NUMBERS
 from shopper.ports import Picture
-from shopper.routes import DETECT_MQTT, DETECT_TENSOR
+from shopper.routes import DETECT_MQTT
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +75,3 @@ class Json:
     def write(self, reply: Mapping[str, Any]) -> bytes:
         """Return JSON."""
         return to_json(reply)
-
-
-class Tensor:
-    """A msgpack map: see `tensor_message`.
-
-    Args:
-        max_bytes: of a message.
-        max_pixels: of an image.
-
-    """
-
-    route = DETECT_TENSOR
-    answer = staticmethod(detection.tensor_answer)
-
-    def __init__(self, max_bytes: int, max_pixels: int) -> None:
-        self._max_bytes = max_bytes
-        self._max_pixels = max_pixels
-
-    def cost(self, size: int) -> int:
-        """What its numbers would take if all of it were lists."""
-        return min(size, MAX_NUMBERS) * BYTES_PER_NUMBER
-
-    def read(self, payload: bytes) -> Asked:
-        """Read a message's form; its image is looked at later."""
-        message = tensor_message.unpack(payload, self._max_bytes)
-        return Asked(lambda: message.pixels(self._max_pixels), message.model, message.camera, message.echo)
-
-    def write(self, reply: Mapping[str, Any]) -> bytes:
-        """Return a msgpack map."""
-        return tensor_message.pack(reply)

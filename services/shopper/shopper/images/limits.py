@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from contextlib import AbstractAsyncContextManager
-
-import numpy as np
-from PIL import Image
 
 from caravan.decoding import Decoding
 from caravan.errors import BadInput
@@ -49,6 +45,8 @@ class ImageLimits:
         """
         if isinstance(image, Pixels):
             async with self.holding(image):
+                from shopper.images.pixels import jpeg_of  # noqa: PLC0415 - NumPy, for cameras that send pixels
+
                 return await asyncio.to_thread(jpeg_of, image)
         if self._decoding.inspect(image).is_upright_jpeg:
             return image
@@ -67,10 +65,12 @@ class ImageLimits:
 
     async def resized(self, image: bytes, height: int, width: int, channels: int) -> Pixels:
         """Return an image's upright pixels, grey or RGB, resized without regard to its aspect."""
+        from shopper.images.pixels import pixels_of  # noqa: PLC0415 - for models that take numbers
+
         async with self.holding(image):
             mode = "L" if channels == GREY else "RGB"
             raw = await self._decoding.resized(image, mode, width, height)
-        return Pixels(np.frombuffer(raw, np.uint8).reshape(height, width, channels))
+        return pixels_of(raw, height, width, channels)
 
     def holding(self, image: Picture) -> AbstractAsyncContextManager[None]:
         """Hold the memory that it takes to decode the image, or to bring its pixels into another form."""
@@ -83,13 +83,3 @@ class ImageLimits:
             return self._memory.hold(image.values.size * BYTES_PER_VALUE)
         info = self._decoding.inspect(image)
         return self._memory.hold(info.pixels * info.weight * BYTES_PER_PIXEL)
-
-
-def jpeg_of(image: Pixels) -> bytes:
-    """Encode pixels as JPEG at quality 95; call it in a thread."""
-    values = image.values
-    if values.dtype != np.uint8:
-        values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    target = io.BytesIO()
-    Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values).save(target, "JPEG", quality=95)
-    return target.getvalue()

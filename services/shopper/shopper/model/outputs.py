@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from shopper.model.tensors import array, is_of_floats, is_of_strings, numbers, texts
+from shopper.model.tensors import is_of_floats, is_of_strings, numbers, shape, texts
 
 PREFERRED = ("probabilities", "probability", "softmax", "predictions", "scores", "logits", "output_0")
 """Which output to believe where several have floats."""
@@ -56,21 +54,23 @@ def read(outputs: Mapping[str, Any]) -> Opinion:
     return _numbered(outputs)
 
 
-def normalised(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return probabilities `[C]`: the values, or their softmax where they do not sum to 1.
+def normalised(values: Sequence[float]) -> list[float]:
+    """Return probabilities: the values, or their softmax where they do not sum to 1.
 
     A single value is the probability, or the logit, of the second of two classes.
     """
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        return np.zeros(max(values.size, _PAIR))
-    if values.size == 1:
-        one = values[0] if 0 <= values[0] <= 1 else 1 / (1 + np.exp(-np.clip(values[0], -700, 700)))
-        return np.array([1 - one, one])
-    if values.min() >= 0 and abs(values.sum() - 1) <= SUM_TOLERANCE:
-        return values
-    powers = np.exp(values - values.max())
-    return np.asarray(powers / powers.sum())
+    if not all(map(math.isfinite, values)):
+        return [0.0] * max(len(values), _PAIR)
+    if len(values) == 1:
+        (value,) = values
+        one = value if 0 <= value <= 1 else 1 / (1 + math.exp(-min(max(value, -700), 700)))
+        return [1 - one, one]
+    if min(values) >= 0 and abs(math.fsum(values) - 1) <= SUM_TOLERANCE:
+        return list(values)
+    most = max(values)
+    powers = [math.exp(value - most) for value in values]
+    total = math.fsum(powers)
+    return [power / total for power in powers]
 
 
 def _is_classified(outputs: Mapping[str, Any]) -> bool:
@@ -108,12 +108,12 @@ def _numbered(outputs: Mapping[str, Any]) -> Opinion:
     if len(names) > 1 and names[0] not in PREFERRED:
         message = f"which of the outputs {sorted(names)} has the probabilities?"
         raise ValueError(message)
-    values = array(floats[names[0]])
-    if values.size == 0 or values.size != max(values.shape, default=1):
-        message = f"a tensor of shape {list(values.shape)} instead of [1, classes]"
+    values, sizes = numbers(floats[names[0]]), shape(floats[names[0]])
+    if not values or len(values) != max(sizes, default=1):
+        message = f"a tensor of shape {sizes} instead of [1, classes]"
         raise ValueError(message)
-    probabilities = normalised(values.reshape(-1))
+    probabilities = normalised(values)
     strings = [texts(output) for output in outputs.values() if is_of_strings(output)]
     classes = next((tuple(each) for each in strings if len(each) == len(probabilities)), ())
     label = next((each[0] for each in strings if len(each) == 1), "")
-    return Opinion(tuple(probabilities.tolist()), classes, label, float(probabilities.max()))
+    return Opinion(tuple(probabilities), classes, label, max(probabilities))

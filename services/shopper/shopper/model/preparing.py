@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from shopper.images.limits import ImageLimits, jpeg_of
-from shopper.model import inputs
+from shopper.images.limits import ImageLimits
 from shopper.model.inputs import Form, Scale, Size, StringInput, TensorInput
-from shopper.model.tensors import number_tensor, string_tensor
+from shopper.model.tensors import string_tensor
 from shopper.ports import Photo, Picture, Pixels
 
 AT_ONCE = 2**14
@@ -50,8 +49,13 @@ class Preparing:
             return await asyncio.to_thread(self._made, image, form)
 
     def _made(self, image: Pixels, form: Form) -> Any:
+        # Both load NumPy, which most shops have no use for.
         if isinstance(form, TensorInput):
-            return number_tensor(inputs.prepare(image, form, self._scale))
+            from shopper.model.arrays import number_tensor, prepare  # noqa: PLC0415
+
+            return number_tensor(prepare(image, form, self._scale))
+        from shopper.images.pixels import jpeg_of  # noqa: PLC0415
+
         return string_tensor(jpeg_of(image), scalar=form.scalar)
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from caravan.errors import Refused
 from caravan.names import class_name
-from shopper.model.inputs import DTYPES
 from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_STRING, TensorProto
 
-_FLOATS = {DT_FLOAT: "<f4", DT_DOUBLE: "<f8", DT_HALF: "<f2"}
-_CODES = {name: code for code, name in DTYPES.items()}
+_FLOATS = {DT_FLOAT: "f", DT_DOUBLE: "d", DT_HALF: "e"}
+"""As `struct` has them."""
 
 
 def string_tensor(value: bytes, *, scalar: bool = False) -> Any:
@@ -23,15 +20,6 @@ def string_tensor(value: bytes, *, scalar: bool = False) -> Any:
     tensor = TensorProto(dtype=DT_STRING, string_val=[value])
     if not scalar:
         tensor.tensor_shape.dim.add().size = 1
-    return tensor
-
-
-def number_tensor(values: NDArray[Any]) -> Any:
-    """Return a TensorProto of the array's dtype (one of `inputs.DTYPES`) and shape."""
-    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    tensor = TensorProto(dtype=_CODES[values.dtype.name], tensor_content=little.tobytes())
-    for size in values.shape:
-        tensor.tensor_shape.dim.add().size = size
     return tensor
 
 
@@ -54,7 +42,8 @@ def texts(tensor: Any) -> list[str]:
     """
     if tensor.dtype != DT_STRING:
         raise Refused("the model answered a tensor that is not of strings")
-    return [class_name(value.decode(errors="replace")) for value in _filled(tensor.string_val, _size(tensor))]
+    values = _filled(tensor.string_val, math.prod(shape(tensor)))
+    return [class_name(value.decode(errors="replace")) for value in values]
 
 
 def numbers(tensor: Any) -> list[float]:
@@ -64,35 +53,24 @@ def numbers(tensor: Any) -> list[float]:
         Refused: if its dtype is another, or its content does not fill its shape.
 
     """
-    values: list[float] = array(tensor).reshape(-1).tolist()
-    return values
-
-
-def array(tensor: Any) -> NDArray[Any]:
-    """Return a tensor of floats as an array of its shape.
-
-    Raises:
-        Refused: if its dtype is another, or its content does not fill its shape.
-
-    """
     code = _FLOATS.get(tensor.dtype)
     if code is None:
         raise Refused("the model answered a tensor that is not of floats")
-    shape = [int(dim.size) for dim in tensor.tensor_shape.dim]
+    size = math.prod(shape(tensor))
     if tensor.tensor_content:
-        if len(tensor.tensor_content) != math.prod(shape) * np.dtype(code).itemsize:
+        if len(tensor.tensor_content) != size * struct.calcsize(code):
             raise Refused("the model answered a tensor whose content does not fill its shape")
-        return np.frombuffer(tensor.tensor_content, code).reshape(shape)
+        return list(struct.unpack(f"<{size}{code}", tensor.tensor_content))
     if tensor.dtype == DT_HALF:
         # Half floats travel as their bits, in integers.
-        bits = np.array(_filled(tensor.half_val, _size(tensor)), np.uint16)
-        return bits.view(np.float16).reshape(shape)
-    values = tensor.float_val if tensor.dtype == DT_FLOAT else tensor.double_val
-    return np.array(_filled(values, _size(tensor)), code).reshape(shape)
+        bits = _filled(tensor.half_val, size)
+        return list(struct.unpack(f"<{size}e", struct.pack(f"<{size}H", *bits)))
+    return _filled(tensor.float_val if tensor.dtype == DT_FLOAT else tensor.double_val, size)
 
 
-def _size(tensor: Any) -> int:
-    return math.prod(int(dim.size) for dim in tensor.tensor_shape.dim)
+def shape(tensor: Any) -> list[int]:
+    """Return the sizes of a tensor's dimensions."""
+    return [int(dim.size) for dim in tensor.tensor_shape.dim]
 
 
 def _filled(values: Sequence[Any], size: int) -> list[Any]:

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-import numpy as np
 from PIL import Image, ImageStat
 
 ALPHA = 0.25
@@ -152,6 +151,8 @@ def spread(points: Sequence[Sequence[float]], most: int) -> list[int]:
         most: how many.
 
     """
+    import numpy as np  # noqa: PLC0415 - 13 MB, and no alarm may ever come
+
     if not points:
         return []
     at = np.asarray(points, np.float32)

@@ -9,7 +9,7 @@ from training.head import Array
 from training.samples import Samples
 
 tf = pytest.importorskip("tensorflow")
-from training.backbone import CELLS, SIDE  # noqa: E402 - after the check for TensorFlow
+from training.backbone import COARSE_CELLS, SIDE  # noqa: E402 - after the check for TensorFlow
 from training.template import colours_of  # noqa: E402
 
 SHAPES, COLOURS = 48, 8
@@ -19,7 +19,7 @@ RED, BLUE, GREY = (200, 40, 40), (40, 40, 200), (120, 120, 120)
 def colours(*rgb: tuple[float, float, float]) -> Array:
     """Return the colours of pictures that are of one colour each, [N, 2 · HUES + 1]."""
     pixels = np.ones((len(rgb), SIDE, SIDE, 3), np.float32) * np.array(rgb, np.float32)[:, None, None]
-    weights = tf.fill([len(rgb), CELLS, CELLS, 1], 1 / CELLS**2)
+    weights = tf.fill([len(rgb), COARSE_CELLS, COARSE_CELLS, 1], 1 / COARSE_CELLS**2)
     found: Array = colours_of(tf.constant((pixels - 127) / 128), weights).numpy()
     return found
 

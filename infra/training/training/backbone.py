@@ -1,10 +1,12 @@
 """EfficientNet-Lite0 (Tan & Le 2019; the Lite variant of 2020), frozen, as a feature extractor.
 
-What an image shows, not where it stands, is to be learnt. So cells of the feature map are pooled by how
-little they look like the image's border (a boundary prior, as in salient object detection) and by how near
-they are to its middle; and beside the last layer's features stand those of two middle stages, whose cells
-see little of what is around them, and the hues of the same cells: the network was taught to see the same
-thing in any colour, and packages of one make differ in that.
+What an image shows, not where it stands, is to be learnt. So the network looks twice, from coarse to fine.
+Its first stages see all of the image at half its side; cells of their feature map weigh by how little they
+look like the image's border (a boundary prior, as in salient object detection) and by how near they are to
+its middle. Mean and spread of these weights make a box, and the whole network sees what is in the box. Its
+cells are weighed in the same way and pooled. Beside the last layer's features stand those of two middle
+stages, whose cells see little of what is around them, and the hues of the image by the first weights: the
+network was taught to see the same thing in any colour, and packages of one make differ in that.
 
 Here are its layers as arrays, with the batch normalisation folded into the convolutions: `training.twin`
 puts them together for ONNX Runtime, by which training embeds, and `training.template` for TensorFlow. `SAME`
@@ -26,7 +28,15 @@ Array = NDArray[np.float32]
 
 SIDE = 224
 EPSILON = 1e-3
-CELLS = 7
+COARSE_SIDE, COARSE_STAGE = SIDE // 2, 4
+"""Pixels along a side at the first look, and the last stage that it takes."""
+COARSE_CELLS = 7
+"""Cells along a side of that stage's feature map."""
+SPREADS, LEAST_BOX = 2.0, 0.35
+"""Half the side of the box in spreads of the weights, and the least that its side may be of the image's."""
+FINE_SIDE = 160
+"""Pixels along a side of what is in the box."""
+FINE_CELLS = 5
 """Cells along a side of the last feature map."""
 NEAREST = 4
 """A cell is held against the cells of the border most like it, without the one that it may be itself."""
@@ -48,12 +58,6 @@ PATCH = 8
 """Pixels along the side of a patch that has one colour."""
 STRONG, BLEND = 0.4, 0.06
 """The saturation from which a colour is strong rather than pale, and how gradually it becomes so."""
-
-_FROM_CENTRE = abs(np.mgrid[:CELLS, :CELLS].reshape(2, -1) - CELLS // 2)
-BORDER = np.flatnonzero(_FROM_CENTRE.max(0) == CELLS // 2)
-"""Which of the cells, row by row, lie at the border."""
-CENTRAL = np.exp(-SHARPNESS * (_FROM_CENTRE**2).sum(0) / (CELLS // 2) ** 2).astype("f4")
-"""What each cell weighs by its place."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,27 @@ class Backbone:
             )
         except KeyError as exc:
             raise BadWeights(f"the weights lack {exc}") from exc
+
+
+def border(cells: int) -> NDArray[np.intp]:
+    """Return which cells of a square map, row by row, lie at its border."""
+    return np.flatnonzero(_from_centre(cells).max(axis=0) == cells // 2)
+
+
+def central(cells: int) -> Array:
+    """Return what each cell of a square map, [cells²], weighs by its place."""
+    return np.exp(-SHARPNESS * (_from_centre(cells) ** 2).sum(axis=0) / (cells // 2) ** 2).astype("f4")
+
+
+def _from_centre(cells: int) -> NDArray[np.intp]:
+    """Return distances down and across, [2, cells²], from the middle of a map of an odd number of cells."""
+    return np.abs(np.mgrid[:cells, :cells].reshape(2, -1) - cells // 2)
+
+
+def middles(cells: int) -> Array:
+    """Return how far across, and how far down, the middle of each cell lies: [cells², 2] in 0..1."""
+    down, across = (np.mgrid[:cells, :cells].reshape(2, -1) + 0.5) / cells
+    return np.stack([across, down], axis=1).astype("f4")
 
 
 def on_circle(count: int) -> Array:

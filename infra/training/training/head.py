@@ -29,7 +29,7 @@ SCALE = np.float32(5)
 LIKENESS = np.float32(10)
 """What a product's likeness beyond that of all products adds to its logit: the layer alone goes by the place,
 where that tells apart what it learns from."""
-COLOURS = 0.23
+COLOURS = 0.3
 """What colours count, of 1, in how typical an image is; shapes count the rest."""
 FAINT = 1e-3
 """A difference from the mean of less length is rounding, as colours of drawings in grey have it: it tells

@@ -5,6 +5,7 @@ variable for each array of the head, and `training.export` writes those of a ver
 """
 
 import hashlib
+import itertools
 import math
 import sys
 import tempfile
@@ -21,23 +22,30 @@ from training import backbone, head, pixels
 from training.backbone import (
     BIN_WIDTH,
     BLEND,
-    BORDER,
-    CELLS,
-    CENTRAL,
+    COARSE_CELLS,
+    COARSE_SIDE,
+    COARSE_STAGE,
     DARK,
+    FINE_CELLS,
+    FINE_SIDE,
     HUES,
     LEAST,
+    LEAST_BOX,
     MIDDLE,
     NEAREST,
     PATCH,
     SATURATED,
     SHARPNESS,
     SIDE,
+    SPREADS,
     STRONG,
     Backbone,
     Block,
     Conv,
+    border,
+    central,
     load_backbone,
+    middles,
     on_circle,
 )
 from training.embeddings import BACKBONE, FEATURES
@@ -79,7 +87,12 @@ class Features(tf.Module):  # type: ignore[misc]
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Return the features, [N, 1280 + 80 + 112 + 33]: of the last layer, two middle stages, colours."""
-        x = self._stem(images)
+        stride = SIDE // COARSE_SIDE
+        x = self._stem(tf.nn.avg_pool2d(images, stride, stride, "VALID"))
+        for block in itertools.chain(*self._stages[: COARSE_STAGE + 1]):
+            x = block(x)
+        weights = _salience(x, COARSE_CELLS)
+        x = self._stem(_cut(images, weights))
         middle = []
         for number, stage in enumerate(self._stages):
             for block in stage:
@@ -88,8 +101,8 @@ class Features(tf.Module):  # type: ignore[misc]
                 # Four of its cells lie under one of the last layer's: their mean is what that weighs.
                 middle.append(MIDDLE[number] * tf.nn.avg_pool2d(x, 2, 2, "VALID"))
         top = self._top(x)
-        weights = _salience(top)[:, :, :, None]
-        pooled = [tf.reduce_sum(weights * cells, [1, 2]) for cells in (top, *middle)]
+        fine = _salience(tf.sqrt(top), FINE_CELLS)
+        pooled = [tf.reduce_sum(fine * cells, [1, 2]) for cells in (top, *middle)]
         # The square root keeps a few strong features from deciding alone (Perronnin et al. 2010).
         return tf.concat(
             [tf.nn.l2_normalize(tf.sqrt(pooled[0]), 1), *pooled[1:], colours_of(images, weights)], 1
@@ -124,15 +137,29 @@ class _Block(tf.Module):  # type: ignore[misc]
         return x + y if self._shortcut else y
 
 
-def _salience(top: tf.Tensor) -> tf.Tensor:
-    """Weigh the cells of a feature map, [N, 7, 7, F] → [N, 7, 7], each image's weights summing to 1."""
-    cells = tf.nn.l2_normalize(tf.reshape(tf.sqrt(top), [-1, CELLS * CELLS, top.shape[-1]]), 2)
-    likeness = tf.matmul(cells, tf.gather(cells, BORDER, axis=1), transpose_b=True)
+def _salience(features: tf.Tensor, side: int) -> tf.Tensor:
+    """Weigh the cells of a map, [N, side, side, F] → [N, side, side, 1]; those of an image sum to 1."""
+    cells = tf.nn.l2_normalize(tf.reshape(features, [-1, side * side, features.shape[-1]]), 2)
+    likeness = tf.matmul(cells, tf.gather(cells, border(side), axis=1), transpose_b=True)
     nearest = tf.math.top_k(likeness, NEAREST).values[:, :, 1:]
     unlike = tf.maximum(1 - tf.reduce_mean(nearest, 2), 0) + LEAST
-    weights = unlike**SHARPNESS * CENTRAL
+    weights = unlike**SHARPNESS * central(side)
     weights /= tf.reduce_sum(weights, 1, keepdims=True)
-    return tf.reshape(weights, [-1, CELLS, CELLS])
+    return tf.reshape(weights, [-1, side, side, 1])
+
+
+def _cut(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Cut the box that weights of cells, [N, 7, 7, 1], make: [N, 224, 224, 3] → [N, 160, 160, 3]."""
+    row, places = tf.reshape(weights, [-1, COARSE_CELLS**2]), middles(COARSE_CELLS)
+    mean = row @ places
+    spread = tf.sqrt(tf.maximum(row @ places**2 - mean * mean, 0))
+    half = tf.clip_by_value(spread * SPREADS, LEAST_BOX / 2, 0.5)
+    middle = tf.minimum(tf.maximum(mean, half), 1 - half)
+    # Across and down; TensorFlow takes them the other way round.
+    boxes = tf.concat([(middle - half)[:, ::-1], (middle + half)[:, ::-1]], 1)
+    # What is rounded beyond the image would be black.
+    boxes = tf.clip_by_value(boxes, 0, 1)
+    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [FINE_SIDE] * 2)
 
 
 def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -140,7 +167,7 @@ def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
     A hue stays what it is in stronger or weaker light and, nearly, in warmer or colder.
     """
-    patches = SIDE // PATCH // CELLS
+    patches = SIDE // PATCH // COARSE_CELLS
     rgb = tf.clip_by_value((tf.nn.avg_pool2d(images, PATCH, PATCH, "VALID") * 128 + 127) / 255, 0, 1)
     weights = tf.repeat(tf.repeat(weights, patches, 1), patches, 2) / patches**2
     highest = tf.reduce_max(rgb, 3, keepdims=True)

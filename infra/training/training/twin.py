@@ -17,21 +17,29 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from training.backbone import (
     BIN_WIDTH,
     BLEND,
-    BORDER,
-    CELLS,
-    CENTRAL,
+    COARSE_CELLS,
+    COARSE_SIDE,
+    COARSE_STAGE,
     DARK,
+    FINE_CELLS,
+    FINE_SIDE,
     HUES,
     LEAST,
+    LEAST_BOX,
     MIDDLE,
     NEAREST,
     PATCH,
     SATURATED,
     SHARPNESS,
     SIDE,
+    SPREADS,
     STRONG,
     Backbone,
+    Block,
     Conv,
+    border,
+    central,
+    middles,
     on_circle,
 )
 from training.embeddings import FEATURES
@@ -54,18 +62,22 @@ class Nodes:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self._kept: set[str] = set()
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Keep an array, once however many nodes take it, and return its name."""
+        if name not in self._kept:
+            dtype = np.int64 if value.dtype.kind == "i" else np.float32
+            self.constants.append(numpy_helper.from_array(value.astype(dtype), name))
+            self._kept.add(name)
+        return name
 
     def add(self, name: str, operator: str, *inputs: Input, **attributes: Any) -> str:
         """Append a node, and return the name that it has, and its output."""
-        names = []
-        for place, value in enumerate(inputs):
-            if isinstance(value, str):
-                names.append(value)
-            else:
-                array = np.asarray(value)
-                names.append(f"{name}.{place}")
-                dtype = np.int64 if array.dtype.kind == "i" else np.float32
-                self.constants.append(numpy_helper.from_array(array.astype(dtype), names[-1]))
+        names = [
+            value if isinstance(value, str) else self.constant(f"{name}.{place}", np.asarray(value))
+            for place, value in enumerate(inputs)
+        ]
         outputs = [name, f"{name}.places"] if operator == "TopK" else [name]
         self.nodes.append(helper.make_node(operator, names, outputs, name, **attributes))
         return name
@@ -108,32 +120,44 @@ def _features(backbone: Backbone) -> Nodes:
     g = Nodes()
     planes = g.add("planes", "Transpose", "pixels", perm=[0, 3, 1, 2])
     rgb = g.add("rgb", "Cast", planes, to=TensorProto.FLOAT)
-    x = g.add("images", "Div", g.add("centred_images", "Sub", rgb, 127.0), 128.0)
-    x = _conv(g, "stem", backbone.stem, x)
+    images = g.add("images", "Div", g.add("centred_images", "Sub", rgb, 127.0), 128.0)
+    stride = SIDE // COARSE_SIDE
+    half = g.add("coarse.images", "AveragePool", images, kernel_shape=[stride] * 2, strides=[stride] * 2)
+    x = _conv(g, "coarse", "stem", backbone.stem, half)
+    for number, stage in enumerate(backbone.stages[: COARSE_STAGE + 1]):
+        x = _stage(g, "coarse", number, stage, x)
+    weights = _salience(g, "coarse", _rows(g, x), COARSE_CELLS)
+    x = _conv(g, "fine", "stem", backbone.stem, _cut(g, images, weights))
     middle = []
     for number, stage in enumerate(backbone.stages):
-        for place, block in enumerate(stage):
-            y = x
-            for layer, conv in enumerate(block.layers):
-                y = _conv(g, f"stage{number}.block{place}.conv{layer}", conv, y)
-            x = g.add(f"stage{number}.block{place}", "Add", x, y) if block.shortcut else y
+        x = _stage(g, "fine", number, stage, x)
         if number in MIDDLE:
             means = g.add(f"stage{number}.means", "AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
             middle.append(g.add(f"stage{number}.cells", "Mul", _rows(g, means), MIDDLE[number]))
-    root = g.add("roots", "Sqrt", top := _rows(g, _conv(g, "top", backbone.top, x)))
-    weights = _salience(g, root)
-    pooled = [_pooled(g, cells, weights) for cells in (top, *middle)]
+    root = g.add("roots", "Sqrt", top := _rows(g, _conv(g, "fine", "top", backbone.top, x)))
+    fine = _salience(g, "fine", root, FINE_CELLS)
+    pooled = [_pooled(g, cells, fine) for cells in (top, *middle)]
     shapes = g.normalised("shapes", g.add("root", "Sqrt", pooled[0]))
     g.add("features", "Concat", shapes, *pooled[1:], _colours(g, rgb, weights), axis=1)
     return g
 
 
-def _conv(g: Nodes, name: str, conv: Conv, x: str) -> str:
+def _stage(g: Nodes, look: str, number: int, stage: Sequence[Block], x: str) -> str:
+    for place, block in enumerate(stage):
+        name, y = f"stage{number}.block{place}", x
+        for layer, conv in enumerate(block.layers):
+            y = _conv(g, look, f"{name}.conv{layer}", conv, y)
+        x = g.add(f"{look}.{name}", "Add", x, y) if block.shortcut else y
+    return x
+
+
+def _conv(g: Nodes, look: str, name: str, conv: Conv, x: str) -> str:
     # More at the end where it is odd, as TensorFlow pads.
     layout: dict[str, Any] = {"auto_pad": "SAME_UPPER", "strides": [conv.stride] * 2}
     layout["group"] = len(conv.kernel) if conv.depthwise else 1
-    y = g.add(f"{name}.linear", "Conv", x, conv.kernel, conv.bias, **layout)
-    return g.add(name, "Clip", y, 0.0, 6.0) if conv.active else y
+    kernel, bias = g.constant(f"{name}.kernel", conv.kernel), g.constant(f"{name}.bias", conv.bias)
+    y = g.add(f"{look}.{name}.linear", "Conv", x, kernel, bias, **layout)
+    return g.add(f"{look}.{name}", "Clip", y, 0.0, 6.0) if conv.active else y
 
 
 def _rows(g: Nodes, x: str) -> str:
@@ -147,20 +171,45 @@ def _pooled(g: Nodes, cells: str, weights: str) -> str:
     return g.add(f"{cells}.pooled", "Squeeze", total, np.array([2]))
 
 
-def _salience(g: Nodes, root: str) -> str:
-    """Weigh cells by the roots of their features, [N, C, cells] → [N, cells, 1]."""
-    columns = g.normalised("columns", root)
-    cells = g.add("cells", "Transpose", columns, perm=[0, 2, 1])
-    border = g.add("border", "Gather", columns, BORDER, axis=2)
-    likeness = g.add("likeness", "MatMul", cells, border)
-    g.add("nearest", "TopK", likeness, np.array([NEAREST]))
-    others = g.add("nearest_others", "Slice", "nearest", *map(np.array, ([1], [NEAREST], [2])))
-    alike = g.add("alike", "ReduceMean", others, np.array([2]), keepdims=1)
-    unlike = g.add("unlike", "Max", g.add("difference", "Sub", 1.0, alike), 0.0)
-    sharp = g.add("sharp", "Pow", g.add("least", "Add", unlike, LEAST), float(SHARPNESS))
-    salience = g.add("salience", "Mul", sharp, CENTRAL[:, None])
-    total = g.add("salience.total", "ReduceSum", salience, np.array([1]), keepdims=1)
-    return g.add("weights", "Div", salience, total)
+def _salience(g: Nodes, look: str, features: str, side: int) -> str:
+    """Weigh the cells of a map of `side` by side, [N, C, cells] → [N, cells, 1]."""
+    columns = g.normalised(f"{look}.columns", features)
+    cells = g.add(f"{look}.cells", "Transpose", columns, perm=[0, 2, 1])
+    edge = g.add(f"{look}.border", "Gather", columns, border(side), axis=2)
+    likeness = g.add(f"{look}.likeness", "MatMul", cells, edge)
+    nearest = g.add(f"{look}.nearest", "TopK", likeness, np.array([NEAREST]))
+    others = g.add(f"{look}.nearest_others", "Slice", nearest, *map(np.array, ([1], [NEAREST], [2])))
+    alike = g.add(f"{look}.alike", "ReduceMean", others, np.array([2]), keepdims=1)
+    unlike = g.add(f"{look}.unlike", "Max", g.add(f"{look}.difference", "Sub", 1.0, alike), 0.0)
+    sharp = g.add(f"{look}.sharp", "Pow", g.add(f"{look}.least", "Add", unlike, LEAST), float(SHARPNESS))
+    salience = g.add(f"{look}.salience", "Mul", sharp, central(side)[:, None])
+    total = g.add(f"{look}.salience.total", "ReduceSum", salience, np.array([1]), keepdims=1)
+    return g.add(f"{look}.weights", "Div", salience, total)
+
+
+def _cut(g: Nodes, images: str, weights: str) -> str:
+    """Cut the box that weights of cells, [N, cells, 1], make: [N, 3, 224, 224] → [N, 3, 160, 160]."""
+    row = g.add("weights.row", "Transpose", weights, perm=[0, 2, 1])
+    places = middles(COARSE_CELLS)
+    mean = g.add("mean", "Squeeze", g.add("mean.row", "MatMul", row, places), CHANNELS)
+    square = g.add("square", "Squeeze", g.add("square.row", "MatMul", row, places**2), CHANNELS)
+    variance = g.add("variance", "Sub", square, g.add("mean.square", "Mul", mean, mean))
+    spread = g.add("spread", "Sqrt", g.add("variance.least", "Max", variance, 0.0))
+    half = g.add("half", "Clip", g.add("half.wanted", "Mul", spread, SPREADS), LEAST_BOX / 2, 0.5)
+    least = g.add("middle.least", "Max", mean, half)
+    middle = g.add("middle", "Min", least, g.add("middle.most", "Sub", 1.0, half))
+    # From the middle of the first pixel to that of the last; RoiAlign counts from edges, half a step beyond.
+    beyond = 0.5 * (SIDE - 1) / (FINE_SIDE - 1)
+    edges = []
+    for name, operator, out in (("first", "Sub", -beyond), ("last", "Add", beyond)):
+        pixel = g.add(f"{name}.pixel", "Mul", g.add(name, operator, middle, half), SIDE - 1.0)
+        step = g.add(f"{name}.step", "Mul", half, 2 * out)
+        edges.append(g.add(f"{name}.edge", "Add", g.add(f"{name}.beyond", "Add", pixel, step), 0.5))
+    boxes = g.add("boxes", "Concat", *edges, axis=1)
+    count = g.add("count", "Squeeze", g.add("counts", "Shape", "pixels", start=0, end=1), np.array([0]))
+    whose = g.add("whose", "Range", g.constant("zero", np.array(0)), count, g.constant("one", np.array(1)))
+    cut = {"output_height": FINE_SIDE, "output_width": FINE_SIDE, "sampling_ratio": 1}
+    return g.add("fine.images", "RoiAlign", images, boxes, whose, **cut)
 
 
 def _colours(g: Nodes, rgb: str, weights: str) -> str:
@@ -182,7 +231,7 @@ def _colours(g: Nodes, rgb: str, weights: str) -> str:
     side = SIDE // PATCH
     both = g.add("colours.patches", "Concat", strong, pale, none, axis=1)
     square = g.add("colours.square", "Reshape", both, np.array([0, 0, side, side]))
-    inside = [side // CELLS] * 2
+    inside = [side // COARSE_CELLS] * 2
     cells = g.add("colours.cells", "AveragePool", square, kernel_shape=inside, strides=inside)
     pooled = _pooled(g, _rows(g, cells), weights)
     return g.normalised("colours", g.add("colours.root", "Sqrt", pooled))

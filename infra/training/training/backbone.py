@@ -129,23 +129,26 @@ class Backbone:
 
 def border(cells: int) -> NDArray[np.intp]:
     """Return which cells of a square map, row by row, lie at its border."""
-    return np.flatnonzero(_from_centre(cells).max(axis=0) == cells // 2)
+    return np.flatnonzero(_from_middle(cells).max(axis=0) == cells // 2)
 
 
 def central(cells: int) -> Array:
     """Return what each cell of a square map, [cells²], weighs by its place."""
-    return np.exp(-SHARPNESS * (_from_centre(cells) ** 2).sum(axis=0) / (cells // 2) ** 2).astype("f4")
+    distances = (_from_middle(cells) ** 2).sum(axis=0) / (cells // 2) ** 2
+    weights: Array = np.exp(-SHARPNESS * distances).astype(np.float32)
+    return weights
 
 
-def _from_centre(cells: int) -> NDArray[np.intp]:
+def _from_middle(cells: int) -> NDArray[np.intp]:
     """Return distances down and across, [2, cells²], from the middle of a map of an odd number of cells."""
-    return np.abs(np.mgrid[:cells, :cells].reshape(2, -1) - cells // 2)
+    distances: NDArray[np.intp] = np.abs(np.indices((cells, cells)).reshape(2, -1) - cells // 2)
+    return distances
 
 
 def middles(cells: int) -> Array:
     """Return how far across, and how far down, the middle of each cell lies: [cells², 2] in 0..1."""
-    down, across = (np.mgrid[:cells, :cells].reshape(2, -1) + 0.5) / cells
-    return np.stack([across, down], axis=1).astype("f4")
+    down, across = (np.indices((cells, cells)).reshape(2, -1) + 0.5) / cells
+    return np.stack([across, down], axis=1).astype(np.float32)
 
 
 def on_circle(count: int) -> Array:

@@ -150,7 +150,7 @@ async def main(detections: int, versions: int) -> None:
             {
                 "answered": len(day.times),
                 "errors": day.errors.total(),
-                "killed": cage.kills if cage else None,
+                **({"killed": cage.kills} if cage else {}),
                 "lost": len(day.times) - windows,
                 "images_lost": day.uncertain - images,
                 "versions": day.versions,

@@ -36,6 +36,7 @@ from local_stack.file_store.app import App
 from local_stack.file_store.errors import S3Error
 from local_stack.file_store.files import Files
 from local_stack.file_store.names import file_name, segment
+from local_stack.file_store.retention import bound
 from local_stack.file_store.uploads import Uploads
 
 SESSION = aioboto3.Session()
@@ -585,3 +586,20 @@ def test_a_condition_that_does_not_hold_leaves_what_is_there(tmp_path: Path) -> 
         draft.discard()
         assert list((tmp_path / "objects" / BUCKET).iterdir()) == []
         assert list((tmp_path / "drafts").iterdir()) == []
+
+
+def test_the_oldest_images_give_way_in_whatever_bucket_they_are(tmp_path: Path) -> None:
+    with Files(tmp_path) as files:
+        for name in ("valid", "unclassified", "data"):
+            files.make_bucket(name)
+        kept = [("valid", b"images/tea/3.jpg"), ("unclassified", b"images/other/4.jpg")]
+        images = [("unclassified", b"images/other/1.jpg"), ("valid", b"images/tea/2.jpg"), *kept]
+        for bucket, key in [("data", b"images/tea/0.jpg"), *images]:
+            draft = files.draft()
+            draft.write([bytes(100)])
+            files.keep(draft, bucket, key, {}, lambda _: None)
+            draft.discard()
+        assert bound(files, ("valid", "unclassified", "none"), 400) == 0
+        assert bound(files, ("valid", "unclassified", "none"), 250) == 2
+        there = [path for path in (tmp_path / "objects").rglob("*") if path.is_file()]
+        assert {path.name for path in there} == {"0.jpg", "3.jpg", "4.jpg"}

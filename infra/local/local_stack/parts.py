@@ -108,13 +108,13 @@ CLEANER_ENV = {
     "S3_CENTRAL_ENDPOINT": "http://127.0.0.1:{s3-central.s3}",
 }
 
-# rumqttd keeps up to size x count bytes of each topic in memory. A listener speaks one version of MQTT, and
-# hangs up on clients of another; topics are one. It hangs up too on subscribers of 3.1.1 whom a message of
-# MQTT 5 with a property should reach: so the services are clients of 5, and send none.
+# rumqttd keeps up to size x count bytes of each subscription in memory. A listener speaks one version of
+# MQTT, and hangs up on clients of another; topics are one. It hangs up too on subscribers of 3.1.1 whom a
+# message of MQTT 5 with a property should reach: so the services are clients of 5, and send none.
 MQTT_CONFIG = """\
 id = 0
 router = {{ id = 0, max_connections = 2000, max_outgoing_packet_count = 200, \
-max_segment_size = 8388608, max_segment_count = 5 }}
+max_segment_size = 2097152, max_segment_count = {segments} }}
 [v4.tcp]
 name = "tcp"
 listen = "{host}:{mqtt}"

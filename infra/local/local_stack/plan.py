@@ -7,7 +7,7 @@ import shlex
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,8 @@ from local_stack.proxies import past_proxies
 from local_stack.settings import StackSettings, port_settings
 from local_stack.tls.names import CLIENT
 
-LOOPBACK = "127.0.0.1"
+USUAL = {"host": "127.0.0.1", "segments": "20", "captured_mib": "0"}
+"""Where doors listen that others may ask; what the table says otherwise on a small box."""
 _BASE_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "SYSTEMROOT")
 
 
@@ -119,12 +120,12 @@ class PlannedPart:
 class Plan:
     """Everything that a stack runs, in the table's order, which is a valid order to start in.
 
-    `host` is the address on which those parts listen that others than the stack's own may ask.
+    `words` are those of the table that differ from stack to stack, all of USUAL.
     """
 
     settings: StackSettings
     ports: Ports
-    host: str = LOOPBACK
+    words: Mapping[str, str] = field(default_factory=lambda: USUAL)
 
     @cached_property
     def parts(self) -> dict[str, PlannedPart]:
@@ -148,7 +149,7 @@ class Plan:
             "weed": str(Path(sysconfig.get_path("scripts")) / "weed"),
             "tansu": _tansu() if row.name == "kafka" else "",
             **choice.programs(self.settings.engines),
-            "host": self.host,
+            **self.words,
             "edge": edge,
             "edges": " ".join(self.settings.edges),
             "edge_names": self.settings.edges,

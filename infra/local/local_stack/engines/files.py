@@ -14,7 +14,11 @@ def _row(part: Part) -> Part:
         command="{python} -m local_stack.file_store {data} {s3}",
         probe="s3://{keys.in_url}@127.0.0.1:{s3}",
         ports={"s3": part.ports["s3"]},
-        env={"AWS_ACCESS_KEY_ID": "{keys.user}", "AWS_SECRET_ACCESS_KEY": "{keys.secret}"},
+        env={
+            "AWS_ACCESS_KEY_ID": "{keys.user}",
+            "AWS_SECRET_ACCESS_KEY": "{keys.secret}",
+            "CAPTURED_MIB": "{captured_mib}",
+        },
         litter=(),
         grace=5,
     )

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from local_stack.engines.choice import EMBEDDED
 from local_stack.errors import StackError
-from local_stack.plan import LOOPBACK, Plan, PlannedPart
+from local_stack.plan import USUAL, Plan, PlannedPart
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
 
 TOLD = ("S3_CENTRAL_ENDPOINT", "KAFKA_BOOTSTRAP_SERVERS", "FEEDER_URL", "MQTT_WS_URL")
 """How central is reached, and the broker by browsers; where these are not set, it is on loopback."""
+
+SMALL = USUAL | {"segments": "5", "captured_mib": "8192"}
+"""A broker that remembers less of each topic, and a disk that a week's images do not fill."""
+CHOSEN = {"HOST": "host", "CAPTURED_MIB": "captured_mib"}
+"""The settings by which these words are chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,10 @@ def planned(settings: StackSettings, environment: Mapping[str, str]) -> list[Pro
 
     """
     settings.prepare()
-    host = environment.get("HOST") or LOOPBACK
-    parts = Plan(settings, plan_ports(settings), host).parts.values()
+    words = SMALL | {word: environment[name] for name, word in CHOSEN.items() if environment.get(name)}
+    if not words["captured_mib"].isdecimal():
+        raise StackError(f"CAPTURED_MIB: {words['captured_mib']!r} is no number of MiB")
+    parts = Plan(settings, plan_ports(settings), words).parts.values()
     programs = [_program(part, environment) for part in parts]
     for part in parts:
         _prepare(part)

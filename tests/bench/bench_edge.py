@@ -8,10 +8,11 @@ be made it says so, and goes on without. Nothing is asserted.
 
 It prints lines of JSON. `ready_s`, `answers_s`: until the edge was ready, and until its first answer after a
 version was published. Of each process, `rss_mb`, `pss_mb` and CPU. `mb`: memory of its own (`anon_mb`) and
-the files that are mapped, each page once, at most; also after an hour's worth and at the end, with the slope
-of the straight line through what was seen of `anon_mb` after that hour. `working_set_mb` is what was charged
-less cached files that lie unused, at most, and `charged_mb` with those. `lost`: detections that no message at
-Kafka counts. Then what is on the edge's disk, in MB for 1,000 detections, by folder.
+the files that are mapped, each page once, at most; also after an hour's worth, halfway and at the end, with
+the slope of the straight line through what was seen of `anon_mb` after that hour, of each process too.
+`working_set_mb` is what was charged less cached files that lie unused, at most, and `charged_mb` with those.
+`lost`: detections that no message at Kafka counts. Then what is on the edge's disk, in MB for 1,000
+detections, by folder.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ class Edge:
         for child in self.parent.children(recursive=True):
             yield child.name().removesuffix(f"-{EDGE}"), child
 
-    def anon(self) -> float:
-        """Return the bytes of memory that is no file's."""
-        return sum(_rollup(one)["Pss_Anon"] for _, one in self.processes())
+    def anon(self) -> dict[str, int]:
+        """Return the bytes of memory that is no file's, by program; what is shared in equal parts."""
+        return {name: _rollup(one)["Pss_Anon"] for name, one in self.processes()}
 
     def mapped(self) -> float:
         """Return the bytes of files that are mapped and in memory, each page once."""
@@ -114,7 +115,7 @@ class Day:
     errors: Counter[str] = field(default_factory=Counter)
     versions: Counter[int] = field(default_factory=Counter)
     uncertain: int = 0
-    anon: list[tuple[int, float]] = field(default_factory=list)
+    anon: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     mapped: float = 0.0
     working_set: float = 0.0
 
@@ -237,21 +238,32 @@ async def _pass(
 
 def _tell_memory(edge: Edge, day: Day) -> None:
     cpu = edge.cpu()
+    hour = min(HOUR, day.anon[-1][0] / 2)
+    numbers = [number for number, _ in day.anon if number >= hour]
+    later = [anon for number, anon in day.anon if number >= hour]
     for name, process in edge.processes():
         sizes = _rollup(process)
         own = {"rss_mb": round(sizes["Rss"] / MB, 1), "pss_mb": round(sizes["Pss"] / MB, 1)}
-        _print({"process": name, **own, "cpu_s": round(cpu[name], 1)})
-    later = [(number, anon) for number, anon in day.anon if number >= min(HOUR, day.anon[-1][0] / 2)]
+        grows = _slope(numbers, [anon.get(name, 0) for anon in later])
+        _print({"process": name, **own, "cpu_s": round(cpu[name], 1), "grows_kb_per_1000": round(grows)})
+    most = max(sum(anon.values()) for _, anon in day.anon)
+    sums = [sum(anon.values()) for anon in later]
     facts = {
-        "mb": (max(anon for _, anon in day.anon) + day.mapped) / MB,
-        "anon_mb": max(anon for _, anon in day.anon) / MB,
-        "anon_mb_after_an_hour": later[0][1] / MB,
-        "anon_mb_at_the_end": later[-1][1] / MB,
-        "grows_kb_per_1000": statistics.linear_regression(*zip(*later, strict=True)).slope,
+        "mb": (most + day.mapped) / MB,
+        "anon_mb": most / MB,
+        "anon_mb_after_an_hour": sums[0] / MB,
+        "anon_mb_halfway": sums[len(sums) // 2] / MB,
+        "anon_mb_at_the_end": sums[-1] / MB,
+        "grows_kb_per_1000": _slope(numbers, sums),
     }
     if edge.cage:
         facts |= {"working_set_mb": day.working_set / MB, "charged_mb": edge.cage.peak / MB}
     _print({name: round(value, 1) for name, value in facts.items()})
+
+
+def _slope(numbers: list[int], sizes: list[int]) -> float:
+    """Return what is more after 1,000 detections, in kB: bytes a detection."""
+    return statistics.linear_regression(numbers, sizes).slope
 
 
 def _tell_disk(home: Path, answered: int) -> None:

@@ -162,7 +162,12 @@ BENCHES = (
             Figure("a whole edge: CPU of a detection, ms", "cpu_ms"),
             Figure("a whole edge: memory, MB", "mb", "≤ 400"),
             Figure("a whole edge: memory as a container's is counted, MB", "working_set_mb", "≤ 400"),
-            Figure("a whole edge: more memory after 1,000 detections, kB", "grows_kb_per_1000"),
+            Figure(
+                "a whole edge: more memory after 1,000 detections, kB",
+                "grows_kb_per_1000",
+                "",
+                (("mb", None),),
+            ),
             Figure("a whole edge: killed for want of memory", "killed", "0"),
             Figure("a whole edge: detections not counted at Kafka", "lost", "0"),
             Figure("a whole edge: on disk after 1,000 detections, MB", "disk_mb_per_1000"),

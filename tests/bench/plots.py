@@ -100,7 +100,7 @@ def ratios(medians: Mapping[str, Mapping[str, float]], limits: Mapping[str, str]
                         "ha": "right" if left else "left",
                         "va": "center",
                         "fontsize": 8,
-                        "backgroundcolor": theme.ground,
+                        "bbox": {"facecolor": theme.ground, "edgecolor": "none", "pad": 0.5},
                     }
                     axes.annotate(
                         whose, (x, place), (-7 if left else 7, 0), textcoords="offset points", **side

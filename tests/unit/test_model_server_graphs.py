@@ -23,7 +23,7 @@ import tensorflow as tf
 from caravan import credentials
 from caravan.graphs.limits import Limits
 from model_server.errors import Code, ServingError
-from model_server.graphs import messages
+from model_server.graphs import messages, process
 from model_server.graphs.process import Graphs
 
 SECONDS = 60
@@ -210,3 +210,13 @@ def test_the_process_ends_with_the_last_saved_model_and_with_the_server(
     own.release(half)
     assert own.pid is None
     assert not psutil.pid_exists(first)
+
+
+def test_a_saved_model_is_refused_where_tensorflow_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "_NEEDED", "no_such_package")
+    graphs = Graphs({})
+    with pytest.raises(ServingError, match="TensorFlow is not installed") as refused:
+        graphs.load(tmp_path, Limits(1, 1, 1.0, 1.0))
+    assert (refused.value.code, graphs.pid) == (Code.UNIMPLEMENTED, None)

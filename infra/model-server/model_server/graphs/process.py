@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ STEADY_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.1
 
+_NEEDED = "tensorflow"
 _GONE = "The process that runs SavedModels has ended; it is being started again"
 
 
@@ -164,6 +166,11 @@ class Graphs:
 
     def load(self, path: Path, limits: Limits) -> Loaded:
         """Load a SavedModel (blocking). Raises ServingError saying why it cannot be loaded."""
+        package = find_spec(_NEEDED)
+        if package is None or package.origin is None:  # the published messages alone are a namespace
+            raise ServingError(
+                Code.UNIMPLEMENTED, "It is a SavedModel, and TensorFlow is not installed here; ONNX is served"
+            )
         loaded = Loaded(next(self._numbers), path, limits)
         try:
             loaded.load(self._hold(loaded))

@@ -12,6 +12,7 @@ HEAVY = (
     "cryptography",
     "grpc",
     "httpx",
+    "msgpack",
     "numpy",
     "obstore",
     "rich",

@@ -19,9 +19,8 @@ from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
 from shopper import detection
-from shopper.doors.codecs import Json
+from shopper.doors.codecs import Json, Tensor
 from shopper.doors.mqtt import Exchange, MqttDoor
-from shopper.doors.tensor_codec import Tensor
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Pixels, Prediction, Sender

@@ -36,7 +36,7 @@ from caravan.runtime import Service
 from caravan.sessions import Sessions
 from shopper import routes
 from shopper.doors import http, page, reports, review
-from shopper.doors.codecs import Json
+from shopper.doors.codecs import Json, Tensor
 from shopper.doors.encoding import json_limit
 from shopper.doors.kafka import KafkaDoor, policy
 from shopper.doors.mqtt import Exchange, MqttDoor
@@ -206,13 +206,11 @@ def _models(
 
 
 def _exchanges(settings: ShopperSettings) -> list[Exchange]:
-    exchanges = [Exchange(Topics(DETECTION, DETECTION_REPLIES), Json())]
-    if settings.tensor_topics:
-        from shopper.doors.tensor_codec import Tensor  # noqa: PLC0415 - NumPy, where cameras send pixels
-
-        tensors = Tensor(json_limit(settings.max_image_bytes), settings.max_pixels)
-        exchanges += [Exchange(topics, tensors) for topics in settings.tensor_topics]
-    return exchanges
+    tensors = Tensor(json_limit(settings.max_image_bytes), settings.max_pixels)
+    return [
+        Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
+        *(Exchange(topics, tensors) for topics in settings.tensor_topics),
+    ]
 
 
 async def _consume(settings: ShopperSettings, producer: kafka.Producer, door: KafkaDoor) -> None:

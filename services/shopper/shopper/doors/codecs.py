@@ -1,4 +1,4 @@
-"""The languages of the MQTT door: JSON with an image in base64, and in `tensor_codec` msgpack with pixels."""
+"""The two languages of the MQTT door: JSON with an image in base64, and msgpack with its pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shopper.catalogue import Catalogue
 from shopper.detection import Verdict
 from shopper.doors.encoding import ImageMessage, decode_image
 from shopper.ports import Picture
-from shopper.routes import DETECT_MQTT
+from shopper.routes import DETECT_MQTT, DETECT_TENSOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +75,39 @@ class Json:
     def write(self, reply: Mapping[str, Any]) -> bytes:
         """Return JSON."""
         return to_json(reply)
+
+
+class Tensor:
+    """A msgpack map: see `tensor_message`, which is loaded, and NumPy with it, once one has come.
+
+    Args:
+        max_bytes: of a message.
+        max_pixels: of an image.
+
+    """
+
+    route = DETECT_TENSOR
+    answer = staticmethod(detection.tensor_answer)
+
+    def __init__(self, max_bytes: int, max_pixels: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
+
+    def cost(self, size: int) -> int:
+        """What its numbers would take if all of it were lists."""
+        from shopper.doors import tensor_message  # noqa: PLC0415
+
+        return min(size, tensor_message.MAX_NUMBERS) * tensor_message.BYTES_PER_NUMBER
+
+    def read(self, payload: bytes) -> Asked:
+        """Read a message's form; its image is looked at later."""
+        from shopper.doors import tensor_message  # noqa: PLC0415
+
+        message = tensor_message.unpack(payload, self._max_bytes)
+        return Asked(lambda: message.pixels(self._max_pixels), message.model, message.camera, message.echo)
+
+    def write(self, reply: Mapping[str, Any]) -> bytes:
+        """Return a msgpack map."""
+        from shopper.doors import tensor_message  # noqa: PLC0415
+
+        return tensor_message.pack(reply)

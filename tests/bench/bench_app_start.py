@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from obstore.store import MemoryStore
 from playwright.async_api import Browser
-
-from caravan.app import App
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -50,7 +49,7 @@ SEEN = """() => {
 @asynccontextmanager
 async def pages() -> AsyncIterator[str]:
     """Serve the pages, with nothing behind them."""
-    app = App()
+    app = FastAPI()
     http.install(app, {})
     sessions = Sessions(Tokens({}), "shopper")
     count = TrainingCounts(MemoryStore(), Shelf())

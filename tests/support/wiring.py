@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from starlette.routing import Route
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from caravan import http
-from caravan.app import App
 from model_server.settings import PROMETHEUS_PATH
 from support import containers, mosquitto
 from support.cluster import (
@@ -36,9 +36,9 @@ def paths(image: str) -> set[str]:
         return set(
             re.findall(r'"(/v2/health/\w+)"', (ROOT / "infra/model-server/model_server/v2.py").read_text())
         )
-    app = App()
+    app = FastAPI()
     http.install(app, {})
-    return {route.path for route in app.routes if isinstance(route, Route)}
+    return {route.path for route in app.routes if isinstance(route, APIRoute)}
 
 
 def faults(cluster: Cluster) -> list[str]:

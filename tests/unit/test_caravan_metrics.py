@@ -12,10 +12,10 @@ import httpx
 import obstore
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from fastapi import FastAPI
 from obstore.store import MemoryStore
 
 from caravan import http, kafka
-from caravan.app import App
 from caravan.errors import Transient
 from caravan.mqtt import OUTBOX, Mqtt
 from caravan.settings import MqttSettings
@@ -48,7 +48,7 @@ class Page:
 
 @pytest.fixture
 async def page() -> AsyncIterator[Page]:
-    app = App()
+    app = FastAPI()
     http.install(app, {})
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:

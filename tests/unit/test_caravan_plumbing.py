@@ -12,13 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from obstore.store import MemoryStore
 from PIL import Image
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
 
 from caravan import http, images, s3
-from caravan.app import App
 from caravan.contracts import VersionKey, key_by_content, parse_edge
 from caravan.errors import BadInput, Transient
 from caravan.retry import retried
@@ -188,25 +187,25 @@ async def test_a_transient_error_is_tried_again_and_any_other_is_not() -> None:
 # --- answers ------------------------------------------------------------------------------------
 
 
-def client_of(app: App) -> httpx.AsyncClient:
+def client_of(app: FastAPI) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://service")
 
 
 async def test_errors_are_problem_documents_without_internals() -> None:
-    app = App()
+    app = FastAPI()
     http.install(app, {})
 
     @app.get("/bad")
-    async def bad(_: Request) -> Response:
+    async def bad() -> None:
         raise BadInput("say it otherwise", status=422)
 
     @app.get("/away")
-    async def away(_: Request) -> Response:
+    async def away() -> None:
         raise Transient("host 10.1.2.3 is away")
 
     @app.get("/bug")
-    async def bug(_: Request) -> Response:
+    async def bug() -> None:
         raise ValueError("hunter2")
 
     async with client_of(app) as client:
@@ -220,7 +219,7 @@ async def test_errors_are_problem_documents_without_internals() -> None:
 
 
 async def test_head_of_a_stream_without_end_is_answered() -> None:
-    app = App()
+    app = FastAPI()
     http.install(app, {})
 
     async def endless() -> AsyncIterator[bytes]:
@@ -229,29 +228,13 @@ async def test_head_of_a_stream_without_end_is_answered() -> None:
             await asyncio.sleep(0.01)
 
     @app.get("/events")
-    async def events(_: Request) -> Response:
+    async def events() -> StreamingResponse:
         return StreamingResponse(endless(), media_type="text/event-stream")
 
     async with client_of(app) as client, asyncio.timeout(10):
         answer = await client.head("/events")
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-type"].startswith("text/event-stream")
-
-
-async def test_a_method_that_no_door_of_a_path_takes_is_told_which_are() -> None:
-    app = App()
-    http.install(app, {}, unsafe={"/sent/tea"})
-
-    @app.get("/sent/{what}")
-    @app.door("/sent/{what}", "PUT", "POST")
-    async def sent(request: Request, what: str) -> Response:
-        return http.json([request.method, what])
-
-    async with client_of(app) as client:
-        answers = [await client.request(method, "/sent/tea") for method in ("GET", "PUT", "HEAD", "DELETE")]
-    assert [each.status_code for each in answers] == [200, 200, 405, 405]
-    assert [each.json() for each in answers[:2]] == [["GET", "tea"], ["PUT", "tea"]]
-    assert answers[3].headers["allow"] == "GET, POST, PUT"
 
 
 async def test_readiness_names_each_dependency() -> None:
@@ -261,7 +244,7 @@ async def test_readiness_names_each_dependency() -> None:
     async def bad() -> None:
         raise Transient("no connection")
 
-    app = App()
+    app = FastAPI()
     http.install(app, {"kafka": good, "s3": bad})
     async with client_of(app) as client:
         answer = await client.get("/readyz")

@@ -19,6 +19,7 @@ import httpx
 import obstore
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 from obstore.exceptions import GenericError, PermissionDeniedError
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,7 +28,6 @@ from prometheus_client import REGISTRY
 import edge_manager.sinks.bucket
 import edge_manager.streams
 from caravan import model_index
-from caravan.app import App
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
 from edge_manager import bringing, steps
@@ -1364,7 +1364,7 @@ async def test_the_dashboard_is_told_what_is_where(world: World) -> None:
     world.publish(2, own(2, saved_model__pb=b"FAILS"))
     world.offer(3, {"saved_model.pb": b"alone"})
     await world.rounds()
-    app = App()
+    app = FastAPI()
     install(app, world.edge, "edge1")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://edge") as client:
         answer = (await client.get("/versions")).json()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from obstore.store import MemoryStore
 
 from caravan import http, s3
-from caravan.app import App
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.settings import KafkaSettings
 from monitor.app import wire
@@ -47,7 +47,7 @@ async def service() -> AsyncIterator[httpx.AsyncClient]:
 async def doors(
     letters: Letters, stores: Mapping[str, MemoryStore] | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = App()
+    app = FastAPI()
     state = Dashboard(("edge1",), Feed(), letters.as_json, 0)
     api.install(app, state, letters, Postbox(KafkaSettings(), letters), Accounts(stores or {}))
     http.install(app, {})

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from fastapi import FastAPI
 from PIL import Image
 from prometheus_client import REGISTRY
 
 from caravan import http
-from caravan.app import App
 from caravan.errors import BadInput
 from caravan.kafka import Batch
 from monitor import hub_api, hub_messages, routes
@@ -94,7 +94,7 @@ class Bench:
         self.hub = Hub(limits or HubLimits(), self.feed.tell, NOW)
         self.history = History(self.feed.start_over, clock=lambda: self.now)
         self.offset = 0
-        app = App()
+        app = FastAPI()
         hub_api.install(app, self.hub, self.feed)
         http.install(app, {"history": self.history.ping})
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub:8086")

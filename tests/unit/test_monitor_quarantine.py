@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from obstore.store import MemoryStore
 
 from caravan import contracts, http, s3
-from caravan.app import App
 from caravan.contracts import to_json
 from caravan.errors import Transient
 from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
@@ -35,7 +35,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def client(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
-    app = App()
+    app = FastAPI()
     http.install(app, {})
     quarantine_api.install(app, {"edge1": store, "edge2": MemoryStore()})
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

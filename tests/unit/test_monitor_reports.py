@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from obstore.store import MemoryStore
 
 from caravan import http, s3
-from caravan.app import App
 from caravan.manifest import Lineage, Manifest
 from monitor import reports_api
 
@@ -24,7 +24,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         await s3.write(stores["edge1"], f"{prefix}manifest.json", manifest.to_json())
     held = {"schema": 1, "to": 1, "since": "2026-11-21T09:00:00+00:00", "state": "held"}
     await s3.write(stores["edge1"], "holds/tea.json", json.dumps(held).encode())
-    app = App()
+    app = FastAPI()
     http.install(app, {})
     reports_api.install(app, stores)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

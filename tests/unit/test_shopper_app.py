@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from obstore.store import MemoryStore
 
 from caravan import http
-from caravan.app import App
 from caravan.errors import BadInput, Transient, Unavailable
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
@@ -34,7 +34,7 @@ class Pages:
     def __init__(self, page: Page | None = None, tokens: Tokens | None = None) -> None:
         self.relay = EventRelay()
         self.store = MemoryStore()
-        app = App()
+        app = FastAPI()
         http.install(app, {})
         page_api.install(
             app,

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from obstore.store import MemoryStore
 
 from caravan import http, s3, sessions
-from caravan.app import App
 from caravan.manifest import Lineage, Manifest
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
@@ -21,7 +21,7 @@ async def door(store: MemoryStore, **tokens: str) -> httpx.AsyncClient:
     await s3.write(store, "models/tea/3/report/index.html", b"<p>98 %</p>")
     manifest = Manifest("tea", 3, (), Lineage(classes=("a", "b"), metrics={"accuracy": 0.98}, parent=2))
     await s3.write(store, "models/tea/3/manifest.json", manifest.to_json())
-    app, opened = App(), Sessions(Tokens(tokens), "shopper")
+    app, opened = FastAPI(), Sessions(Tokens(tokens), "shopper")
     http.install(app, {})
     sessions.install(app, opened)
     reports.install(app, store, opened)

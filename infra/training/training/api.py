@@ -1,16 +1,14 @@
 """The listener's HTTP door, answering as Tekton Triggers does."""
 
 from collections.abc import Collection
-from http import HTTPStatus
+from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
+from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
-from starlette.requests import Request
-from starlette.responses import Response
 
-from caravan.app import App
 from caravan.errors import BadInput
-from caravan.http import bounded_body, decode_json, json
+from caravan.http import bounded_body, decode_json
 from training.routes import training_trigger
 from training.runs import Runs
 
@@ -24,13 +22,22 @@ class Trigger(BaseModel):
     edge: str = Field(alias="id-edge")
 
 
-def build(edges: Collection[str], runs: Runs, namespace: str) -> App:
+class Accepted(BaseModel):
+    """What Tekton answers."""
+
+    eventListener: str  # noqa: N815 - Tekton's names
+    namespace: str
+    eventListenerUID: str  # noqa: N815
+    eventID: str  # noqa: N815
+
+
+def build(edges: Collection[str], runs: Runs, namespace: str) -> FastAPI:
     """Make the web app."""
-    app = App()
+    app = FastAPI(title="Caravan training listener", docs_url=None, redoc_url=None)
     uid = str(uuid5(NAMESPACE_DNS, f"{LISTENER}.{namespace}"))
 
-    @app.post("/")
-    async def trigger(request: Request) -> Response:
+    @app.post("/", status_code=202)
+    async def trigger(request: Request) -> Accepted:
         """Accept a trigger: what is answered with 202 is run, whatever happens to this process."""
         raw = await bounded_body(request, MAX_BODY)
         try:
@@ -38,12 +45,11 @@ def build(edges: Collection[str], runs: Runs, namespace: str) -> App:
         except BadInput as exc:
             raise BadInput(f'the body has to be {{"id-edge": "<edge>"}}: {exc.detail}') from exc
         event = await training_trigger(edge, edges, runs)
-        names = {"eventListener": LISTENER, "namespace": namespace, "eventListenerUID": uid}
-        return json({**names, "eventID": event}, HTTPStatus.ACCEPTED)
+        return Accepted(eventListener=LISTENER, namespace=namespace, eventListenerUID=uid, eventID=event)
 
     @app.get("/runs")
-    async def show(_: Request) -> Response:
+    async def show() -> dict[str, Any]:
         """Show the runs: under way, waiting, ended lately, given up."""
-        return json(runs.state())
+        return runs.state()
 
     return app

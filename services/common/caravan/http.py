@@ -9,17 +9,17 @@ from http import HTTPStatus
 from typing import TypeVar
 
 import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caravan import encodings, strict_json, telemetry, tracing
-from caravan.app import App
 from caravan.contracts import to_json
 from caravan.errors import BadInput, CaravanError, Unavailable
 from caravan.intake import DoorLimits, Intake, Senders
@@ -46,11 +46,6 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
         more["WWW-Authenticate"] = "Bearer"
     media_type = "application/problem+json"
     return Response(to_json(problem), problem["status"], {**more, **(headers or {})}, media_type)
-
-
-def json(content: object, status: int = HTTPStatus.OK) -> Response:
-    """Answer with JSON."""
-    return Response(to_json(content), status, media_type="application/json")
 
 
 def fresh_json(content: object, status: int = HTTPStatus.OK) -> Response:
@@ -106,19 +101,6 @@ def decode_json(model: type[M], raw: bytes) -> M:
         return model.model_validate(value)
     except ValidationError as exc:
         raise BadInput(faults_of(exc), status=422) from exc
-
-
-def decode_query(model: type[M], request: Request) -> M:
-    """Decode what stands behind the `?` of an address; what the model has no name for is left out.
-
-    Raises:
-        BadInput: 422 if it has not the shape asked for.
-
-    """
-    try:
-        return model.model_validate(dict(request.query_params))
-    except ValidationError as exc:
-        raise BadInput(faults_of(exc, "query"), status=422) from exc
 
 
 class Traced:
@@ -178,7 +160,7 @@ class Heads:
 
 
 def install(
-    app: App,
+    app: FastAPI,
     checks: Mapping[str, Check],
     senders: Senders | None = None,
     unsafe: Collection[str] = (),
@@ -199,27 +181,27 @@ def install(
 
     _answer_errors(app)
 
-    @app.get("/healthz")
-    async def healthz(_: Request) -> Response:
+    @app.get("/healthz", tags=["operations"])
+    async def healthz() -> dict[str, str]:
         """Tell that the process is alive."""
-        return json({"status": "ok"})
+        return {"status": "ok"}
 
-    @app.get("/readyz")
-    async def readyz(_: Request) -> Response:
+    @app.get("/readyz", tags=["operations"])
+    async def readyz(response: Response) -> dict[str, object]:
         """Tell for each dependency whether it answers; 503 if one does not."""
         results = await asyncio.gather(*(_outcome(check) for check in checks.values()))
         ready = all(result == "ok" for result in results)
-        said = {"ready": ready, "checks": dict(zip(checks, results, strict=True))}
-        return json(said, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        response.status_code = 200 if ready else 503
+        return {"ready": ready, "checks": dict(zip(checks, results, strict=True))}
 
-    @app.get("/metrics")
-    async def metrics(_: Request) -> Response:
+    @app.get("/metrics", tags=["operations"])
+    async def metrics() -> Response:
         """Give Prometheus its text."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _answer_errors(app: App) -> None:
-    @app.on(CaravanError)
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(CaravanError)
     async def _ours(request: Request, exc: CaravanError) -> Response:
         if isinstance(exc, BadInput):
             telemetry.REFUSALS.labels(_door(request), exc.reason).inc()
@@ -227,27 +209,32 @@ def _answer_errors(app: App) -> None:
             log.warning("request not served", error=str(exc))
         return answer(problem_of(exc))
 
-    @app.on(HTTPException)
+    @app.exception_handler(HTTPException)
     async def _http(request: Request, exc: HTTPException) -> Response:
         return _nothing_here(app, request, exc)
 
-    @app.on(OSError)
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, exc: RequestValidationError) -> Response:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in exc.errors())
+        return answer(problem(422, faults))
+
+    @app.exception_handler(OSError)
     async def _system(_: Request, exc: OSError) -> Response:
         if exc.errno not in NO_FILES_LEFT:
             raise exc
         return answer(problem_of(Unavailable("too many files are open: try again")))
 
-    @app.on(ClientDisconnect)
+    @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, __: ClientDisconnect) -> Response:
         return answer(problem(400, "the body ended early"))
 
-    @app.on(Exception)
+    @app.exception_handler(Exception)
     async def _bug(_: Request, exc: Exception) -> Response:
         # uvicorn logs the trace; the sender gets none of it.
         return answer(unexpected(exc))
 
 
-def _nothing_here(app: App, request: Request, exc: HTTPException) -> Response:
+def _nothing_here(app: FastAPI, request: Request, exc: HTTPException) -> Response:
     """Answer what the framework refuses: a path, or a method, that no route has."""
     if exc.status_code == HTTPStatus.NOT_FOUND:
         return answer(problem(404, "there is nothing at this path"))

@@ -13,10 +13,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from caravan.app import App
+from fastapi import FastAPI, Request, Response
 
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -45,7 +42,7 @@ def files(package: str) -> dict[str, bytes]:
     return {_address(path): content for path, content in found.items()}
 
 
-def serve(app: App, path: str, content: bytes, policy: str) -> None:
+def serve(app: FastAPI, path: str, content: bytes, policy: str) -> None:
     """Serve one file.
 
     Args:
@@ -65,7 +62,7 @@ def serve(app: App, path: str, content: bytes, policy: str) -> None:
         **({"Vary": "Accept-Encoding"} if packed else {}),
     }
 
-    @app.get(f"/{path}")
+    @app.get(f"/{path}", include_in_schema=False)
     async def file(request: Request) -> Response:
         if request.headers.get("if-none-match", "").removeprefix("W/") == headers["ETag"]:
             return Response(status_code=304, headers=headers)

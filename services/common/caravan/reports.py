@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from fastapi import Response
 from obstore.store import ObjectStore
-from starlette.responses import Response
 
 from caravan import model_index, s3
 from caravan.contracts import ENTRY_FILES, MANIFEST, is_model_name, version_prefix

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
+from fastapi import FastAPI
 
 from caravan import tracing
-from caravan.app import App
 from caravan.errors import CaravanError
 from caravan.intake import raise_open_files
 from caravan.server import Server, make_server
@@ -41,7 +41,7 @@ class Service:
     `on_stop` is called when the process is told to stop: it ends answers that would last for ever.
     """
 
-    app: App
+    app: FastAPI
     loops: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     on_stop: Callable[[], None] = lambda: None
 

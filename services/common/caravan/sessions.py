@@ -14,13 +14,11 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import Response
 
 from caravan import http
-from caravan.app import App
 from caravan.errors import BadInput
 from caravan.tokens import Tokens
 
@@ -103,16 +101,16 @@ class Sessions:
         return f"{self.cookie}.{name}.{ends}"
 
 
-def install(app: App, sessions: Sessions) -> None:
+def install(app: FastAPI, sessions: Sessions) -> None:
     """Give an app `POST /login` and `POST /logout`."""
 
-    @app.post("/login")
+    @app.post("/login", tags=["access"])
     async def login(request: Request) -> Response:
         """Open a session: `{"token": "…"}`."""
         message = http.decode_json(Login, await http.bounded_body(request, MAX_BODY))
         return _with_cookie(request, sessions.cookie, sessions.open(message.token.strip()), SESSION_SECONDS)
 
-    @app.post("/logout")
+    @app.post("/logout", tags=["access"])
     async def logout(request: Request) -> Response:
         """End this browser's session."""
         return _with_cookie(request, sessions.cookie, "", 0)

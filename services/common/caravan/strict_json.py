@@ -52,10 +52,10 @@ def loads_object(raw: str | bytes | bytearray) -> dict[str, Any]:
     return value
 
 
-def faults_of(exc: ValidationError, *within: str) -> str:
+def faults_of(exc: ValidationError) -> str:
     """Return what has not the shape asked for, `member.member: what is wrong`; no value is shown."""
     faults = exc.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, (*within, *fault['loc'])))}: {fault['msg']}" for fault in faults)
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
 
 
 def _is_finite(value: Any) -> bool:

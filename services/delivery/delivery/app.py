@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import httpx
+from fastapi import FastAPI
 
 from caravan import http, kafka
-from caravan.app import App
 from caravan.consume import Consumption
 from caravan.contracts import TRIGGER, dead_letter
 from caravan.intake import Senders
@@ -43,7 +43,7 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
                 )
 
         route = Consumption(ROUTE, consume)
-        app = App()
+        app = FastAPI(title="Caravan delivery", docs_url=None, redoc_url=None)
         checks = {"kafka": producer.ping, LISTENER: listener.ping, ROUTE: route.ping}
         http.install(app, checks, Senders(settings.doors))
         yield Service(app, {ROUTE: route.run})

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any
 
-from caravan import http
-from caravan.app import App
+from fastapi import FastAPI
+
 from edge_manager.edge import Edge
 from edge_manager.status import versions
 
 
-def install(app: App, edge: Edge, name: str) -> None:
+def install(app: FastAPI, edge: Edge, name: str) -> None:
     """Add `GET /versions` to an app; it is answered from memory, as of the last round."""
 
-    @app.get("/versions")
-    async def answer(_: Request) -> Response:
+    @app.get("/versions", tags=["versions"])
+    async def answer() -> dict[str, Any]:
         """Tell for each model what is at the edge, what serves, what central offers and what was refused."""
-        return http.json(versions(edge, name))
+        return versions(edge, name)

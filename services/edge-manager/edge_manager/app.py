@@ -9,10 +9,10 @@ from functools import partial
 from typing import NoReturn
 
 import httpx
+from fastapi import FastAPI
 from obstore.store import LocalStore
 
 from caravan import http, kafka, s3
-from caravan.app import App
 from caravan.contracts import EDGE_STATUS, MONITOR, ready_bucket
 from caravan.errors import Transient
 from caravan.intake import Senders
@@ -52,7 +52,7 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
             rules=_rules(settings),
             clock=time.monotonic,
         )
-        app = App()
+        app = FastAPI(title="Caravan edge-manager", docs_url=None, redoc_url=None)
         checks: dict[str, http.Check] = {
             "s3-central": partial(s3.ping, settings.central, ready),
             **{("s3-edge" if sink.name == "bucket" else sink.name): sink.check for sink in sinks},

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import asdict
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 
-from caravan.app import App
 from caravan.http import answer
 from caravan.model_zips import SHAPE as MODEL_SHAPE
 from caravan.problems import problem
@@ -25,7 +24,7 @@ curl -T model.zip 'http://<this address>/model?edgeId=<edge>&name=<model>'
 ZipUpload = Callable[[str, AsyncIterator[bytes], int | None], Awaitable[Fed]]
 
 
-def install(app: App, edges: Collection[str], zip_upload: ZipUpload) -> None:
+def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None:
     """Give an app the feeder's routes and error answers.
 
     Args:
@@ -34,12 +33,13 @@ def install(app: App, edges: Collection[str], zip_upload: ZipUpload) -> None:
         zip_upload: takes an edge id, the body's chunks and the size that the sender declares.
 
     """
+    router = APIRouter()
 
-    @app.get("/")
-    async def index(_: Request) -> Response:
-        return PlainTextResponse(HELP)
+    @router.get("/", response_class=PlainTextResponse)
+    async def index() -> str:
+        return HELP
 
-    @app.door("/zip", "PUT", "POST")
+    @router.api_route("/zip", methods=["PUT", "POST"])
     async def zip_(request: Request) -> Response:
         edge = edge_of(request, edges)
         refuse_wrapped(request)
@@ -57,11 +57,13 @@ def install(app: App, edges: Collection[str], zip_upload: ZipUpload) -> None:
             }
         )
 
-    @app.on(NothingToStore)
+    @app.exception_handler(NothingToStore)
     async def _nothing(_: Request, exc: NothingToStore) -> Response:
         batch = exc.batch
         facts = {"ignored": batch.ignored, "rejected": _reasons(batch.rejected)}
         return answer(problem(exc.status, exc.detail, **facts))
+
+    app.include_router(router)
 
 
 def _reasons(rejected: Iterable[Rejected]) -> list[dict[str, str]]:

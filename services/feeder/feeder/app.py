@@ -8,10 +8,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+from fastapi import FastAPI
 from obstore.store import ObjectStore
 
 from caravan import http, kafka, locks, s3
-from caravan.app import App
 from caravan.consume import Consumption, Source
 from caravan.contracts import (
     TRAINING_IMAGES,
@@ -113,7 +113,7 @@ def make_app(
     prepared: Mapping[str, asyncio.Event],
     pool: Executor,
     checks: Mapping[str, http.Check],
-) -> App:
+) -> FastAPI:
     """Make the web app of the given parts.
 
     Args:
@@ -136,7 +136,7 @@ def make_app(
     )
     limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
     model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
-    app = App()
+    app = FastAPI(title="Caravan feeder", openapi_url=None)
     http.install(app, checks, Senders(settings.doors))
     api.install(
         app,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from caravan import telemetry
-from caravan.app import App
 from caravan.contracts import ONNX_MODEL, parse_model
 from caravan.errors import BadInput
 from caravan.http import answer
@@ -36,7 +35,7 @@ class ModelRejected(BadInput):
         self.facts = {name: facts[name] for name in facts.keys() - {"status"}}
 
 
-def install(app: App, edges: Collection[str], model_upload: ModelUpload, buckets: ModelBuckets) -> None:
+def install(app: FastAPI, edges: Collection[str], model_upload: ModelUpload, buckets: ModelBuckets) -> None:
     """Give an app `PUT`, `POST` and `GET /model`.
 
     Args:
@@ -46,8 +45,9 @@ def install(app: App, edges: Collection[str], model_upload: ModelUpload, buckets
         buckets: where verdicts come from.
 
     """
+    router = APIRouter()
 
-    @app.door("/model", "PUT", "POST")
+    @router.api_route("/model", methods=["PUT", "POST"])
     async def send(request: Request) -> Response:
         edge, model = edge_of(request, edges), _model(request)
         classes, seconds = _classes(request), _wait(request)
@@ -59,21 +59,22 @@ def install(app: App, edges: Collection[str], model_upload: ModelUpload, buckets
             raise ModelRejected(edge, upload, verdict)
         return JSONResponse(_facts(edge, upload, verdict), 202 if verdict is None else 200)
 
-    @app.get("/model")
-    async def show(request: Request) -> Response:
+    @router.get("/model")
+    async def show(request: Request) -> dict[str, Any]:
         edge, model = edge_of(request, edges), _model(request)
         one = _upload(request)
         if one is None:
             found = await buckets.uploads(edge, model)
         else:
             found = [await buckets.upload(edge, model, one)]
-        uploads = [_facts(edge, *pair) for pair in found]
-        return JSONResponse({"edge": edge, "model": model, "uploads": uploads})
+        return {"edge": edge, "model": model, "uploads": [_facts(edge, *pair) for pair in found]}
 
-    @app.on(ModelRejected)
+    @app.exception_handler(ModelRejected)
     async def _rejected(request: Request, exc: ModelRejected) -> Response:
         telemetry.REFUSALS.labels(f"{request.method} /model", exc.reason).inc()
         return answer(problem(exc.status, exc.detail, **exc.facts))
+
+    app.include_router(router)
 
 
 def _model(request: Request) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection
 
-from starlette.requests import ClientDisconnect, Request
+from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from caravan.contracts import parse_edge
 from caravan.encodings import encoding_of

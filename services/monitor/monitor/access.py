@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from starlette.requests import Request
+from fastapi import Request
 
 from caravan.errors import BadInput
 from caravan.sessions import SAFE, Sessions, is_foreign
@@ -12,8 +12,8 @@ from caravan.sessions import SAFE, Sessions, is_foreign
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/login", "/logout", "/dashboard/access"})
 
 
-def guard(sessions: Sessions, files: frozenset[str]) -> Callable[[Request], None]:
-    """Return what is asked before every door of the service.
+def guard(sessions: Sessions, files: frozenset[str]) -> Callable[[Request], Awaitable[None]]:
+    """Return what every door of the service depends on.
 
     Args:
         sessions: tell who asks.
@@ -21,7 +21,7 @@ def guard(sessions: Sessions, files: frozenset[str]) -> Callable[[Request], None
 
     """
 
-    def admit(request: Request) -> None:
+    async def admit(request: Request) -> None:
         """Let in who may come in.
 
         Raises:

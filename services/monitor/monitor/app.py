@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+from fastapi import Depends, FastAPI
+
 from caravan import http, kafka, pages, sessions
-from caravan.app import App
 from caravan.consume import Consumption
 from caravan.contracts import dead_letter, events_topic
 from caravan.intake import Senders
@@ -28,7 +29,7 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
         files = pages.files("monitor.dashboard") if DASHBOARD in settings.routes else {}
         door = Sessions(settings.door, "hub")
         admit = access.guard(door, frozenset(f"/{path}" for path in files))
-        app = App(admit)
+        app = FastAPI(title="Caravan monitor", docs_url=None, redoc_url=None, dependencies=[Depends(admit)])
         wiring = Wiring(app)
         wiring.checks["kafka"] = producer.ping
         if BRIDGE in settings.routes:

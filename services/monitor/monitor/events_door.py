@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from fastapi import FastAPI, Header
+from starlette.responses import StreamingResponse
 
-from caravan.app import App
 from caravan.contracts import to_json
 from caravan.errors import Unavailable
 from monitor import metrics
@@ -80,7 +79,7 @@ async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + PIECE]
 
 
-def install(app: App, path: str, feed: Feed, snapshots: Snapshots) -> None:
+def install(app: FastAPI, path: str, feed: Feed, snapshots: Snapshots) -> None:
     """Give an app the door to a feed's events.
 
     Args:
@@ -93,13 +92,12 @@ def install(app: App, path: str, feed: Feed, snapshots: Snapshots) -> None:
     readers: set[object] = set()
     gauge = metrics.READERS.labels(path)
 
-    @app.get(path)
-    async def events(request: Request) -> Response:
+    @app.get(path, tags=["events"])
+    async def events(last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
         """Tell what changes: `snapshot` first, then the changes by their names."""
         if len(readers) >= MOST_CLIENTS:
             raise Unavailable("too many readers of the events: try again")
-        stream = counted(request.headers.get("last-event-id"))
-        return StreamingResponse(stream, headers=NO_CACHE, media_type="text/event-stream")
+        return StreamingResponse(counted(last_event_id), headers=NO_CACHE, media_type="text/event-stream")
 
     async def counted(last_event_id: str | None) -> AsyncIterator[bytes]:
         reader = object()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import StreamingResponse
 
 from caravan import http
-from caravan.app import App
 from caravan.errors import BadInput
 from monitor import events_door
 from monitor.events_door import NO_CACHE, Snapshots, in_pieces
@@ -21,7 +20,7 @@ IMAGE_HEADERS = {
 }
 
 
-def install(app: App, hub: Hub, feed: Feed) -> None:
+def install(app: FastAPI, hub: Hub, feed: Feed) -> None:
     """Give an app the hub's doors."""
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET"], allow_headers=["*"])
     snapshots = Snapshots(feed, hub.overview)
@@ -29,15 +28,15 @@ def install(app: App, hub: Hub, feed: Feed) -> None:
     events_door.install(app, "/hub/events", feed, snapshots)
 
 
-def _install_state(app: App, hub: Hub, snapshots: Snapshots) -> None:
-    @app.get("/hub")
-    async def overview(_: Request) -> Response:
+def _install_state(app: FastAPI, hub: Hub, snapshots: Snapshots) -> None:
+    @app.get("/hub", tags=["hub"])
+    async def overview() -> Response:
         """Show edges and cameras, with their totals and last windows."""
         pieces = in_pieces(await snapshots.newest())
         return StreamingResponse(pieces, headers=NO_CACHE, media_type="application/json")
 
-    @app.get("/hub/cameras/{edge}/{camera:path}")
-    async def camera(_: Request, edge: str, camera: str) -> Response:
+    @app.get("/hub/cameras/{edge}/{camera:path}", tags=["hub"])
+    async def camera(edge: str, camera: str) -> Response:
         """Show one camera."""
         found = hub.camera(edge, camera)
         if found is None:
@@ -45,13 +44,13 @@ def _install_state(app: App, hub: Hub, snapshots: Snapshots) -> None:
             raise BadInput(message, status=404)
         return http.fresh_json(found)
 
-    @app.get("/hub/uncertain")
-    async def uncertain(_: Request) -> Response:
+    @app.get("/hub/uncertain", tags=["hub"])
+    async def uncertain() -> Response:
         """List the last uncertain images, newest first."""
         return http.fresh_json({"uncertain": hub.uncertain()})
 
-    @app.get("/hub/uncertain/{name}.jpg")
-    async def image(_: Request, name: str) -> Response:
+    @app.get("/hub/uncertain/{name}.jpg", tags=["hub"])
+    async def image(name: str) -> Response:
         """Show an uncertain image: JPEG or PNG."""
         found = hub.image(name)
         if found is None:

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
-from starlette.requests import Request
-from starlette.responses import Response
 
 from caravan import http, reports, telemetry
-from caravan.app import App
 from caravan.contracts import parse_edge
 from caravan.quarantine import read_page, read_waiting
 from monitor import routes
 
 
-def install(app: App, stores: Mapping[str, ObjectStore]) -> None:
+def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
     """Give an app `GET /quarantine/<edge>` and the page of each batch.
 
     Args:
@@ -26,16 +24,16 @@ def install(app: App, stores: Mapping[str, ObjectStore]) -> None:
 
     """
 
-    @app.get("/quarantine/{edge}")
-    async def waiting(_: Request, edge: str) -> Response:
+    @app.get("/quarantine/{edge}", tags=["quarantine"])
+    async def waiting(edge: str) -> Response:
         """List the batches of an edge that wait for a person, the oldest first, and why."""
         store = stores[parse_edge(edge, stores)]
         with telemetry.exchange(routes.QUARANTINE):
             answer = await routes.quarantine(partial(list_waiting, store, edge), edge)
         return http.fresh_json(answer)
 
-    @app.get("/quarantine/{edge}/{batch}")
-    async def page(_: Request, edge: str, batch: str) -> Response:
+    @app.get("/quarantine/{edge}/{batch}", tags=["quarantine"])
+    async def page(edge: str, batch: str) -> Response:
         """Show some pictures of a batch that waits, and what a person can do: one HTML page."""
         store = stores[parse_edge(edge, stores)]
         with telemetry.exchange(routes.QUARANTINE_PAGE):

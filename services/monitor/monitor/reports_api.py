@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
-from starlette.requests import Request
-from starlette.responses import Response
 
 from caravan import http, reports, telemetry
-from caravan.app import App
 from caravan.contracts import parse_edge
 from caravan.errors import Permanent
 from caravan.holds import read_hold
 from monitor import routes
 
 
-def install(app: App, stores: Mapping[str, ObjectStore]) -> None:
+def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
     """Give an app `GET /reports/<edge>` and the page of each report.
 
     Args:
@@ -28,16 +26,16 @@ def install(app: App, stores: Mapping[str, ObjectStore]) -> None:
     """
     found = {edge: reports.Reports(store) for edge, store in stores.items()}
 
-    @app.get("/reports/{edge}")
-    async def listed(_: Request, edge: str) -> Response:
+    @app.get("/reports/{edge}", tags=["reports"])
+    async def listed(edge: str) -> Response:
         """List an edge's models, whether a rollback holds, and all versions with verdict and figures."""
         of_edge = found[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORTS):
             answer = await routes.reports(partial(_list_models, of_edge, stores[edge], edge), edge)
         return http.fresh_json(answer)
 
-    @app.get("/reports/{edge}/{model}/{version}")
-    async def report(_: Request, edge: str, model: str, version: str) -> Response:
+    @app.get("/reports/{edge}/{model}/{version}", tags=["reports"])
+    async def report(edge: str, model: str, version: str) -> Response:
         """Show the training report of a version, or of the `latest`: one HTML page."""
         of_edge = found[parse_edge(edge, stores)]
         with telemetry.exchange(routes.REPORT):

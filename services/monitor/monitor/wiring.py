@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from fastapi import FastAPI
+
 from caravan import http
-from caravan.app import App
 
 
 @dataclass
 class Wiring:
     """What the routes add: the checks of `/readyz`, the loops, and what the end of the process is told."""
 
-    app: App
+    app: FastAPI
     checks: dict[str, http.Check] = field(default_factory=dict)
     loops: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     on_stop: list[Callable[[], None]] = field(default_factory=list)

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import FastAPI, Request, Response
 
 from caravan import http, pages
-from caravan.app import App
 from caravan.sessions import Sessions
 
 WORKER = "sw.js"
@@ -47,7 +45,7 @@ class Page:
         )
 
 
-def install(app: App, page: Page, sessions: Sessions) -> None:
+def install(app: FastAPI, page: Page, sessions: Sessions) -> None:
     """Give an app the pages, and `GET /app.json`."""
     files = pages.files("shopper")
     version = pages.digest(*(content for _, content in sorted(files.items())))
@@ -60,7 +58,7 @@ def install(app: App, page: Page, sessions: Sessions) -> None:
     if page.mqtt_module is not None and has_mqtt:
         pages.serve(app, MQTT_MODULE, page.mqtt_module.read_bytes(), page.policy)
 
-    @app.get("/app.json")
+    @app.get("/app.json", include_in_schema=False)
     async def app_json(request: Request) -> Response:
         """Tell a page who asks, and what this edge has."""
         facts = {

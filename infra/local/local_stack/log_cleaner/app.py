@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from fastapi import FastAPI
+
 from caravan import http
-from caravan.app import App
 from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.s3 import open_bucket
@@ -22,6 +23,6 @@ LOOP = "log-cleaner"
 async def wire(settings: LogCleanerSettings) -> AsyncIterator[Service]:
     """Make the store's client, the web app and the loop."""
     cleaner = LogCleaner(open_bucket(settings.central, KAFKA_BUCKET), KAFKA_CLUSTER, settings.limits)
-    app = App()
+    app = FastAPI(title="Caravan log cleaner", docs_url=None, redoc_url=None)
     http.install(app, {LOOP: cleaner.ping})
     yield Service(app, {LOOP: partial(forever, LOOP, cleaner.run)})

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import FastAPI, Request, Response
 
 from caravan import http, pages
-from caravan.app import App
 from caravan.sessions import Sessions
 
 POLICY = (
@@ -17,12 +15,12 @@ POLICY = (
 )
 
 
-def install(app: App, files: Mapping[str, bytes], sessions: Sessions) -> None:
+def install(app: FastAPI, files: Mapping[str, bytes], sessions: Sessions) -> None:
     """Give an app the page and its files, and `GET /dashboard/access`."""
     for path, content in files.items():
         pages.serve(app, path, content, POLICY)
 
-    @app.get("/dashboard/access")
+    @app.get("/dashboard/access", tags=["dashboard"])
     async def access(request: Request) -> Response:
         """Tell a page whether this door asks for a token, and who asks."""
         return http.fresh_json(sessions.access(request))

@@ -12,12 +12,10 @@ from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 import structlog
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
-from starlette.requests import Request
-from starlette.responses import Response
 
 from caravan import http, telemetry
-from caravan.app import App
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.intake import Senders
@@ -90,7 +88,7 @@ def make_app(
     checks: Mapping[str, http.Check],
     sessions: Sessions,
     senders: Senders | None = None,
-) -> App:
+) -> FastAPI:
     """Return the web app.
 
     Args:
@@ -105,7 +103,7 @@ def make_app(
         senders: those who send a body now; None for the usual limits.
 
     """
-    app = App()
+    app = FastAPI(title="Caravan shopper", docs_url=None, redoc_url=None)
     app.add_middleware(Cors)
     http.install(app, checks, senders, unsafe={"/zip"})
     once = Once()
@@ -123,18 +121,18 @@ def make_app(
                     asking = replace(sender, model=sender.model or model)
                     return _json(await once(asked, partial(detect, image, asking, answer)))
 
-    @app.post("/detection")
+    @app.post("/detection", tags=["detection"])
     async def detection(request: Request) -> Response:
         """Recognise and price an image: `{"image": "<base64>"[, "model": "<name>"]}`, or a form."""
         return await detected(request, routes.DETECT_HTTP, max_json_bytes, _image)
 
-    @app.post("/binary")
+    @app.post("/binary", tags=["detection"])
     async def binary(request: Request) -> Response:
         """Recognise and price an image: the body is the image, or a form with it."""
         around = AROUND_BYTES if forms.is_form(_content_type(request)) else 0
         return await detected(request, routes.DETECT_BINARY, max_image_bytes + around, _bytes)
 
-    @app.post("/ingestion")
+    @app.post("/ingestion", tags=["training"])
     async def ingestion(request: Request) -> Response:
         """Take a training image in: `{"image": "<base64>", "product": "<label>"[, "new": true]}`, a form."""
         with admitted(request) as sender:
@@ -145,8 +143,8 @@ def make_app(
                     taking = partial(ingest, image, product, sender, new=new)
                     return _json(await once(asked, taking))
 
-    @app.get("/zip")
-    @app.post("/zip")
+    @app.get("/zip", tags=["training"])
+    @app.post("/zip", tags=["training"])
     async def zip_(request: Request) -> Response:
         """Send the training images to central; 202 if the link is down and they will follow."""
         with admitted(request), telemetry.exchange(routes.PUSH_TRAINING_DATA):
@@ -157,14 +155,14 @@ def make_app(
     return app
 
 
-def _install_catalogue(app: App, shelf: Shelf, body: Body) -> None:
-    @app.get("/ingestion/options")
-    async def options(_: Request) -> Response:
+def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
+    @app.get("/ingestion/options", tags=["training"])
+    async def options() -> Response:
         """List the labels that an image can have."""
         with telemetry.exchange(routes.INGEST_OPTIONS):
             return _json(to_json(await routes.ingest_options(shelf)))
 
-    @app.get("/price")
+    @app.get("/price", tags=["catalogue"])
     async def price(request: Request) -> Response:
         """Price the item that the header `item` names."""
         with telemetry.exchange(routes.PRICE):
@@ -173,7 +171,7 @@ def _install_catalogue(app: App, shelf: Shelf, body: Body) -> None:
                 raise BadInput("the header item is missing: it names an item, as in item: tea-green")
             return _json(to_json(await routes.price(item, shelf)))
 
-    @app.post("/item")
+    @app.post("/item", tags=["catalogue"])
     async def item(request: Request) -> Response:
         """Name the item of a label: `{"product": "Green Tea"}`."""
         async with body(request, SMALL_BODY) as raw:

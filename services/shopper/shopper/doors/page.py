@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from caravan import http, telemetry
 from caravan import sessions as logins
-from caravan.app import App
 from caravan.sessions import Sessions
 from shopper import routes, web
 from shopper.doors.relay import EventRelay
 from shopper.ports import Count
 
 
-def install(app: App, *, page: web.Page, sessions: Sessions, relay: EventRelay, count: Count) -> None:
+def install(app: FastAPI, *, page: web.Page, sessions: Sessions, relay: EventRelay, count: Count) -> None:
     """Give an app the pages, the way to sign in, `GET /events` and `GET /ingestion/counts`."""
     web.install(app, page, sessions)
     logins.install(app, sessions)
 
-    @app.get("/events")
-    async def events(request: Request) -> Response:
+    @app.get("/events", tags=["events"])
+    async def events(request: Request, names: str = "") -> Response:
         """Stream the edge's events (server-sent events), all or those of `?names=training,pushmodel`."""
         sessions.holder(request)
         with telemetry.exchange(routes.EVENT_STREAM):
-            wanted = [name for name in request.query_params.get("names", "").split(",") if name]
+            wanted = [name for name in names.split(",") if name]
             stream = await routes.event_stream(relay, wanted, request.headers.get("last-event-id", ""))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
-    @app.get("/ingestion/counts")
+    @app.get("/ingestion/counts", tags=["training"])
     async def counts(request: Request) -> Response:
         """Tell how many training images wait here, by product."""
         sessions.holder(request)

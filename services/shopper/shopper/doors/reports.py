@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from fastapi import FastAPI, Request, Response
 from obstore.store import ObjectStore
-from starlette.requests import Request
-from starlette.responses import Response
 
 from caravan import http, reports, telemetry
-from caravan.app import App
 from caravan.sessions import Sessions
 from shopper import routes
 
 
-def install(app: App, production: ObjectStore, sessions: Sessions) -> None:
+def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
     """Give an app `GET /models` and the page of each report.
 
     Reports show photos of the shop, so these doors ask for what the detections ask for.
@@ -22,7 +20,7 @@ def install(app: App, production: ObjectStore, sessions: Sessions) -> None:
     found = reports.Reports(production)
     list_models = partial(found.list_models, _address)
 
-    @app.get("/models")
+    @app.get("/models", tags=["models"])
     async def models(request: Request) -> Response:
         """List the models here, and the versions of each with what their manifests say."""
         sessions.holder(request)
@@ -30,7 +28,7 @@ def install(app: App, production: ObjectStore, sessions: Sessions) -> None:
             answer = await routes.models(list_models)
         return http.fresh_json(answer)
 
-    @app.get("/models/{model}/{version}/report")
+    @app.get("/models/{model}/{version}/report", tags=["models"])
     async def report(request: Request, model: str, version: str) -> Response:
         """Show the training report of a version, or of the `latest`: one HTML page."""
         sessions.holder(request)

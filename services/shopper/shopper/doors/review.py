@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
-from starlette.requests import Request
-from starlette.responses import Response
 
 from caravan import http, telemetry
-from caravan.app import App
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
@@ -34,19 +32,6 @@ PICTURE = {
 }
 
 
-class Page(BaseModel):
-    """`?after=…&most=60`."""
-
-    after: str = ""
-    most: int = USUAL
-
-
-class Size(BaseModel):
-    """`?whole=true`."""
-
-    whole: bool = False
-
-
 class Said(BaseModel):
     """`{"image": "…", "product": "Green Tea"[, "new": true]}`, or `{"image": "…", "discard": true}`."""
 
@@ -63,36 +48,33 @@ class Decisions(BaseModel):
 
 
 def install(
-    app: App, *, sessions: Sessions, desk: ReviewDesk, shelf: Shelf, limits: ImageLimits, post: Post
+    app: FastAPI, *, sessions: Sessions, desk: ReviewDesk, shelf: Shelf, limits: ImageLimits, post: Post
 ) -> None:
     """Give an app `GET /review`, `POST /review` and the pictures below `/review/`."""
     decided = partial(routes.review_decide, desk=desk, post=post)
 
-    @app.get("/review")
-    async def review(request: Request) -> Response:
+    @app.get("/review", tags=["review"])
+    async def review(request: Request, after: str = "", most: int = USUAL) -> Response:
         """List images that wait for review; `?after=` is the `next` of the page before."""
-        page = http.decode_query(Page, request)
         sessions.holder(request)
         with telemetry.exchange(routes.REVIEW_LIST):
-            if not 1 <= page.most <= MOST:
+            if not 1 <= most <= MOST:
                 raise BadInput(f"most is 1 to {MOST}", reason="bad-page")
-            after = Ref.parse(page.after) if page.after else None
-            answer = await routes.review_list(after, page.most, desk, shelf)
+            answer = await routes.review_list(Ref.parse(after) if after else None, most, desk, shelf)
         return Response(to_json(answer), headers=NO_STORE, media_type="application/json")
 
-    @app.get("/review/{image:path}")
-    async def picture(request: Request, image: str) -> Response:
+    @app.get("/review/{image:path}", tags=["review"])
+    async def picture(request: Request, image: str, *, whole: bool = False) -> Response:
         """Show an image that waits, small, or with `?whole=true` as it is; always a JPEG."""
-        size = http.decode_query(Size, request)
         sessions.holder(request)
         with telemetry.exchange(routes.REVIEW_IMAGE):
             try:
-                content = await routes.review_image(Ref.parse(image), desk, limits, whole=size.whole)
+                content = await routes.review_image(Ref.parse(image), desk, limits, whole=whole)
             except FileNotFoundError as exc:
                 raise BadInput("this image waits no longer", 404, reason="no-such-image") from exc
         return Response(content, headers=PICTURE, media_type="image/jpeg")
 
-    @app.post("/review")
+    @app.post("/review", tags=["review"])
     async def decide(request: Request) -> Response:
         """Say what images show: `{"decisions": [{"image", "product"[, "new"]} | {"image", "discard"}]}`."""
         who = sessions.holder(request)

@@ -106,6 +106,13 @@ def test_a_new_version_takes_over_under_load_without_one_error(serve_models: Any
     assert server.states("half") == {2: "AVAILABLE", 1: "END"}
 
 
+def test_whoever_asks_for_the_state_has_it_look_for_a_new_version(serve_models: Any, base: Path) -> None:
+    server = serve_models(*flags(base), "--file_system_poll_wait_seconds=3600", wait={"half": 1})
+    (base.parent / "staged").rename(base / "2")
+    server.wait_for("half", 2)
+    assert added(server) == 2.0
+
+
 def test_a_version_that_vanishes_gives_way_to_the_one_before(serve_models: Any, base: Path) -> None:
     (base.parent / "staged").rename(base / "2")
     server = serve_models(*flags(base), wait={"half": 2})

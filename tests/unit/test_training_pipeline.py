@@ -398,7 +398,7 @@ async def test_a_publish_that_was_cut_off_before_a_rollback_is_held_by_it(
         async def cut_off(*_: Any) -> None:
             raise Transient("killed")
 
-        patch.setattr(versions, "copy", cut_off)
+        patch.setattr(versions, "offer", cut_off)
         with pytest.raises(Transient):
             await site.run()
     await rollback(site.stores, MODEL, 1, key=None)

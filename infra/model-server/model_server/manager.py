@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 # How many ended versions the status still tells of, for each model.
 MAX_ENDED = 100
+# Seconds between two looks at a base path, at least, however often someone asks for the state.
+SOON = 0.1
 
 
 class State(IntEnum):
@@ -144,9 +146,9 @@ class Model:
             await self.poll_once()
             if any(version.state not in (State.AVAILABLE, State.END) for version in self.versions.values()):
                 self._pace.stir()
-            await asyncio.sleep(self._rules.poll_seconds)
+            await asyncio.sleep(min(SOON, self._rules.poll_seconds))
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.pause - self._rules.poll_seconds):
+                async with asyncio.timeout(self._pace.pause - SOON):
                     await self._asked.wait()
 
     def ask(self) -> None:

@@ -1,5 +1,7 @@
 """Train a head: the layer by early stopping, the guard by cross-validation; same input, same head."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,10 +32,12 @@ def fit(samples: Samples, seed: int) -> tuple[Head, Curves]:
         raise Permanent("there is nothing to tell apart: images of at least two classes are needed")
     classes = tuple(sorted({*found, OTHER}))
     rows = _rows(samples, np.array([classes.index(name) for name in samples.names], dtype=np.intp), seed)
-    curves = learn(rows.x, rows.y, len(classes), rows.folds == 0)
-    space = learn_space(rows, len(classes), classes.index(OTHER))
-    weights, bias = train(rows.x - space.mean, rows.y, len(classes), curves.best_step)
-    return Head(classes, weights, bias, space, *thresholds_of(rows, classes)), curves
+    with ThreadPoolExecutor(1) as beside:
+        thresholds = beside.submit(thresholds_of, rows, classes)
+        curves = learn(rows.x, rows.y, len(classes), rows.folds == 0)
+        space = learn_space(rows, len(classes), classes.index(OTHER))
+        weights, bias = train(rows.x - space.mean, rows.y, len(classes), curves.best_step)
+        return Head(classes, weights, bias, space, *thresholds.result()), curves
 
 
 def _rows(samples: Samples, y: Labels, seed: int) -> Rows:

@@ -6,15 +6,15 @@ comes from the claim, and nobody acts on a version before its manifest is there.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from caravan import holds, model_index, s3, tracing
-from caravan.contracts import MANIFEST, Event, model_ready_event, model_rejected_event, version_prefix
+from caravan import holds, model_index, s3
+from caravan.contracts import Event, model_ready_event, model_rejected_event
 from caravan.errors import Permanent
 from caravan.holds import Hold
 from caravan.manifest import File, Lineage, Manifest, read_private_key
@@ -80,7 +80,7 @@ async def publish(
     )
 
     async def read(file: File) -> bytes:
-        return await asyncio.to_thread(files[file.path].read_bytes)
+        return await asyncio.to_thread(_read, files[file.path], file)
 
     return await _write(stores, manifest, read, key, made_of)
 
@@ -127,15 +127,21 @@ async def publish_again(stores: Stores, old: Manifest, key: Key, *, past_hold: b
     return await _write(stores, manifest, read, key, made_of, past_hold=past_hold)
 
 
-async def settle(stores: Stores, manifest: Manifest, *, past_hold: bool = False) -> Published:
-    """Bring a version that passed from `E-models` to `E-ready`, if it is not there yet and nothing holds."""
+async def settle(
+    stores: Stores, manifest: Manifest, *, read: versions.Read | None = None, past_hold: bool = False
+) -> Published:
+    """Bring a version that passed to `E-ready`, if it is not there yet and nothing holds.
+
+    Its files are those in `E-models`, unless they are nearer: then they are what `read` returns.
+    """
     if manifest.is_rejected:
         return Published(manifest, offered=False)
     if await versions.whole(stores.ready, manifest.model, manifest.version) == manifest:
         return Published(manifest, offered=False)
     held = None if past_hold else await holds.read_hold(stores.models, manifest.model)
     if held is None:
-        await versions.copy(stores.models, stores.ready, manifest)
+        stored = partial(versions.read_verified, stores.models, manifest)
+        await versions.offer(stores.ready, manifest, read or stored)
     return Published(manifest, held is None, held)
 
 
@@ -162,7 +168,7 @@ async def _claim(stores: Stores, model: str, attempt: str, *, again: bool = Fals
 async def _write(
     stores: Stores,
     manifest: Manifest,
-    read: Callable[[File], Awaitable[bytes]],
+    read: versions.Read,
     key: Key,
     members: bytes | None,
     *,
@@ -172,13 +178,15 @@ async def _write(
     whole = await versions.whole(stores.models, model, version)
     if whole is None:
         whole = manifest if key is None else manifest.sign(key)
-        prefix = version_prefix(model, version)
         if members is not None:
             await s3.write(stores.models, members_key(model, version), members)
-        for file in versions.in_order(whole.files):
-            await s3.write(stores.models, prefix + file.path, await read(file))
-        await s3.write(stores.models, prefix + MANIFEST, whole.to_json(), tracing.headers())
+        await versions.write(stores.models, whole, read)
+        return await settle(stores, whole, read=read, past_hold=past_hold)
     return await settle(stores, whole, past_hold=past_hold)
+
+
+def _read(path: Path, file: File) -> bytes:
+    return versions.verified(path.read_bytes(), file, str(path))
 
 
 def _file(path: str, file: Path) -> File:

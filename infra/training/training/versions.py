@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -20,9 +20,13 @@ log = structlog.get_logger()
 
 CLAIMS = "claims/"
 ATTEMPTS = 20
+AT_ONCE = 4
+"""Files of a version that are written side by side."""
 
 Sizes = Mapping[str, int]
 """Size in bytes of each file of a version, by its path."""
+Read = Callable[[File], Awaitable[bytes]]
+"""Returns a file of a version, verified."""
 
 
 async def stored(store: ObjectStore, model: str) -> dict[int, dict[str, int]]:
@@ -85,29 +89,53 @@ async def read_verified(store: ObjectStore, manifest: Manifest, file: File) -> b
         content = await s3.read(store, key)
     except FileNotFoundError as exc:
         raise Permanent(f"{key} is missing") from exc
+    return verified(content, file, key)
+
+
+def verified(content: bytes, file: File, name: str) -> bytes:
+    """Return the content of a file of a version.
+
+    Raises:
+        Permanent: if it is not what the manifest says; the message has the `name`.
+
+    """
     if len(content) != file.size or hashlib.sha256(content).hexdigest() != file.sha256:
-        raise Permanent(f"{key} is not what its manifest says")
+        raise Permanent(f"{name} is not what its manifest says")
     return content
 
 
-def in_order(files: tuple[File, ...]) -> list[File]:
-    """Return the files in the order in which they are written: what makes a version visible comes last."""
-    return sorted(files, key=lambda file: (file.path in ENTRY_FILES, file.path))
+async def write(store: ObjectStore, manifest: Manifest, read: Read) -> None:
+    """Write a whole version into a bucket, what makes it visible after its other files, the manifest last.
 
-
-async def copy(source: ObjectStore, target: ObjectStore, manifest: Manifest) -> None:
-    """Copy a whole version into another bucket, verifying every byte, the manifest last; then name it there.
-
-    Who finds it there goes on with the current trace, by the manifest's metadata. Naming it in the index is
-    best effort: without it the version is found later.
+    Who finds it there goes on with the current trace, by the manifest's metadata.
     """
-    prefix = version_prefix(manifest.model, manifest.version)
-    for file in in_order(manifest.files):
-        await s3.write(target, prefix + file.path, await read_verified(source, manifest, file))
-    await s3.write(target, prefix + MANIFEST, manifest.to_json(), tracing.headers())
+    prefix, places = version_prefix(manifest.model, manifest.version), asyncio.Semaphore(AT_ONCE)
+
+    async def put(file: File) -> None:
+        async with places:
+            await s3.write(store, prefix + file.path, await read(file))
+
     try:
-        await model_index.add(target, manifest.model, manifest.version, manifest.to_json())
+        for is_entry in (False, True):
+            async with asyncio.TaskGroup() as puts:
+                for file in manifest.files:
+                    if (file.path in ENTRY_FILES) is is_entry:
+                        puts.create_task(put(file))
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several
+    await s3.write(store, prefix + MANIFEST, manifest.to_json(), tracing.headers())
+
+
+async def offer(ready: ObjectStore, manifest: Manifest, read: Read) -> None:
+    """Write a whole version into `E-ready`, then name it there.
+
+    Naming it in the index is best effort: without it the version is found later.
+    """
+    await write(ready, manifest, read)
+    try:
+        await model_index.add(ready, manifest.model, manifest.version, manifest.to_json())
     except CaravanError as exc:
+        prefix = version_prefix(manifest.model, manifest.version)
         log.warning("version not named in the index; it is found later", key=prefix, error=str(exc))
 
 

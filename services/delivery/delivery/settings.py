@@ -13,7 +13,7 @@ class DeliverySettings(ServiceSettings, KafkaSettings):
     port: Port = 8082
     eventlistener_url: str = "http://127.0.0.1:8085/"
     kafka_group: str = "delivery"
-    coalesce_seconds: float = Field(default=0.5, ge=0)
+    coalesce_seconds: float = Field(default=0.1, ge=0)
     """How long the first trigger of an edge waits for company."""
     max_age_seconds: float = Field(default=86_400, gt=0)
     """How long a run is asked for before its trigger is a dead letter."""

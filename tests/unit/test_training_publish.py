@@ -18,7 +18,7 @@ from caravan.contracts import MANIFEST
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Lineage, Manifest
 from training import versions
-from training.publish import outcome_event, publish, rollback, settle
+from training.publish import begin, outcome_event, publish, rollback, settle
 from training.release import release
 from training.stores import Stores
 
@@ -93,9 +93,15 @@ async def test_the_model_file_is_written_late_and_the_manifest_last(
     await publish(stores, MODEL, "first", files, LINEAGE, key=None)
     order = [key.removeprefix(f"models/{MODEL}/1/") for key in tripwire.written]
     half = len(order) // 2
-    assert order[:half] == order[half:]
-    assert order[half - 2 : half] == ["saved_model.pb", MANIFEST]
+    for one in (order[:half], order[half:]):
+        assert one[-2:] == ["saved_model.pb", MANIFEST]
+    assert set(order[:half]) == set(order[half:])
     assert await names(stores.models) == await names(stores.ready)
+
+
+async def begun_and_published(stores: Stores, files: dict[str, Path]) -> None:
+    begun = await begin(stores, MODEL, "mine", model_files(files))
+    await publish(stores, MODEL, "mine", files, LINEAGE, key=None, begun=begun)
 
 
 async def test_killed_at_any_write_and_run_again_it_is_one_version_with_the_same_bytes(
@@ -105,7 +111,7 @@ async def test_killed_at_any_write_and_run_again_it_is_one_version_with_the_same
         stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
         tripwire.left = passing
         with pytest.raises(Transient):
-            await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
+            await begun_and_published(stores, files)
         tripwire.left = 1000
         published = await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
         again = await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
@@ -115,6 +121,37 @@ async def test_killed_at_any_write_and_run_again_it_is_one_version_with_the_same
         assert await versions.complete(stores.ready, MODEL) == {1: published.manifest}
         ready = await s3.read(stores.ready, f"models/{MODEL}/1/{MANIFEST}")
         assert ready == await s3.read(stores.models, f"models/{MODEL}/1/{MANIFEST}")
+
+
+def model_files(files: dict[str, Path]) -> dict[str, Path]:
+    """Return the files that are there before a version is judged."""
+    return {path: file for path, file in files.items() if not path.startswith("report/")}
+
+
+async def test_what_was_written_while_a_version_was_judged_is_not_written_again(
+    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+) -> None:
+    begun = await begin(stores, MODEL, "mine", model_files(files))
+    prefix = f"models/{MODEL}/1/"
+    assert set(tripwire.written) == {prefix + path for path in model_files(files)} - {
+        prefix + "saved_model.pb"
+    }
+    assert await versions.complete(stores.models, MODEL) == {}
+    early, tripwire.written[:] = list(tripwire.written), []
+    await publish(stores, MODEL, "mine", files, LINEAGE, key=None, begun=begun)
+    assert await names(stores.models) == await names(stores.ready)
+    half = len(tripwire.written) - len(files) - 1
+    assert not set(early) & set(tripwire.written[:half])
+
+
+async def test_a_version_that_lost_its_number_while_it_was_judged_is_written_whole_under_the_next(
+    stores: Stores, files: dict[str, Path]
+) -> None:
+    begun = await begin(stores, MODEL, "mine", model_files(files))
+    newer = await publish(stores, MODEL, "other", files, LINEAGE, key=None)
+    mine = await publish(stores, MODEL, "mine", files, LINEAGE, key=None, begun=begun)
+    assert (begun.version, newer.manifest.version, mine.manifest.version) == (1, 2, 3)
+    assert set(await versions.complete(stores.models, MODEL)) == {2, 3}
 
 
 async def test_a_version_whose_manifest_is_missing_is_not_complete(

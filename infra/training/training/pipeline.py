@@ -1,5 +1,6 @@
 """One run: judge what was sent → acquire → train → evaluate → publish, and what became of it."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,14 @@ from caravan.contracts import model_rejected_event
 from caravan.errors import Permanent, Transient
 from training.events import Reporter
 from training.judge import judge_step
-from training.steps import Run, acquire_step, evaluate_step, publish_step, train_step
+from training.steps import (
+    Run,
+    acquire_step,
+    begin_publishing,
+    evaluate_step,
+    publish_step,
+    train_step,
+)
 
 log = structlog.get_logger()
 
@@ -61,8 +69,13 @@ async def _steps(run: Run, *, again: bool) -> Outcome:
     if acquired.settled is not None:
         return Outcome(acquired.settled.state, acquired.settled.version, acquired.settled.reason)
     await train_step(run, acquired)
-    await evaluate_step(run, acquired)
-    published = await publish_step(run, acquired)
+    beginning = asyncio.create_task(begin_publishing(run, acquired))
+    try:
+        await evaluate_step(run, acquired)
+        published = await publish_step(run, acquired, await beginning)
+    finally:
+        beginning.cancel()
+        await asyncio.wait([beginning])
     version, lineage = published.manifest.version, published.manifest.lineage
     accuracy = lineage.metrics.get("accuracy")
     if published.held is not None:

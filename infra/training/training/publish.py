@@ -6,7 +6,7 @@ comes from the claim, and nobody acts on a version before its manifest is there.
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from caravan import holds, model_index, s3
-from caravan.contracts import Event, model_ready_event, model_rejected_event
+from caravan.contracts import (
+    ENTRY_FILES,
+    Event,
+    model_ready_event,
+    model_rejected_event,
+    version_prefix,
+)
 from caravan.errors import Permanent
 from caravan.holds import Hold
 from caravan.manifest import File, Lineage, Manifest, read_private_key
@@ -42,9 +48,35 @@ class Published:
     held: Hold | None = None
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A version that is not judged yet, and those of its files that are in `E-models` already."""
+
+    version: int
+    files: frozenset[File]
+
+
 def read_key(path: Path | None) -> Key:
     """Read the key that manifests are signed with, if one is set."""
     return None if path is None else read_private_key(path)
+
+
+async def begin(stores: Stores, model: str, attempt: str, files: Mapping[str, Path]) -> Begun:
+    """Write files of a version, by their path within it, that is still being judged; see `publish`.
+
+    Nobody acts on it before its manifest is there, and what makes it visible is not written yet either.
+
+    Raises:
+        Transient: if the store is away.
+
+    """
+    mine = await _claim(stores, model, attempt)
+    hidden = {path: file for path, file in files.items() if path not in ENTRY_FILES}
+    listed = frozenset([await asyncio.to_thread(_file, path, file) for path, file in hidden.items()])
+    await versions.write_files(
+        stores.models, version_prefix(model, mine.version), listed, partial(_read_from, files)
+    )
+    return Begun(mine.version, listed)
 
 
 async def publish(
@@ -56,11 +88,12 @@ async def publish(
     *,
     key: Key,
     members: Path | None = None,
+    begun: Begun | None = None,
 ) -> Published:
     """Publish files, by their path within the version, and what the version was made of.
 
     They go to `E-ready` only if the lineage says no rejection, and no rollback holds; the members stay in
-    `E-models`.
+    `E-models`. What `begin` has written under this attempt is not written again.
 
     Raises:
         Transient: if the store is away; run it again.
@@ -79,10 +112,8 @@ async def publish(
         "passed" if lineage.rejected is None else "rejected",
     )
 
-    async def read(file: File) -> bytes:
-        return await asyncio.to_thread(_read, files[file.path], file)
-
-    return await _write(stores, manifest, read, key, made_of)
+    written = begun.files if begun is not None and begun.version == mine.version else frozenset[File]()
+    return await _write(stores, manifest, partial(_read_from, files), key, made_of, written=written)
 
 
 async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
@@ -172,6 +203,7 @@ async def _write(
     key: Key,
     members: bytes | None,
     *,
+    written: Collection[File] = frozenset(),
     past_hold: bool = False,
 ) -> Published:
     model, version = manifest.model, manifest.version
@@ -180,13 +212,14 @@ async def _write(
         whole = manifest if key is None else manifest.sign(key)
         if members is not None:
             await s3.write(stores.models, members_key(model, version), members)
-        await versions.write(stores.models, whole, read)
+        await versions.write(stores.models, whole, read, written)
         return await settle(stores, whole, read=read, past_hold=past_hold)
     return await settle(stores, whole, past_hold=past_hold)
 
 
-def _read(path: Path, file: File) -> bytes:
-    return versions.verified(path.read_bytes(), file, str(path))
+async def _read_from(files: Mapping[str, Path], file: File) -> bytes:
+    content = await asyncio.to_thread(files[file.path].read_bytes)
+    return versions.verified(content, file, file.path)
 
 
 def _file(path: str, file: Path) -> File:

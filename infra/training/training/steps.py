@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,7 +13,7 @@ import structlog
 
 from caravan import tracing
 from caravan.contracts import Event
-from caravan.errors import CaravanError, Permanent
+from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import Lineage
 from caravan.members import write_members
 from caravan.names import cut
@@ -28,7 +29,7 @@ from training.gate import Against, gate
 from training.head import Head
 from training.holdout import HeldOut, divide
 from training.made import made_with
-from training.publish import Published, outcome_event, publish, read_key
+from training.publish import Begun, Published, begin, outcome_event, publish, read_key
 from training.quarantining import keep_back, without_quarantined
 from training.reference import Reference, grow, read_reference
 from training.report import Facts, Material, write_report
@@ -313,7 +314,15 @@ def _embedded(
     return embed(images, cache, run.embedder, progress, views)
 
 
-async def publish_step(run: Run, acquired: Acquired) -> Published:
+async def begin_publishing(run: Run, acquired: Acquired) -> Begun | None:
+    """FROM model → TO `E-models`, while it is judged: best effort, `publish_step` writes the rest."""
+    files = await asyncio.to_thread(run.workspace.model_files)
+    with suppress(Transient):
+        return await begin(run.stores, run.settings.model_name, acquired.attempt, files)
+    return None
+
+
+async def publish_step(run: Run, acquired: Acquired, begun: Begun | None = None) -> Published:
     """FROM model, report and verdict → TO `E-models`, and to `E-ready` if it passed; then an event."""
     evaluated = run.workspace.read_evaluated(acquired.dataset.digest)
     run.progress("publish", 0)
@@ -330,7 +339,7 @@ async def publish_step(run: Run, acquired: Acquired) -> Published:
     with tracing.span("publish", model=model):
         members = run.workspace.members
         published = await publish(
-            run.stores, model, acquired.attempt, files, lineage, key=key, members=members
+            run.stores, model, acquired.attempt, files, lineage, key=key, members=members, begun=begun
         )
         tracing.note(version=published.manifest.version)
     run.announce(outcome_event(published))

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -104,26 +104,35 @@ def verified(content: bytes, file: File, name: str) -> bytes:
     return content
 
 
-async def write(store: ObjectStore, manifest: Manifest, read: Read) -> None:
+async def write(
+    store: ObjectStore, manifest: Manifest, read: Read, written: Collection[File] = frozenset()
+) -> None:
     """Write a whole version into a bucket, what makes it visible after its other files, the manifest last.
 
-    Who finds it there goes on with the current trace, by the manifest's metadata.
+    Who finds it there goes on with the current trace, by the manifest's metadata. Files that are `written`
+    already are left out.
     """
-    prefix, places = version_prefix(manifest.model, manifest.version), asyncio.Semaphore(AT_ONCE)
+    prefix = version_prefix(manifest.model, manifest.version)
+    for is_entry in (False, True):
+        files = [file for file in manifest.files if (file.path in ENTRY_FILES) is is_entry]
+        await write_files(store, prefix, [file for file in files if file not in written], read)
+    await s3.write(store, prefix + MANIFEST, manifest.to_json(), tracing.headers())
+
+
+async def write_files(store: ObjectStore, prefix: str, files: Iterable[File], read: Read) -> None:
+    """Write files of a version, some side by side."""
+    places = asyncio.Semaphore(AT_ONCE)
 
     async def put(file: File) -> None:
         async with places:
             await s3.write(store, prefix + file.path, await read(file))
 
     try:
-        for is_entry in (False, True):
-            async with asyncio.TaskGroup() as puts:
-                for file in manifest.files:
-                    if (file.path in ENTRY_FILES) is is_entry:
-                        puts.create_task(put(file))
+        async with asyncio.TaskGroup() as puts:
+            for file in files:
+                puts.create_task(put(file))
     except ExceptionGroup as several:
         raise several.exceptions[0] from several
-    await s3.write(store, prefix + MANIFEST, manifest.to_json(), tracing.headers())
 
 
 async def offer(ready: ObjectStore, manifest: Manifest, read: Read) -> None:

@@ -107,12 +107,11 @@ class Workspace:
 
     def files(self) -> dict[str, Path]:
         """Return the files of the version by their path within it."""
-        found = {HEAD: self.head}
-        for root, prefix in ((self.model, ""), (self.report, "report/")):
-            for path in sorted(root.rglob("*")):
-                if path.is_file():
-                    found[prefix + path.relative_to(root).as_posix()] = path
-        return found
+        return self.model_files() | _files(self.report, "report/")
+
+    def model_files(self) -> dict[str, Path]:
+        """Return those files of the version that are there before it is judged."""
+        return {HEAD: self.head} | _files(self.model, "")
 
     def write_acquired(self, dataset: Dataset, settled: Settled | None, *, again: bool) -> Acquired:
         """Note what was acquired, under the attempt that is under way for this data, or a new one."""
@@ -172,3 +171,9 @@ class Workspace:
         return Evaluated(
             **(body | {"classes": tuple(body["classes"]), "verdict": Verdict(**body["verdict"])})
         )
+
+
+def _files(root: Path, prefix: str) -> dict[str, Path]:
+    return {
+        prefix + path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()
+    }

@@ -239,8 +239,8 @@ soak: setup ## Carry 200,000 messages on each topic that grows, and see that the
 	@PYTHONPATH=tests $(if $(filter command%,$(origin COUNT)),COUNT=$(COUNT),COUNT=) $(BIN)/python tests/soak/soak_broker.py
 
 .PHONY: bench
-bench: setup ## Measure each part beside its limit and its peers, into docs/performance.md (BEFORE=checkout)
-	@PYTHONPATH=tests $(BIN)/python tests/bench/performance.py $(BEFORE)
+bench: setup ## Measure each part beside its limit and its peers, into docs/performance.md (BEFORE=checkout ONLY="bench_detect.py")
+	@PYTHONPATH=tests $(BIN)/python tests/bench/performance.py $(BEFORE) $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: scaling
 scaling: setup ## Tell from what was measured what 10, 1,000 and 100,000 edges need

@@ -1,16 +1,17 @@
-"""Measure each part beside their limits, the build before and their peers: `make bench [BEFORE=checkout]`.
+"""Measure each part beside its limits, the build before and its peers: `make bench [BEFORE=…] [ONLY=…]`.
 
 Runs the benches that print lines of JSON, those of two builds in turns, keeps what they said in
 `docs/performance.json`, and writes the table of it into `docs/performance.md`. BEFORE is a checkout of
-another build that has its `.venv`. Machines differ and are noisy: read ratios, and CPU rather than the clock.
+another build that has its `.venv`; ONLY names benches that are run, and of the others what was measured
+before stays. Machines differ and are noisy: read ratios, and CPU rather than the clock.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -195,15 +196,22 @@ LIMITS = {figure.name: figure.limit for bench in BENCHES for figure in bench.fig
 
 def main() -> None:
     """Run the benches, keep what they say, and write the table."""
-    before = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 and sys.argv[1] else None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("before", type=Path, nargs="?", help="a checkout of another build")
+    parser.add_argument("--only", default="", help="scripts to run, as `bench_detect.py bench_edge.py`")
+    arguments = parser.parse_args()
+    before = arguments.before.absolute() if arguments.before else None
+    only = arguments.only.split()
+    if unknown := set(only) - {bench.script for bench in BENCHES}:
+        parser.error(f"{' '.join(sorted(unknown))}: no such bench")
     figures: Figures = defaultdict(list)
     began = time.monotonic()
-    for bench in BENCHES:
+    for bench in (bench for bench in BENCHES if bench.script in only or not only):
         for line, build in _lines(bench, before):
             for figure in bench.figures:
                 if (found := figure.of(line)) is not None:
                     figures[figure.name, build].append(found)
-    medians: dict[str, dict[str, float]] = defaultdict(dict)
+    medians: dict[str, dict[str, float]] = defaultdict(dict, json.loads(FIGURES.read_text()) if only else {})
     for (name, build), each in figures.items():
         medians[name][build] = statistics.median(each)
     plots.ratios(medians, LIMITS, PLOTS)

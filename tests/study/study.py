@@ -1,6 +1,6 @@
 """Measure what is learnt, by a build before and by this one, and write docs/learning.md.
 
-Run it with `make study DATA=folder`, which takes some ten minutes. The folder holds `teas.zip` and
+Run it with `make study DATA=folder`, which takes a quarter of an hour. The folder holds `teas.zip` and
 `bali-tea.zip`, as the feeder takes them. Nothing is downloaded, and the same photos give the same figures.
 """
 
@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import plots
 from matplotlib.axes import Axes
@@ -25,11 +26,10 @@ from rich.console import Console
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "learning.md"
 PLOT = ROOT / "docs" / "learning"
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 BEFORE = "58ec99d"
 """The build that this one is held against."""
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,17 @@ def main() -> None:
         console.print(f"unpacking the build {arguments.before}")
         before = _figures(_checked_out(arguments.before, Path(folder)), arguments.data, arguments.before)
     now = _figures(ROOT, arguments.data, "this build")
-    text = DOCUMENT.read_text()
-    head, _, rest = text.partition(BEGIN)
-    DOCUMENT.write_text(head + BEGIN + "\n" + _table(before, now) + END + rest.partition(END)[2])
+    _write("figures", _table(before, now))
     _plot(before, now)
-    console.print(_table(before, now), markup=False)
+    _write("detectors", _detectors(_run("study.detectors", ROOT, arguments.data)))
+
+
+def _write(part: str, table: str) -> None:
+    """Print a table, and put it between its markers in the document."""
+    begin, end = f"<!-- {part} -->\n", f"<!-- /{part} -->"
+    head, _, rest = DOCUMENT.read_text().partition(begin)
+    DOCUMENT.write_text(head + begin + table + end + rest.partition(end)[2])
+    console.print(table, markup=False)
 
 
 def _checked_out(commit: str, folder: Path) -> Path:
@@ -91,12 +97,17 @@ def _checked_out(commit: str, folder: Path) -> Path:
 
 def _figures(root: Path, data: Path, name: str) -> Mapping[str, float]:
     console.print(f"measuring {name}: some minutes")
+    figures: Mapping[str, float] = _run("study.learning", root, data)
+    return figures
+
+
+def _run(module: str, root: Path, data: Path) -> Any:
+    """Return the JSON that a module prints where Python finds a build."""
     paths = [root / "infra" / "training", root / "services" / "common", Path(__file__).parents[1]]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "study.learning", str(data.absolute())]
+    command = [sys.executable, "-m", module, str(data.absolute())]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
-    figures: Mapping[str, float] = json.loads(done.stdout)
-    return figures
+    return json.loads(done.stdout)
 
 
 def _table(before: Mapping[str, float], now: Mapping[str, float]) -> str:
@@ -105,6 +116,16 @@ def _table(before: Mapping[str, float], now: Mapping[str, float]) -> str:
         for name, figure in now.items()
     ]
     return "".join(["| figure | before | now | goal |\n", "|---|---|---|---|\n", *rows])
+
+
+def _detectors(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Return a row for each detector: its AUROC and the share it sells, of each product that was left out."""
+    products = list(figures)
+    rows = []
+    for name in figures[products[0]]:
+        cells = (f"{own[name]['auroc']:.3f}, {own[name]['sold']:.2f}" for own in figures.values())
+        rows.append(f"| {name} | {' | '.join(cells)} |\n")
+    return "".join([f"| detector | {' | '.join(products)} |\n", "|---" * (1 + len(products)), "|\n", *rows])
 
 
 def _plot(before: Mapping[str, float], now: Mapping[str, float]) -> None:

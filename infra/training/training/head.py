@@ -56,8 +56,11 @@ class Space:
 
     def likeness(self, features: Array) -> Array:
         """Return how much images [N, F] are like each class's centre, [N, C]: 1 if they are the same."""
-        placed = damped(features - self.mean, self.directions, self.damping)
-        return weighed(placed, self.shapes) @ self.centres.T
+        return self.placed(features) @ self.centres.T
+
+    def placed(self, features: Array) -> Array:
+        """Return where images [N, F] are, [N, F] of unit length."""
+        return weighed(damped(features - self.mean, self.directions, self.damping), self.shapes)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ COARSE_SIDE, COARSE_STAGE = SIDE // 2, 4
 """Pixels along a side at the first look, and the last stage that it takes."""
 COARSE_CELLS = 7
 """Cells along a side of that stage's feature map."""
-SPREADS, LEAST_BOX = 2.0, 0.35
+SPREADS, LEAST_BOX = 2.4, 0.4
 """Half the side of the box in spreads of the weights, and the least that its side may be of the image's."""
 FINE_SIDE = 160
 """Pixels along a side of what is in the box."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +21,6 @@ log = structlog.get_logger()
 COMMAND = (sys.executable, "-m", "training", "worker")
 LINE_BYTES = 2**24
 """Of a line of a run: a job of the exporter has a few images' probabilities for all classes."""
-ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
-"""OpenBLAS's threads spin while they wait for one another: on busy cores that takes many times the work."""
 
 State = Literal["done", "refused", "again", "crashed"]
 
@@ -95,7 +92,6 @@ class Children:
             stdout=PIPE,
             limit=LINE_BYTES,
             start_new_session=True,
-            env=ENVIRONMENT | os.environ,
         )
         self._alive.add(process)
         return process
@@ -133,7 +129,7 @@ async def _told(
 async def _export(process: Process, ask: Ask, job: Job) -> None:
     try:
         answer = {"fault": await ask(job)}
-    except RuntimeError as exc:
+    except (RuntimeError, OSError) as exc:  # it died, or cannot be started
         answer = {"died": str(exc)}
     await _tell(process, answer)
 

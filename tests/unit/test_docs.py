@@ -1,14 +1,15 @@
 """What the documentation names exists, and what exists is documented."""
 
+import ast
 import importlib
-import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from pydantic_settings import BaseSettings
 
+from caravan.route import Route, table
 from caravan.settings import CentralS3Settings, EdgeS3Settings, KafkaSettings, MqttSettings, ServiceSettings
 from caravan.tokens import TokenSettings
 from delivery.settings import DeliverySettings
@@ -101,36 +102,50 @@ def test_the_browser_tests_that_the_documentation_names_are_there() -> None:
     assert missing == []
 
 
-def routes_of(folder: str) -> tuple[ModuleType, dict[str, set[str]]]:
-    """Return a service's module of routes, and by docstring of a route the ids in it."""
+def routes_of(folder: str) -> tuple[Path, dict[str, Route]]:
+    """Return a package, and the routes that it declares, by the names of their constants."""
     (path,) = (ROOT / folder).glob("*/routes.py")
     module = importlib.import_module(f"{path.parent.name}.routes")
-    docs = [
-        function.__doc__ or ""
-        for function in vars(module).values()
-        if inspect.isfunction(function) and function.__module__ == module.__name__
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Route)}
+    assert set(found.values()) == set(module.ROUTES)
+    assert len(module.ROUTES) == len({route.id for route in module.ROUTES})
+    return path.parent, found
+
+
+@pytest.mark.parametrize("folder", SERVICES)
+def test_a_services_readme_has_the_table_of_its_routes(folder: str) -> None:
+    package, _ = routes_of(folder)
+    declared = importlib.import_module(f"{package.name}.routes").ROUTES
+    found = re.search(
+        r"<!-- routes -->\n(.+?)\n<!-- /routes -->", (ROOT / folder / "README.md").read_text(), re.DOTALL
+    )
+    assert found is not None
+    assert found[1] == table(declared)
+
+
+def names_used(code: str) -> Iterator[str]:
+    """Yield the names that a module uses, but for those in its list of routes."""
+    for statement in ast.parse(code).body:
+        is_list = isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "ROUTES"
+        for node in () if is_list else ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                yield node.id
+            elif isinstance(node, ast.Attribute):
+                yield node.attr
+
+
+@pytest.mark.parametrize("folder", SERVICES)
+def test_each_route_that_is_declared_is_run(folder: str) -> None:
+    package, routes = routes_of(folder)
+    used = {name for path in package.rglob("*.py") for name in names_used(path.read_text())}
+    assert routes.keys() - used == set()
+
+
+def test_an_exchange_is_opened_by_the_route_that_declares_it() -> None:
+    opened_by_name = [
+        path.relative_to(ROOT)
+        for folder in ("services", "infra")
+        for path in ROOT.glob(f"{folder}/*/*/**/*.py")
+        if "telemetry.exchange(" in path.read_text() and path.parent.name != "caravan"
     ]
-    named = r"\bRoutes? ((?:`[a-z-]+`(?:, )?)+)|^(`[a-z-]+`): FROM"
-    return module, {
-        doc: set(re.findall(r"`([a-z-]+)`", "".join("".join(found) for found in re.findall(named, doc))))
-        for doc in docs
-        if re.search(r"\bFROM\b.*→", doc)
-    }
-
-
-@pytest.mark.parametrize("folder", SERVICES)
-def test_each_route_says_its_id_and_its_sinks(folder: str) -> None:
-    module, routes = routes_of(folder)
-    constants = {value for value in vars(module).values() if isinstance(value, str)}
-    assert routes
-    for doc, ids in routes.items():
-        assert ids, f"no id: {doc}"
-        assert ids <= constants, f"no such route: {doc}"
-        assert re.search(r"Mandatory|Best effort|[Nn]o (?:mandatory )?sink", doc), f"no sinks: {doc}"
-
-
-@pytest.mark.parametrize("folder", SERVICES)
-def test_a_services_readme_names_each_of_its_routes(folder: str) -> None:
-    _, routes = routes_of(folder)
-    readme = (ROOT / folder / "README.md").read_text()
-    assert {route for ids in routes.values() for route in ids if f"`{route}`" not in readme} == set()
+    assert opened_by_name == []

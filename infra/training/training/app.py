@@ -16,7 +16,7 @@ from training.children import Children
 from training.exporter import ExporterProcess
 from training.markers import Markers
 from training.routes import training_run
-from training.runs import ROUTE, Runs
+from training.runs import TRAINING_RUN, Runs
 from training.settings import TrainingSettings
 
 
@@ -57,5 +57,7 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),
         }
         http.install(app, checks, Senders(settings.doors))
-        loops = {f"{ROUTE}-{n + 1}": partial(training_run, runs) for n in range(settings.runs_at_once)}
+        loops = {
+            f"{TRAINING_RUN.id}-{n + 1}": partial(training_run, runs) for n in range(settings.runs_at_once)
+        }
         yield Service(app, loops | {"prepare": partial(forever, "prepare", prepare)})

@@ -4,20 +4,19 @@ from collections.abc import Collection
 from uuid import uuid4
 
 from caravan.contracts import parse_edge
-from caravan.telemetry import exchange
-from training.runs import ROUTE as TRAINING_RUN
-from training.runs import Runs
+from caravan.route import Route
+from training.runs import TRAINING_RUN, Runs
 
-TRAINING_TRIGGER = "training-trigger"
+TRAINING_TRIGGER = Route("training-trigger", source="`POST /`", mandatory="the marker on the disk")
 ROUTES = (TRAINING_TRIGGER, TRAINING_RUN)
 
 
 async def training_trigger(edge: str | None, edges: Collection[str], runs: Runs) -> str:
-    """`training-trigger`: FROM HTTP `POST /` → a marker on disk → TO the edge's place in the queue.
+    """FROM HTTP `POST /` → a marker on disk → TO the edge's place in the queue.
 
-    Mandatory: the marker; 202 is answered after it. Returns the id of the event.
+    202 is answered after the marker. Returns the id of the event.
     """
-    with exchange(TRAINING_TRIGGER):
+    with TRAINING_TRIGGER.exchange():
         known = parse_edge(edge, edges)
         event = str(uuid4())
         await runs.accept(known, event)
@@ -25,9 +24,8 @@ async def training_trigger(edge: str | None, edges: Collection[str], runs: Runs)
 
 
 async def training_run(runs: Runs) -> None:
-    """`training-run`: FROM the queue → acquire, train, evaluate, publish → TO `E-models`, `E-ready`.
+    """FROM the queue → acquire, train, evaluate, publish → TO S3 `E-models`, `E-ready`.
 
-    Mandatory: that the run ends well or is refused for good; the marker stays until then, and a run that
-    could not reach its stores is made again. Best effort: the events on Kafka `E`.
+    The marker stays until the run has ended; one that could not reach its stores is made again.
     """
     await runs.work()

@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from caravan import tracing
-from caravan.telemetry import exchange
+from caravan.route import Route
 from training.children import Ended
 from training.markers import Markers
 
@@ -22,7 +22,12 @@ log = structlog.get_logger()
 RUNS = Counter("caravan_training_runs_total", "Training runs that have ended", ["edge", "outcome"])
 WAITING = Gauge("caravan_training_edges_waiting", "Edges that wait for a training run")
 
-ROUTE = "training-run"
+TRAINING_RUN = Route(
+    "training-run",
+    source="the queue of markers",
+    mandatory="the run's end: a version in S3 `E-models` and, if it passed, `E-ready`; or a refusal for good",
+    best_effort="the events on Kafka `E`",
+)
 CRASHES = 5
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
@@ -92,7 +97,7 @@ class Runs:
             edge = await self._next()
             try:
                 trace = await asyncio.to_thread(self._markers.trace, edge) if tracing.is_on() else {}
-                with tracing.following(trace), exchange(ROUTE):
+                with tracing.following(trace), TRAINING_RUN.exchange():
                     await self._run(self._current[edge])
             finally:
                 del self._current[edge]

@@ -15,7 +15,7 @@ from caravan.contracts import TRIGGER, dead_letter
 from caravan.intake import Senders
 from caravan.runtime import Service
 from delivery.listener import EventListener
-from delivery.routes import EDGES_IN_FLIGHT, LISTENER, ROUTE, policy, trigger_pipeline
+from delivery.routes import EDGES_IN_FLIGHT, LISTENER, TRIGGER_PIPELINE, policy, trigger_pipeline
 from delivery.settings import DeliverySettings
 
 CONNECTIONS = httpx.Limits(max_connections=EDGES_IN_FLIGHT + 1)
@@ -36,14 +36,14 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
                 await trigger_pipeline(
                     source,
                     listener,
-                    partial(kafka.put_aside, producer, ROUTE),
+                    partial(kafka.put_aside, producer, TRIGGER_PIPELINE.id),
                     partial(kafka.park, producer, TRIGGER),
                     policy(settings.max_age_seconds),
                     coalesce_seconds=settings.coalesce_seconds,
                 )
 
-        route = Consumption(ROUTE, consume)
+        route = Consumption(TRIGGER_PIPELINE.id, consume)
         app = FastAPI(title="Caravan delivery", docs_url=None, redoc_url=None)
-        checks = {"kafka": producer.ping, LISTENER: listener.ping, ROUTE: route.ping}
+        checks = {"kafka": producer.ping, LISTENER: listener.ping, TRIGGER_PIPELINE.id: route.ping}
         http.install(app, checks, Senders(settings.doors))
-        yield Service(app, {ROUTE: route.run})
+        yield Service(app, {TRIGGER_PIPELINE.id: route.run})

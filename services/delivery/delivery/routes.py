@@ -16,13 +16,21 @@ from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import is_edge_id
 from caravan.errors import BadInput
 from caravan.kafka import PutAside, trace_of
+from caravan.route import Route
 
 log = structlog.get_logger()
 
 WAITING = Gauge("caravan_triggers_waiting", "Edges whose trigger waits for the EventListener")
 
-ROUTE = "trigger-pipeline"
 LISTENER = "eventlistener"
+TRIGGER_PIPELINE = Route(
+    "trigger-pipeline",
+    source="Kafka `trigger`",
+    mandatory="the EventListener's 2xx; or, of a trigger that waits too long, the same on Kafka `trigger` "
+    "again; or the dead letter of what is refused or too old",
+)
+ROUTES = (TRIGGER_PIPELINE,)
+
 EDGES_IN_FLIGHT = 1000
 TRY_SECONDS = 30.0
 """How long a run is asked for before its trigger goes to the end of the topic, so that offsets go on."""
@@ -39,7 +47,7 @@ class Listener(Protocol):
 def policy(max_age: float, tried: float = TRY_SECONDS) -> Policy:
     """Return how `trigger-pipeline` consumes: a run is asked for until its trigger is so many seconds old."""
     return Policy(
-        route=ROUTE,
+        route=TRIGGER_PIPELINE.id,
         sink=LISTENER,
         at_once=EDGES_IN_FLIGHT,
         in_flight=EDGES_IN_FLIGHT,
@@ -61,9 +69,8 @@ async def trigger_pipeline(
 ) -> None:
     """FROM Kafka `trigger` → one waiting trigger per edge → TO the EventListener → commit.
 
-    Route `trigger-pipeline`. Mandatory: the listener's 2xx; or, of a trigger that waits too long, the same on
-    Kafka `trigger` again; or the dead letter of what is refused, or too old. Of several triggers of one edge
-    the last one stands for all. Best effort: none. A repeat asks for a run that finds nothing new to train.
+    Of several triggers of one edge the last one stands for all. A repeat asks for a run that finds nothing
+    new to train.
     """
 
     async def start_run(edge: str, triggers: Sequence[ConsumerRecord]) -> None:
@@ -78,7 +85,7 @@ async def trigger_pipeline(
         return partial(waiting.add, edge, record, trace=trace_of(record))
 
     waiting = Aggregator[str, ConsumerRecord](
-        ROUTE, LISTENER, start_run, within=policy.within, age=coalesce_seconds, coalesces=True
+        TRIGGER_PIPELINE.id, LISTENER, start_run, within=policy.within, age=coalesce_seconds, coalesces=True
     )
     WAITING.set_function(lambda: waiting.keys)
     async with waiting:

@@ -20,11 +20,12 @@ from caravan.manifest import read_public_key
 from caravan.mqtt import Mqtt
 from caravan.runtime import Service
 from edge_manager import api
+from edge_manager.bringing import MODEL_SYNC
 from edge_manager.central import Central
 from edge_manager.edge import Edge, Rules
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
-from edge_manager.routes import ROUTE, model_sync
+from edge_manager.routes import model_sync
 from edge_manager.settings import EdgeManagerSettings
 from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
@@ -64,7 +65,7 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "monitor": partial(mqtt.drain, MONITOR),
-            ROUTE: partial(model_sync, edge),
+            MODEL_SYNC.id: partial(model_sync, edge),
         }
         if settings.status_seconds:
             producer = await stack.enter_async_context(kafka.Producer(settings))

@@ -9,7 +9,7 @@ import structlog
 
 from caravan import retry, tracing
 from caravan.errors import CaravanError, Transient
-from caravan.telemetry import exchange
+from caravan.route import Route
 from edge_manager.copying import copy_files, finish
 from edge_manager.edge import Edge, Loading, Model
 from edge_manager.inspection import inspect
@@ -22,7 +22,12 @@ from edge_manager.versions import Complete, Offered, Ref, Refused, Verdict, Wait
 
 log = structlog.get_logger()
 
-ROUTE = "model-sync"
+MODEL_SYNC = Route(
+    "model-sync",
+    source="S3 `E-ready`, central's",
+    mandatory="the version in every sink, verified: S3 `production`, or the directory of `MODEL_DIR`",
+    best_effort="MQTT `monitor`: `pushmodel`, `model-rejected`",
+)
 NO_ROOM_SECONDS = 60.0
 
 
@@ -117,7 +122,7 @@ async def _copy(edge: Edge, version: Complete) -> Refused | None:
     await edge.records.reconsider(ref)
     model.arriving = ref.version
     try:
-        with exchange(ROUTE):
+        with MODEL_SYNC.exchange():
             tracing.note(model=ref.model, version=ref.version)
             log.info("version on its way", model=ref.model, version=ref.version, files=len(version.files) + 1)
             loading = Loading(ref.version, version.fingerprint)

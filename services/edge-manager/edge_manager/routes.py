@@ -13,19 +13,19 @@ import structlog
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.retry import forever
 from edge_manager import bringing, metrics, steps
+from edge_manager.bringing import MODEL_SYNC
 from edge_manager.confirming import confirm
 from edge_manager.edge import Edge, Model
 from edge_manager.looking import keep_looking
 
 log = structlog.get_logger()
 
-ROUTE = bringing.ROUTE
+ROUTES = (MODEL_SYNC,)
 
 
 async def model_sync(edge: Edge) -> NoReturn:
     """FROM S3 `E-ready` (central) → judge → copy, verified → TO the sinks → model server → `pushmodel`.
 
-    Route `model-sync`. Mandatory: every sink. Best effort: MQTT `monitor` (`pushmodel`, `model-rejected`).
     `E-ready` is only ever read. *Look* and *bring* wait for the link, and so run beside the rounds of the
     others, *bring* once for each model: neither a link that hangs nor another model delays a confirmation.
 
@@ -43,10 +43,10 @@ async def model_sync(edge: Edge) -> NoReturn:
     A version that has once served here, or that central does not offer, is never refused; a server that does
     not answer is waited for.
     """
-    with structlog.contextvars.bound_contextvars(route=ROUTE):
+    with structlog.contextvars.bound_contextvars(route=MODEL_SYNC.id):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_looking(edge), name="look")
-            await forever(ROUTE, partial(rounds, edge, tasks))
+            await forever(MODEL_SYNC.id, partial(rounds, edge, tasks))
 
 
 async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:

@@ -88,8 +88,8 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
 
         group = settings.kafka_group
         intakes = [
-            intake(KAFKA_INTAKE, kafka_intake, TRAINING_IMAGES, group),
-            intake(PARKED_INTAKE, parked_intake, TRAINING_IMAGES_RETRY, f"{group}-retry"),
+            intake(KAFKA_INTAKE.id, kafka_intake, TRAINING_IMAGES, group),
+            intake(PARKED_INTAKE.id, parked_intake, TRAINING_IMAGES_RETRY, f"{group}-retry"),
         ]
         checks: dict[str, http.Check] = {
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),

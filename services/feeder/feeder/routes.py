@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 from aiokafka import ConsumerRecord
 
-from caravan import telemetry, tracing
+from caravan import tracing
 from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import TRIGGER, class_of
@@ -18,6 +18,7 @@ from caravan.errors import BadInput, Permanent, Transient
 from caravan.kafka import Headers, PutAside, trace_of
 from caravan.moments import in_one_moment
 from caravan.retry import retried
+from caravan.route import Route
 from caravan.uploads import Upload, Verdict
 from feeder.archive import SHAPE, Rejected
 from feeder.buckets import DataBuckets
@@ -31,10 +32,34 @@ from feeder.spool import Spool
 
 log = structlog.get_logger()
 
-ROUTE = "zip-upload"
-MODEL_ROUTE = "model-upload"
-KAFKA_INTAKE = "kafka-intake"
-PARKED_INTAKE = "parked-intake"
+ZIP_UPLOAD = Route(
+    "zip-upload",
+    source="`PUT` or `POST /zip`",
+    mandatory="the receipt and every image in S3 `E-data`; Kafka `trigger`",
+    best_effort="the events on Kafka `E`",
+)
+MODEL_UPLOAD = Route(
+    "model-upload",
+    source="`PUT` or `POST /model`",
+    mandatory="the ZIP and the upload's record in S3 `E-models`; Kafka `trigger`",
+    best_effort="the event `model-upload` on Kafka `E`",
+)
+KAFKA_INTAKE = Route(
+    "kafka-intake",
+    source="Kafka `training-images`",
+    mandatory="as `zip-upload`; or, of what cannot be fed now, the message on Kafka `training-images-retry`; "
+    "or the dead letter of what is no labelled image",
+    best_effort="the events on Kafka `E`",
+)
+PARKED_INTAKE = Route(
+    "parked-intake",
+    source="Kafka `training-images-retry`",
+    mandatory="as `kafka-intake`: what cannot be fed goes to the end of the topic, what is too old is a dead "
+    "letter of `training-images`",
+    best_effort="the events on Kafka `E`",
+)
+ROUTES = (ZIP_UPLOAD, MODEL_UPLOAD, KAFKA_INTAKE, PARKED_INTAKE)
+
 BATCHES_IN_MEMORY = 4
 """Of the largest, out of Kafka; beside them a fetch, at most KAFKA_MAX_MESSAGE_BYTES a partition."""
 PATIENCE_SECONDS = 5.0
@@ -92,11 +117,9 @@ async def zip_upload(
 ) -> Fed:
     """FROM HTTP `PUT` or `POST /zip` → spool → check every entry → TO S3 `E-data` → TO Kafka `trigger`, `E`.
 
-    Route `zip-upload`. Mandatory: the receipt and every image in S3, the trigger acknowledged. Best effort:
-    the events on `E`. Nothing is stored before the whole archive has passed; a repeat of any part does no
-    harm.
+    Nothing is stored before the whole archive has passed; a repeat of any part does no harm.
     """
-    with telemetry.exchange(ROUTE):
+    with ZIP_UPLOAD.exchange():
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
             tracing.note(edge=edge, batch=zipped.sha256, bytes=zipped.size)
             async with checks.sorted_out(zipped.file, zipped.sha256, zipped.size) as batch:
@@ -106,7 +129,7 @@ async def zip_upload(
 def intake_policy(settings: FeederSettings) -> Policy:
     """Return how `kafka-intake` consumes: what cannot be fed is parked, and in the way of nobody."""
     return Policy(
-        route=KAFKA_INTAKE,
+        route=KAFKA_INTAKE.id,
         sink="s3",
         at_once=settings.checks_at_once,
         # An edge whose bucket hangs holds one batch on its way and one that waits: the others have as much.
@@ -122,10 +145,8 @@ def intake_policy(settings: FeederSettings) -> Policy:
 async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> None:
     """FROM Kafka `training-images` → check → gather → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
 
-    Route `kafka-intake`. Mandatory: the receipt and every image in S3, the trigger acknowledged; or, of what
-    cannot be fed now, the message on Kafka `training-images-retry`; or the dead letter of what is no labelled
-    image. Best effort: the events on `E`. Offsets are committed as far as everything before is fed: after a
-    crash the rest comes again, and what of it is there already is a duplicate.
+    Offsets are committed as far as everything before is fed: after a crash the rest comes again, and what of
+    it is there already is a duplicate.
     """
 
     async def handle(record: ConsumerRecord) -> Effect:
@@ -133,7 +154,7 @@ async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSetti
         return partial(gathered.add, edge, image, size=image.size, trace=trace_of(record))
 
     gathered = Aggregator[str, Labelled](
-        KAFKA_INTAKE,
+        KAFKA_INTAKE.id,
         "s3",
         partial(_feed_images, ports.feed),
         within=0,  # each of its steps is tried again by itself
@@ -150,7 +171,7 @@ async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSetti
 def parked_policy(settings: FeederSettings) -> Policy:
     """Return how `parked-intake` consumes: some at a time, and again from the end of the topic."""
     return Policy(
-        route=PARKED_INTAKE,
+        route=PARKED_INTAKE.id,
         sink="s3",
         at_once=settings.checks_at_once,
         in_flight=PARKED_AT_ONCE,
@@ -164,9 +185,8 @@ def parked_policy(settings: FeederSettings) -> Policy:
 async def parked_intake(source: Source, ports: IntakePorts, settings: FeederSettings) -> None:
     """FROM Kafka `training-images-retry` → check → TO S3 `E-data` → TO Kafka `trigger`, `E` → commit.
 
-    Route `parked-intake`: what `kafka-intake` has parked, each image a batch of its own, so that one that S3
-    does not take spoils no other. Mandatory: as there; what cannot be fed goes to the end of the topic, and
-    what is too old is a dead letter of `training-images`. Best effort: the events on `E`.
+    What `kafka-intake` has parked, each image a batch of its own, so that one that S3 does not take spoils no
+    other.
     """
 
     async def handle(record: ConsumerRecord) -> Effect:
@@ -248,11 +268,10 @@ async def model_upload(
 ) -> tuple[Upload, Verdict | None]:
     """FROM HTTP `PUT` or `POST /model` → spool → check → TO S3 `E-models` → TO Kafka `trigger`, `E`.
 
-    Route `model-upload`. Mandatory: the ZIP and the upload's record in S3, the trigger acknowledged; the
-    pipeline that it starts loads the model, gives it a version and writes the verdict. Best effort: the event
-    on `E`. A repeat does no harm: what is ready is answered so, what was rejected is judged again.
+    The pipeline that the trigger starts loads the model, gives it a version and writes the verdict. A repeat
+    does no harm: what is ready is answered so, what was rejected is judged again.
     """
-    with telemetry.exchange(MODEL_ROUTE):
+    with MODEL_UPLOAD.exchange():
         async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
             tracing.note(edge=edge, model=model, batch=zipped.sha256, bytes=zipped.size)
             with tracing.span("check"):

@@ -26,15 +26,15 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
     """Make the clients, the web app and the loops; close the clients at the end."""
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(kafka.Producer(settings))
-        files = pages.files("monitor.dashboard") if DASHBOARD in settings.routes else {}
+        files = pages.files("monitor.dashboard") if DASHBOARD.id in settings.routes else {}
         door = Sessions(settings.door, "hub")
         admit = access.guard(door, frozenset(f"/{path}" for path in files))
         app = FastAPI(title="Caravan monitor", docs_url=None, redoc_url=None, dependencies=[Depends(admit)])
         wiring = Wiring(app)
         wiring.checks["kafka"] = producer.ping
-        if BRIDGE in settings.routes:
+        if BRIDGE.id in settings.routes:
             _wire_bridge(settings, producer, wiring)
-        if DASHBOARD in settings.routes:
+        if DASHBOARD.id in settings.routes:
             from monitor import hub_wiring  # noqa: PLC0415 - an edge bridges only, and has no memory to waste
             from monitor.dashboard import wiring as dashboard  # noqa: PLC0415
 
@@ -42,7 +42,7 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
             board = dashboard.wire(settings, wiring, files, door)
             state = hub_wiring.wire(settings, wiring, board.tell, board.hub_is_read)
             board.shows(state)
-        elif HUB in settings.routes:
+        elif HUB.id in settings.routes:
             from monitor import hub_wiring  # noqa: PLC0415
 
             hub_wiring.wire(settings, wiring)
@@ -51,7 +51,7 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
 
 
 def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wiring) -> None:
-    put_aside = partial(kafka.put_aside, producer, BRIDGE)
+    put_aside = partial(kafka.put_aside, producer, BRIDGE.id)
     mqtt = Mqtt(settings)
     topic = events_topic(settings.edge)
 
@@ -60,6 +60,6 @@ def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wi
         async with kafka.consumer(settings, topic, group=settings.group) as source:
             await bridge(source, mqtt.publish_all, put_aside, settings.max_event_bytes)
 
-    events = Consumption(BRIDGE, consume)
-    wiring.checks |= {MQTT: mqtt.ping, BRIDGE: events.ping}
-    wiring.loops |= {MQTT: mqtt.run, BRIDGE: events.run}
+    events = Consumption(BRIDGE.id, consume)
+    wiring.checks |= {MQTT: mqtt.ping, BRIDGE.id: events.ping}
+    wiring.loops |= {MQTT: mqtt.run, BRIDGE.id: events.run}

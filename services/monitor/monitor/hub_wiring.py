@@ -68,6 +68,6 @@ def wire(
     )
     wiring.checks["history"] = history.ping
     wiring.checks["s3"] = partial(s3.ping_any, settings.central, list(buckets.values()))
-    wiring.loops |= {HUB: partial(forever, HUB, consume), "clock": tick}
+    wiring.loops |= {HUB.id: partial(forever, HUB.id, consume), "clock": tick}
     wiring.on_stop.append(feed.close)
     return state

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
 
-from caravan import http, reports, telemetry
+from caravan import http, reports
 from caravan.contracts import parse_edge
 from caravan.quarantine import read_page, read_waiting
 from monitor import routes
@@ -28,7 +28,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
     async def waiting(edge: str) -> Response:
         """List the batches of an edge that wait for a person, the oldest first, and why."""
         store = stores[parse_edge(edge, stores)]
-        with telemetry.exchange(routes.QUARANTINE):
+        with routes.QUARANTINE.exchange():
             answer = await routes.quarantine(partial(list_waiting, store, edge), edge)
         return http.fresh_json(answer)
 
@@ -36,7 +36,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
     async def page(edge: str, batch: str) -> Response:
         """Show some pictures of a batch that waits, and what a person can do: one HTML page."""
         store = stores[parse_edge(edge, stores)]
-        with telemetry.exchange(routes.QUARANTINE_PAGE):
+        with routes.QUARANTINE_PAGE.exchange():
             found = await routes.quarantine_page(partial(read_page, store), batch)
         return reports.show(found)
 

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
 
-from caravan import http, reports, telemetry
+from caravan import http, reports
 from caravan.contracts import parse_edge
 from caravan.errors import Permanent
 from caravan.holds import read_hold
@@ -30,7 +30,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
     async def listed(edge: str) -> Response:
         """List an edge's models, whether a rollback holds, and all versions with verdict and figures."""
         of_edge = found[parse_edge(edge, stores)]
-        with telemetry.exchange(routes.REPORTS):
+        with routes.REPORTS.exchange():
             answer = await routes.reports(partial(_list_models, of_edge, stores[edge], edge), edge)
         return http.fresh_json(answer)
 
@@ -38,7 +38,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
     async def report(edge: str, model: str, version: str) -> Response:
         """Show the training report of a version, or of the `latest`: one HTML page."""
         of_edge = found[parse_edge(edge, stores)]
-        with telemetry.exchange(routes.REPORT):
+        with routes.REPORT.exchange():
             found_report = await routes.report(of_edge.read_report, model, version)
         return reports.show(found_report.content)
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiokafka import ConsumerRecord
 
-from caravan import strict_json, telemetry
+from caravan import strict_json
 from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Policy, Reading, Source, consume
 from caravan.contracts import MONITOR
 from caravan.errors import BadInput
 from caravan.kafka import Batch, PutAside
 from caravan.mqtt import WINDOW
+from caravan.route import Route
 from caravan.strict_json import NotJson
 from monitor import hub_messages, metrics
 from monitor.dashboard import source
@@ -33,18 +34,46 @@ log = structlog.get_logger()
 ListWaiting = Callable[[], Awaitable[list[dict[str, Any]]]]
 ReadPage = Callable[[str], Awaitable[bytes]]
 
-BRIDGE = "bridge"
-HUB = "hub"
-REPORTS = "reports"
-REPORT = "report"
-QUARANTINE = "quarantine"
-QUARANTINE_PAGE = "quarantine-page"
-DASHBOARD = "dashboard"
+BRIDGE = Route(
+    "bridge",
+    source="Kafka `E`",
+    mandatory="each event on MQTT `monitor`, acknowledged, in order; or the dead letter of what is none",
+)
+HUB = Route(
+    "hub",
+    source="Kafka `edge-metrics` of all edges",
+    mandatory="none: the topic is the store, and memory is made of it again at each start",
+    best_effort="`/api/…`, `/events`",
+)
+REPORTS = Route("reports", source="`GET /reports/<edge>`", mandatory="the answer: what S3 `E-models` holds")
+REPORT = Route(
+    "report",
+    source="`GET /reports/<edge>/<model>/<version>`",
+    mandatory="the answer: a version's report in S3 `E-models`",
+)
+QUARANTINE = Route(
+    "quarantine",
+    source="`GET /quarantine/<edge>`",
+    mandatory="the answer: the batches in S3 `E-data` that wait for a person",
+)
+QUARANTINE_PAGE = Route(
+    "quarantine-page",
+    source="`GET /quarantine/<edge>/<batch>`",
+    mandatory="the answer: a batch's pictures in S3 `E-data`",
+)
+DASHBOARD = Route(
+    "dashboard",
+    source="Kafka `E` of all edges, `edge-status`",
+    mandatory="none: the topics are the store",
+    best_effort="the dashboard's pages",
+)
+ROUTES = (BRIDGE, HUB, REPORTS, REPORT, QUARANTINE, QUARANTINE_PAGE, DASHBOARD)
+
 MQTT = "mqtt"
 MQTT_AWAY_SECONDS = 240.0
 """How long events are kept while MQTT is away; then they are read again from the committed offset."""
 BRIDGE_POLICY = Policy(
-    route=BRIDGE,
+    route=BRIDGE.id,
     sink=MQTT,
     at_once=10 * WINDOW,
     in_flight=10 * WINDOW,
@@ -63,8 +92,7 @@ async def bridge(
 ) -> None:
     """FROM Kafka `E` → events that are JSON objects → TO MQTT `monitor`, in order → commit.
 
-    Route `bridge`. Mandatory: the broker's acknowledgement of each event, or the dead letter of what is no
-    event. What is not acknowledged is sent again, so a dashboard sees each event at least once, in order.
+    What is not acknowledged is sent again, so a dashboard sees each event at least once, in order.
     """
 
     async def publish(_: int, events: Sequence[bytes]) -> None:
@@ -74,7 +102,7 @@ async def bridge(
         return partial(windows.add, record.partition, _event(record.value, max_bytes))
 
     windows = Aggregator[int, bytes](
-        BRIDGE, MQTT, publish, within=MQTT_AWAY_SECONDS, age=0, count=WINDOW, begins_trace=False
+        BRIDGE.id, MQTT, publish, within=MQTT_AWAY_SECONDS, age=0, count=WINDOW, begins_trace=False
     )
     async with windows:
         await consume(source, handle, put_aside, BRIDGE_POLICY)
@@ -83,14 +111,14 @@ async def bridge(
 async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> None:
     """FROM Kafka `edge-metrics` → read → counted once → TO memory, and those who listen to its events.
 
-    Route `hub`. No mandatory sink: the topic is the store, and memory is made of it again at each start, by
-    each hub for itself; so nothing is committed. What cannot be read is counted and logged, not put aside: it
-    stays on the topic as it came, and each start of each hub would put it aside once more.
+    Each hub makes its memory of the topic again at each start; so nothing is committed. What cannot be read
+    is counted and logged, not put aside: it stays on the topic as it came, and each start of each hub would
+    put it aside once more.
     """
-    reading = Reading(HUB)
+    reading = Reading(HUB.id)
     async for batch in batches:
         for partition, records in batch.items():
-            with telemetry.exchange(HUB, begins_trace=False):
+            with HUB.exchange(begins_trace=False):
                 found = await asyncio.to_thread(_read, records)
             for record, message in zip(records, found, strict=True):
                 with reading.of(record):
@@ -101,44 +129,37 @@ async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> No
 
 
 async def reports(list_models: ListModels, edge: str) -> dict[str, Any]:
-    """FROM an edge → the versions in S3 `E-models` → TO what their manifests say, and the gate's verdicts.
-
-    Route `reports`; no sinks.
-    """
+    """FROM an edge → the versions in S3 `E-models` → TO what their manifests say, and the gate's verdicts."""
     return {"edge": edge, "models": await list_models()}
 
 
 async def report(read_report: ReadReport, model: str, version: str) -> Report:
-    """FROM a model and its version, or `latest` → S3 `E-models` → TO the page. Route `report`; no sinks."""
+    """FROM a model and its version, or `latest` → S3 `E-models` → TO the page."""
     return await read_report(model, version)
 
 
 async def quarantine(list_waiting: ListWaiting, edge: str) -> dict[str, Any]:
-    """FROM an edge → the quarantine in S3 `E-data` → TO the batches that wait for a person, and why.
-
-    Route `quarantine`; no sinks.
-    """
+    """FROM an edge → the quarantine in S3 `E-data` → TO the batches that wait for a person, and why."""
     return {"edge": edge, "batches": await list_waiting()}
 
 
 async def quarantine_page(read_page: ReadPage, batch: str) -> bytes:
-    """FROM a batch that waits → S3 `E-data` → TO its pictures. Route `quarantine-page`; no sinks."""
+    """FROM a batch that waits → S3 `E-data` → TO its pictures."""
     return await read_page(batch)
 
 
 async def dashboard(batches: AsyncIterable[Batch], history: History, state: Dashboard) -> None:
     """FROM Kafka `E` of all edges, and `edge-status` → read → TO memory, and those who look.
 
-    Route `dashboard`. No mandatory sink, as the hub has none: the topics are the store, nothing is committed.
-    What cannot be read is counted and logged.
+    As in the hub, nothing is committed. What cannot be read is counted and logged.
     """
-    reading = Reading(DASHBOARD)
+    reading = Reading(DASHBOARD.id)
     async for batch in batches:
         for partition, records in batch.items():
-            with telemetry.exchange(DASHBOARD, begins_trace=False):
+            with DASHBOARD.exchange(begins_trace=False):
                 for record in records:
                     with reading.of(record):
-                        source.take(state, record, DASHBOARD, history)
+                        source.take(state, record, DASHBOARD.id, history)
             metrics.DASHBOARD_EVENTS.labels(partition.topic).inc(len(records))
             history.read_up_to(partition, records[-1].offset + 1)
 

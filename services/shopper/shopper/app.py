@@ -136,7 +136,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         kafka_door = KafkaDoor(
             detect, answer, detections_topic(settings.edge), patience=settings.kafka_retry_seconds / 2
         )
-        images = Consumption(routes.DETECT_KAFKA, partial(_consume, settings, producer, kafka_door))
+        images = Consumption(routes.DETECT_KAFKA.id, partial(_consume, settings, producer, kafka_door))
 
         sessions = Sessions(tokens, f"shopper_{settings.edge}")
         app = http.make_app(
@@ -150,7 +150,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 "model-server": models.ping,
                 "s3": partial(s3.ping, settings.edge_s3, DATA),
                 "mqtt": mqtt.ping,
-                routes.DETECT_KAFKA: images.ping,
+                routes.DETECT_KAFKA.id: images.ping,
             },
             sessions=sessions,
             senders=senders,
@@ -164,7 +164,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "events": partial(mqtt.drain, MONITOR),
-            routes.DETECT_MQTT: mqtt_door.serve,
+            routes.DETECT_MQTT.id: mqtt_door.serve,
             "catalogue": shelf.watch,
             "buckets": partial(forever, "buckets", partial(s3.keep_buckets, settings.edge_s3, BUCKETS)),
             "spool": keeper.drain,
@@ -172,7 +172,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "scoring": scoring.write,
             "windows": scoring.close_windows,
             "drift": partial(scoring.watch, limits.thumbnail),
-            routes.EDGE_METRICS: partial(routes.edge_metrics, scoring.send),
+            routes.EDGE_METRICS.id: partial(routes.edge_metrics, scoring.send),
         }
         if settings.audits_per_week:
             loops["quality"] = partial(
@@ -183,7 +183,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 producer.send,
             )
         if settings.kafka_detection:
-            loops[routes.DETECT_KAFKA] = images.run
+            loops[routes.DETECT_KAFKA.id] = images.run
         yield Service(app, loops, on_stop=relay.close)
 
 
@@ -216,7 +216,7 @@ def _exchanges(settings: ShopperSettings) -> list[Exchange]:
 async def _consume(settings: ShopperSettings, producer: kafka.Producer, door: KafkaDoor) -> None:
     images = images_topic(settings.edge)
     await kafka.ensure_topics(settings, [images, detections_topic(settings.edge), dead_letter(images)])
-    put_aside = partial(kafka.put_aside, producer, routes.DETECT_KAFKA)
+    put_aside = partial(kafka.put_aside, producer, routes.DETECT_KAFKA.id)
     how = policy(settings.kafka_concurrency, settings.kafka_retry_seconds)
     async with kafka.consumer(settings, images, group=settings.group) as source:
         await consume(source, door.handle, put_aside, how)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from caravan.contracts import DATA, OTHER
 from caravan.names import metadata
 from caravan.reports import ListModels, ReadReport, Report
+from caravan.route import Route
 from shopper import detection, events, metrics
 from shopper.detection import Answer, Record
 from shopper.doors.relay import EventRelay
@@ -17,24 +18,83 @@ from shopper.review.decisions import Decision, Ref
 from shopper.review.desk import ReviewDesk
 from shopper.shelf import Shelf
 
-DETECT_HTTP = "detect-http"
-DETECT_BINARY = "detect-binary"
-DETECT_MQTT = "detect-mqtt"
-DETECT_TENSOR = "detect-tensor"
-DETECT_KAFKA = "detect-kafka"
-INGEST = "ingest"
-INGEST_OPTIONS = "ingest-options"
-INGEST_COUNTS = "ingest-counts"
-EVENT_STREAM = "event-stream"
-REVIEW_LIST = "review-list"
-REVIEW_IMAGE = "review-image"
-REVIEW_DECIDE = "review-decide"
-PUSH_TRAINING_DATA = "push-training-data"
-PRICE = "price"
-ITEM = "item"
-EDGE_METRICS = "edge-metrics"
-MODELS = "models"
-REPORT = "report"
+_ANSWERED = "the model's answer; the image in S3 `valid` or `unclassified`, or on the disk until S3 is back"
+_TOLD = "the record, on its way to `edge-metrics`; MQTT `monitor`: `detection`"
+DETECT_HTTP = Route("detect-http", source="`POST /detection`", mandatory=_ANSWERED, best_effort=_TOLD)
+DETECT_BINARY = Route("detect-binary", source="`POST /binary`", mandatory=_ANSWERED, best_effort=_TOLD)
+DETECT_MQTT = Route(
+    "detect-mqtt",
+    source="MQTT `detection/#`",
+    mandatory=_ANSWERED,
+    best_effort=f"{_TOLD}; the reply over MQTT",
+)
+DETECT_TENSOR = Route(
+    "detect-tensor",
+    source="the MQTT topics of `TENSOR_TOPICS`",
+    mandatory=_ANSWERED,
+    best_effort=f"{_TOLD}; the reply over MQTT",
+)
+DETECT_KAFKA = Route(
+    "detect-kafka",
+    source="Kafka `E-images`",
+    mandatory=f"{_ANSWERED}; the reply on Kafka `E-detections`; of what is refused the dead letter too",
+    best_effort=_TOLD,
+)
+EDGE_METRICS = Route(
+    "edge-metrics",
+    source="the record of every detection",
+    mandatory="Kafka `edge-metrics`: counts by window, uncertain images; until then they stay on the disk",
+    best_effort="the record itself",
+)
+INGEST = Route(
+    "ingest",
+    source="`POST /ingestion`: a label, or an item, in any letter case",
+    mandatory="the image in S3 `data`, or on the disk until S3 is back",
+    best_effort="MQTT `monitor`: `ingestion`",
+)
+INGEST_OPTIONS = Route(
+    "ingest-options", source="`GET /ingestion/options`", mandatory="the answer: the labels"
+)
+INGEST_COUNTS = Route(
+    "ingest-counts",
+    source="`GET /ingestion/counts`",
+    mandatory="the answer: how many training images wait in S3 `data`, by product",
+)
+REVIEW_LIST = Route(
+    "review-list", source="`GET /review`", mandatory="the answer: the images that wait for a word from people"
+)
+REVIEW_IMAGE = Route(
+    "review-image",
+    source="`GET /review/<bucket>/images/<item>/<file>`",
+    mandatory="the answer: the picture, as JPEG",
+)
+REVIEW_DECIDE = Route(
+    "review-decide",
+    source="`POST /review`",
+    mandatory="each image in S3 `data`, or in `rejected/` of `unclassified`, with who said so, when, and "
+    "what the model had said; then out of the bucket that it waited in",
+    best_effort="MQTT `monitor`: `ingestion`",
+)
+EVENT_STREAM = Route(
+    "event-stream", source="MQTT `monitor`", mandatory="none", best_effort="the stream of `GET /events`"
+)
+PUSH_TRAINING_DATA = Route(
+    "push-training-data",
+    source="`GET` or `POST /zip`",
+    mandatory="the feeder's account of every image of S3 `data`; while the link is down, the wish there",
+    best_effort="MQTT `monitor`: `zipdata`, `zipsend`",
+)
+PRICE = Route("price", source="`GET /price`", mandatory="the answer: an item's label and price")
+ITEM = Route("item", source="`POST /item`", mandatory="the answer: a label's item")
+MODELS = Route("models", source="`GET /models`", mandatory="the answer: what S3 `production` holds")
+REPORT = Route(
+    "report", source="`GET /models/<model>/<version>/report`", mandatory="the answer: a version's report"
+)
+ROUTES = (
+    *(DETECT_HTTP, DETECT_BINARY, DETECT_MQTT, DETECT_TENSOR, DETECT_KAFKA, EDGE_METRICS),
+    *(INGEST, INGEST_OPTIONS, INGEST_COUNTS, REVIEW_LIST, REVIEW_IMAGE, REVIEW_DECIDE),
+    *(EVENT_STREAM, PUSH_TRAINING_DATA, PRICE, ITEM, MODELS, REPORT),
+)
 
 
 async def detect(
@@ -52,9 +112,7 @@ async def detect(
 ) -> dict[str, Any]:
     """FROM an image → checked → classified → priced → kept → recorded → event → TO the reply.
 
-    Routes `detect-http`, `detect-binary`, `detect-mqtt`, `detect-tensor`, `detect-kafka`. Mandatory: the
-    model's answer, the image in S3 `valid` or `unclassified` (or on the local disk until S3 is back), and
-    over Kafka the reply. Best effort: the record, on its way to `edge-metrics`, and MQTT `monitor`.
+    The common way of every `detect-…` route.
     """
     at = now()
     photo = await limits.as_jpeg(image, sender.origin)
@@ -76,9 +134,8 @@ async def detect(
 async def edge_metrics(send_notes: Callable[[], Awaitable[NoReturn]]) -> NoReturn:
     """FROM the record of every detection → counts by window, uncertain images → TO Kafka `edge-metrics`.
 
-    Route `edge-metrics`. Mandatory: Kafka's acknowledgement; until then, and whatever is killed meanwhile,
-    a message stays on the local disk. It may come twice, with the same id. Best effort is the record itself:
-    while the disk fails, detections go on, logged and counted.
+    A message stays on the local disk until Kafka acknowledges it, whatever is killed meanwhile. It may come
+    twice, with the same id. While the disk fails, detections go on, logged and counted.
     """
     await send_notes()
 
@@ -96,8 +153,7 @@ async def ingest(
 ) -> dict[str, str]:
     """FROM a labelled image → read to its end → event → TO S3 `data`.
 
-    Route `ingest`. Mandatory: the image in S3 `data` (or on the local disk until S3 is back). Best effort:
-    MQTT `monitor`. A product that the catalogue has not is taken as a new one only where the sender says so.
+    A product that the catalogue has not is taken as a new one only where the sender says so.
     """
     at = now()
     product = shelf.catalogue.named_or_new(name) if new else shelf.catalogue.named(name)
@@ -112,45 +168,38 @@ async def ingest(
 async def push_training_data(push: Push) -> dict[str, Any]:
     """FROM a request → ZIPs of S3 `data` → TO the feeder at central → out of S3 `data`.
 
-    Route `push-training-data`. Mandatory: the feeder's account of every image; while the link is down, the
-    wish in S3 `data`, which is fulfilled as soon as it is up. Best effort: MQTT `monitor`.
+    While the link is down the wish is kept, and fulfilled as soon as it is up.
     """
     return await push()
 
 
 async def ingest_options(shelf: Shelf) -> dict[str, Any]:
-    """FROM a request → TO the labels of the catalogue. Route `ingest-options`; no sinks."""
+    """FROM a request → TO the labels of the catalogue."""
     return {"products": shelf.catalogue.labels}
 
 
 async def ingest_counts(count: Count) -> dict[str, Any]:
-    """FROM a request → TO how many training images wait, by product. Route `ingest-counts`; no sinks."""
+    """FROM a request → TO how many training images wait, by product."""
     return await count()
 
 
 async def event_stream(relay: EventRelay, names: Collection[str], last: str) -> AsyncIterator[bytes]:
     """FROM MQTT `monitor` → those asked for → TO a page, as server-sent events.
 
-    Route `event-stream`. Best effort: a page that is too slow misses the oldest.
+    A page that is too slow misses the oldest.
     """
     return relay.listen(names, last)
 
 
 async def review_list(after: Ref | None, most: int, desk: ReviewDesk, shelf: Shelf) -> dict[str, Any]:
-    """FROM S3 `unclassified` and `valid` → those not known or not sure → TO a page. No sinks.
-
-    Route `review-list`.
-    """
+    """FROM S3 `unclassified` and `valid` → those not known or not sure → TO a page."""
     page = await desk.page(after, most)
     images = [waiting.told(shelf.catalogue) for waiting in page.waiting]
     return {"images": images, "next": str(page.last) if page.last else None}
 
 
 async def review_image(ref: Ref, desk: ReviewDesk, limits: ImageLimits, *, whole: bool) -> bytes:
-    """FROM S3 `unclassified` or `valid` → made small, or not → TO a page, as JPEG. No sinks.
-
-    Route `review-image`.
-    """
+    """FROM S3 `unclassified` or `valid` → made small, or not → TO a page, as JPEG."""
     image = await desk.image(ref)
     if not whole:
         return await limits.thumbnail(image)
@@ -161,11 +210,7 @@ async def review_image(ref: Ref, desk: ReviewDesk, limits: ImageLimits, *, whole
 async def review_decide(
     decisions: Sequence[Decision], who: str, *, desk: ReviewDesk, post: Post
 ) -> dict[str, Any]:
-    """FROM what someone says of images → TO S3 `data`, or `rejected/` of `unclassified` → out of the list.
-
-    Route `review-decide`. Mandatory: each image where it belongs, with who said so, when, and what the
-    model had said; and out of the bucket that it waited in. Best effort: MQTT `monitor`.
-    """
+    """FROM what someone says of images → TO S3 `data`, or `rejected/` of `unclassified` → out of the list."""
     outcomes = await desk.decide(decisions, who, now())
     for decision, outcome in zip(decisions, outcomes, strict=True):
         if outcome == "taught" and decision.product:
@@ -175,25 +220,22 @@ async def review_decide(
 
 
 async def price(item: str, shelf: Shelf) -> dict[str, Any]:
-    """FROM an item → TO its label and price, for `other` all labels too. Route `price`; no sinks."""
+    """FROM an item → TO its label and price, for `other` all labels too."""
     product = shelf.catalogue.product(item)
     answer = {"item": product.item, "label": product.label, "price": str(product.price)}
     return {**answer, "products": shelf.catalogue.labels} if item == OTHER else answer
 
 
 async def item(name: str, shelf: Shelf) -> dict[str, str]:
-    """FROM a label → TO its item. Route `item`; no sinks."""
+    """FROM a label → TO its item."""
     return {"item": shelf.catalogue.named(name).item}
 
 
 async def models(list_models: ListModels) -> dict[str, Any]:
-    """FROM a request → the versions in S3 `production` → TO what their manifests say.
-
-    Route `models`; no sinks.
-    """
+    """FROM a request → the versions in S3 `production` → TO what their manifests say."""
     return {"models": await list_models()}
 
 
 async def report(read_report: ReadReport, model: str, version: str) -> Report:
-    """FROM a model and its version, or `latest` → S3 `production` → TO the page. Route `report`; no sinks."""
+    """FROM a model and its version, or `latest` → S3 `production` → TO the page."""
     return await read_report(model, version)

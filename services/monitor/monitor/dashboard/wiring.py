@@ -92,7 +92,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
     wiring.checks["events"] = board.history.ping
     # Central's store is needed for a part of what is shown alone: without it the rest is still of use.
     wiring.loops |= {
-        DASHBOARD: partial(forever, DASHBOARD, consume),
+        DASHBOARD.id: partial(forever, DASHBOARD.id, consume),
         "frames": frames,
         "ready": partial(ready.watch, state.edges, stores),
         "quarantine": partial(waiting.watch, state.edges, data),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from caravan import http
 from caravan.contracts import to_json
+from caravan.route import Route
 from shopper import detection
 from shopper.catalogue import Catalogue
 from shopper.detection import Verdict
@@ -37,7 +38,7 @@ class Asked:
 class Codec(Protocol):
     """One language: a route's id, and how its messages are read and written."""
 
-    route: str
+    route: Route
 
     def answer(self, verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
         """Return the reply to a verdict."""

@@ -15,10 +15,11 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-from caravan import http, telemetry
+from caravan import http
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.intake import Senders
+from caravan.route import Route
 from caravan.sessions import Sessions
 from caravan.tokens import ANYONE
 from shopper import detection as detections
@@ -111,11 +112,11 @@ def make_app(
     admitted = partial(_admitted, sessions)
     max_json_bytes = json_limit(max_image_bytes)
 
-    async def detected(request: Request, route: str, limit: int, read: Read) -> Response:
+    async def detected(request: Request, route: Route, limit: int, read: Read) -> Response:
         with admitted(request) as sender:
             answer = _answer(request)
             async with body(request, limit) as raw:
-                with telemetry.exchange(route):
+                with route.exchange():
                     image, model = await _decoded(partial(read, request), raw)
                     asked = await _asked(request, sessions, image, model)
                     asking = replace(sender, model=sender.model or model)
@@ -137,7 +138,7 @@ def make_app(
         """Take a training image in: `{"image": "<base64>", "product": "<label>"[, "new": true]}`, a form."""
         with admitted(request) as sender:
             async with body(request, max_json_bytes) as raw:
-                with telemetry.exchange(routes.INGEST):
+                with routes.INGEST.exchange():
                     image, product, new = await _decoded(partial(_labelled, request), raw)
                     asked = await _asked(request, sessions, image, product, new)
                     taking = partial(ingest, image, product, sender, new=new)
@@ -147,7 +148,7 @@ def make_app(
     @app.post("/zip", tags=["training"])
     async def zip_(request: Request) -> Response:
         """Send the training images to central; 202 if the link is down and they will follow."""
-        with admitted(request), telemetry.exchange(routes.PUSH_TRAINING_DATA):
+        with admitted(request), routes.PUSH_TRAINING_DATA.exchange():
             account = await routes.push_training_data(push)
         return _json(to_json(account), 202 if account["status"] == "queued" else 200)
 
@@ -159,13 +160,13 @@ def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
     @app.get("/ingestion/options", tags=["training"])
     async def options() -> Response:
         """List the labels that an image can have."""
-        with telemetry.exchange(routes.INGEST_OPTIONS):
+        with routes.INGEST_OPTIONS.exchange():
             return _json(to_json(await routes.ingest_options(shelf)))
 
     @app.get("/price", tags=["catalogue"])
     async def price(request: Request) -> Response:
         """Price the item that the header `item` names."""
-        with telemetry.exchange(routes.PRICE):
+        with routes.PRICE.exchange():
             item = _text_of(request, "item").strip()
             if not item:
                 raise BadInput("the header item is missing: it names an item, as in item: tea-green")
@@ -175,7 +176,7 @@ def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
     async def item(request: Request) -> Response:
         """Name the item of a label: `{"product": "Green Tea"}`."""
         async with body(request, SMALL_BODY) as raw:
-            with telemetry.exchange(routes.ITEM):
+            with routes.ITEM.exchange():
                 wanted = http.decode_json(ProductName, raw)
                 return _json(to_json(await routes.item(wanted.product, shelf)))
 

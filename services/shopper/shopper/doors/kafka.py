@@ -35,7 +35,7 @@ class Send(Protocol):
 def policy(concurrency: int, within: float) -> Policy:
     """Return how `detect-kafka` consumes: answers of one key in order, and what is away is waited for."""
     return Policy(
-        route=DETECT_KAFKA,
+        route=DETECT_KAFKA.id,
         sink="model-server",
         at_once=concurrency,
         in_flight=READ_AHEAD * concurrency,

@@ -92,7 +92,7 @@ class MqttDoor:
             log.warning("message without a client ignored", topic=message.topic.value)
         elif message.retain:
             log.warning("retained message passed over", topic=message.topic.value)
-            telemetry.REFUSALS.labels(request.codec.route, "retained").inc()
+            telemetry.REFUSALS.labels(request.codec.route.id, "retained").inc()
         elif len(payload) > self._max_payload:
             detail = f"the message is larger than {self._max_payload} bytes"
             self._turn_away(request, problem(413, detail, reason="too-large"))
@@ -135,7 +135,7 @@ class MqttDoor:
         route, client = request.codec.route, request.sender.camera
         echo: Mapping[str, Any] = {}
         try:
-            with tracing.following(request.trace), telemetry.exchange(route):
+            with tracing.following(request.trace), route.exchange():
                 async with self._decoding.hold(request.codec.cost(len(request.payload))):
                     asked = await _aside(request, lambda: request.codec.read(request.payload))
                     echo = asked.echo
@@ -143,19 +143,19 @@ class MqttDoor:
                 sender = Sender("mqtt", asked.camera or client, asked.model or request.sender.model)
                 return {**await self._detect(picture, sender, request.codec.answer), **echo}
         except BadInput as exc:
-            log.warning("message refused", route=route, client=client, reason=exc.reason, error=str(exc))
-            telemetry.REFUSALS.labels(route, exc.reason).inc()
+            log.warning("message refused", route=route.id, client=client, reason=exc.reason, error=str(exc))
+            telemetry.REFUSALS.labels(route.id, exc.reason).inc()
             return {**problem_of(exc), "reason": exc.reason, **echo}
         except CaravanError as exc:
-            log.warning("message not served", route=route, client=client, error=str(exc))
+            log.warning("message not served", route=route.id, client=client, error=str(exc))
             return {**problem_of(exc), **echo}
         except Exception as exc:
             # One message must not stop the others; the trace is for us, not for the sender.
-            log.exception("message failed", route=route, client=client)
+            log.exception("message failed", route=route.id, client=client)
             return {**unexpected(exc), **echo}
 
     def _turn_away(self, request: _Request, answer: Problem) -> None:
-        telemetry.REFUSALS.labels(request.codec.route, answer["reason"]).inc()
+        telemetry.REFUSALS.labels(request.codec.route.id, answer["reason"]).inc()
         if self._refusals.full():
             telemetry.BEST_EFFORT_FAILURES.labels("mqtt-reply").inc()
             return

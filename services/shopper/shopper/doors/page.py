@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from caravan import http, telemetry
+from caravan import http
 from caravan import sessions as logins
 from caravan.sessions import Sessions
 from shopper import routes, web
@@ -22,7 +22,7 @@ def install(app: FastAPI, *, page: web.Page, sessions: Sessions, relay: EventRel
     async def events(request: Request, names: str = "") -> Response:
         """Stream the edge's events (server-sent events), all or those of `?names=training,pushmodel`."""
         sessions.holder(request)
-        with telemetry.exchange(routes.EVENT_STREAM):
+        with routes.EVENT_STREAM.exchange():
             wanted = [name for name in names.split(",") if name]
             stream = await routes.event_stream(relay, wanted, request.headers.get("last-event-id", ""))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -32,6 +32,6 @@ def install(app: FastAPI, *, page: web.Page, sessions: Sessions, relay: EventRel
     async def counts(request: Request) -> Response:
         """Tell how many training images wait here, by product."""
         sessions.holder(request)
-        with telemetry.exchange(routes.INGEST_COUNTS):
+        with routes.INGEST_COUNTS.exchange():
             answer = await routes.ingest_counts(count)
         return http.fresh_json(answer)

@@ -7,7 +7,7 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 from obstore.store import ObjectStore
 
-from caravan import http, reports, telemetry
+from caravan import http, reports
 from caravan.sessions import Sessions
 from shopper import routes
 
@@ -24,7 +24,7 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
     async def models(request: Request) -> Response:
         """List the models here, and the versions of each with what their manifests say."""
         sessions.holder(request)
-        with telemetry.exchange(routes.MODELS):
+        with routes.MODELS.exchange():
             answer = await routes.models(list_models)
         return http.fresh_json(answer)
 
@@ -32,7 +32,7 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
     async def report(request: Request, model: str, version: str) -> Response:
         """Show the training report of a version, or of the `latest`: one HTML page."""
         sessions.holder(request)
-        with telemetry.exchange(routes.REPORT):
+        with routes.REPORT.exchange():
             found_report = await routes.report(found.read_report, model, version)
         return reports.show(found_report.content)
 

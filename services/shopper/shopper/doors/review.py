@@ -7,7 +7,7 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 
-from caravan import http, telemetry
+from caravan import http
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
@@ -57,7 +57,7 @@ def install(
     async def review(request: Request, after: str = "", most: int = USUAL) -> Response:
         """List images that wait for review; `?after=` is the `next` of the page before."""
         sessions.holder(request)
-        with telemetry.exchange(routes.REVIEW_LIST):
+        with routes.REVIEW_LIST.exchange():
             if not 1 <= most <= MOST:
                 raise BadInput(f"most is 1 to {MOST}", reason="bad-page")
             answer = await routes.review_list(Ref.parse(after) if after else None, most, desk, shelf)
@@ -67,7 +67,7 @@ def install(
     async def picture(request: Request, image: str, *, whole: bool = False) -> Response:
         """Show an image that waits, small, or with `?whole=true` as it is; always a JPEG."""
         sessions.holder(request)
-        with telemetry.exchange(routes.REVIEW_IMAGE):
+        with routes.REVIEW_IMAGE.exchange():
             try:
                 content = await routes.review_image(Ref.parse(image), desk, limits, whole=whole)
             except FileNotFoundError as exc:
@@ -79,7 +79,7 @@ def install(
         """Say what images show: `{"decisions": [{"image", "product"[, "new"]} | {"image", "discard"}]}`."""
         who = sessions.holder(request)
         raw = await http.bounded_body(request, MAX_BODY)
-        with telemetry.exchange(routes.REVIEW_DECIDE):
+        with routes.REVIEW_DECIDE.exchange():
             said = http.decode_json(Decisions, raw).decisions
             answer = await decided([_decision(each, shelf) for each in said], who)
         return Response(to_json(answer), media_type="application/json")

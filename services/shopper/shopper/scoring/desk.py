@@ -145,7 +145,7 @@ class ScoringDesk:
         if answered is not None:
             self._newest = scored, photo
             self._answered.set()
-        with telemetry.best_effort(routes.EDGE_METRICS):
+        with telemetry.best_effort(routes.EDGE_METRICS.id):
             await self._noted(scored)
 
     async def _noted(self, scored: Scored) -> None:
@@ -199,7 +199,7 @@ class ScoringDesk:
             self._answered.clear()
             newest, self._newest = self._newest, None
             if newest is not None:
-                with telemetry.best_effort(routes.EDGE_METRICS):
+                with telemetry.best_effort(routes.EDGE_METRICS.id):
                     small = await thumbnail(newest[1])
                     look = await asyncio.to_thread(appearance, small)
                     await self.on_disk(Journal.look, newest[0], look, self._clock())
@@ -213,7 +213,7 @@ class ScoringDesk:
 
     async def said(self, image: str, item: str) -> None:
         """Note what people say that an image shows; best effort."""
-        with telemetry.best_effort(routes.REVIEW_DECIDE):
+        with telemetry.best_effort(routes.REVIEW_DECIDE.id):
             await self.on_disk(_said, image, item)
 
     async def accuracy(self, name: Callable[[str], str]) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class ScoringDesk:
     async def close_windows(self) -> NoReturn:
         """Close each window when it has ended, whether detections come or not; to be run as a task."""
         while True:
-            with telemetry.best_effort(routes.EDGE_METRICS):
+            with telemetry.best_effort(routes.EDGE_METRICS.id):
                 await self._close_windows()
             now = self._clock()
             _, end = scoring.window_bounds(now, self._window_seconds)
@@ -238,7 +238,7 @@ class ScoringDesk:
 
     async def send(self) -> NoReturn:
         """Send the outbox whenever Kafka is there; to be run as a task."""
-        await forever(routes.EDGE_METRICS, self._send)
+        await forever(routes.EDGE_METRICS.id, self._send)
 
     async def _close_windows(self) -> None:
         if await self.on_disk(Journal.close_windows, self._clock()):
@@ -255,7 +255,7 @@ class ScoringDesk:
         batch = await self.on_disk(Journal.oldest, SENT_AT_ONCE, BYTES_AT_ONCE)
         if not batch:
             return 0
-        with telemetry.exchange(routes.EDGE_METRICS, begins_trace=False):
+        with routes.EDGE_METRICS.exchange(begins_trace=False):
             ends = await asyncio.gather(*map(self._sent, batch), return_exceptions=True)
             sent = [message.number for message, end in zip(batch, ends, strict=True) if end is None]
             await self.on_disk(Journal.remove, sent)
@@ -355,4 +355,4 @@ def _accuracy(journal: Journal, now: float, name: Callable[[str], str]) -> dict[
 
 def _taken_note_of(done: asyncio.Future[None]) -> None:
     if not done.cancelled() and done.exception() is not None:
-        telemetry.BEST_EFFORT_FAILURES.labels(routes.EDGE_METRICS).inc()
+        telemetry.BEST_EFFORT_FAILURES.labels(routes.EDGE_METRICS.id).inc()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from caravan.s3_listing import signed
+from caravan.s3_signature import signed
 from local_stack.keys import PASSWORD, USER, Keys
 from local_stack.settings import port_settings
 from local_stack.state import StackState, read_state

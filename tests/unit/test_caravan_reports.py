@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from obstore.store import MemoryStore
 
-from caravan import reports, s3
+from caravan import pages, reports, s3
 from caravan.errors import BadInput, Transient
 from caravan.manifest import File, Lineage, Manifest
 
@@ -224,7 +224,7 @@ async def test_a_page_that_is_too_large_is_not_read_into_memory(
 
 
 def test_a_page_is_shown_so_that_it_can_do_nothing_else() -> None:
-    answer = reports.show(b"<p>")
+    answer = pages.show(b"<p>")
     assert answer.body == b"<p>"
     assert answer.media_type == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]

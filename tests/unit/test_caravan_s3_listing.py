@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import pytest
@@ -226,3 +227,35 @@ async def test_a_server_that_is_away_is_told_of_raw_pages() -> None:
         pass
     with pytest.raises(Transient):
         [raw async for raw in s3.raw_pages(store, "images/")]
+
+
+async def test_a_bucket_that_is_missing_is_made_by_a_signed_request() -> None:
+    async with bucket((404, "<Error/>"), (200, "")) as (store, server):
+        await s3.ensure_buckets(store.address, ["photos"])
+    assert len(server.asked) == 2
+    assert server.signed
+
+
+@pytest.mark.parametrize("code", ["BucketAlreadyOwnedByYou", "BucketAlreadyExists"])
+async def test_a_bucket_that_another_made_meanwhile_is_taken(code: str) -> None:
+    async with bucket((404, "<Error/>"), (409, f"<Error><Code>{code}</Code></Error>")) as (store, _):
+        await s3.ensure_buckets(store.address, ["photos"])
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (409, "OperationAborted")])
+async def test_a_server_that_makes_no_bucket_is_told_of_by_what_it_says(status: int, code: str) -> None:
+    async with bucket((404, "<Error/>"), (status, f"<Error><Code>{code}</Code></Error>")) as (store, _):
+        with pytest.raises(Transient, match=f"did not make bucket photos: it answers {status} {code}"):
+            await s3.ensure_buckets(store.address, ["photos"])
+
+
+async def test_raw_pages_come_by_the_proxy_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with bucket(listed(contents("a"))) as (store, server):
+        monkeypatch.setenv("http_proxy", store.address.endpoint)
+        store.address = replace(store.address, endpoint="http://store.invalid:9000")
+        assert len([raw async for raw in s3.raw_pages(store, "images/")]) == 1
+    assert server.signed

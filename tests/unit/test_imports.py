@@ -28,7 +28,7 @@ HEAVY = (
         ("feeder", {"PIL", "obstore"}),
         ("delivery", {"httpx"}),
         ("edge_manager", {"httpx", "obstore"}),
-        ("monitor", {"PIL"}),
+        ("monitor", set()),
         ("shopper", {"PIL", "grpc", "httpx", "obstore"}),
     ],
 )

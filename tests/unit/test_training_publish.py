@@ -17,6 +17,7 @@ from caravan import model_index, s3, tracing
 from caravan.contracts import MANIFEST
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Lineage, Manifest
+from caravan.signatures import verify
 from training import versions
 from training.publish import begin, outcome_event, publish, rollback, settle
 from training.release import release
@@ -185,7 +186,7 @@ async def test_a_signature_covers_for_which_edge_a_version_is_and_that_it_passed
     await publish(stores, MODEL, "of before", files, LINEAGE, key=key)
     await rollback(stores, MODEL, 1, key)
     for manifest in (await versions.complete(stores.ready, MODEL)).values():
-        manifest.verify(key.public_key())
+        verify(manifest, key.public_key())
         assert (manifest.edge, manifest.verdict) == ("edge1", "passed")
 
 
@@ -414,5 +415,5 @@ async def test_manifests_are_signed_when_there_is_a_key(stores: Stores, files: d
     await rollback(stores, MODEL, 1, key=key)
     for version in (1, 2):
         raw = await s3.read(stores.ready, f"models/{MODEL}/{version}/{MANIFEST}")
-        Manifest.from_json(raw).verify(key.public_key())
+        verify(Manifest.from_json(raw), key.public_key())
         assert "signature" in json.loads(raw)

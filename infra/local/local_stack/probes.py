@@ -14,9 +14,10 @@ import httpx
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from caravan import s3_listing, strict_json
+from caravan import strict_json
 from caravan.contracts import ENTRY_FILES
 from caravan.errors import Permanent
+from caravan.s3_signature import signed
 from caravan.tokens import TokenSettings
 from local_stack.errors import NotReady
 from local_stack.keys import Keys
@@ -96,7 +97,7 @@ def _server(url: SplitResult) -> str:
 async def _signed(http: httpx.AsyncClient, url: SplitResult, method: str, asked: str) -> httpx.Response:
     """Ask S3 with the keys that a probe's address has as its user."""
     address = Keys(unquote(url.username or ""), unquote(url.password or "")).address("")
-    return await http.request(method, asked, headers=s3_listing.signed(address, method, asked))
+    return await http.request(method, asked, headers=signed(address, method, asked))
 
 
 def _texts(answer: httpx.Response, tag: str) -> set[str]:

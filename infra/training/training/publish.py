@@ -23,7 +23,7 @@ from caravan.contracts import (
 )
 from caravan.errors import Permanent
 from caravan.holds import Hold
-from caravan.manifest import File, Lineage, Manifest, read_private_key
+from caravan.manifest import File, Lineage, Manifest
 from caravan.members import FACT, members_key
 from training import versions
 from training.stores import Stores
@@ -58,7 +58,11 @@ class Begun:
 
 def read_key(path: Path | None) -> Key:
     """Read the key that manifests are signed with, if one is set."""
-    return None if path is None else read_private_key(path)
+    if path is None:
+        return None
+    from caravan.signatures import read_private_key  # noqa: PLC0415 - seven megabytes, for those who have a key
+
+    return read_private_key(path)
 
 
 async def begin(stores: Stores, model: str, attempt: str, files: Mapping[str, Path]) -> Begun:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -21,7 +20,7 @@ from caravan.names import CLASS_RULE, LONGEST_REASON, cut, is_addressable, is_cl
 from caravan.strict_json import NotJson, faults_of
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SCHEMA = 1
 MOST_CLASSES = 10_000
@@ -149,24 +148,12 @@ class Manifest:
             raise Permanent(cut(f"the manifest cannot be read: {faults_of(exc)}")) from exc
 
     def sign(self, key: Ed25519PrivateKey) -> Self:
-        """Return the manifest with its Ed25519 signature."""
-        return replace(self, signature=base64.b64encode(key.sign(self._canonical())).decode())
+        """Return the manifest with its Ed25519 signature, which `signatures.verify` checks."""
+        return replace(self, signature=base64.b64encode(key.sign(self.canonical())).decode())
 
-    def verify(self, key: Ed25519PublicKey) -> None:
-        """Check the signature.
-
-        Raises:
-            Permanent: if there is none, or it does not fit.
-
-        """
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - who has a key has it loaded
-
-        if self.signature is None:
-            raise Permanent("the manifest is not signed, and signatures are required here")
-        try:
-            key.verify(base64.b64decode(self.signature, validate=True), self._canonical())
-        except (InvalidSignature, ValueError) as exc:
-            raise Permanent("the manifest's signature does not fit its content") from exc
+    def canonical(self) -> bytes:
+        """Return what is signed: all but the signature."""
+        return json.dumps(self._body(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     def _body(self) -> dict[str, Any]:
         facts = {"edge": self.edge, "verdict": self.verdict}
@@ -182,32 +169,5 @@ class Manifest:
             },
         }
 
-    def _canonical(self) -> bytes:
-        return json.dumps(self._body(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
 
 _MANIFEST = TypeAdapter(Manifest)
-
-
-def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """Read an Ed25519 private key from a PEM file."""
-    # Seven megabytes, which only those spend who sign or verify.
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-
-    key = load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise Permanent(f"{path} is not an Ed25519 private key")
-    return key
-
-
-def read_public_key(path: Path) -> Ed25519PublicKey:
-    """Read an Ed25519 public key from a PEM file."""
-    # Seven megabytes, which only those spend who sign or verify.
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
-
-    key = load_pem_public_key(path.read_bytes())
-    if not isinstance(key, Ed25519PublicKey):
-        raise Permanent(f"{path} is not an Ed25519 public key")
-    return key

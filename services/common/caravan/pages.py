@@ -31,6 +31,12 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+STORED_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 def files(package: str) -> dict[str, bytes]:
@@ -71,6 +77,14 @@ def serve(app: FastAPI, path: str, content: bytes, policy: str) -> None:
                 packed, headers={**headers, "Content-Encoding": "gzip"}, media_type=MEDIA_TYPES[ending]
             )
         return Response(content, headers=headers, media_type=MEDIA_TYPES[ending])
+
+
+def show(page: bytes) -> Response:
+    """Answer with a page out of a bucket, for browsers to show and nothing else.
+
+    Pipelines of others write there as well: it can run nothing, load nothing, and send nothing.
+    """
+    return Response(page, headers=STORED_HEADERS, media_type="text/html; charset=utf-8")
 
 
 def digest(*contents: bytes) -> str:

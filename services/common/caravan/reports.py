@@ -1,8 +1,7 @@
 """What a bucket's model versions say of themselves, and the report beside each: for the doors that show them.
 
 A report is one page, `models/<model>/<version>/report/index.html`, and in the version's manifest as its other
-files are. It comes out of a bucket that pipelines of others write to as well, so it is shown under a policy
-by which it can run nothing, load nothing, and send nothing.
+files are. `pages.show` shows it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from fastapi import Response
 from obstore.store import ObjectStore
 
 from caravan import model_index, s3
@@ -34,13 +32,6 @@ MOST_BYTES = 8 * 2**20
 MOST_NAMED = 5
 """Versions that a sentence names."""
 AT_ONCE = 16
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
 _NUMBER = re.compile(r"[1-9]\d{0,18}")
 
 Sizes = Mapping[str, int]
@@ -212,11 +203,6 @@ class Reports:
         with suppress(Permanent):
             manifest = None if read.content is None else Manifest.from_json(read.content)
         return _Known(read.e_tag, manifest, REPORT in sizes)
-
-
-def show(page: bytes) -> Response:
-    """Answer with a page out of a bucket, for browsers to show and nothing else."""
-    return Response(page, headers=HEADERS, media_type="text/html; charset=utf-8")
 
 
 def _is_seen(sizes: Sizes) -> bool:

@@ -1,4 +1,4 @@
-"""Object stores: obstore where objects move, aioboto3 for buckets, `s3_listing` for listings.
+"""Object stores: obstore where objects move, `s3_listing` for buckets and listings.
 
 Every call has a deadline, and its errors are translated: `Transient` where the store is away or the bucket
 is gone, `Unstorable` where it refuses one object for its own sake, `Refused` where it refuses us. A missing
@@ -594,22 +594,11 @@ async def ensure_buckets(address: S3Address, names: Collection[str]) -> None:
 
     """
     missing = [name for name in names if await _is_missing(_asked(address, name))]
-    if not missing:
-        return
-    # Costly to import (40 MB, a third of a second), and of use for this alone.
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    if missing:
+        from caravan import s3_listing  # noqa: PLC0415
 
-    async with _client(address) as client:
         for name in missing:
-            try:
-                # Another process may have been quicker.
-                with suppress(
-                    client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
-                ):
-                    await client.create_bucket(Bucket=name)
-            except (BotoCoreError, ClientError) as exc:
-                message = f"S3 at {address.endpoint} did not make bucket {name}: {exc}"
-                raise Transient(message) from exc
+            await s3_listing.make_bucket(address, name)
 
 
 async def keep_buckets(address: S3Address, names: Collection[str]) -> NoReturn:
@@ -656,26 +645,6 @@ async def ping_any(address: S3Address, buckets: Sequence[str]) -> None:
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-
-
-def _client(address: S3Address) -> Any:
-    import aioboto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
-
-    return aioboto3.Session().client(
-        "s3",
-        endpoint_url=address.endpoint,
-        aws_access_key_id=address.access_key.get_secret_value(),
-        aws_secret_access_key=address.secret_key.get_secret_value(),
-        region_name=address.region,
-        verify=str(address.ca) if address.ca else None,
-        config=Config(
-            connect_timeout=S3_CONNECT_SECONDS,
-            read_timeout=S3_REQUEST_SECONDS,
-            retries={"max_attempts": 1},
-            s3={"addressing_style": "path"},
-        ),
-    )
 
 
 def _first_line(exc: BaseException) -> str:

@@ -1,8 +1,8 @@
-"""ListObjectsV2, read here: obstore fails the whole listing at one key that it has no path for.
+"""What obstore leaves open: buckets that are made, and listings that one odd key does not fail.
 
-Such keys (an empty segment, `..`, a tab or a newline, text that is no UTF-8) are no names of ours, and
-nothing could be read under them; other tools write them all the same. They are passed over, logged once and
-counted.
+obstore fails a whole listing at a key that it has no path for. Such keys (an empty segment, `..`, a tab or a
+newline, text that is no UTF-8) are no names of ours, and nothing could be read under them; other tools write
+them all the same. They are passed over, logged once and counted.
 """
 
 from __future__ import annotations
@@ -17,24 +17,21 @@ from datetime import datetime
 from functools import partial
 from html import unescape
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import quote, unquote_to_bytes
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 from xml.etree import ElementTree as ET
 
 import httpx
 import structlog
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError
-from botocore.httpsession import URLLib3Session
-from botocore.utils import get_environ_proxies
+import urllib3
 from prometheus_client import Counter
 
 from caravan.errors import Permanent, Transient
 from caravan.names import is_addressable
 from caravan.retry import pause
+from caravan.s3_signature import signed
 from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
 
 log = structlog.get_logger()
@@ -50,6 +47,7 @@ _ENCODED = re.compile("[%+]")
 _KEY = re.compile("<Key>([^<&%+]*)</Key>")
 _ETAG = re.compile('<ETag>(?:"|&quot;|&#34;)?([^<&"]*)(?:"|&quot;|&#34;)?</ETag>')
 _SIZE = re.compile("<Size>([0-9]+)</Size>")
+_CODE = re.compile("<Code>(\\w+)</Code>")
 _TOKEN = re.compile(b"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path | None, httpx.AsyncClient]] = (
@@ -66,14 +64,8 @@ class Page:
     folders: list[str]
 
 
-class _Answer(Protocol):
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def content(self) -> bytes: ...
-
-
-_Get = Callable[[str], Awaitable[_Answer]]
+_Get = Callable[[str], Awaitable[tuple[int, bytes]]]
+"""Fetches a URL: status and body."""
 
 
 async def pages(
@@ -107,16 +99,12 @@ async def raw_pages(address: S3Address, bucket: str, prefix: str) -> AsyncIterat
     A server that hangs holds one of asyncio's threads until the request times out.
     """
     query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
-    session = URLLib3Session(
-        verify=str(address.ca) if address.ca else True,  # type: ignore[arg-type] # the stubs know less
-        proxies=get_environ_proxies(address.endpoint),
-        timeout=(S3_CONNECT_SECONDS, S3_REQUEST_SECONDS),  # type: ignore[arg-type]
-    )
+    pool = _pool(address)
     try:
-        async for content in _contents(address, bucket, query, partial(_get_by_session, address, session)):
+        async for content in _contents(address, bucket, query, partial(_get_by_thread, address, pool)):
             yield content
     finally:
-        session.close()
+        pool.clear()
 
 
 def columns(content: bytes) -> list[tuple[str, str, str]]:
@@ -159,6 +147,26 @@ def read(content: bytes, bucket: str) -> Page:
     return page
 
 
+async def make_bucket(address: S3Address, bucket: str) -> None:
+    """Make a bucket; one that is there already is no error.
+
+    Raises:
+        Transient: if the server is away or will not.
+
+    """
+    url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}"
+    try:
+        answer = await _client(address.ca).put(url, headers=signed(address, "PUT", url))
+    except httpx.HTTPError as exc:
+        raise Transient(f"S3 at {address.endpoint} did not make bucket {bucket}: {exc!r}") from exc
+    # Another process may have been quicker: BucketAlreadyOwnedByYou, BucketAlreadyExists.
+    if answer.is_success or (answer.status_code == httpx.codes.CONFLICT and "BucketAlready" in answer.text):
+        return
+    code = _CODE.search(answer.text)
+    why = f"it answers {answer.status_code} {code[1] if code else ''}".rstrip()
+    raise Transient(f"S3 at {address.endpoint} did not make bucket {bucket}: {why}")
+
+
 def _parsed(content: bytes, bucket: str) -> ET.Element:
     try:
         return ET.fromstring(content)  # noqa: S314 - the answer of a server that we hold keys of
@@ -195,13 +203,12 @@ async def _ask(address: S3Address, bucket: str, query: Mapping[str, str], get: _
     url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}?{text}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            answer = await get(url)
-        except (httpx.HTTPError, BotoCoreError) as exc:
+            status, content = await get(url)
+        except (httpx.HTTPError, urllib3.exceptions.HTTPError) as exc:
             fault = f"S3 could not list {bucket}: {exc!r}"
         else:
-            status = answer.status_code
             if status == httpx.codes.OK:
-                return answer.content
+                return content
             if status == httpx.codes.NOT_FOUND:
                 raise FileNotFoundError(f"there is no bucket {bucket}")
             if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -214,14 +221,23 @@ async def _ask(address: S3Address, bucket: str, query: Mapping[str, str], get: _
     raise Transient(fault)
 
 
-async def _get_by_httpx(address: S3Address, url: str) -> httpx.Response:
-    return await _client(address.ca).get(url, headers=signed(address, "GET", url))
+async def _get_by_httpx(address: S3Address, url: str) -> tuple[int, bytes]:
+    answer = await _client(address.ca).get(url, headers=signed(address, "GET", url))
+    return answer.status_code, answer.content
 
 
-async def _get_by_session(address: S3Address, session: URLLib3Session, url: str) -> _Answer:
-    request = _signed_request(address, "GET", url)
-    answer: _Answer = await asyncio.to_thread(session.send, request.prepare())
-    return answer
+async def _get_by_thread(address: S3Address, pool: urllib3.PoolManager, url: str) -> tuple[int, bytes]:
+    headers = signed(address, "GET", url)
+    answer = await asyncio.to_thread(pool.request, "GET", url, headers=headers, redirect=False)
+    return answer.status, answer.data
+
+
+def _pool(address: S3Address) -> urllib3.PoolManager:
+    timeout = urllib3.Timeout(connect=S3_CONNECT_SECONDS, read=S3_REQUEST_SECONDS)
+    parts = urlsplit(address.endpoint)
+    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    make = partial(urllib3.ProxyManager, proxy) if proxy else urllib3.PoolManager
+    return make(timeout=timeout, retries=False, ssl_context=_context(address.ca))
 
 
 def _client(ca: Path | None) -> httpx.AsyncClient:
@@ -236,18 +252,6 @@ def _client(ca: Path | None) -> httpx.AsyncClient:
 @functools.cache
 def _context(ca: Path | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca)
-
-
-def signed(address: S3Address, method: str, url: str) -> dict[str, str]:
-    """Return the headers that sign a request without a body (AWS signature 4)."""
-    return dict(_signed_request(address, method, url).headers)
-
-
-def _signed_request(address: S3Address, method: str, url: str) -> AWSRequest:
-    request = AWSRequest(method, url)
-    keys = Credentials(address.access_key.get_secret_value(), address.secret_key.get_secret_value())
-    S3SigV4Auth(keys, "s3", address.region).add_auth(request)
-    return request
 
 
 def _decoded(raw: str) -> str:

@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import httpx
 from fastapi import FastAPI
@@ -16,7 +17,6 @@ from caravan import http, kafka, s3
 from caravan.contracts import EDGE_STATUS, MONITOR, ready_bucket
 from caravan.errors import Transient
 from caravan.intake import Senders
-from caravan.manifest import read_public_key
 from caravan.mqtt import Mqtt
 from caravan.runtime import Service
 from edge_manager import api
@@ -31,6 +31,9 @@ from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
 from edge_manager.status import tell_status
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 RECORDS = ".caravan"
 """Folder of the records in a sink directory, when there is no bucket to keep them in."""
@@ -126,5 +129,13 @@ def _rules(settings: EdgeManagerSettings) -> Rules:
         load_seconds=settings.load_seconds,
         keep_versions=settings.keep_versions,
         require_signature=settings.require_signature,
-        public_key=read_public_key(settings.public_key) if settings.public_key else None,
+        public_key=_public_key(settings.public_key),
     )
+
+
+def _public_key(path: Path | None) -> Ed25519PublicKey | None:
+    if path is None:
+        return None
+    from caravan.signatures import read_public_key  # noqa: PLC0415 - seven megabytes, for those who have a key
+
+    return read_public_key(path)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caravan import images, strict_json
+from caravan import image_headers, strict_json
 from caravan.errors import BadInput
 from caravan.names import MORE, camera_name, class_name, cut
 from caravan.strict_json import NotJson
@@ -248,7 +248,7 @@ def _image(text: Any) -> tuple[bytes | None, str]:
         return None, ""
     try:
         image = base64.b64decode(text, validate=True)
-        media_type = MEDIA_TYPES[images.inspect(image).format]
+        media_type = MEDIA_TYPES[image_headers.inspect(image).format]
     except (binascii.Error, ValueError, BadInput, KeyError):
         return None, ""
     return image, media_type

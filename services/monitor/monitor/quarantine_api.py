@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
 
-from caravan import http, reports
+from caravan import http, pages
 from caravan.contracts import parse_edge
 from caravan.quarantine import read_page, read_waiting
 from monitor import routes
@@ -38,7 +38,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
         store = stores[parse_edge(edge, stores)]
         with routes.QUARANTINE_PAGE.exchange():
             found = await routes.quarantine_page(partial(read_page, store), batch)
-        return reports.show(found)
+        return pages.show(found)
 
 
 async def list_waiting(store: ObjectStore, edge: str) -> list[dict[str, Any]]:

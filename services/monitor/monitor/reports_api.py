@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from obstore.store import ObjectStore
 
-from caravan import http, reports
+from caravan import http, pages, reports
 from caravan.contracts import parse_edge
 from caravan.errors import Permanent
 from caravan.holds import read_hold
@@ -40,7 +40,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
         of_edge = found[parse_edge(edge, stores)]
         with routes.REPORT.exchange():
             found_report = await routes.report(of_edge.read_report, model, version)
-        return reports.show(found_report.content)
+        return pages.show(found_report.content)
 
 
 async def _list_models(of_edge: reports.Reports, store: ObjectStore, edge: str) -> list[dict[str, Any]]:

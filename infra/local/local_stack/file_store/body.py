@@ -11,8 +11,9 @@ from typing import Protocol
 
 from starlette.types import Receive
 
+from caravan.s3_signature import NOTHING
 from local_stack.file_store.errors import Disconnected, S3Error
-from local_stack.file_store.signature import NOTHING, Signature
+from local_stack.file_store.signature import Signature
 
 CHUNKED = ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")
 MAX_LINE = 4096

@@ -1,7 +1,6 @@
 """Signature Version 4, checked: who asks, and that nobody changed what is asked.
 
-The standard library is all that it takes; botocore, which signs, would be as large as the rest of the store.
-https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-authenticating-requests.html
+What is signed, and how, is `caravan.s3_signature`'s to say.
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote, unquote_to_bytes
 
+from caravan.s3_signature import ALGORITHM, DATE, canonical_request, sign, signing_key
 from local_stack.file_store.errors import S3Error
 
-ALGORITHM = "AWS4-HMAC-SHA256"
-NOTHING = hashlib.sha256(b"").hexdigest()
 MAX_SKEW = timedelta(minutes=15)
 _AUTHORIZATION = re.compile(
     ALGORITHM
@@ -37,11 +34,7 @@ class Signature:
 
     def following(self, kind: str, previous: str, *hashes: str) -> str:
         """Return the signature of a body's chunk or trailer (`kind`), which follows the one before."""
-        return self._sign(f"{ALGORITHM}-{kind}", previous, *hashes)
-
-    def _sign(self, name: str, *lines: str) -> str:
-        text = "\n".join((name, self.date, self.scope, *lines))
-        return hmac.new(self.key, text.encode(), "sha256").hexdigest()
+        return sign(self.key, f"{ALGORITHM}-{kind}", self.date, self.scope, previous, *hashes)
 
 
 def check(
@@ -66,38 +59,15 @@ def check(
     if not hmac.compare_digest(found["key"].encode(), keys[0].encode()):
         raise S3Error("InvalidAccessKeyId")
     try:
-        skew = (now or datetime.now(UTC)) - datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        skew = (now or datetime.now(UTC)) - datetime.strptime(date, DATE).replace(tzinfo=UTC)
     except ValueError as exc:
         raise S3Error("AccessDenied", "x-amz-date is missing, or no date") from exc
     if abs(skew) > MAX_SKEW:
         raise S3Error("RequestTimeTooSkewed")
-    request = "\n".join(
-        (
-            method,
-            quote(unquote_to_bytes(path), safe="/-_.~"),
-            _canonical(query),
-            *(f"{name}:{' '.join(headers.get(name, '').split())}" for name in names),
-            "",
-            found["headers"],
-            headers.get("x-amz-content-sha256", NOTHING),
-        )
-    )
+    request = canonical_request(method, path, query, {name: headers.get(name, "") for name in names})
     scope = f"{found['day']}/{found['region']}/{found['service']}/aws4_request"
-    key = f"AWS4{keys[1]}".encode()
-    for word in scope.split("/"):
-        key = hmac.digest(key, word.encode(), "sha256")
-    unsigned = Signature("", date, scope, key)
-    value = unsigned._sign(ALGORITHM, hashlib.sha256(request.encode("latin-1")).hexdigest())  # noqa: SLF001
+    key = signing_key(keys[1], scope)
+    value = sign(key, ALGORITHM, date, scope, hashlib.sha256(request).hexdigest())
     if not hmac.compare_digest(value, found["signature"]):
         raise S3Error("SignatureDoesNotMatch")
     return Signature(value, date, scope, key)
-
-
-def _canonical(query: str) -> str:
-    pairs = (pair.partition("=") for pair in query.split("&") if pair)
-    written = sorted((_encoded(name), _encoded(value)) for name, _, value in pairs)
-    return "&".join(f"{name}={value}" for name, value in written)
-
-
-def _encoded(text: str) -> str:
-    return quote(unquote_to_bytes(text), safe="-_.~")

@@ -7,7 +7,7 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 from obstore.store import ObjectStore
 
-from caravan import http, reports
+from caravan import http, pages, reports
 from caravan.sessions import Sessions
 from shopper import routes
 
@@ -34,7 +34,7 @@ def install(app: FastAPI, production: ObjectStore, sessions: Sessions) -> None:
         sessions.holder(request)
         with routes.REPORT.exchange():
             found_report = await routes.report(found.read_report, model, version)
-        return reports.show(found_report.content)
+        return pages.show(found_report.content)
 
 
 def _address(model: str, version: int) -> str:

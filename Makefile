@@ -8,7 +8,7 @@ EDGE_PACKAGES := services/shopper/pyproject.toml services/edge-manager/pyproject
 	services/monitor/pyproject.toml infra/model-server/pyproject.toml
 SOURCES := services infra tests
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header --no-emit-package caravan-common
+	--no-emit-index-url --no-header --no-emit-package caravan-common --no-emit-package caravan-local
 
 .PHONY: help
 help: ## List the targets
@@ -36,7 +36,7 @@ $(VENV)/installed: $(BIN)/uv requirements/all.txt $(PACKAGES)
 .PHONY: lock
 lock: $(BIN)/uv ## Pin the requirements again, with hashes
 	@$(COMPILE) $(PACKAGES) requirements/dev.in -o requirements/all.txt
-	@for p in $(filter-out services/common/%,$(PACKAGES)); do n=$$(basename $$(dirname $$p)); \
+	@for p in $(filter-out services/common/% infra/lab/%,$(PACKAGES)); do n=$$(basename $$(dirname $$p)); \
 		$(COMPILE) services/common/pyproject.toml $$p -c requirements/all.txt --no-annotate -o requirements/$$n.txt; done
 	@$(COMPILE) services/common/pyproject.toml services/shopper/pyproject.toml --overrides requirements/no-tensorflow.in \
 		-c requirements/all.txt --no-annotate -o requirements/shopper-image.txt
@@ -55,6 +55,7 @@ protos: setup ## Write the Python modules of the gRPC messages that are our own 
 # --- the stack on this machine ------------------------------------------------------------------
 
 STACK := $(BIN)/python -m local_stack
+LAB := $(BIN)/python -m lab
 
 .PHONY: up start stop status clean demo
 up: setup ## Run the whole stack here, with a live table (EDGES="edge1 edge2" for two edges)
@@ -73,7 +74,7 @@ clean: ## Stop the stack and remove all that it stored
 	@$(STACK) clean
 
 demo: setup ## Watch it learn a product that it did not know (your photos: DATA=first.zip NEW=new.zip)
-	@$(STACK) demo $(if $(DATA),--data '$(DATA)') $(if $(NEW),--new '$(NEW)')
+	@$(LAB) demo $(if $(DATA),--data '$(DATA)') $(if $(NEW),--new '$(NEW)')
 
 .PHONY: edge
 edge: setup ## Run an edge alone in little memory, until Ctrl-C (EDGES=edge1, central by S3_CENTRAL_ENDPOINT …)
@@ -113,21 +114,21 @@ OVER ?= mqtt
 
 .PHONY: cameras
 cameras: setup ## Film with simulated cameras; compare with the hub (COUNT RATE DURATION OVER DATA EDGE TLS=1)
-	@$(STACK) cameras --count $(COUNT) --rate $(RATE) --seconds $(DURATION) --over $(OVER) \
+	@$(LAB) cameras --count $(COUNT) --rate $(RATE) --seconds $(DURATION) --over $(OVER) \
 		$(if $(DATA),--data '$(DATA)') $(if $(EDGE),--edge $(EDGE)) $(if $(TLS),--tls)
 
 # --- data to try it on ----------------------------------------------------------------------------
 
 .PHONY: digits.zip
 digits.zip: setup ## Write scikit-learn's handwritten digits as a training ZIP
-	@$(STACK) samples digits --out $@
+	@$(LAB) samples digits --out $@
 
 .PHONY: fashion.zip apparel-score
 fashion.zip: setup ## Train a small Keras convnet on Fashion-MNIST, as a model to send (FASHION_MNIST=folder)
-	@$(STACK) samples apparel --out $@ $(if $(FASHION_MNIST),--data '$(FASHION_MNIST)')
+	@$(LAB) samples apparel --out $@ $(if $(FASHION_MNIST),--data '$(FASHION_MNIST)')
 
 apparel-score: setup ## Ask the stack about Fashion-MNIST's 10,000 test pictures over MQTT (EDGE TLS=1)
-	@$(STACK) samples apparel-score $(if $(FASHION_MNIST),--data '$(FASHION_MNIST)') \
+	@$(LAB) samples apparel-score $(if $(FASHION_MNIST),--data '$(FASHION_MNIST)') \
 		$(if $(EDGE),--edge $(EDGE)) $(if $(TLS),--tls)
 
 # --- operating it -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from xdist.scheduler import LoadScopeScheduling
 
-from local_stack.photos import render
+from lab.photos import render
 from local_stack.proxies import past_proxies
 from local_stack.stack import Stack
 from support.platform import EDGE, Platform

@@ -28,7 +28,7 @@ import httpx
 import psutil
 
 from caravan import s3
-from local_stack.photos import render_zip
+from lab.photos import render_zip
 from local_stack.stack import Stack
 
 PEERS = Path(__file__).with_name("peers")

@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from local_stack.photos import render_zip
+from lab.photos import render_zip
 from local_stack.stack import Stack
 
 RENDERED = {"other": 200, "tea-lemon": 130, "tea-earl-grey": 130, "tea-green": 130}

@@ -29,7 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from local_stack.samples.digits import digits
+from lab.samples.digits import digits
 from support.lessons import embedded
 from training.dataset import Member
 from training.embeddings import Embedded

@@ -27,7 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from local_stack.photos import render, render_zip
+from lab.photos import render, render_zip
 from local_stack.stack import Stack
 from local_stack.state import PartState
 

@@ -18,7 +18,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from local_stack.photos import render, render_zip
+from lab.photos import render, render_zip
 from local_stack.stack import Stack
 
 DETECTIONS = 300

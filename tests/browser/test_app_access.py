@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import expect
 
-from local_stack.photos import render
+from lab.photos import render
 from support.browser import LAN_HOST, SIGN_IN, TOKEN, live
 from support.platform import Platform
 from support.proxy import proxy

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import Page, expect
 
-from local_stack.photos import render
+from lab.photos import render
 from support.browser import live
 from support.platform import EDGE, Platform, eventually
 

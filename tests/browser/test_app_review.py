@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from caravan import s3
-from local_stack.photos import render
+from lab.photos import render
 from support.browser import DESKTOP, PHONE, until
 from support.platform import EDGE, Platform, eventually
 

@@ -11,7 +11,7 @@ from caravan import kafka, s3
 from caravan.contracts import data_bucket, dead_letter, quarantine_event, training_event
 from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
 from caravan.settings import KafkaSettings
-from local_stack.photos import render
+from lab.photos import render
 from support.browser import PHONE, SIGN_IN, TOKEN
 from support.platform import EDGE, Platform
 from support.proxy import Network, proxy

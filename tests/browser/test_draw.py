@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from local_stack.samples.digits import digits, split, write_zip
+from lab.samples.digits import digits, split, write_zip
 from support.browser import DESKTOP, draw
 from support.platform import EDGE, Platform, eventually
 from support.strokes import HANDS, drawn

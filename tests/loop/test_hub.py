@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from local_stack.photos import render
+from lab.photos import render
 from support.platform import EDGE, Platform, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

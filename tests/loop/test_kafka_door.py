@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from local_stack.photos import render
+from lab.photos import render
 from support.kafka_clients import LARGEST, Message, noise, receive, send
 from support.platform import EDGE, Platform
 

@@ -15,7 +15,7 @@ import pytest
 
 from caravan.contracts import DEFAULT_MODEL
 from caravan.trace_files import Trace, of_upload, read_traces
-from local_stack.photos import render
+from lab.photos import render
 from support.platform import EDGE, Platform, eventually
 from training.codes import REFUSED
 

@@ -33,7 +33,7 @@ def hadolint() -> str:
 
 def test_there_is_one_for_every_service_the_model_server_the_pipeline_and_a_whole_edge() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/*/pyproject.toml")}
-    assert set(IMAGES) == packages - {"common", "local"} | {"edge"}
+    assert set(IMAGES) == packages - {"common", "lab", "local"} | {"edge"}
 
 
 @EVERY

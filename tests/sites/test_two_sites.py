@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from local_stack.photos import render
+from lab.photos import render
 from local_stack.settings import port_settings
 from support.namespaces import CENTRAL, EDGE, missing
 from support.platform import eventually

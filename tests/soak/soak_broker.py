@@ -33,7 +33,7 @@ from caravan import kafka
 from caravan.contracts import to_json, zipfile_event
 from caravan.s3 import open_bucket
 from caravan.settings import KafkaSettings
-from local_stack.photos import render, render_zip
+from lab.photos import render, render_zip
 from local_stack.stack import Stack
 
 BATCHES = int(os.environ.get("COUNT") or 20_000)

@@ -19,7 +19,7 @@ from onnx import helper
 
 from caravan import s3
 from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
-from local_stack.photos import render
+from lab.photos import render
 from local_stack.stack import Stack
 from shopper.model.stubs import DT_FLOAT, DT_UINT8, PredictionServiceStub, PredictRequest, TensorProto
 

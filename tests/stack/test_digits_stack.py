@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local_stack.samples.digits import Digit, digits, split, write_zip
+from lab.samples.digits import Digit, digits, split, write_zip
 from local_stack.stack import Stack
 
 pytest.importorskip("sklearn")

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from caravan import s3
-from local_stack.samples import apparel
+from lab.samples import apparel
 from local_stack.stack import Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -62,7 +62,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def samples(*words: str | Path, home: Path | None = None) -> tuple[int, str]:
     """Run the command; return its exit code and what it said."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "local_stack", "samples", *words),
+        *(sys.executable, "-m", "lab", "samples", *words),
         env={**os.environ, **({"CARAVAN_HOME": str(home)} if home else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

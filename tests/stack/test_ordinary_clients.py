@@ -348,7 +348,7 @@ async def test_cameras_are_counted_image_by_image(
     words = ["--count", "3", "--rate", "10", "--seconds", "2", "--data", str(pictures), "--tls"]
 
     async def film(over: str) -> tuple[int, str]:
-        return await run(sys.executable, "-m", "local_stack", "cameras", *words, "--over", over)
+        return await run(sys.executable, "-m", "lab", "cameras", *words, "--over", over)
 
     for code, said in await asyncio.gather(*map(film, ("http", "mqtt", "tensor"))):
         assert code == 0, said

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
-from local_stack.photos import render
+from lab.photos import render
 from support.platform import eventually
 
 WIDTH, HEIGHT = 480, 640

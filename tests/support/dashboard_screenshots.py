@@ -13,7 +13,7 @@ from playwright.async_api import Browser
 
 from caravan import kafka
 from caravan.settings import KafkaSettings
-from local_stack.photos import render
+from lab.photos import render
 from support.browser import PHONE
 from support.pictures import SCHEMES, smooth
 from support.platform import EDGE, Platform

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from caravan import s3
-from local_stack.photos import render_zip
+from lab.photos import render_zip
 from local_stack.stack import Stack
 
 EDGE = "edge1"

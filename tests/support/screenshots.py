@@ -17,8 +17,8 @@ import httpx
 from playwright.async_api import Browser, Page
 
 from caravan.contracts import DEFAULT_MODEL
-from local_stack.photos import render
-from local_stack.samples.digits import digits, write_zip
+from lab.photos import render
+from lab.samples.digits import digits, write_zip
 from local_stack.stack import Stack
 from support import dashboard_screenshots
 from support.browser import DESKTOP, PHONE, SIGN_IN, chromium, draw, executable, live, upright, write_film

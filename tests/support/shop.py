@@ -18,7 +18,7 @@ import httpx
 
 from caravan.contracts import DEFAULT_MODEL
 from caravan.manifest import Manifest
-from local_stack.photos import render_zip
+from lab.photos import render_zip
 from support.platform import eventually
 from support.sites import Site, Sites
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from caravan.graphs.twin import pixels_of
-from local_stack.photos import OTHER, render
+from lab.photos import OTHER, render
 from training.embedder import Embedder
 from training.embeddings import SHAPES
 from training.fit import fit

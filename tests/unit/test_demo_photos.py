@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from local_stack.photos import OTHER, PRODUCTS, photo_name, render, render_zip
+from lab.photos import OTHER, PRODUCTS, photo_name, render, render_zip
 
 LARGEST = 480
 

@@ -18,14 +18,14 @@ from typer.testing import CliRunner
 
 from caravan.contracts import Event, model_ready_event, model_rejected_event, training_event
 from caravan.settings import S3Address
-from local_stack.cli import app
-from local_stack.demo import steps
-from local_stack.demo.doors import Answer, Doors
-from local_stack.demo.errors import BadAnswer, NotShown
-from local_stack.demo.prober import Tally, probing
-from local_stack.demo.screen import Screen
-from local_stack.demo.supply import Supply
-from local_stack.demo.zips import Photo
+from lab.cli import app
+from lab.demo import steps
+from lab.demo.doors import Answer, Doors
+from lab.demo.errors import BadAnswer, NotShown
+from lab.demo.prober import Tally, probing
+from lab.demo.screen import Screen
+from lab.demo.supply import Supply
+from lab.zips import Photo
 
 OTHER = {"known": "false", "item": "other", "label": "Other", "price": "N/A", "pricetag": "Other: N/A"}
 GREEN = {

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from local_stack.demo.errors import NotShown, UnfitPhotos
-from local_stack.demo.story import check_held_out
-from local_stack.demo.supply import MOST_HELD_OUT, Supply, held_out_of
-from local_stack.demo.zips import Photo, look_of, most_typical, photos
+from lab.demo.errors import NotShown, UnfitPhotos
+from lab.demo.story import check_held_out
+from lab.demo.supply import MOST_HELD_OUT, Supply, held_out_of
+from lab.zips import Photo, look_of, most_typical, photos
 
 HUES = {"other": (90, 90, 90), "tea": (200, 180, 90), "new": (40, 160, 60), "rare": (10, 10, 200)}
 

@@ -16,19 +16,19 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from caravan.model_zips import Limits, read_model_zip
-from local_stack.cameras import camera
-from local_stack.cameras.data_sets import models
-from local_stack.cameras.lines import NoAnswer, NotSent, Refused
-from local_stack.cameras.pictures import Picture, load
-from local_stack.cameras.tally import Answer
-from local_stack.cli import app
+from lab.cameras import camera
+from lab.cameras.data_sets import models
+from lab.cameras.lines import NoAnswer, NotSent, Refused
+from lab.cameras.pictures import Picture, load
+from lab.cameras.tally import Answer
+from lab.cli import app
+from lab.samples.apparel import CLASSES, MODEL
+from lab.samples.fashion_mnist import read_apparel
+from lab.samples.idx import read_idx
+from lab.samples.model_zip import write_model_zip
+from lab.scoring.score import Score, Way, ask_all
+from lab.scoring.table import in_words, table
 from local_stack.errors import StackError
-from local_stack.samples.apparel import CLASSES, MODEL
-from local_stack.samples.fashion_mnist import read_apparel
-from local_stack.samples.idx import read_idx
-from local_stack.samples.model_zip import write_model_zip
-from local_stack.samples.score import Score, Way, ask_all
-from local_stack.samples.score_table import in_words, table
 
 # --- idx files ----------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from local_stack.cli import app
-from local_stack.samples.digits import MARGIN, SIDE, picture
+from lab.cli import app
+from lab.samples.digits import MARGIN, SIDE, picture
 
 sklearn = pytest.importorskip("sklearn.datasets")
 

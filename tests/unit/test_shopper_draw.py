@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from local_stack.samples.digits import picture
+from lab.samples.digits import picture
 from support.strokes import HANDS, Points, drawn
 
 WEB = Path(__file__).parents[2] / "services/shopper/shopper/web"

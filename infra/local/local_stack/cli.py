@@ -1,4 +1,4 @@
-"""The commands for people: up, start, stop, status, logs, clean, demo, cameras, certs, samples."""
+"""The commands for people: up, start, stop, status, logs, clean, edge, certs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,12 @@ from rich.progress import (
 from rich.text import Text
 
 from local_stack import display, logs
-from local_stack.cameras.command import cameras
-from local_stack.demo.command import DEMO, demo
 from local_stack.errors import StackError, StartFailed
 from local_stack.launch import clean as clean_home
 from local_stack.launch import launch, part_log, supervisor_log
 from local_stack.launch import stop as stop_home
 from local_stack.plan import Plan, traces_of
-from local_stack.samples.command import samples
-from local_stack.settings import StackSettings
+from local_stack.settings import DEMO, StackSettings
 from local_stack.small_edge.command import edge
 from local_stack.state import Phase, StackState, read_state
 from local_stack.supervisor import supervise
@@ -48,8 +45,6 @@ app = typer.Typer(
       python -m local_stack up                      watch it; Ctrl-C stops it all
 
       python -m local_stack start                   the same in the background
-
-      python -m local_stack demo                    watch it learn a product that it did not know
 
       EDGES="edge1 edge2" python -m local_stack up  two edges, the second's ports 10 higher
 
@@ -82,14 +77,13 @@ app = typer.Typer(
       SHOPPER_PORT 8080  EDGE_MANAGER_PORT 8083  MONITOR_PORT 8084
 
     Any setting of a service (SCORE_ACCURACY, LOG_LEVEL, …) given here reaches it.
+
+    What the stack is tried out with (demo, cameras, data sets) is `python -m lab`.
     """,
 )
-app.command()(demo)
-app.command()(cameras)
 app.command()(edge)
 app.command()(certs)
 app.command()(tls_door)
-app.add_typer(samples, name="samples")
 OF_ONE_PART = {"PORT"}
 """Settings that differ from part to part, and so are none of an operator's command."""
 

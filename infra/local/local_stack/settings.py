@@ -14,6 +14,8 @@ from local_stack.parts import PARTS, Part
 from local_stack.tls.names import complete
 
 HIGHEST_PORT = 65535
+DEMO = "demo"
+"""The folder of the demo's own stack, within that of `make start`."""
 Tls = Literal["off", "on", "required"]
 """MQTT with TLS: no door; a door beside the plain port; a door that the stack's services take too."""
 Site = Literal["both", "central", "edge"]

@@ -1,4 +1,4 @@
-// The picture of a digit, as `python -m local_stack samples digits` makes it, to the pixel. Pure.
+// The picture of a digit, as `python -m lab samples digits` makes it, to the pixel. Pure.
 import { BLOCKS } from "./digit.js";
 
 const MARGIN = 2; // blocks of paper around the ink

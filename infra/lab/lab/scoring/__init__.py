@@ -1,0 +1,1 @@
+"""How well a model does where it serves: a data set's pictures asked about, and counted."""

@@ -1,6 +1,0 @@
-"""Photos of packages that the project makes itself: the same ones for the same seed, on any machine."""
-
-from local_stack.photos.archive import photo_name, render_zip
-from local_stack.photos.scene import OTHER, PRODUCTS, render
-
-__all__ = ["OTHER", "PRODUCTS", "photo_name", "render", "render_zip"]

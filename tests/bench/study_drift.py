@@ -31,8 +31,7 @@ from PIL import Image, ImageEnhance
 from caravan import images
 from caravan.contracts import OTHER, class_of
 from caravan.graphs.twin import pixels_of
-from shopper.images.limits import THUMBNAIL_QUALITY, THUMBNAIL_SIDE
-from shopper.quality.drift import STATISTICS, DriftTest, appearance, statistics
+from shopper.quality.drift import LOOK_SIDE, STATISTICS, DriftTest, appearance, statistics
 from support import lessons
 from training.embedder import Embedder
 from training.fit import fit
@@ -73,7 +72,7 @@ def embedded(embedder: Embedder, contents: Sequence[bytes]) -> Array:
 
 def small(photo: bytes) -> bytes:
     """Return a photo as the shopper looks at it."""
-    return images.thumbnail(photo, THUMBNAIL_SIDE, THUMBNAIL_QUALITY)
+    return images.resized(photo, "RGB", LOOK_SIDE, LOOK_SIDE)
 
 
 def seen(head: Head, embedder: Embedder, contents: Sequence[bytes]) -> list[tuple[float, ...]]:

@@ -1,7 +1,6 @@
 """shopper: a share of the answers is audited, and the accuracy is told with its interval."""
 
 import asyncio
-import io
 import json
 import math
 import random
@@ -20,7 +19,7 @@ from caravan.errors import BadInput
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
 from shopper.quality import drift
-from shopper.quality.drift import STATISTICS, DriftTest, appearance, spread
+from shopper.quality.drift import LOOK_SIDE, STATISTICS, DriftTest, appearance, spread
 from shopper.quality.intervals import Stratum, beta_cdf, is_confidently_wrong, joined, limits
 from shopper.quality.notes import DAY, Answered
 from shopper.quality.report import accuracy
@@ -277,9 +276,7 @@ def test_a_photos_appearance_is_its_light_contrast_and_colour() -> None:
 
 
 def picture(colour: str) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (32, 24), colour).save(target, "JPEG")
-    return target.getvalue()
+    return Image.new("RGB", (LOOK_SIDE, LOOK_SIDE), colour).tobytes()
 
 
 async def test_the_desk_asks_of_the_newest_answer_and_a_photo_that_cannot_be_read_ends_nothing(
@@ -287,7 +284,7 @@ async def test_the_desk_asks_of_the_newest_answer_and_a_photo_that_cannot_be_rea
 ) -> None:
     looked_at: list[bytes] = []
 
-    async def thumbnail(photo: bytes) -> bytes:
+    async def shrink(photo: bytes) -> bytes:
         looked_at.append(photo)
         if photo == b"broken":
             raise BadInput("no image")
@@ -306,7 +303,7 @@ async def test_the_desk_asks_of_the_newest_answer_and_a_photo_that_cannot_be_rea
         max_message_bytes=10**6,
         look_seconds=0.001,
     ) as desk:
-        tasks = [asyncio.create_task(loop) for loop in (desk.write(), desk.watch(thumbnail))]
+        tasks = [asyncio.create_task(loop) for loop in (desk.write(), desk.watch(shrink))]
         verdict = judge(Prediction("tea-green", 0.9, "tea_model_b64", 1, {}, CLASSES), Shelf().catalogue, 0.6)
         for photo in (b"broken", b"a photo"):
             await desk.record(verdict, Sender("http"), photo, AT, "images/tea-green/a.jpg")
@@ -326,6 +323,12 @@ def test_a_state_of_other_statistics_is_begun_anew() -> None:
     state = DriftTest(answers=7).state
     assert DriftTest.of(state).answers == 7
     assert DriftTest.of({**state, "counts": state["counts"][:2]}).answers == 0
+
+
+def test_a_state_of_photos_looked_at_in_another_way_is_begun_anew() -> None:
+    state = DriftTest(answers=7).state
+    del state["looked_at"]
+    assert DriftTest.of(state).answers == 0
 
 
 def test_the_points_chosen_are_spread() -> None:

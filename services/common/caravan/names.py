@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote
 
 CLASS_CHARACTERS = 200
@@ -33,6 +34,7 @@ LONGEST_REASON = 2000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Of the names of images that can be learnt from, in any letter case."""
 
+_SAFE = re.compile(r"[A-Za-z0-9_.~ ,:;/()+'-]*")
 _NO_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:\A|/)\.{0,2}(?:/|\Z)")
 
 
@@ -48,7 +50,12 @@ def is_class(text: str) -> bool:
 
 def is_folder(text: str) -> bool:
     """Tell whether images of a class with this name can lie in a folder of its name."""
-    return is_class(text) and len(text) <= FOLDER_CHARACTERS and is_file_name(text)
+    return len(text) <= FOLDER_CHARACTERS and _is_folder(text)
+
+
+@lru_cache(1024)
+def _is_folder(text: str) -> bool:
+    return is_class(text) and is_file_name(text)
 
 
 def is_file_name(text: str) -> bool:
@@ -98,7 +105,12 @@ def camera_name(text: str) -> str:
 
 
 def _printable(text: str, most: int) -> str:
-    name = normal(text[:most])
+    return _shown(text[:most])
+
+
+@lru_cache(1024)
+def _shown(text: str) -> str:
+    name = normal(text)
     if name.isprintable():
         return name
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
@@ -106,7 +118,7 @@ def _printable(text: str, most: int) -> str:
 
 def header_safe(text: str) -> str:
     """Return text that may stand in an HTTP header: ASCII, percent-encoded UTF-8 where it must be."""
-    return quote(text, safe=" ,:;/()+'", errors="replace")
+    return text if _SAFE.fullmatch(text) else quote(text, safe=" ,:;/()+'", errors="replace")
 
 
 def metadata(facts: Mapping[str, str]) -> dict[str, str]:

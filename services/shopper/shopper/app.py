@@ -171,7 +171,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "push": push.run,
             "scoring": scoring.write,
             "windows": scoring.close_windows,
-            "drift": partial(scoring.watch, limits.thumbnail),
+            "drift": partial(scoring.watch, limits.look),
             routes.EDGE_METRICS.id: partial(routes.edge_metrics, scoring.send),
         }
         if settings.audits_per_week:

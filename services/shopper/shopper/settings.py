@@ -25,7 +25,7 @@ from shopper import shelf, web
 from shopper.catalogue import CatalogueFault
 from shopper.doors.topics import Topics, parse_topics
 from shopper.model.inputs import Scale
-from shopper.model.models import ModelOptions, parse_options
+from shopper.model.models import NO_OPTIONS, ModelOptions, parse_options
 
 MIB = 2**20
 
@@ -112,7 +112,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
 
     def options_of(self, model: str) -> ModelOptions:
         """What is said of a model; nothing for most."""
-        return self.models.get(model) or ModelOptions()
+        return self.models.get(model, NO_OPTIONS)
 
     @property
     def group(self) -> str:

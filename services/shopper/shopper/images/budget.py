@@ -84,6 +84,9 @@ class MemoryBudget:
             Unavailable: if that did not come in time, or others needed what it holds.
 
         """
+        if not self._waits and self.take(size):
+            held.size += size
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waits, _Wait(need, next(self._count), size, held, turn))
         self._serve()

@@ -9,6 +9,7 @@ from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Pixels
+from shopper.quality.drift import LOOK_SIDE
 
 BYTES_PER_PIXEL = 4
 """Of a decoded baseline JPEG, times the weight of other images."""
@@ -62,6 +63,11 @@ class ImageLimits:
         """Return an image as a small upright JPEG, for a grid."""
         async with self.holding(image):
             return await self._decoding.thumbnail(image, THUMBNAIL_SIDE, THUMBNAIL_QUALITY, REVIEW)
+
+    async def look(self, image: bytes) -> bytes:
+        """Return an image's pixels as its look is judged by: RGB, uint8 [112, 112, 3]."""
+        async with self.holding(image):
+            return await self._decoding.resized(image, "RGB", LOOK_SIDE, LOOK_SIDE, REVIEW)
 
     async def resized(self, image: bytes, height: int, width: int, channels: int) -> Pixels:
         """Return an image's upright pixels, grey or RGB, resized without regard to its aspect."""

@@ -65,6 +65,10 @@ class ModelOptions(BaseModel):
         return classes
 
 
+NO_OPTIONS = ModelOptions()
+"""Of most models."""
+
+
 def parse_options(text: object) -> Mapping[str, ModelOptions]:
     """Read the setting `MODELS`: a JSON object of options by model.
 

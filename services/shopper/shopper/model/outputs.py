@@ -78,7 +78,7 @@ def _is_classified(outputs: Mapping[str, Any]) -> bool:
     labels, scores = outputs.get("labels"), outputs.get("scores")
     if labels is None or scores is None or not (is_of_strings(labels) and is_of_floats(scores)):
         return False
-    return len(numbers(scores)) == len(texts(labels))
+    return math.prod(shape(scores)) == math.prod(shape(labels))
 
 
 def _classified(outputs: Mapping[str, Any]) -> Opinion:

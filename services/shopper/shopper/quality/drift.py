@@ -13,10 +13,9 @@ sure in any light does not show that the light has changed.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from PIL import Image, ImageStat
@@ -42,6 +41,10 @@ _SIDES = (
     *((place, True) for place in range(SCORES, STATISTICS)),
 )
 """Which statistics are bet on to fall, and which (mirrored) to rise: scores that rise are no trouble."""
+LOOK_SIDE = 112
+"""Pixels a side of a photo whose look is asked."""
+LOOKED_AT = f"{LOOK_SIDE} RGB"
+"""How photos are looked at: what was counted in another way says nothing of what is counted now."""
 WIDEST = 14.0
 """Logits beyond are counted as this: further digits of a probability near 0 or 1 say nothing."""
 
@@ -58,6 +61,7 @@ class DriftTest:
         excess: how much the newest bets have won in a row, in nats; 0 while there is nothing to win.
         since: when that was 0 for the last time, seconds since 1970: the change came after it.
         alarm: when the alarm was raised, seconds since 1970; 0 while there is none.
+        looked_at: how the photos were looked at.
 
     """
 
@@ -68,18 +72,19 @@ class DriftTest:
     excess: float = 0.0
     since: float = 0.0
     alarm: float = 0.0
+    looked_at: str = LOOKED_AT
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Self:
         """Return a test as `state` has it; a new one where that is of other statistics or bets."""
-        test = cls(**state)
+        test = cls(**{"looked_at": "", **state})
         is_ours = len(test.counts) == STATISTICS and len(test.wealth) == len(_SIDES) * _BETS
-        return test if is_ours else cls()
+        return test if is_ours and test.looked_at == LOOKED_AT else cls()
 
     @property
     def state(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
-        return asdict(self)
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def look(self, scores: Sequence[float], now: float, draws: Sequence[float]) -> bool:
         """Look at an answer; return whether it raises the alarm.
@@ -135,10 +140,15 @@ def statistics(item: str, score: float, products: Sequence[float], other: str) -
     return best, score
 
 
-def appearance(photo: bytes) -> tuple[float, ...]:
-    """Return light, contrast, blue and red of a JPEG, 0..1 each: means, and the deviation, of its YCbCr."""
-    with Image.open(io.BytesIO(photo)) as image:
-        found = ImageStat.Stat(image.convert("YCbCr"))
+def appearance(pixels: bytes) -> tuple[float, ...]:
+    """Return light, contrast, blue and red of a photo, 0..1 each: means, and the deviation, of its YCbCr.
+
+    Args:
+        pixels: RGB, uint8 [112, 112, 3].
+
+    """
+    image = Image.frombytes("RGB", (LOOK_SIDE, LOOK_SIDE), pixels)
+    found = ImageStat.Stat(image.convert("YCbCr"))
     light, blue, red = (mean / 255 for mean in found.mean)
     return light, min(found.stddev[0] / 128, 1.0), blue, red
 

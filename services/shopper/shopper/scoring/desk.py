@@ -189,8 +189,10 @@ class ScoringDesk:
 
     # --- how good the answers are -----------------------------------------------------------------
 
-    async def watch(self, thumbnail: Callable[[bytes], Awaitable[bytes]]) -> NoReturn:
+    async def watch(self, shrink: Callable[[bytes], Awaitable[bytes]]) -> NoReturn:
         """Ask of the newest answer whether it looks like those before, once a second at most; as a task.
+
+        `shrink` returns a photo's pixels as `appearance` takes them.
 
         No reply waits for it. Of a burst only some are asked, which keeps one camera from speaking for all.
         """
@@ -200,8 +202,7 @@ class ScoringDesk:
             newest, self._newest = self._newest, None
             if newest is not None:
                 with telemetry.best_effort(routes.EDGE_METRICS.id):
-                    small = await thumbnail(newest[1])
-                    look = await asyncio.to_thread(appearance, small)
+                    look = appearance(await shrink(newest[1]))
                     await self.on_disk(Journal.look, newest[0], look, self._clock())
             await asyncio.sleep(self._look_seconds)
 

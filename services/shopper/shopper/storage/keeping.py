@@ -77,11 +77,12 @@ class ImageKeeper:
 
         """
         capture = replace(capture, at=self._own_millisecond(capture.at))
+        name = key(capture)
         clock = asyncio.get_running_loop().time
         if clock() >= self._away_until:
             try:
                 async with asyncio.timeout(self._within):
-                    await self._put(capture)
+                    await self._put(name, capture)
             except _ITS_OWN_FAULT:
                 pass  # Nothing is wrong with the store; `drain` puts this one aside.
             except (Transient, Permanent, TimeoutError) as exc:
@@ -91,10 +92,10 @@ class ImageKeeper:
             else:
                 CIRCUIT_OPEN.labels("s3").set(0)
                 metrics.IMAGES_KEPT.labels(capture.bucket, "store").inc()
-                return key(capture)
+                return name
         await self._spool.add(capture)
         metrics.IMAGES_KEPT.labels(capture.bucket, "spool").inc()
-        return key(capture)
+        return name
 
     async def drain(self) -> NoReturn:
         """Carry the spool into the buckets whenever the store answers; to be run as a task."""
@@ -109,7 +110,7 @@ class ImageKeeper:
             while True:
                 name, capture = await self._spool.oldest()
                 try:
-                    await self._put(capture)
+                    await self._put(key(capture), capture)
                 except _ITS_OWN_FAULT as exc:
                     await self._spool.put_aside(name, str(exc))
                     metrics.IMAGES_KEPT.labels(capture.bucket, "refused").inc()
@@ -137,12 +138,12 @@ class ImageKeeper:
         self._latest = at if follows - at > MOST_AHEAD else max(at, follows)
         return self._latest
 
-    async def _put(self, capture: Capture) -> None:
+    async def _put(self, name: str, capture: Capture) -> None:
         if capture.bucket not in self._buckets:
             raise s3.Unstorable(f"there is no bucket {capture.bucket!r} here")
         attributes = {"Content-Type": "image/jpeg", **capture.facts}
         try:
-            await s3.put_new(self._buckets[capture.bucket], key(capture), capture.image, attributes)
+            await s3.put_new(self._buckets[capture.bucket], name, capture.image, attributes)
         except s3.BucketMissing:
             self._buckets_missing = True
             raise

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
-from caravan import http, kafka, telemetry, trace_export, tracing
+from caravan import http, kafka, telemetry, trace_export, traces, tracing
 from caravan.settings import KafkaSettings, TraceSettings
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -247,7 +247,7 @@ def free_port() -> int:
 
 @contextmanager
 def traced(**settings: Any) -> Iterator[None]:
-    tracing.start("feeder", TraceSettings(**settings))
+    traces.start("feeder", TraceSettings(**settings))
     try:
         yield
     finally:

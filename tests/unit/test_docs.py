@@ -102,6 +102,36 @@ def test_the_browser_tests_that_the_documentation_names_are_there() -> None:
     assert missing == []
 
 
+def named_in_code_type(text: str) -> Iterator[tuple[str, str]]:
+    """Yield what a page names in code type: a path, and an identifier of the file that was named last."""
+    path = ""
+    for token in re.findall(r"`([^`\n]+)`", text):
+        if re.fullmatch(r"[\w.-]+(?:/[\w.-]+)+/?", token):
+            path = token
+            yield path, ""
+        elif path.endswith(".py") and re.fullmatch(r"[A-Za-z_]\w+", token):
+            yield path, token
+
+
+def test_the_map_names_files_that_are_there_and_what_is_in_them() -> None:
+    page = (ROOT / "docs/ARCHITECTURE.md").read_text()
+    named = {found for line in page.splitlines() for found in named_in_code_type(line)}
+    assert [path for path, _ in named if not (ROOT / path).exists()] == []
+    assert [
+        (path, name)
+        for path, name in named
+        if name and not re.search(rf"\b{name}\b", (ROOT / path).read_text())
+    ] == []
+
+
+def test_the_map_shows_every_package_and_every_folder_of_tests() -> None:
+    page = (ROOT / "docs/ARCHITECTURE.md").read_text()
+    packages = {path.parent.relative_to(ROOT) for path in ROOT.glob("*/*/pyproject.toml")}
+    tests = {path.relative_to(ROOT) for path in ROOT.glob("tests/*/") if any(path.glob("test_*.py"))}
+    assert packages
+    assert [str(path) for path in packages | tests if f"`{path}/" not in page] == []
+
+
 def routes_of(folder: str) -> tuple[Path, dict[str, Route]]:
     """Return a package, and the routes that it declares, by the names of their constants."""
     (path,) = (ROOT / folder).glob("*/routes.py")

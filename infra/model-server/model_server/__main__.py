@@ -11,7 +11,7 @@ def main() -> int:
     """Return the exit code: 0 after an orderly stop, 2 for bad settings, 1 for anything else."""
     environment = credentials.environment()
     # Imported only now, for it may begin anew.
-    from caravan import tracing  # noqa: PLC0415
+    from caravan import traces, tracing  # noqa: PLC0415
     from caravan.intake import raise_open_files  # noqa: PLC0415
     from caravan.telemetry import configure_logging  # noqa: PLC0415
     from model_server.settings import SettingsError, read  # noqa: PLC0415
@@ -23,7 +23,7 @@ def main() -> int:
         return 2
     configure_logging(settings.log_level, settings.log_format)
     raise_open_files()
-    tracing.start("model-server", settings.traces)
+    traces.start("model-server", settings.traces)
     from model_server import app  # noqa: PLC0415 only once the settings are good
     from model_server.errors import ServingError  # noqa: PLC0415 as above
 

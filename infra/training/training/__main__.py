@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from caravan import tracing
+from caravan import traces, tracing
 from caravan.contracts import central_buckets, parse_edge
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.holds import read_hold
@@ -229,7 +229,7 @@ def work_for_listener() -> None:
 def _settings(edge: str) -> TrainingSettings:
     settings = load(TrainingSettings)
     configure_logging(settings.log_level, settings.log_format)
-    tracing.start("training", settings)
+    traces.start("training", settings)
     tracing.follow({tracing.TRACEPARENT: settings.traceparent})
     try:
         parse_edge(edge, settings.edges)

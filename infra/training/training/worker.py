@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from caravan import strict_json, tracing
+from caravan import strict_json, traces, tracing
 from caravan.errors import Permanent, Transient
 from caravan.settings import load
 from caravan.telemetry import configure_logging
@@ -38,7 +38,7 @@ def main() -> NoReturn:
     say = _Say()
     settings = load(TrainingSettings)
     configure_logging(settings.log_level, settings.log_format)
-    tracing.start("training", settings)
+    traces.start("training", settings)
     # A cold start: images are acquired while the backbone loads. A warm one: it is loaded when the job comes.
     with ThreadPoolExecutor(1) as pool:
         embedder = pool.submit(load_embedder)

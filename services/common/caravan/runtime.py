@@ -18,7 +18,7 @@ from typing import TypeVar
 import structlog
 from fastapi import FastAPI
 
-from caravan import tracing
+from caravan import traces, tracing
 from caravan.errors import CaravanError
 from caravan.intake import raise_open_files
 from caravan.server import Server, make_server
@@ -53,7 +53,7 @@ def run(name: str, settings: S, wire: Wire[S]) -> None:
     """Run a service until it is told to stop."""
     configure_logging(settings.log_level, settings.log_format)
     raise_open_files()
-    tracing.start(name, settings)
+    traces.start(name, settings)
     try:
         # uvloop where there is one: aiokafka, MQTT and HTTP share this loop.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -20,8 +20,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from caravan.settings import TraceSettings
-
 TRACEPARENT = "traceparent"
 """Where a trace is named: in headers of HTTP, Kafka and gRPC, in MQTT's properties and S3's metadata."""
 
@@ -34,18 +32,10 @@ Fact = str | int | float | bool
 
 
 class _Traces:
-    """What `start` sets up, once per process."""
+    """What `use` sets up, once per process."""
 
     provider: TracerProvider | None = None
     tracer: trace.Tracer | None = None
-
-
-def start(service: str, settings: TraceSettings) -> None:
-    """Begin to trace as the settings say; to be called once, where a process starts."""
-    if settings.traces != "off":
-        from caravan.trace_export import make_provider  # noqa: PLC0415 - half of it is imported only where wanted
-
-        use(make_provider(service, settings))
 
 
 def use(provider: TracerProvider | None) -> None:

@@ -13,7 +13,7 @@ from caravan.contracts import model_rejected_event, to_json, training_event
 from caravan.errors import Permanent
 from caravan.manifest import File, Lineage, Manifest
 from caravan.names import LONGEST_REASON
-from caravan.signatures import read_private_key, read_public_key, verify
+from caravan.signatures import read_private_key, read_public_keys, sign, verify
 
 MANIFEST = Manifest(
     "tea_model_b64",
@@ -34,7 +34,7 @@ def test_its_bytes_do_not_depend_on_the_order_of_files() -> None:
 def test_a_signature_holds_after_being_stored() -> None:
     key = Ed25519PrivateKey.generate()
     stored = Manifest.from_json(MANIFEST.sign(key).to_json())
-    verify(stored, key.public_key())
+    verify(stored, [key.public_key()])
     assert stored.signature
 
 
@@ -42,7 +42,7 @@ def test_a_changed_manifest_fails_its_signature() -> None:
     key = Ed25519PrivateKey.generate()
     forged = replace(MANIFEST.sign(key), version=4)
     with pytest.raises(Permanent, match="does not fit"):
-        verify(forged, key.public_key())
+        verify(forged, [key.public_key()])
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_a_changed_manifest_fails_its_signature() -> None:
 def test_a_signature_covers_the_edge_and_the_verdict(changed: dict[str, Any]) -> None:
     key = Ed25519PrivateKey.generate()
     signed = replace(MANIFEST, edge="edge1", verdict="passed").sign(key)
-    verify(Manifest.from_json(signed.to_json()), key.public_key())
+    verify(Manifest.from_json(signed.to_json()), [key.public_key()])
     with pytest.raises(Permanent, match="does not fit"):
-        verify(replace(signed, **changed), key.public_key())
+        verify(replace(signed, **changed), [key.public_key()])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_version_that_passed_has_no_reason_for_a_rejection() -> None:
 
 def test_an_unsigned_manifest_is_refused_where_signatures_are_asked_for() -> None:
     with pytest.raises(Permanent, match="not signed"):
-        verify(MANIFEST, Ed25519PrivateKey.generate().public_key())
+        verify(MANIFEST, [Ed25519PrivateKey.generate().public_key()])
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,6 @@ def test_keys_are_read_from_pem_files(tmp_path: Path) -> None:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
-    signed = MANIFEST.sign(read_private_key(private))
-    verify(signed, read_public_key(public))
+    signed, _ = sign(MANIFEST, read_private_key(private))
+    verify(signed, read_public_keys(public).manifests)
     assert signed.signature != MANIFEST.signature

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import obstore
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from obstore.exceptions import GenericError, PermissionDeniedError
@@ -28,8 +29,10 @@ from prometheus_client import REGISTRY
 import edge_manager.sinks.bucket
 import edge_manager.streams
 from caravan import model_index
+from caravan.contracts import SIGNATURE
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
+from caravan.signatures import PrivateKey, PublicKeys, sign
 from edge_manager import bringing, steps
 from edge_manager.api import install
 from edge_manager.central import Central, CentralAway, Offer
@@ -217,11 +220,10 @@ class World:
             self.put_there[key] = content
 
     def publish(
-        self, version: int, files: Files | None = None, *, key: Ed25519PrivateKey | None = None, **facts: Any
+        self, version: int, files: Files | None = None, *, key: PrivateKey | None = None, **facts: Any
     ) -> Files:
         files = files or own(version)
-        manifest = vouch(version, files, **facts)
-        whole = {**files, "manifest.json": (manifest.sign(key) if key else manifest).to_json()}
+        whole = {**files, **vouched(vouch(version, files, **facts), key)}
         self.offer(version, whole)
         return whole
 
@@ -312,6 +314,11 @@ def own(version: int, **changed: bytes) -> Files:
 def vouch(version: int, files: Files, **facts: Any) -> Manifest:
     listed = tuple(File(path, len(c), hashlib.sha256(c).hexdigest()) for path, c in files.items())
     return Manifest(MODEL, version, listed, **{"edge": "edge1", "verdict": "passed", **facts})
+
+
+def vouched(manifest: Manifest, key: PrivateKey | None) -> Files:
+    manifest, signature = sign(manifest, key) if key else (manifest, None)
+    return {"manifest.json": manifest.to_json()} | ({SIGNATURE: signature} if signature else {})
 
 
 def flipped(content: bytes, place: int = -1) -> bytes:
@@ -755,7 +762,10 @@ async def test_without_a_manifest_a_version_is_copied_to_every_kind_of_sink(worl
 async def test_without_a_manifest_a_version_is_refused_once_where_signatures_are_required(
     world: World,
 ) -> None:
-    world.rules = {"require_signature": True, "public_key": Ed25519PrivateKey.generate().public_key()}
+    world.rules = {
+        "require_signature": True,
+        "keys": PublicKeys(manifests=(Ed25519PrivateKey.generate().public_key(),)),
+    }
     world.restart()
     world.offer(1, UNVOUCHED)
     await world.rounds(6)
@@ -768,7 +778,7 @@ async def test_without_a_manifest_a_version_is_refused_once_where_signatures_are
 
 async def test_where_signatures_are_required_only_a_signed_version_is_taken(world: World) -> None:
     key = Ed25519PrivateKey.generate()
-    world.rules = {"require_signature": True, "public_key": key.public_key()}
+    world.rules = {"require_signature": True, "keys": PublicKeys(manifests=(key.public_key(),))}
     world.restart()
     whole = world.publish(1, key=key)
     world.publish(2)
@@ -783,7 +793,7 @@ async def test_where_signatures_are_required_only_a_signed_version_is_taken(worl
 
 
 async def test_a_signature_that_does_not_fit_is_refused_even_where_none_is_required(world: World) -> None:
-    world.rules = {"public_key": Ed25519PrivateKey.generate().public_key()}
+    world.rules = {"keys": PublicKeys(manifests=(Ed25519PrivateKey.generate().public_key(),))}
     world.restart()
     whole = world.publish(1)
     world.publish(2, key=Ed25519PrivateKey.generate())
@@ -807,7 +817,7 @@ async def test_what_was_rejected_or_is_for_another_edge_is_refused_whoever_signe
 ) -> None:
     key = Ed25519PrivateKey.generate() if is_signed else None
     whole = world.publish(1)
-    world.rules = {"public_key": key.public_key()} if key else {}
+    world.rules = {"keys": PublicKeys(manifests=(key.public_key(),))} if key else {}
     world.restart()
     world.publish(2, key=key, **facts)
     await world.rounds()
@@ -823,7 +833,7 @@ async def test_a_signature_that_does_not_cover_edge_and_verdict_is_refused_with_
 ) -> None:
     key = Ed25519PrivateKey.generate()
     world.publish(1, key=key, **{missing: None})
-    world.rules = {"public_key": key.public_key()}
+    world.rules = {"keys": PublicKeys(manifests=(key.public_key(),))}
     world.restart()
     await world.rounds()
     assert world.at_edge() == {}
@@ -834,6 +844,78 @@ async def test_without_a_key_a_manifest_of_before_edge_and_verdict_is_taken(worl
     whole = world.publish(1, key=Ed25519PrivateKey.generate(), edge=None, verdict=None)
     await world.rounds()
     assert world.at_edge() == {1: whole}
+
+
+# --- OpenSSF's signatures -----------------------------------------------------------------------
+
+
+async def test_a_version_that_model_sig_vouches_for_is_taken_with_it(world: World) -> None:
+    key = generate_private_key(SECP256R1())
+    world.rules = {"require_signature": True, "keys": PublicKeys(models=(key.public_key(),))}
+    world.restart()
+    whole = world.publish(1, key=key)
+    world.publish(2)
+    world.publish(3, key=generate_private_key(SECP256R1()))
+    await world.rounds()
+    assert world.at_edge() == {1: whole}
+    assert SIGNATURE in whole
+    assert sorted(world.told("model-rejected")) == [2, 3]
+
+
+async def test_while_a_key_is_rotated_versions_by_the_old_and_the_new_one_are_taken(world: World) -> None:
+    old, before, now = Ed25519PrivateKey.generate(), *(generate_private_key(SECP256R1()) for _ in range(2))
+    keys = PublicKeys((before.public_key(), now.public_key()), (old.public_key(),))
+    world.rules = {"require_signature": True, "keys": keys}
+    world.restart()
+    signers: tuple[PrivateKey, ...] = (old, before, now)
+    for version, key in enumerate(signers, start=1):
+        world.publish(version, key=key)
+        await world.rounds()
+    assert world.told("pushmodel") == [1, 2, 3]
+
+
+def _added(files: Files, _: Files) -> Files:
+    return {**files, "variables/more": b"unsigned"}
+
+
+def _renamed(files: Files, _: Files) -> Files:
+    return {("assets/names.txt" if path == "assets/labels.txt" else path): c for path, c in files.items()}
+
+
+def _altered(files: Files, _: Files) -> Files:
+    return {**files, "manifest.json": files["manifest.json"].replace(b'"passed"', b'"passed" ')}
+
+
+def _of_another(files: Files, other: Files) -> Files:
+    return {**files, SIGNATURE: other[SIGNATURE]}
+
+
+def _replayed(_: Files, other: Files) -> Files:
+    return other
+
+
+def _cut(files: Files, _: Files) -> Files:
+    return {**files, SIGNATURE: files[SIGNATURE][:-2]}
+
+
+def _unsigned(files: Files, _: Files) -> Files:
+    return {path: content for path, content in files.items() if path != SIGNATURE}
+
+
+@pytest.mark.parametrize("change", [_added, _renamed, _altered, _of_another, _replayed, _cut, _unsigned])
+async def test_a_signed_version_that_was_changed_is_not_taken(
+    world: World, change: Callable[[Files, Files], Files]
+) -> None:
+    key = generate_private_key(SECP256R1())
+    world.rules = {"require_signature": True, "keys": PublicKeys(models=(key.public_key(),))}
+    world.restart()
+    other = world.publish(1, key=key)
+    await world.rounds()
+    signed = {**own(2), **vouched(vouch(2, own(2)), key)}
+    world.offer(2, change(signed, other))
+    await world.rounds(2)
+    assert world.at_edge() == {1: other}
+    assert world.leftovers() == []
 
 
 # --- the link -----------------------------------------------------------------------------------

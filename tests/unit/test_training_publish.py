@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from obstore.store import MemoryStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from caravan import model_index, s3, tracing
-from caravan.contracts import MANIFEST
+from caravan.contracts import MANIFEST, SIGNATURE
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Lineage, Manifest
-from caravan.signatures import verify
+from caravan.model_signature import verify as verify_model
+from caravan.signatures import digests_of, verify
 from training import versions
 from training.publish import begin, outcome_event, publish, rollback, settle
 from training.release import release
@@ -186,8 +188,26 @@ async def test_a_signature_covers_for_which_edge_a_version_is_and_that_it_passed
     await publish(stores, MODEL, "of before", files, LINEAGE, key=key)
     await rollback(stores, MODEL, 1, key)
     for manifest in (await versions.complete(stores.ready, MODEL)).values():
-        verify(manifest, key.public_key())
+        verify(manifest, [key.public_key()])
         assert (manifest.edge, manifest.verdict) == ("edge1", "passed")
+
+
+async def test_killed_at_any_write_what_is_offered_has_the_signature_of_what_is_kept(
+    files: dict[str, Path], tripwire: Tripwire
+) -> None:
+    key = generate_private_key(SECP256R1())
+    for passing in range(13):
+        stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
+        tripwire.left, tripwire.written = passing, []
+        with suppress(Transient):
+            await publish(stores, MODEL, "mine", files, LINEAGE, key=key)
+        tripwire.left = 1000
+        published = await publish(stores, MODEL, "mine", files, LINEAGE, key=key)
+        signature = await s3.read(stores.ready, f"models/{MODEL}/1/{SIGNATURE}")
+        raw = await s3.read(stores.ready, f"models/{MODEL}/1/{MANIFEST}")
+        assert verify_model(signature, [key.public_key()]) == digests_of(published.manifest, raw)
+        assert signature == await s3.read(stores.models, f"models/{MODEL}/1/{SIGNATURE}")
+    assert tripwire.written[-1].endswith(MANIFEST)
 
 
 async def test_two_publishers_never_share_a_number(stores: Stores, files: dict[str, Path]) -> None:
@@ -415,5 +435,5 @@ async def test_manifests_are_signed_when_there_is_a_key(stores: Stores, files: d
     await rollback(stores, MODEL, 1, key=key)
     for version in (1, 2):
         raw = await s3.read(stores.ready, f"models/{MODEL}/{version}/{MANIFEST}")
-        verify(Manifest.from_json(raw), key.public_key())
+        verify(Manifest.from_json(raw), [key.public_key()])
         assert "signature" in json.loads(raw)

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from caravan import holds, model_index, s3
 from caravan.contracts import (
     ENTRY_FILES,
@@ -25,11 +23,12 @@ from caravan.errors import Permanent
 from caravan.holds import Hold
 from caravan.manifest import File, Lineage, Manifest
 from caravan.members import FACT, members_key
+from caravan.signatures import PrivateKey, read_private_key, sign
 from training import versions
 from training.stores import Stores
 
-Key = Ed25519PrivateKey | None
-"""With what manifests are signed, if they are."""
+Key = PrivateKey | None
+"""With what versions are signed, if they are."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,8 @@ class Begun:
 
 
 def read_key(path: Path | None) -> Key:
-    """Read the key that manifests are signed with, if one is set."""
-    if path is None:
-        return None
-    from caravan.signatures import read_private_key  # noqa: PLC0415 - seven megabytes, for those who have a key
-
-    return read_private_key(path)
+    """Read the key that versions are signed with, if one is set."""
+    return None if path is None else read_private_key(path)
 
 
 async def begin(stores: Stores, model: str, attempt: str, files: Mapping[str, Path]) -> Begun:
@@ -176,7 +171,8 @@ async def settle(
     held = None if past_hold else await holds.read_hold(stores.models, manifest.model)
     if held is None:
         stored = partial(versions.read_verified, stores.models, manifest)
-        await versions.offer(stores.ready, manifest, read or stored)
+        signature = await versions.signature_of(stores.models, manifest.model, manifest.version)
+        await versions.offer(stores.ready, manifest, read or stored, signature)
     return Published(manifest, held is None, held)
 
 
@@ -213,10 +209,10 @@ async def _write(
     model, version = manifest.model, manifest.version
     whole = await versions.whole(stores.models, model, version)
     if whole is None:
-        whole = manifest if key is None else manifest.sign(key)
+        whole, signature = (manifest, None) if key is None else sign(manifest, key)
         if members is not None:
             await s3.write(stores.models, members_key(model, version), members)
-        await versions.write(stores.models, whole, read, written)
+        await versions.write(stores.models, whole, read, written, signature)
         return await settle(stores, whole, read=read, past_hold=past_hold)
     return await settle(stores, whole, past_hold=past_hold)
 

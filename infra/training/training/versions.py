@@ -12,7 +12,7 @@ import structlog
 from obstore.store import ObjectStore
 
 from caravan import model_index, s3, strict_json, tracing
-from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, VersionKey, version_prefix
+from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, SIGNATURE, VersionKey, version_prefix
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import File, Manifest
 
@@ -92,6 +92,14 @@ async def read_verified(store: ObjectStore, manifest: Manifest, file: File) -> b
     return verified(content, file, key)
 
 
+async def signature_of(store: ObjectStore, model: str, version: int) -> bytes | None:
+    """Return the content of a version's `model.sig`, if it has one."""
+    try:
+        return await s3.read(store, version_prefix(model, version) + SIGNATURE)
+    except FileNotFoundError:
+        return None
+
+
 def verified(content: bytes, file: File, name: str) -> bytes:
     """Return the content of a file of a version.
 
@@ -105,17 +113,23 @@ def verified(content: bytes, file: File, name: str) -> bytes:
 
 
 async def write(
-    store: ObjectStore, manifest: Manifest, read: Read, written: Collection[File] = frozenset()
+    store: ObjectStore,
+    manifest: Manifest,
+    read: Read,
+    written: Collection[File] = frozenset(),
+    signature: bytes | None = None,
 ) -> None:
     """Write a whole version into a bucket, what makes it visible after its other files, the manifest last.
 
     Who finds it there goes on with the current trace, by the manifest's metadata. Files that are `written`
-    already are left out.
+    already are left out. The signature is that of `model.sig`, if there is one.
     """
     prefix = version_prefix(manifest.model, manifest.version)
     for is_entry in (False, True):
         files = [file for file in manifest.files if (file.path in ENTRY_FILES) is is_entry]
         await write_files(store, prefix, [file for file in files if file not in written], read)
+    if signature is not None:
+        await s3.write(store, prefix + SIGNATURE, signature)
     await s3.write(store, prefix + MANIFEST, manifest.to_json(), tracing.headers())
 
 
@@ -135,12 +149,12 @@ async def write_files(store: ObjectStore, prefix: str, files: Iterable[File], re
         raise several.exceptions[0] from several
 
 
-async def offer(ready: ObjectStore, manifest: Manifest, read: Read) -> None:
+async def offer(ready: ObjectStore, manifest: Manifest, read: Read, signature: bytes | None) -> None:
     """Write a whole version into `E-ready`, then name it there.
 
     Naming it in the index is best effort: without it the version is found later.
     """
-    await write(ready, manifest, read)
+    await write(ready, manifest, read, signature=signature)
     try:
         await model_index.add(ready, manifest.model, manifest.version, manifest.to_json())
     except CaravanError as exc:

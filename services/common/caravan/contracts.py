@@ -52,6 +52,8 @@ REJECTED = "rejected/"
 """Before the key of an image put aside: in `data` what central rejects, in `unclassified` no product."""
 MODELS = "models/"
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"
+"""OpenSSF's, of every other file of a version, the manifest among them."""
 SAVED_MODEL = "saved_model.pb"
 ONNX_MODEL = "model.onnx"
 ENTRY_FILES = (SAVED_MODEL, ONNX_MODEL)

@@ -33,7 +33,7 @@ from edge_manager.sinks.directory import DirectorySink
 from edge_manager.status import tell_status
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from caravan.signatures import PublicKeys
 
 RECORDS = ".caravan"
 """Folder of the records in a sink directory, when there is no bucket to keep them in."""
@@ -129,13 +129,13 @@ def _rules(settings: EdgeManagerSettings) -> Rules:
         load_seconds=settings.load_seconds,
         keep_versions=settings.keep_versions,
         require_signature=settings.require_signature,
-        public_key=_public_key(settings.public_key),
+        keys=_keys(settings.public_key),
     )
 
 
-def _public_key(path: Path | None) -> Ed25519PublicKey | None:
+def _keys(path: Path | None) -> PublicKeys | None:
     if path is None:
         return None
-    from caravan.signatures import read_public_key  # noqa: PLC0415 - seven megabytes, for those who have a key
+    from caravan.signatures import read_public_keys  # noqa: PLC0415 - seven megabytes, for those who have a key
 
-    return read_public_key(path)
+    return read_public_keys(path)

@@ -107,7 +107,7 @@ async def _judge(edge: Edge, offered: Offered) -> Verdict:
             edge.central,
             offered,
             edge=edge.rules.edge,
-            public_key=edge.rules.public_key,
+            keys=edge.rules.keys,
             require_signature=edge.rules.require_signature,
         )
         if offered.is_settled or not isinstance(verdict, Waiting):

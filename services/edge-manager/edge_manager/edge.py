@@ -15,7 +15,7 @@ from edge_manager.sinks import Sink
 from edge_manager.versions import Offered, Ref, Verdict, worth_a_look
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from caravan.signatures import PublicKeys
 
 Post = Callable[[Mapping[str, Any]], None]
 """Posts an event for the edge's dashboard; never waits, never fails."""
@@ -33,7 +33,7 @@ class Rules:
     load_seconds: float = 120.0
     keep_versions: int = 3
     require_signature: bool = False
-    public_key: Ed25519PublicKey | None = None
+    keys: PublicKeys | None = None
 
 
 @dataclass

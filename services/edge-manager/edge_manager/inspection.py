@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from caravan.contracts import MANIFEST, ONNX_MODEL, SAVED_MODEL
+from caravan.contracts import MANIFEST, ONNX_MODEL, SAVED_MODEL, SIGNATURE
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from edge_manager.central import Central, CentralAway
@@ -18,15 +20,17 @@ from edge_manager.versions import (
     Refused,
     Verdict,
     Waiting,
+    Wanted,
     judge_files,
     judge_index,
     judge_manifest,
 )
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from caravan.signatures import PublicKeys
 
 MANIFEST_BYTES = 4 * 2**20
+SIGNATURE_BYTES = 4 * 2**20
 INDEX_BYTES = 16 * 2**20
 UNBOUND = (
     "the signature does not cover for which edge the version is and whether it passed, as those of older "
@@ -39,7 +43,7 @@ async def inspect(
     offered: Offered,
     *,
     edge: str,
-    public_key: Ed25519PublicKey | None,
+    keys: PublicKeys | None,
     require_signature: bool,
 ) -> Verdict:
     """Judge a version by its manifest, or by TensorFlow's own index if it has none.
@@ -48,7 +52,7 @@ async def inspect(
         central: where it lies.
         offered: what was listed; without a manifest it has to be settled.
         edge: id of this edge.
-        public_key: checks the signature of every manifest that has one.
+        keys: of those who vouch for versions; a signature that they can check has to fit.
         require_signature: whether a version without a signature is refused.
 
     Raises:
@@ -56,7 +60,7 @@ async def inspect(
 
     """
     if MANIFEST in offered.by_path:
-        return await _by_manifest(central, offered, edge, public_key, require_signature)
+        return await _by_manifest(central, offered, edge, keys, require_signature)
     if not offered.is_settled:
         return Waiting("there is no manifest, and the listing is not known to rest yet")
     verdict = await _by_index(central, offered)
@@ -69,7 +73,7 @@ async def _by_manifest(
     central: Central,
     offered: Offered,
     edge: str,
-    public_key: Ed25519PublicKey | None,
+    keys: PublicKeys | None,
     require_signature: bool,
 ) -> Verdict:
     file = offered.by_path[MANIFEST]
@@ -80,26 +84,56 @@ async def _by_manifest(
         manifest = Manifest.from_json(raw)
     except Permanent as exc:
         return Refused("manifest", str(exc))
-    return _refusal(manifest, edge, public_key, require_signature) or judge_manifest(offered, manifest, raw)
+    try:
+        signature = None
+        if keys is not None:
+            signature = await _vouched(central, offered, manifest, raw, keys, required=require_signature)
+    except Permanent as exc:
+        return Refused("signature", str(exc))
+    verdict = _refusal(manifest, edge) or judge_manifest(offered, manifest, raw)
+    if signature is not None and isinstance(verdict, Complete):
+        return replace(verdict, files=(*verdict.files, signature))
+    return verdict
 
 
-def _refusal(
-    manifest: Manifest,
-    edge: str,
-    public_key: Ed25519PublicKey | None,
-    require_signature: bool,
-) -> Refused | None:
-    """Say why nobody vouches for a version at this edge, if nobody does."""
-    if public_key is not None and (require_signature or manifest.signature is not None):
-        try:
-            # Seven megabytes, which only those spend who have a key.
-            from caravan.signatures import verify  # noqa: PLC0415
+async def _vouched(
+    central: Central, offered: Offered, manifest: Manifest, raw: bytes, keys: PublicKeys, *, required: bool
+) -> Wanted | None:
+    """Check who vouches for a version; return its `model.sig`, if that does.
 
-            verify(manifest, public_key)
-        except Permanent as exc:
-            return Refused("signature", str(exc))
-        if manifest.edge is None or manifest.verdict is None:
-            return Refused("signature", UNBOUND)
+    Raises:
+        Permanent: if nobody does whose key is known here, though it is required, or is said.
+
+    """
+    # Seven megabytes, which only those spend who have a key.
+    from caravan import model_signature, signatures  # noqa: PLC0415
+
+    file = offered.by_path.get(SIGNATURE) if keys.models else None
+    wanted = None
+    if file is not None:
+        if file.size > SIGNATURE_BYTES:
+            raise Permanent(f"{SIGNATURE} has {file.size} bytes; {SIGNATURE_BYTES} are read")
+        content = await central.read(offered, file)
+        vouched = model_signature.verify(content, keys.models)
+        named = signatures.digests_of(manifest, raw)
+        if others := dict(vouched.items() ^ named.items()):
+            raise Permanent(f"{SIGNATURE} and the manifest differ in {min(others)!r}")
+        if unsigned := offered.by_path.keys() - vouched.keys() - {SIGNATURE}:
+            raise Permanent(f"{min(unsigned)!r} is there, and {SIGNATURE} does not vouch for it")
+        wanted = Wanted(SIGNATURE, file.size, hashlib.sha256(content).hexdigest(), file.e_tag)
+    elif keys.manifests and (required or manifest.signature is not None):
+        signatures.verify(manifest, keys.manifests)
+    elif required:
+        raise Permanent(f"there is no {SIGNATURE}, and signatures are required here")
+    else:
+        return None
+    if manifest.edge is None or manifest.verdict is None:
+        raise Permanent(UNBOUND)
+    return wanted
+
+
+def _refusal(manifest: Manifest, edge: str) -> Refused | None:
+    """Say why a version is not for this edge to take, if it is not."""
     if manifest.edge not in {None, edge}:
         return Refused("edge", f"the version is for edge {manifest.edge!r}, not for {edge!r}")
     if manifest.is_rejected:

@@ -50,6 +50,6 @@ class EdgeManagerSettings(
     @model_validator(mode="after")
     def _signatures_need_a_key(self) -> Self:
         if self.require_signature and self.public_key is None:
-            message = "REQUIRE_SIGNATURE is on: set PUBLIC_KEY to the PEM file of the Ed25519 public key"
+            message = "REQUIRE_SIGNATURE is on: set PUBLIC_KEY to the PEM file of the public keys"
             raise ValueError(message)
         return self

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from caravan.contracts import ENTRY_FILES, MANIFEST, TOLD, VersionKey, is_model_name, version_prefix
+from caravan.contracts import (
+    ENTRY_FILES,
+    MANIFEST,
+    SIGNATURE,
+    TOLD,
+    VersionKey,
+    is_model_name,
+    version_prefix,
+)
 from caravan.manifest import Manifest
 from caravan.model_index import LARGEST_VERSION
 from caravan.names import cut
@@ -279,7 +287,8 @@ def _path_fault(paths: Sequence[str]) -> str | None:
         return "a file is named twice"
     for path in paths:
         parts = PurePosixPath(path).parts
-        if path != "/".join(parts) or ".." in parts or "\\" in path or "\0" in path or path == MANIFEST:
+        is_odd = path != "/".join(parts) or ".." in parts or "\\" in path or "\0" in path
+        if is_odd or path in {MANIFEST, SIGNATURE}:
             return f"{path!r} cannot be the path of a file"
         if any(str(parent) in seen for parent in PurePosixPath(path).parents):
             return f"{path!r} lies inside what is a file itself"

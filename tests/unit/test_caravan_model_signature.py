@@ -1,0 +1,212 @@
+"""`model.sig`: made here and read by OpenSSF's own tool, made by it and read here, and refused if changed."""
+
+import base64
+import hashlib
+import json
+import random
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from caravan.contracts import SIGNATURE
+from caravan.errors import Permanent
+from caravan.model_signature import sign, verify
+from caravan.signatures import new_key, read_private_key, read_public_keys
+from support import clients
+
+TOOL = Path(clients.__file__).parent / "inference_clients" / "model_signing_tool.py"
+FILES = {
+    "manifest.json": b'{"edge": "edge1"}',
+    "saved_model.pb": b"a graph" * 100,
+    "variables/variables.index": b"an index",
+    "variables.txt": b"sorts elsewhere as a text than as a path",
+}
+Tool = Callable[..., Any]
+
+
+def p256(pem: bytes) -> EllipticCurvePrivateKey:
+    key = load_pem_private_key(pem, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    return key
+
+
+PRIVATE, PUBLIC = new_key()
+KEY = p256(PRIVATE)
+
+
+@pytest.fixture(scope="module")
+def tool() -> Tool:
+    """Run OpenSSF's tool, and return what it printed as JSON."""
+    try:
+        python = clients.python_of("model-signing")
+    except clients.NotInstalled as exc:
+        pytest.skip(f"model-signing cannot be installed here: {str(exc).splitlines()[-1]}")
+
+    def run(*words: str | Path) -> Any:
+        done = subprocess.run(
+            [python, TOOL, *words], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout else None
+
+    return run
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    private, public = tmp_path / "key.pem", tmp_path / "key.pub.pem"
+    private.write_bytes(PRIVATE)
+    public.write_bytes(PUBLIC)
+    return private, public
+
+
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: hashlib.sha256(content).hexdigest() for path, content in files.items() if path != SIGNATURE}
+
+
+def signed() -> dict[str, bytes]:
+    return {**FILES, SIGNATURE: sign("tea/1", digests(FILES), KEY)}
+
+
+def laid_out(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for path, content in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return folder
+
+
+def test_their_tool_verifies_what_is_signed_here(tool: Tool, tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    assert tool("verify", keys[1], laid_out(tmp_path / "tea", signed())) == [None]
+
+
+def test_what_their_tool_signs_is_verified_here(tool: Tool, tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    folder = laid_out(tmp_path / "tea", FILES)
+    tool("sign", folder, keys[0])
+    found = verify((folder / SIGNATURE).read_bytes(), read_public_keys(keys[1]).models)
+    assert found == digests(FILES)
+
+
+def mutations(seed: int) -> dict[str, bytes]:
+    """Return the files of a signed version, one of them changed in one way."""
+    chance, files = random.Random(seed), signed()
+    path = chance.choice(sorted(files))
+    content = bytearray(files[path])
+    match chance.choice(["byte", "end", "removed", "added", "named", "order"]):
+        case "byte":
+            place = chance.randrange(len(content))
+            content[place] = (content[place] + chance.randrange(1, 256)) % 256
+            files[path] = bytes(content)
+        case "end":
+            files[path] = bytes(content[:-3])
+        case "removed":
+            del files[path]
+        case "added":
+            files[f"variables/{seed}"] = b"more"
+        case "named":
+            files[f"{path}.old"] = files.pop(path)
+        case "order":
+            one, other = chance.sample(sorted(FILES), 2)
+            files[one], files[other] = files[other], files[one]
+    return files
+
+
+def refused_here(files: Mapping[str, bytes], keys: Any) -> bool:
+    """Tell whether a version would not be taken, by its signature and what that vouches for."""
+    try:
+        return verify(files.get(SIGNATURE, b""), keys) != digests(files)
+    except Permanent:
+        return True
+
+
+def test_what_was_changed_in_any_way_is_refused_here_and_by_their_tool(
+    tool: Tool, tmp_path: Path, keys: tuple[Path, Path]
+) -> None:
+    changed = [mutations(seed) for seed in range(60)]
+    models = read_public_keys(keys[1]).models
+    # A byte of the bundle that nobody reads, such as a key's hint, may change: then both say the same.
+    folders = [laid_out(tmp_path / str(n) / "tea", files) for n, files in enumerate(changed)]
+    theirs = [fault is not None for fault in tool("verify", keys[1], *folders)]
+    ours = [refused_here(files, models) for files in changed]
+    touched = [number for number, files in enumerate(changed) if digests(files) != digests(FILES)]
+    assert len(touched) > 30
+    assert [number for number in touched if not (ours[number] and theirs[number])] == []
+    assert [n for n, files in enumerate(changed) if not ours[n] and digests(files) != digests(FILES)] == []
+
+
+def rebuilt(**changed: Any) -> bytes:
+    """Return a bundle that is signed by the right key, over a statement that has these members instead."""
+    bundle = json.loads(sign("tea/1", digests(FILES), KEY))
+    envelope = bundle["dsseEnvelope"]
+    statement = json.loads(base64.b64decode(envelope["payload"])) | changed
+    payload = json.dumps(statement).encode()
+    kind = envelope["payloadType"]
+    over = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
+    envelope["payload"] = base64.b64encode(payload).decode()
+    envelope["signatures"] = [{"sig": base64.b64encode(KEY.sign(over, ECDSA(SHA256()))).decode()}]
+    return json.dumps(bundle).encode()
+
+
+def of_bundle(**changed: Any) -> bytes:
+    return json.dumps(json.loads(sign("tea/1", digests(FILES), KEY)) | changed).encode()
+
+
+TWICE = {"name": "a", "algorithm": "sha256", "digest": "0" * 64}
+ROOT_OF_TWICE = hashlib.sha256(bytes(64)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "reason"),
+    [
+        (b"", "cannot be read"),
+        (b"[]", "cannot be read"),
+        (of_bundle(mediaType="application/vnd.dev.sigstore.bundle+json;version=0.1"), "mediaType"),
+        (of_bundle(dsseEnvelope={}), "dsseEnvelope.payload"),
+        (rebuilt(_type="https://in-toto.io/Statement/v0.1"), "_type"),
+        (rebuilt(predicateType="https://slsa.dev/provenance/v1"), "predicateType"),
+        (rebuilt(subject=[]), "subject"),
+        (rebuilt(subject=[{"name": "x", "digest": {"sha256": "0" * 64}}]), "contradicts itself"),
+        (
+            rebuilt(
+                subject=[{"name": "x", "digest": {"sha256": ROOT_OF_TWICE}}],
+                predicate={
+                    "resources": [TWICE, TWICE],
+                    "serialization": {"method": "files", "hash_type": "sha256"},
+                },
+            ),
+            "names a file twice",
+        ),
+        (rebuilt(predicate={"resources": [], "serialization": {"method": "shards"}}), "serialization.method"),
+    ],
+    ids=range(10),
+)
+def test_a_bundle_of_another_kind_is_refused_with_the_reason(bundle: bytes, reason: str) -> None:
+    with pytest.raises(Permanent, match=reason):
+        verify(bundle, [KEY.public_key()])
+
+
+def test_a_signature_by_an_unknown_key_is_refused(keys: tuple[Path, Path]) -> None:
+    other = p256(new_key()[0])
+    with pytest.raises(Permanent, match="none of the keys"):
+        verify(sign("tea/1", digests(FILES), other), read_public_keys(keys[1]).models)
+
+
+def test_keys_are_read_from_pem_several_in_one_file(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    other, of_other = new_key()
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"# the one before\n" + PUBLIC + of_other)
+    (tmp_path / "other.pem").write_bytes(other)
+    for path in (private, tmp_path / "other.pem"):
+        assert isinstance(read_private_key(path), EllipticCurvePrivateKey)
+        key = p256(path.read_bytes())
+        assert verify(sign("tea/1", digests(FILES), key), read_public_keys(both).models) == digests(FILES)
+    with pytest.raises(Permanent, match="public keys"):
+        read_public_keys(private)
+    assert len(read_public_keys(public).models) == 1

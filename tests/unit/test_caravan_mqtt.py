@@ -117,6 +117,27 @@ async def test_a_connection_that_breaks_with_messages_on_their_way_is_told_at_on
             await mqtt.publish_all("monitor", [b"[7]", b"[8]"])
 
 
+async def test_a_topic_can_be_heard_later_and_is_then_heard_over_each_connection() -> None:
+    broker = Broker()
+    async with connected(broker) as mqtt, asyncio.timeout(20):
+        await mqtt.publish("monitor", b"{}")
+        await mqtt.subscribe("monitor")
+        assert broker.subscribed == 1
+        broker.hangs_up_at = b"[7]"
+        with pytest.raises(Transient, match="broke"):
+            await mqtt.publish("monitor", b"[7]")
+        await mqtt.publish("monitor", b"{}")
+        assert broker.subscribed == 2
+        broker.suback = NOT_AUTHORIZED
+        with pytest.raises(Transient, match="refuses the subscription"):
+            await mqtt.subscribe("refused")
+        with pytest.raises(Transient, match="broke"):
+            await mqtt.publish("monitor", b"[7]")
+        broker.suback = 1
+        await mqtt.publish("monitor", b"{}")
+        assert broker.subscribed == 4
+
+
 async def test_a_subscription_that_the_broker_refuses_is_no_connection() -> None:
     broker = Broker(suback=NOT_AUTHORIZED)
     async with connected(broker, "detection/#") as mqtt, asyncio.timeout(20):

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,7 @@ async def read(stream: AsyncIterator[bytes], events: int) -> list[tuple[str, Any
     return [(number, json.loads(data)) for number, data in found]
 
 
-async def started(relay: EventRelay, **options: Any) -> AsyncIterator[bytes]:
+async def started(relay: EventRelay, **options: Any) -> AsyncGenerator[bytes]:
     stream = relay.listen(**options)
     assert (await anext(stream)).startswith(b"retry:")
     return stream
@@ -199,6 +199,52 @@ async def test_a_page_that_comes_back_catches_up() -> None:
     other_life = await started(EventRelay(), last=last)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(other_life), 0.05)
+
+
+async def test_events_are_sent_here_while_there_are_pages_and_a_while_longer() -> None:
+    relay, told = EventRelay(), asyncio.Queue[str]()
+
+    async def hear() -> None:
+        await told.put("hear")
+
+    async def rest() -> None:
+        await told.put("rest")
+
+    following = asyncio.create_task(relay.follow(hear, rest, linger=0.2))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        one = await started(relay)
+        two = await started(relay)
+        assert told.get_nowait() == "hear"
+        await one.aclose()
+        await two.aclose()
+        again = await started(relay)
+        await asyncio.sleep(0.4)
+        assert told.empty()
+        await again.aclose()
+        assert await told.get() == "rest"
+        assert told.empty()
+        relay.receive(event("unheard"))
+        later = await started(relay)
+        assert await told.get() == "hear"
+        relay.receive(event("heard"))
+        assert [content["name"] for _, content in await read(later, 1)] == ["heard"]
+    following.cancel()
+
+
+async def test_a_page_is_served_though_the_broker_is_away() -> None:
+    relay = EventRelay()
+
+    async def hear() -> None:
+        raise Unavailable("no broker")
+
+    following = asyncio.create_task(relay.follow(hear, hear))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        stream = await started(relay)
+        relay.receive(event("heard"))
+        assert len(await read(stream, 1)) == 1
+    following.cancel()
 
 
 async def test_a_slow_page_loses_the_oldest_and_holds_nobody_up() -> None:

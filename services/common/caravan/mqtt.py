@@ -61,7 +61,7 @@ class Mqtt:
         self, settings: MqttSettings, subscriptions: Sequence[str] = (), on_message: OnMessage | None = None
     ) -> None:
         self._settings = settings
-        self._subscriptions = subscriptions
+        self._subscriptions = dict.fromkeys(subscriptions)
         self._on_message = on_message
         self._client: _Client | None = None
         self._connected = asyncio.Event()
@@ -114,6 +114,31 @@ class Mqtt:
         properties.UserProperty = list(carrier.items())
         return properties
 
+    async def subscribe(self, topic: str) -> None:
+        """Hear a topic filter too, at QoS 1, over this connection and those that follow.
+
+        Raises:
+            Transient: if the broker does not answer, or refuses it.
+
+        """
+        self._subscriptions[topic] = None
+        if self._client is not None:
+            try:
+                await self._subscribe(self._client, topic)
+            except aiomqtt.MqttError as exc:
+                message = f"MQTT did not take a subscription to {topic}: {exc!r}"
+                raise Transient(message) from exc
+            except Transient:
+                del self._subscriptions[topic]  # or no connection would be one
+                raise
+
+    async def unsubscribe(self, topic: str) -> None:
+        """Hear a topic filter no more."""
+        self._subscriptions.pop(topic, None)
+        if self._client is not None:
+            with suppress(aiomqtt.MqttError):  # with the connection it ends anyway
+                await self._client.unsubscribe(topic)
+
     async def ping(self) -> None:
         """Check that there is a connection.
 
@@ -151,12 +176,9 @@ class Mqtt:
             self._client_log.last_error = ""
             tls = await asyncio.to_thread(self._settings.mqtt_tls)
             async with self._make_client(tls) as client:
-                for topic in self._subscriptions:
-                    granted = await client.subscribe(topic, qos=1)
-                    if any(map(_is_refusal, granted)):
-                        message = f"MQTT at {where} refuses the subscription to {topic}: {granted[0]}"
-                        raise Transient(message)
                 self._client = client
+                for topic in tuple(self._subscriptions):
+                    await self._subscribe(client, topic)
                 self._connected.set()
                 log.info("mqtt connected", broker=where)
                 async for incoming in client.messages:
@@ -170,6 +192,12 @@ class Mqtt:
         finally:
             self._connected.clear()
             self._client = None
+
+    async def _subscribe(self, client: _Client, topic: str) -> None:
+        granted = await client.subscribe(topic, qos=1)
+        if any(map(_is_refusal, granted)):
+            where = f"{self._settings.mqtt_host}:{self._settings.mqtt_port}"
+            raise Transient(f"MQTT at {where} refuses the subscription to {topic}: {granted[0]}")
 
     def _hint(self, error: str) -> str:
         """What to change, where the error is of a kind that waiting does not mend."""

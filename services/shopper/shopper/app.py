@@ -102,7 +102,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 await mqtt_door.receive(message)
 
         exchanges = _exchanges(settings)
-        mqtt = Mqtt(settings, [*(exchange.topics.requests for exchange in exchanges), MONITOR], receive)
+        mqtt = Mqtt(settings, [exchange.topics.requests for exchange in exchanges], receive)
         detect = partial(
             routes.detect,
             limits=limits,
@@ -164,6 +164,9 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "events": partial(mqtt.drain, MONITOR),
+            "pages": partial(
+                relay.follow, partial(mqtt.subscribe, MONITOR), partial(mqtt.unsubscribe, MONITOR)
+            ),
             routes.DETECT_MQTT.id: mqtt_door.serve,
             "catalogue": shelf.watch,
             "buckets": partial(forever, "buckets", partial(s3.keep_buckets, settings.edge_s3, BUCKETS)),

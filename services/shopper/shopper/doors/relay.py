@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import suppress
+from typing import NoReturn
+
+import structlog
 
 from caravan import strict_json
 from caravan.contracts import to_json
-from caravan.errors import Unavailable
+from caravan.errors import Transient, Unavailable
 from caravan.strict_json import NotJson
 from shopper.metrics import EVENT_LISTENERS, EVENTS_MISSED
+
+log = structlog.get_logger()
 
 RECENT = 256
 """Events that a page which lost its connection for a moment can catch up with."""
@@ -20,6 +26,10 @@ WAITING = 256
 LISTENERS = 100
 MAX_EVENT = 2**16
 BEAT_SECONDS = 15.0
+HEAR_SECONDS = 2.0
+"""How long a page waits for the broker to know that there is one."""
+LINGER_SECONDS = 600.0
+"""For so long events are heard after the last page has gone: it may come back."""
 RETRY_MS = 2000
 LONGEST = 18
 """Digits of an event's number."""
@@ -45,6 +55,36 @@ class EventRelay:
         self._max_listeners = listeners
         self._waiting = waiting
         self._closed = False
+        self._listened = asyncio.Event()
+        self._left = asyncio.Event()
+        self._hears = asyncio.Event()
+        self._hears.set()
+
+    async def follow(
+        self,
+        hear: Callable[[], Awaitable[None]],
+        rest: Callable[[], Awaitable[None]],
+        linger: float = LINGER_SECONDS,
+    ) -> NoReturn:
+        """Have events sent here while there are pages, and `linger` seconds longer; to be run as a task.
+
+        Each costs the broker and us as much as to publish it, and most shops have no page open.
+        """
+        self._hears.clear()
+        while True:
+            await self._listened.wait()
+            try:
+                await hear()
+            except Transient as exc:
+                log.warning("pages may miss events", error=str(exc))
+            self._hears.set()
+            while self._listeners:
+                await self._left.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(linger):
+                        await self._listened.wait()
+            self._hears.clear()
+            await rest()
 
     def receive(self, payload: bytes) -> None:
         """Take an event from the broker; what is no event is left out."""
@@ -60,7 +100,7 @@ class EventRelay:
         for listener in self._listeners:
             listener.put(stamped)
 
-    def listen(self, names: Collection[str] = (), last: str = "") -> AsyncIterator[bytes]:
+    def listen(self, names: Collection[str] = (), last: str = "") -> AsyncGenerator[bytes]:
         """Return the events from now on as the text of a stream, until closed.
 
         Args:
@@ -81,12 +121,15 @@ class EventRelay:
         for listener in self._listeners:
             listener.wake.set()
 
-    async def _stream(self, listener: _Listener, last: str) -> AsyncIterator[bytes]:
+    async def _stream(self, listener: _Listener, last: str) -> AsyncGenerator[bytes]:
         self._listeners.add(listener)
         for stamped in self._since(last):
             listener.put(stamped)
-        EVENT_LISTENERS.set(len(self._listeners))
+        self._count()
         try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEAR_SECONDS):
+                    await self._hears.wait()
             yield f"retry: {RETRY_MS}\n: hello\n\n".encode()
             while not self._closed:
                 try:
@@ -98,7 +141,13 @@ class EventRelay:
                 yield b"".join(self._written(stamped) for stamped in listener.take())
         finally:
             self._listeners.discard(listener)
-            EVENT_LISTENERS.set(len(self._listeners))
+            self._count()
+
+    def _count(self) -> None:
+        EVENT_LISTENERS.set(len(self._listeners))
+        now, before = (self._listened, self._left) if self._listeners else (self._left, self._listened)
+        now.set()
+        before.clear()
 
     def _since(self, last: str) -> list[Stamped]:
         boot, _, number = last.partition("-")

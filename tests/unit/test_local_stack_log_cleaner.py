@@ -234,6 +234,18 @@ async def test_retention_waits_for_a_group_and_what_is_new_is_found() -> None:
     assert [offset for offset, _ in bucket.log()] == [59]
 
 
+async def test_a_partition_that_was_just_asked_is_left_for_a_while_unless_all_are_looked_at() -> None:
+    bucket = Bucket(10)
+    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute)
+    await cleaner.round(patient=True)
+    assert bucket.log()[0][0] == 5
+    bucket.produce(10)
+    await cleaner.round(patient=True)
+    assert bucket.log()[0][0] == 5
+    await cleaner.round()
+    assert bucket.log()[0][0] == 15
+
+
 async def test_dead_letters_stay_until_they_were_sent_again() -> None:
     bucket = Bucket(50, "edge1-dead-letter")
     cleaner = LogCleaner(bucket.store, "caravan", Limits(1, 2**40, 5), in_a_minute)

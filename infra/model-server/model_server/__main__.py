@@ -12,6 +12,7 @@ def main() -> int:
     environment = credentials.environment()
     # Imported only now, for it may begin anew.
     from caravan import traces, tracing  # noqa: PLC0415
+    from caravan.concurrency import loop_factory  # noqa: PLC0415
     from caravan.intake import raise_open_files  # noqa: PLC0415
     from caravan.telemetry import configure_logging  # noqa: PLC0415
     from model_server.settings import SettingsError, read  # noqa: PLC0415
@@ -28,7 +29,8 @@ def main() -> int:
     from model_server.errors import ServingError  # noqa: PLC0415 as above
 
     try:
-        asyncio.run(app.run(settings, started=lambda line: print(line, flush=True)))  # noqa: T201 the start line
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(app.run(settings, started=lambda line: print(line, flush=True)))  # noqa: T201 the start line
     except (ServingError, OSError) as exc:
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)  # noqa: T201 for the operator
         return 1

@@ -1,8 +1,9 @@
-"""Work that runs side by side, so much at a time."""
+"""Work that runs side by side: so much at a time, on which event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -23,3 +24,13 @@ async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, 
                 group.create_task(worker())
     except ExceptionGroup as several:
         raise several.exceptions[0] from several
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loop of a process."""
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - not on every platform
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

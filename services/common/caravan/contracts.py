@@ -286,9 +286,12 @@ TOLD = 500
 """Characters of a reason in an event."""
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def to_json(value: object) -> bytes:
     """Encode what goes out, compact as the systems before wrote it: some clients match its text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _COMPACT.encode(value).encode()
 
 
 def zipfile_event() -> Event:

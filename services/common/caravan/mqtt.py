@@ -30,6 +30,8 @@ PUBLISH_SECONDS = 10
 OUTBOX = 1000
 """Events that wait while the broker is away; the oldest give way."""
 INBOX = 1000
+PAUSE_SECONDS = 0.05
+"""Between two windows of events: a message of its own costs three times what it costs in company."""
 WINDOW = 50
 """Messages that may be on their way to the broker at once."""
 
@@ -161,12 +163,15 @@ class Mqtt:
         telemetry.MQTT_OUTBOX.set(self._outbox.qsize())
 
     async def drain(self, topic: str) -> NoReturn:
-        """Publish the outbox in order; to be run as a task."""
+        """Publish the outbox in order, what comes close together at once; to be run as a task."""
         while True:
-            event = await self._outbox.get()
+            events = [await self._outbox.get()]
+            while len(events) < WINDOW and not self._outbox.empty():
+                events.append(self._outbox.get_nowait())
             telemetry.MQTT_OUTBOX.set(self._outbox.qsize())
-            with telemetry.best_effort("monitor"):
-                await self.publish(topic, event)
+            with telemetry.best_effort("monitor", count=len(events)):
+                await self.publish_all(topic, events)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     # --- the connection -------------------------------------------------------------------------
 

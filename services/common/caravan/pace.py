@@ -17,12 +17,16 @@ class Pace:
     Args:
         seconds: the shortest.
         clock: seconds that only go on.
+        longest: seconds that a pause grows to; None for the usual.
 
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic, longest: float | None = None
+    ) -> None:
         self._seconds = seconds
         self._clock = clock
+        self._longest = min(TIMES * seconds, LONGEST_SECONDS) if longest is None else longest
         self._changed = clock()
 
     def stir(self) -> None:
@@ -33,5 +37,5 @@ class Pace:
     def pause(self) -> float:
         """Seconds until the next look."""
         quiet = self._clock() - self._changed
-        grown = min(quiet / QUIET_SECONDS, TIMES * self._seconds, LONGEST_SECONDS)
+        grown = min(quiet / QUIET_SECONDS, self._longest)
         return max(self._seconds, grown)

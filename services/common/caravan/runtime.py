@@ -19,6 +19,7 @@ import structlog
 from fastapi import FastAPI
 
 from caravan import traces, tracing
+from caravan.concurrency import loop_factory
 from caravan.errors import CaravanError
 from caravan.intake import raise_open_files
 from caravan.server import Server, make_server
@@ -56,7 +57,7 @@ def run(name: str, settings: S, wire: Wire[S]) -> None:
     traces.start(name, settings)
     try:
         # uvloop where there is one: aiokafka, MQTT and HTTP share this loop.
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_main(name, settings, wire))
     except* KeyboardInterrupt:
         pass
@@ -107,15 +108,6 @@ async def _on_stop(stop: asyncio.Event, server: Server, on_stop: Callable[[], No
     await stop.wait()
     server.should_exit = True
     on_stop()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    import uvloop  # noqa: PLC0415 - not on every platform
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:

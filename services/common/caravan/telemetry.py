@@ -118,10 +118,10 @@ def exchange(route: str, *, begins_trace: bool = True) -> Iterator[str]:
 
 
 @contextmanager
-def best_effort(sink: str) -> Iterator[None]:
-    """Guard an effect that may fail without failing its message: logged, counted, not raised."""
+def best_effort(sink: str, count: int = 1) -> Iterator[None]:
+    """Guard `count` effects that may fail without failing their messages: logged, counted, not raised."""
     try:
         yield
     except Exception as exc:  # noqa: BLE001 - whatever it is, the message is already done
-        BEST_EFFORT_FAILURES.labels(sink).inc()
+        BEST_EFFORT_FAILURES.labels(sink).inc(count)
         log.warning("best-effort sink failed", sink=sink, error=repr(exc))

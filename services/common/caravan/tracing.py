@@ -148,4 +148,4 @@ def _current() -> SpanContext:
 
 def _extracted(carrier: Mapping[str, str]) -> Context:
     # On an empty context: what is malformed, or not there, is no reason to go on with whatever was before.
-    return _W3C.extract(carrier, Context())
+    return _W3C.extract(carrier, Context()) if TRACEPARENT in carrier else Context()

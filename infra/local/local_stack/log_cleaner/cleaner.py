@@ -49,6 +49,9 @@ REMOVED = Counter(
 )
 
 TICK_SECONDS = 2.0
+SELDOM_SECONDS = 15.0
+"""How long nobody asks at most whether something came to a partition: few topics of many are busy, and each
+question costs the store as much as to read a photo."""
 LOOK_AGAIN_SECONDS = 5.0
 """A partition is looked at again after so long, though nothing came: it grows older."""
 OVERLAP_SECONDS = 60.0
@@ -86,11 +89,11 @@ class LogCleaner:
 
         """
         while True:
-            await self.round()
+            await self.round(patient=True)
             await asyncio.sleep(self._pace.pause)
 
-    async def round(self) -> None:
-        """Look at each partition once.
+    async def round(self, *, patient: bool = False) -> None:
+        """Look at each partition once; if `patient`, not at those that have been quiet and were just asked.
 
         Raises:
             Transient: if the store is away.
@@ -103,6 +106,8 @@ class LogCleaner:
             except ODD as exc:
                 log.warning("the topics cannot be told: those known go on", error=repr(exc))
             for partition in self._partitions.values():
+                if patient and not partition.is_due:
+                    continue
                 await partition.clean_or_tell(self._limits, self._clock())
                 if partition.is_new:
                     self._pace.stir()
@@ -145,10 +150,17 @@ class _Partition:
         self._log: list[Segment] = []
         self._apart: frozenset[int] = frozenset()
         self._looked = 0.0
+        self._pace = Pace(TICK_SECONDS, longest=SELDOM_SECONDS)
+        self._asked = -math.inf
         self.is_new = False
         """Whether something had come when it was last looked at."""
         self._is_odd = False
         self._tell()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to ask again whether something came."""
+        return time.monotonic() >= self._asked + self._pace.pause
 
     async def clean_or_tell(self, limits: Limits, now: float) -> None:
         """Remove and merge; what cannot be understood here leaves the other partitions alone."""
@@ -165,8 +177,10 @@ class _Partition:
 
     async def clean(self, limits: Limits, now: float) -> None:
         """Remove and merge, if something came or grew old."""
+        self._asked = time.monotonic()
         self.is_new = await self._watermark.changed()
         if self.is_new:
+            self._pace.stir()
             await self._list()
         elif now < self._looked + LOOK_AGAIN_SECONDS:
             return

@@ -43,7 +43,8 @@ lock: $(BIN)/uv ## Pin the requirements again, with hashes
 	@$(COMPILE) services/common/pyproject.toml $(EDGE_PACKAGES) requirements/edge-image.in \
 		--overrides requirements/no-tensorflow.in -c requirements/all.txt --no-annotate -o requirements/edge-image.txt
 	@$(COMPILE) requirements/stubs.in --no-deps -c requirements/all.txt --no-annotate -o requirements/stubs.txt
-	@$(COMPILE) requirements/manifests.in -c requirements/all.txt --no-annotate -o requirements/manifests.txt
+	@for n in manifests docs release; do \
+		$(COMPILE) requirements/$$n.in -c requirements/all.txt --no-annotate -o requirements/$$n.txt; done
 	@for c in requirements/clients/*.in; do $(COMPILE) $$c --no-annotate -o $${c%.in}.txt; done
 
 PROTO := model_server/open_inference.proto
@@ -212,6 +213,18 @@ test-browser: setup ## Drive the app with Chromium, before the real embedded sta
 .PHONY: screenshots
 screenshots: setup ## Take pictures of every page into docs/screenshots
 	@cd tests && ../$(BIN)/python -m support.screenshots ../docs/screenshots
+
+# --- documentation and release ------------------------------------------------------------------
+
+$(VENV)/docs: $(VENV)/installed requirements/docs.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/docs ## Write the pages that are made from the code, and build the site of all pages into build/site
+	@cd tests && ../$(BIN)/python -m support.written ../build/site-source
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "The site is in build/site: open build/site/index.html"
 
 # --- images and manifests -----------------------------------------------------------------------
 

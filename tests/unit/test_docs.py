@@ -7,20 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic_settings import BaseSettings
 
-from caravan.route import Route, table
-from caravan.settings import CentralS3Settings, EdgeS3Settings, KafkaSettings, MqttSettings, ServiceSettings
-from caravan.tokens import TokenSettings
-from delivery.settings import DeliverySettings
-from edge_manager.settings import EdgeManagerSettings
-from feeder.settings import FeederSettings
-from monitor.settings import MonitorSettings
-from shopper.settings import ShopperSettings
-from training.settings import TrainingSettings
+from caravan.route import Route
+from support.written import COMMON, SERVICES, default_of, rows, shared, variables, written
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 PAGES = [
     path
     for pattern in ("*.md", "docs/*.md", "services/*/README.md", "infra/*/README.md")
@@ -28,19 +19,6 @@ PAGES = [
 ]
 MOST_BYTES_OF_A_PICTURE = 60_000
 BROWSER = ROOT / "tests/browser"
-SHARED = (ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings, EdgeS3Settings, TokenSettings)
-SERVICES: dict[str, type[BaseSettings]] = {
-    "services/delivery": DeliverySettings,
-    "services/edge-manager": EdgeManagerSettings,
-    "services/feeder": FeederSettings,
-    "services/monitor": MonitorSettings,
-    "services/shopper": ShopperSettings,
-    "infra/training": TrainingSettings,
-}
-
-
-def variables(settings: type[BaseSettings]) -> set[str]:
-    return {name.upper() for name in settings.model_fields}
 
 
 def table_of(readme: str) -> set[str]:
@@ -49,22 +27,54 @@ def table_of(readme: str) -> set[str]:
     return {name for cell in cells for name in re.findall(r"`([A-Z0-9_]+)`", cell)}
 
 
-def test_the_readme_lists_every_shared_setting_and_no_other() -> None:
-    assert table_of(README) == set().union(*(variables(settings) for settings in SHARED))
+def test_every_shared_setting_is_listed_and_no_other() -> None:
+    assert table_of((ROOT / COMMON / "README.md").read_text()) == set(shared())
 
 
 @pytest.mark.parametrize("folder", SERVICES)
 def test_a_services_readme_lists_its_own_settings_and_no_other(folder: str) -> None:
-    shared: set[str] = set().union(*(variables(settings) for settings in SHARED))
-    own = variables(SERVICES[folder]) - shared
+    own = variables(SERVICES[folder]).keys() - shared().keys()
     listed = table_of((ROOT / folder / "README.md").read_text())
-    assert listed - shared == own
+    assert listed - shared().keys() == own
 
 
-def test_every_make_target_is_in_the_readme_and_the_other_way_round() -> None:
+@pytest.mark.parametrize("page", written(), ids=str)
+def test_a_page_that_is_made_from_code_is_as_the_code_is(page: Path) -> None:
+    assert (ROOT / page).read_text() == written()[page], "make docs writes it"
+
+
+def test_every_default_that_a_readme_tells_is_the_codes() -> None:
+    told = [
+        (folder, names, default)
+        for folder, fields in [(COMMON, shared()), *((f, variables(s)) for f, s in SERVICES.items())]
+        for names, default, _ in rows((ROOT / folder / "README.md").read_text())
+        if set(names) <= fields.keys() and (values := re.findall(r"`([^`]+)`", default))
+        if len(values) == len(names) and default.startswith("`")
+        for name, value in zip(names, values, strict=True)
+        if (really := default_of(fields[name])) and float_or_text(really) != float_or_text(value)
+    ]
+    assert [wrong for wrong in told if "PORT" not in wrong[1]] == []
+
+
+def float_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def test_every_make_target_is_on_the_page_of_commands() -> None:
     targets = set(re.findall(r"^([a-z.-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z]+(?:[-.][a-z]+)*)\b(?! sure)", README))
-    assert targets - {"help"} == named
+    page = (ROOT / "docs/commands.md").read_text()
+    assert targets - {"help"} == set(re.findall(r"^\| `make ([a-z.-]+)` \|", page, flags=re.MULTILINE))
+
+
+def test_every_command_that_a_page_names_can_be_made() -> None:
+    targets = set(re.findall(r"^([a-z.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    code = re.compile(r"(?:^ {4}|`)make ([a-z]+(?:[-.][a-z]+)*)\b", re.MULTILINE)
+    named = {target: page.name for page in PAGES for target in code.findall(page.read_text())}
+    assert "test" in named
+    assert {target: page for target, page in named.items() if target not in targets} == {}
 
 
 def test_every_metric_is_documented_and_the_other_way_round() -> None:
@@ -143,14 +153,11 @@ def routes_of(folder: str) -> tuple[Path, dict[str, Route]]:
 
 
 @pytest.mark.parametrize("folder", SERVICES)
-def test_a_services_readme_has_the_table_of_its_routes(folder: str) -> None:
-    package, _ = routes_of(folder)
-    declared = importlib.import_module(f"{package.name}.routes").ROUTES
-    found = re.search(
-        r"<!-- routes -->\n(.+?)\n<!-- /routes -->", (ROOT / folder / "README.md").read_text(), re.DOTALL
-    )
-    assert found is not None
-    assert found[1] == table(declared)
+def test_a_services_readme_has_a_place_for_the_table_of_its_routes(folder: str) -> None:
+    _, routes = routes_of(folder)
+    readme = (ROOT / folder / "README.md").read_text()
+    assert "<!-- routes -->\n| route |" in readme
+    assert [route.id for route in routes.values() if f"| `{route.id}` |" not in readme] == []
 
 
 def names_used(code: str) -> Iterator[str]:

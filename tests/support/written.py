@@ -1,7 +1,7 @@
 """Pages that are made from the code, and the site of all pages: `python -m support.written [SITE]` in tests/.
 
-Settings are those of the services' own types: defaults and bounds are read there, what each means in the table
-beside the service. Commands are those of the Makefile. Tables of routes come from what is declared.
+Settings are those of the services' own types: defaults and bounds are read there, what each means in the
+table beside the service. Commands are those of the Makefile. Tables of routes come from what is declared.
 """
 
 import importlib
@@ -39,7 +39,7 @@ SERVICES: dict[str, type[BaseSettings]] = {
 }
 COMMON = "services/common"
 SETTINGS, COMMANDS = Path("docs/settings.md"), Path("docs/commands.md")
-HOME = Path("docs/home.md")
+HOME, STYLE = Path("docs/home.md"), Path("docs/site.css")
 PAGES = ("*.md", "docs/*.md", "services/*/README.md", "infra/*/README.md")
 ROUTES = re.compile(r"(?<=<!-- routes -->\n).*?(?=\n<!-- /routes -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
@@ -52,10 +52,10 @@ Every setting is an environment variable, checked when a process starts: all fau
 nothing runs with half of its settings. Secrets are never shown. `make docs` reads the defaults and bounds on
 this page out of the code.
 
-The embedded stack has settings of its own, ports above all ([there](../infra/local/README.md)); the model server
-has those of TensorFlow Serving's image ([there](../infra/model-server/README.md#settings)). No service knows which
-broker or store it talks to: Apache Kafka, Mosquitto, any S3 server and TensorFlow Serving take the places of the
-embedded parts by these settings alone.
+The embedded stack has settings of its own, ports above all ([there](../infra/local/README.md)); the model
+server has those of TensorFlow Serving's image ([there](../infra/model-server/README.md#settings)). No service
+knows which broker or store it talks to: Apache Kafka, Mosquitto, any S3 server and TensorFlow Serving take
+the places of the embedded parts by these settings alone.
 
 """
 COMMANDS_HEAD = """\
@@ -179,7 +179,8 @@ def _from_docs(path: Path) -> str:
 
 def commands_page() -> str:
     """Return the page of the Makefile's targets."""
-    parts, commands = [], ""
+    parts: list[str] = []
+    commands = ""
     for line in (ROOT / "Makefile").read_text().splitlines():
         if heading := re.fullmatch(r"# --- (.+?) -*", line):
             if commands:
@@ -222,6 +223,7 @@ def stage(site: Path) -> None:
         if page != HOME and page != Path("README.md"):
             (site / page).parent.mkdir(parents=True, exist_ok=True)
             (site / page).write_text(_for_the_site(text, page))
+    _copy(STYLE, site)
     (site / "index.md").write_text(_at_the_front((ROOT / HOME).read_text()))
 
 

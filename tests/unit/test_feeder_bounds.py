@@ -9,7 +9,7 @@ import pytest
 
 from caravan.concurrency import for_each
 from caravan.errors import BadInput, Unavailable
-from feeder.concurrency import Budget, Turns
+from feeder.concurrency import Budget, KeyedLock
 from feeder.events import zipfile_events
 from feeder.spool import Spool, SpoolLimits
 
@@ -186,10 +186,10 @@ async def test_an_owner_that_gives_nothing_back_leaves_room_for_the_others() -> 
 
 
 async def test_one_edge_does_not_take_all_places() -> None:
-    turns, hangs = Turns(4, of_one=2), asyncio.Event()
+    locks, hangs = KeyedLock(4, of_one=2), asyncio.Event()
 
     async def go(edge: str, batch: str) -> None:
-        async with turns.take(edge, batch):
+        async with locks.take(edge, batch):
             if edge == "edge1":
                 await hangs.wait()
 
@@ -202,12 +202,12 @@ async def test_one_edge_does_not_take_all_places() -> None:
 
 
 async def test_the_same_name_goes_one_after_the_other_without_taking_the_place_of_others() -> None:
-    turns, most = Turns(2), 0
+    locks, most = KeyedLock(2), 0
     held: list[str] = []
 
     async def go(name: str) -> None:
         nonlocal most
-        async with turns.take(name):
+        async with locks.take(name):
             assert name not in held
             held.append(name)
             most = max(most, len(held))

@@ -17,8 +17,8 @@ from caravan.settings import KafkaSettings
 from monitor.app import wire
 from monitor.dashboard import api
 from monitor.dashboard.accounts import Accounts
+from monitor.dashboard.dead_letters import DeadLetters
 from monitor.dashboard.letters import Letters, Topic
-from monitor.dashboard.postbox import Postbox
 from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
 from monitor.settings import MonitorSettings
@@ -49,7 +49,7 @@ async def doors(
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     state = Dashboard(("edge1",), Feed(), letters.as_json, 0)
-    api.install(app, state, letters, Postbox(KafkaSettings(), letters), Accounts(stores or {}))
+    api.install(app, state, letters, DeadLetters(KafkaSettings(), letters), Accounts(stores or {}))
     http.install(app, {})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as client:
         yield client

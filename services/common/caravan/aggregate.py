@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 LINKS = 20
-"""Traces of gathered messages that their exchange names, beside the last one's, which it goes on with."""
+"""Most traces that an exchange of gathered messages links to; it continues the trace of the last one."""
 _NO_TRACE: Mapping[str, str] = {}
 
 

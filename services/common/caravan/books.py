@@ -60,16 +60,16 @@ U = TypeVar("U")
 
 AT_ONCE = 16
 FEW_IMAGES, IMAGE_BYTES = 200, 250
-"""Of a receipt that is read in a millisecond or two; and what an image takes of it."""
+"""Images in a receipt that is read in a millisecond or two, and the bytes that one takes there."""
 KEPT = timedelta(days=7)
 """How long a receipt stays in `uploads/` after its batch was last accepted; then it is closed."""
 MOST_KEPT = 10_000
 """Receipts that stay there, however young: of labelled images on Kafka one may come every ten seconds."""
 CLOSED_TOGETHER = 1000
-"""Receipts that are closed at once, at least."""
+"""Fewest receipts that are closed together."""
 NEW_RECEIPTS = 100
 NEW_IMAGES = 1000
-"""From so many on the ledger is written again; fewer are read anew each time."""
+"""Fewest new images for which the ledger is written again; fewer are read anew each time."""
 
 
 class _Outdated(Exception):

@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 POLL_SECONDS = 5.0
 COMMIT_SECONDS = 0.2
-"""Between two commits: each is a request of its own, at the embedded broker a written object too."""
+"""Pause between two commits: each is a request, and at the embedded broker a written object."""
 FAREWELL_SECONDS = 3.0
-"""What the last commit of a loop that ends may take."""
+"""Deadline of the last commit when a loop ends."""
 MIB = 2**20
 
 Effect = Callable[[], Awaitable[object]]

@@ -49,7 +49,7 @@ def central_buckets(edge: str) -> tuple[str, str, str]:
 
 IMAGES = "images/"
 REJECTED = "rejected/"
-"""Before the key of an image put aside: in `data` what central rejects, in `unclassified` no product."""
+"""Prefix of images put aside: in `data` what central rejected, in `unclassified` what shows no product."""
 MODELS = "models/"
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
@@ -64,7 +64,7 @@ TWIN = "assets.extra/twin.onnx"
 Input `pixels` [N, 224, 224, 3] uint8, RGB, upright; output `probabilities` [N, C] float32; the C names are
 in its metadata under `classes`, as a JSON array."""
 ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask classify"
-"""What our models say to several at once."""
+"""The error of our models when one request has several images."""
 MODELS_CONFIG = "models/models.config"
 """Beside the models of an edge: which of them its model server serves, as TensorFlow Serving reads it."""
 UPLOADS = "uploads/"
@@ -283,7 +283,7 @@ def _edge_fault(edge: str, owners: dict[str, str]) -> str:
 Event = dict[str, Any]
 
 TOLD = 500
-"""Characters of a reason in an event."""
+"""Most characters of a reason in an event."""
 
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

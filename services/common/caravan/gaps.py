@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 log = structlog.get_logger()
 
 ANEW_SECONDS = 5.0
-"""So long a log may end before what we have of it: the broker tells its end a little late."""
+"""How long a log's end may lie before what was read: a broker may report the end late."""
 
 
 class Gaps:

@@ -14,16 +14,16 @@ from caravan.errors import BadInput
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
-"""About what the largest phone cameras make."""
+"""Most pixels of an image: about what the largest phone cameras make."""
 WHOLE, WEBP = 2, 4
 """What is held whole while it is decoded (PNG, and a JPEG of several scans) may have half of MAX_PIXELS;
 a WebP, of which libwebp's decoder of animations keeps two canvases, a quarter: no decoding passes 250 MB."""
 MAX_PARTS = 512
-"""Segments or chunks that are looked at; a profile and an extended XMP in a photo make about a hundred."""
+"""Most segments or chunks looked at; a photo with a profile and an extended XMP has about a hundred."""
 MAX_SCANS = 64
-"""Of a JPEG; each walks over all blocks. Progressive encoders make 10 to 20."""
+"""Most scans of a JPEG; each walks over all blocks. Progressive encoders make 10 to 20."""
 MAX_TAGS = 256
-"""Of the first directory of EXIF."""
+"""Most tags read of the first EXIF directory."""
 
 NOT_AN_IMAGE = "not an image: JPEG, PNG and WebP are taken"
 TOO_MANY_PIXELS = "the image has too many pixels"

@@ -59,11 +59,11 @@ QUALITY = 95
 MAX_TURNED = 25_000_000
 """Pixels of a JPEG that is turned in memory; a larger one is made at half its size."""
 QUICK_PIXELS = 1_000_000
-"""Of an image that is read to its end within some 15 ms, whatever it holds; half as many of a PNG."""
+"""Pixels that are decoded within some 15 ms, whatever they show; half as many in a PNG."""
 MAX_CHUNKS = 20_000
-"""Of a PNG, of all kinds."""
+"""Most chunks of a PNG, of all kinds."""
 CHUNK_BYTES = 12
-"""Of a PNG's chunk, beside its content."""
+"""Bytes of a PNG's chunk beside its content."""
 PNG_COLOUR_TYPE, PALETTE = 25, 3
 """Where a PNG says what its numbers are, and how it says that they choose from a palette."""
 

@@ -19,14 +19,14 @@ from caravan.errors import BadInput, Unavailable
 
 MAX_OPEN_FILES = 2**16
 HEAD_START_SECONDS = 0.2
-"""In which a body may come without a place: most ordinary ones do."""
+"""How long a body may be received without a place: most are whole by then."""
 GRACE_SECONDS = 1.0
-"""For so long a sender is not asked to give way."""
+"""How long a new sender is not asked to give way."""
 STEADY_RATE = 2**16
-"""Bytes a second: who is as fast as that is never asked to."""
+"""Bytes a second; a sender as fast as this is never asked to give way."""
 FILES_PER_CONNECTION = 2
 FILES_PER_SENDER = 4
-"""Of the files that the process may open: a connection, what its body lies in, and as many for the rest."""
+"""Open files per sender: its connection, its spooled body, and as many for everything else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,33 +34,33 @@ from caravan.unreadable import Past
 log = structlog.get_logger()
 
 CONNECT_SECONDS = 5
-"""What connecting may take beside the request itself."""
+"""How long connecting may take, beside the request itself."""
 JOIN_SECONDS = 30
 """A broker may hold a group back for its members before; the embedded one takes up to 20 s."""
 POLL_SECONDS = 5.0
 WAIT_MILLISECONDS = 500
-"""Of a reader that may be sent elsewhere: where it stands is told once the broker has answered."""
+"""Longest fetch of a reader that may be told to seek: its position is known once the broker has answered."""
 LONG_WAIT_MILLISECONDS = 5000
-"""Of one that reads on: the broker answers as soon as something comes."""
+"""Longest fetch of a reader that only reads on: the broker answers as soon as something comes."""
 FETCHER_MILLISECONDS = 5000
 """Between two looks of aiokafka's at whether there is something to fetch: whatever makes it so tells it by
 itself, and the 200 that it comes with are most of what an idle consumer costs."""
 POLL_AGAIN_SECONDS = 0.05
 LAG_SECONDS = 5.0
-"""Between two looks at how far behind a consumer is; nothing is sent for it."""
+"""Pause between two measurements of a consumer's lag; nothing is sent for them."""
 BATCH_BYTES = 64 * 1024
-"""Of small messages that are sent at the same time, as one."""
+"""Most bytes of small messages sent together as one batch."""
 ROOM_BYTES = 64 * 1024
-"""Beyond the largest message: a dead letter is what could not be handled, and the reason."""
+"""Bytes beyond the largest message: a dead letter has the message and the reason."""
 SMALL_BYTES = 16 * 1024
-"""Key and headers of a message that cannot be kept whole are kept if they are no larger."""
+"""Most bytes of key and headers that are kept of a message too large to be kept whole."""
 REASON_CHARACTERS = 500
 LETTER = "dead-letter-"
-"""What the names of our own headers on a dead letter begin with."""
+"""Prefix of our own headers on a dead letter."""
 PARKED = "caravan-parked-"
-"""What the names of our own headers on a parked message begin with."""
+"""Prefix of our own headers on a parked message."""
 MOST_DIGITS = 18
-"""Of an offset: any number of so many fits into its 64 bits."""
+"""Most digits of an offset: any number of so many digits fits into 64 bits."""
 IDLE_MILLISECONDS = 24 * 3600 * 1000
 """A loop whose places are all taken does not ask for more; whether it lives, its heartbeat tells."""
 
@@ -280,8 +280,8 @@ async def consumer(
 ) -> AsyncIterator[Consumer]:
     """Join a consumer group on one topic, reading from the beginning what the group has not read.
 
-    A message larger than is asked for at once comes alone: the size bounds memory, and stalls nobody. Where
-    nothing has come, the broker holds a request for `wait_milliseconds`.
+    A message larger than `max_partition_fetch_bytes` is still delivered, alone: the size bounds memory and
+    stalls nobody. Where nothing has come, the broker holds a request for `wait_milliseconds`.
 
     Raises:
         Transient: if the broker is away.

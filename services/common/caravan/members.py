@@ -31,7 +31,7 @@ from caravan.errors import Permanent
 SCHEMA = 1
 MEMBERS = "members.jsonl.gz"
 FACT = "members"
-"""In a manifest's metrics: the SHA-256 of the file."""
+"""Key in a manifest's metrics: the SHA-256 of the file of members."""
 LONGEST_LINE = 2**20
 
 Role = Literal["learnt", "held-out"]

@@ -24,9 +24,9 @@ from caravan.errors import Transient
 
 INDEX = "index.json"
 NEWEST = 20
-"""Versions that are named of each model."""
+"""Versions of each model that the index names."""
 LARGEST_VERSION = 2**63 - 1
-"""What a model server can read."""
+"""The largest version number that a model server can read."""
 _SCHEMA = 1
 _MOST_BYTES = 4 * 2**20
 _ATTEMPTS = 10

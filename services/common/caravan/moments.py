@@ -12,7 +12,7 @@ from caravan.image_headers import taken
 MOMENT_SECONDS = 600
 """Photos of a class that follow each other within this time were likely taken in one place."""
 FEWEST = 5
-"""Photos of which it is said that they were taken in one moment."""
+"""Fewest photos of a class that are reported as taken in one moment."""
 
 _IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?(\d\d)-?(\d\d)[-_T ](\d\d)-?(\d\d)-?(\d\d)")
 """As phones (`PXL_20230803_124435158.jpg`) and the shopper (`2024-01-24_09-53-44-111.jpg`) name photos."""

@@ -31,15 +31,15 @@ OUTBOX = 1000
 """Events that wait while the broker is away; the oldest give way."""
 INBOX = 1000
 PAUSE_SECONDS = 0.05
-"""Between two windows of events: a message of its own costs three times what it costs in company."""
+"""Pause between two windows of events: a message sent alone costs three times as much as in a window."""
 WINDOW = 50
 """Messages that may be on their way to the broker at once."""
 
 FIRST_REFUSAL = 0x80
-"""Of the reason codes in a PUBACK or SUBACK (MQTT 5, 2.4; in a SUBACK of MQTT 3.1.1 too)."""
+"""The lowest reason code that refuses, in a PUBACK or SUBACK (MQTT 5, 2.4; in a SUBACK of MQTT 3.1.1 too)."""
 
 _CORK: int | None = getattr(socket, "TCP_CORK", None)
-"""Linux alone has it."""
+"""The socket option TCP_CORK, which only Linux has."""
 
 _REFUSED = re.compile("CERTIFICATE_REQUIRED|ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_)", re.IGNORECASE)
 """How OpenSSL says that the other side did not take our certificate."""

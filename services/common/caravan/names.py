@@ -15,10 +15,10 @@ from urllib.parse import quote
 CLASS_CHARACTERS = 200
 FOLDER_CHARACTERS = 100
 FILE_BYTES = 240
-"""Of a folder's or a file's name in UTF-8: file systems end at 255, and suffixes are added."""
+"""Most bytes of a folder's or file's name in UTF-8: file systems take 255, and suffixes are added."""
 CAMERA_CHARACTERS = 100
 METADATA_BYTES = 1900
-"""Of the names and values beside one object: S3 takes 2,048, and a trace's header is added."""
+"""Most bytes of an object's metadata, names and values: S3 takes 2,048, and a trace's header is added."""
 
 CLASS_RULE = f"a class is 1 to {CLASS_CHARACTERS} printable characters, without blanks around them"
 FOLDER_RULE = (
@@ -27,12 +27,12 @@ FOLDER_RULE = (
 )
 
 MORE = " more"
-"""What stands for all classes, or cameras, beyond a bound: no name of either begins with a blank."""
+"""The name under which classes or cameras beyond a bound are counted; no real name begins with a blank."""
 LONGEST_REASON = 2000
-"""Characters of why something was refused, where it is kept; where it is told, it may be less."""
+"""Most characters of a refusal's reason where it is kept; an event may have fewer."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Of the names of images that can be learnt from, in any letter case."""
+"""Suffixes of images that can be learnt from, in any letter case."""
 
 _SAFE = re.compile(r"[A-Za-z0-9_.~ ,:;/()+'-]*")
 _NO_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:\A|/)\.{0,2}(?:/|\Z)")

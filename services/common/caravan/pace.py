@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 QUIET_SECONDS = 12
-"""A pause grows by a second for each so many seconds in which nothing changed."""
+"""Quiet seconds for which a pause grows by one second."""
 TIMES, LONGEST_SECONDS = 5, 5.0
 """What a pause grows to: so many times the shortest, and so many seconds. A longer one stays what it is."""
 

@@ -31,7 +31,7 @@ from caravan.withdrawn import Withdrawn, read_withdrawn, read_withdrawn_batches
 SCHEMA = 1
 QUARANTINE = "quarantine/"
 MOST_PAGE_BYTES = 8 * 2**20
-"""Of a page that is read into memory; our own have a quarter of it at most."""
+"""Most bytes of a page read into memory; our own have a quarter of it at most."""
 
 _BATCH = re.compile(r"[0-9A-Za-z_.-]{1,200}")
 

@@ -47,7 +47,7 @@ _TYPES = {
     "completed": str,
     "images": list,
 }
-"""Of a receipt's members."""
+"""The type of each member of a receipt."""
 
 
 class NotAReceipt(Permanent):

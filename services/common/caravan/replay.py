@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 GROUP = "replay"
 WAIT_MILLISECONDS = 2000
-"""For a broker that takes its time to find the first letters."""
+"""How long a broker may take to find the first letters."""
 SILENT_SECONDS = 60.0
 """After so long without a letter that is known to be there, Kafka counts as away."""
 LEFT = f"{LETTER}left"

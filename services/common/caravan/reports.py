@@ -26,11 +26,11 @@ log = structlog.get_logger()
 REPORT = "report/index.html"
 LATEST = "latest"
 MOST_VERSIONS = 50
-"""Of each model in a list, the newest; the list says how many older ones there are."""
+"""Versions of each model in a list, the newest; the list says how many older ones there are."""
 MOST_BYTES = 8 * 2**20
-"""Of a page or a manifest that is read into memory; our own reports have a quarter of it at most."""
+"""Most bytes of a page or manifest read into memory; our own reports have a quarter of it at most."""
 MOST_NAMED = 5
-"""Versions that a sentence names."""
+"""Most versions named in one sentence."""
 AT_ONCE = 16
 _NUMBER = re.compile(r"[1-9]\d{0,18}")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 NOTHING = hashlib.sha256(b"").hexdigest()
-"""Of a request without a body."""
+"""The payload hash of a request without a body."""
 DATE = "%Y%m%dT%H%M%SZ"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 

@@ -33,11 +33,11 @@ MAX_READ = 2**16
 MAX_HEAD = 2**16
 """Bytes of a request's line and headers."""
 HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics", b"/v2/health/live", b"/v2/health/ready"})
-"""What is answered however many connections there are."""
+"""Paths answered however many connections there are."""
 MAX_PIPELINE = 100
 """Requests of one connection that may wait for their turn: each is in memory, many times its size."""
 SPARE = 64
-"""Connections beyond the limit that are told so; any more are closed without an answer."""
+"""Connections beyond the limit that are answered 503; further ones are closed without an answer."""
 OFFERS = frozenset({b"upgrade", b"http2-settings"})
 """Headers, and options of the header `connection`, by which a client offers another protocol."""
 

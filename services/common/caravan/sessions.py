@@ -26,7 +26,7 @@ SESSION_SECONDS = 30 * 24 * 3600
 SAFE = frozenset({"GET", "HEAD"})
 MAX_BODY = 4096
 MAX_DIGITS = 12
-"""Of the seconds since the epoch."""
+"""Most digits of the seconds since the epoch."""
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 

@@ -24,7 +24,7 @@ TRACEPARENT = "traceparent"
 """Where a trace is named: in headers of HTTP, Kafka and gRPC, in MQTT's properties and S3's metadata."""
 
 LAST_SECONDS = 3.0
-"""For what is left to be sent when a process ends; a collector that is away must not keep it."""
+"""How long the last spans may take to be sent when a process ends, whether the collector answers or not."""
 
 _W3C = TraceContextTextMapPropagator()
 

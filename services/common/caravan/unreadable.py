@@ -34,7 +34,7 @@ UNREADABLE = (
     EOFError,
     zlib.error,
 )
-"""What aiokafka raises for what is in a message, and not for how it fares with the broker."""
+"""Errors of aiokafka that are about a message's content, not about the broker."""
 PASSED_OVER = Counter(
     "caravan_unreadable_messages_total", "Messages passed over, as the client cannot read them", ["topic"]
 )

@@ -25,10 +25,10 @@ from caravan.withdrawn import batch_tombstone_key, read_withdrawn_batches, tombs
 
 AT_ONCE = 16
 EVERYWHERE = ""
-"""In place of a class: all of them."""
+"""Stands for all classes."""
 
 Targets = dict[str, set[str]]
-"""By SHA-256 of the content, the classes that it is taken out of."""
+"""The classes that content is withdrawn from, by its SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)

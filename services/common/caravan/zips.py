@@ -17,7 +17,7 @@ from typing import BinaryIO
 from caravan.errors import BadInput
 
 BOMB_RATIO = 100
-"""An entry that is large and shrinks more than this is made to fill a disk."""
+"""Compression ratio beyond which a large entry is taken for a bomb."""
 
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _UTF8 = 0x0800
@@ -182,7 +182,7 @@ def _unicode_path(extra: bytes, name: bytes) -> bytes:
 
 
 class _Guard:
-    """A file of which an archive's directory is not read if it is too large.
+    """Wraps a file so that zipfile refuses an oversized central directory.
 
     zipfile reads the whole directory at once and makes an object of some hundred bytes for each entry; what
     it is about to read is counted here first, whatever the archive claims of itself.

@@ -19,7 +19,7 @@ from delivery.routes import EDGES_IN_FLIGHT, LISTENER, TRIGGER_PIPELINE, policy,
 from delivery.settings import DeliverySettings
 
 CONNECTIONS = httpx.Limits(max_connections=EDGES_IN_FLIGHT + 1)
-"""One for each edge, and one to ask whether the listener is there: none that hangs takes another's."""
+"""A connection for each edge and one for the ping: a request that hangs takes no other's place."""
 
 
 @asynccontextmanager

@@ -34,7 +34,7 @@ from feeder import api, labels, model_door
 from feeder.archive import Limits
 from feeder.buckets import DataBuckets
 from feeder.checks import BatchBounds, Checks
-from feeder.concurrency import Turns
+from feeder.concurrency import KeyedLock
 from feeder.events import Sender
 from feeder.models import ModelBuckets, ModelChecks
 from feeder.routes import (
@@ -144,7 +144,7 @@ def make_app(
         partial(
             zip_upload,
             spool=spool,
-            turns=Turns(
+            locks=KeyedLock(
                 settings.uploads_at_once,
                 of_one=max(1, settings.uploads_at_once // min(2, len(settings.edges))),
             ),
@@ -169,7 +169,7 @@ def make_app(
         partial(
             model_upload,
             spool=spool,
-            turns=Turns(settings.checks_at_once),
+            locks=KeyedLock(settings.checks_at_once),
             checks=ModelChecks(pool, ModelLimits(settings.max_entries, settings.max_model_bytes)),
             buckets=model_buckets,
             sender=sender,

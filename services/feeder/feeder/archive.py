@@ -22,13 +22,13 @@ SHAPE = "images/<class>/<name>.(jpg|jpeg|png|webp)"
 OTHER_IMAGES = frozenset(
     {".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jxl", ".jp2", ".jfif", ".svg", ".dng"}
 )
-"""Endings of images that are named in the answer, as their sender takes them for images to learn from."""
+"""Suffixes of images that are not taken; the answer names them, as their sender expects them to be learnt."""
 ILLEGIBLE = (
     "its name is in a code page that the ZIP does not tell: make the ZIP with UTF-8 names, "
     "as macOS, Linux and 7-Zip do"
 )
 _MAC = "__MACOSX"
-"""Where macOS puts what its file system has beside each file."""
+"""The folder in which macOS keeps each file's extra attributes."""
 
 BOMB_BYTES = 4 * 2**20
 """An entry larger than this that shrinks much is no photo: images are compressed already."""

@@ -21,7 +21,7 @@ from feeder.archive import Archive, Candidate, Limits, Rejected, read_archive
 from feeder.concurrency import Budget
 
 TOGETHER, TOGETHER_BYTES = 16, 2**20
-"""Entries that are read in a thread at a time, and what they unpack to: a hop costs as much as a photo."""
+"""Entries checked in one hop to a thread, and their unpacked bytes: a hop costs as much as a photo."""
 
 
 @dataclass(frozen=True, slots=True)

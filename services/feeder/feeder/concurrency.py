@@ -25,49 +25,49 @@ class Budget:
         self._size = size
         self._free = size
         self._held: Counter[str] = Counter()
-        self._waiting: deque[_Wish] = deque()
+        self._waiting: deque[_Waiter] = deque()
 
     @asynccontextmanager
     async def take(self, wanted: int, owner: str = "") -> AsyncIterator[None]:
         """Hold so many bytes for the length of the context; without an owner there is no share."""
-        wish = _Wish(owner, min(wanted, self._size), asyncio.get_running_loop().create_future())
-        self._waiting.append(wish)
+        waiter = _Waiter(owner, min(wanted, self._size), asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
         self._serve()
         try:
-            await wish.turn
+            await waiter.turn
             yield
         finally:
-            if wish.turn.done() and not wish.turn.cancelled():
-                self._free += wish.amount
-                self._held[owner] -= wish.amount
+            if waiter.turn.done() and not waiter.turn.cancelled():
+                self._free += waiter.amount
+                self._held[owner] -= waiter.amount
             if not self._held[owner]:
                 del self._held[owner]
             self._serve()
 
     def _serve(self) -> None:
-        left: deque[_Wish] = deque()
+        left: deque[_Waiter] = deque()
         while self._waiting:
-            wish = self._waiting.popleft()
-            if wish.turn.done():
+            waiter = self._waiting.popleft()
+            if waiter.turn.done():
                 continue
-            if self._has_its_share(wish):
-                left.append(wish)
-            elif wish.amount > self._free:
-                self._waiting.appendleft(wish)
+            if self._has_its_share(waiter):
+                left.append(waiter)
+            elif waiter.amount > self._free:
+                self._waiting.appendleft(waiter)
                 break
             else:
-                self._free -= wish.amount
-                self._held[wish.owner] += wish.amount
-                wish.turn.set_result(None)
+                self._free -= waiter.amount
+                self._held[waiter.owner] += waiter.amount
+                waiter.turn.set_result(None)
         self._waiting.extendleft(reversed(left))
 
-    def _has_its_share(self, wish: _Wish) -> bool:
-        held = self._held[wish.owner] if wish.owner else 0
-        return held > 0 and held + wish.amount > self._free - wish.amount
+    def _has_its_share(self, waiter: _Waiter) -> bool:
+        held = self._held[waiter.owner] if waiter.owner else 0
+        return held > 0 and held + waiter.amount > self._free - waiter.amount
 
 
 @dataclass(slots=True)
-class _Wish:
+class _Waiter:
     """Bytes that are waited for; `turn` ends when they are there."""
 
     owner: str
@@ -75,7 +75,7 @@ class _Wish:
     turn: asyncio.Future[None]
 
 
-class Turns:
+class KeyedLock:
     """Lets so many go at once, and of those with the same name one after the other.
 
     Args:

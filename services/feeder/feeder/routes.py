@@ -23,7 +23,7 @@ from caravan.uploads import Upload, Verdict
 from feeder.archive import SHAPE, Rejected
 from feeder.buckets import DataBuckets
 from feeder.checks import Batch, Checks, Labelled
-from feeder.concurrency import Turns
+from feeder.concurrency import KeyedLock
 from feeder.events import Sender, tell_model, tell_pipeline, zipfile_events
 from feeder.gathering import GATHERED, as_batch
 from feeder.models import ModelBuckets, ModelChecks
@@ -61,11 +61,11 @@ PARKED_INTAKE = Route(
 ROUTES = (ZIP_UPLOAD, MODEL_UPLOAD, KAFKA_INTAKE, PARKED_INTAKE)
 
 BATCHES_IN_MEMORY = 4
-"""Of the largest, out of Kafka; beside them a fetch, at most KAFKA_MAX_MESSAGE_BYTES a partition."""
+"""Largest batches from Kafka in memory; a fetch takes KAFKA_MAX_MESSAGE_BYTES a partition more."""
 PATIENCE_SECONDS = 5.0
-"""After so long a batch that is not stored yet is in the way: of its edge, no more than one other waits."""
+"""How long a batch may be stored before its edge counts as stuck; then one more batch of it waits at most."""
 PARKED_AT_ONCE = 100
-"""Each is tried for a while: a few at a time, those of one edge would hold up all others' for long."""
+"""Parked images tried side by side: with fewer, those of one edge would hold up all others for long."""
 
 Feed = Callable[[str, Batch], Awaitable["Fed"]]
 Check = Callable[[ConsumerRecord], Awaitable[tuple[str, Labelled]]]
@@ -109,7 +109,7 @@ async def zip_upload(
     declared: int | None,
     *,
     spool: Spool,
-    turns: Turns,
+    locks: KeyedLock,
     checks: Checks,
     buckets: DataBuckets,
     sender: Sender,
@@ -120,7 +120,7 @@ async def zip_upload(
     Nothing is stored before the whole archive has passed; a repeat of any part does no harm.
     """
     with ZIP_UPLOAD.exchange():
-        async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
+        async with spool.taken_in(body, declared) as zipped, locks.take(edge, zipped.sha256):
             tracing.note(edge=edge, batch=zipped.sha256, bytes=zipped.size)
             async with checks.sorted_out(zipped.file, zipped.sha256, zipped.size) as batch:
                 return await feed(edge, batch, buckets=buckets, sender=sender, retry_seconds=retry_seconds)
@@ -260,7 +260,7 @@ async def model_upload(
     declared: int | None,
     *,
     spool: Spool,
-    turns: Turns,
+    locks: KeyedLock,
     checks: ModelChecks,
     buckets: ModelBuckets,
     sender: Sender,
@@ -272,7 +272,7 @@ async def model_upload(
     does no harm: what is ready is answered so, what was rejected is judged again.
     """
     with MODEL_UPLOAD.exchange():
-        async with spool.taken_in(body, declared) as zipped, turns.take(edge, zipped.sha256):
+        async with spool.taken_in(body, declared) as zipped, locks.take(edge, zipped.sha256):
             tracing.note(edge=edge, model=model, batch=zipped.sha256, bytes=zipped.size)
             with tracing.span("check"):
                 checked = await checks.check(model, classes, zipped)

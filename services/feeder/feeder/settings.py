@@ -27,7 +27,7 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     min_free_bytes: Annotated[int, Field(ge=0)] = 512 * 2**20
     idle_seconds: Seconds = 60
     body_seconds: Seconds = 6 * 3600
-    """2 GiB at 100 kB a second."""
+    """Long enough for 2 GiB at 100 kB a second."""
 
     max_entries: Count = 100_000
     max_entry_bytes: Bytes = images.MAX_BYTES

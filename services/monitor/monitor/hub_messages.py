@@ -26,14 +26,14 @@ from monitor.hub_counts import folded
 UNKNOWN = "unknown"
 MOST_CLASSES = 10_000
 MOST_CAMERAS = 200
-"""Of one message; the others are counted as one."""
+"""Most cameras of one message; the others are counted as one."""
 COUNTED_CLASSES = 1000
-"""Of a window: those with the most images; the others are counted as one."""
+"""Classes counted in a window, those with the most images; the others are counted as one."""
 LARGEST = 2**53
-"""Of counts: what a browser's numbers hold."""
+"""The largest count: the largest integer that a browser's numbers hold."""
 LONGEST_FAULT = 300
 SHOWN_PREDICTIONS = 100
-"""Of an uncertain image: the likeliest classes; the others are one."""
+"""Classes shown of an uncertain image, the likeliest; the others are one."""
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")

@@ -105,7 +105,7 @@ class Catalogue:
         return product
 
     def named_or_new(self, name: str) -> Product:
-        """Return the product of a name; one that there is not is new, its item made of the name.
+        """Return the product with this name, or a new one whose item is derived from it.
 
         Raises:
             BadInput: 422 if no item can be made of it.

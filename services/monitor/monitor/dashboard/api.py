@@ -10,12 +10,14 @@ from caravan import http
 from caravan.contracts import parse_edge
 from caravan.errors import BadInput
 from monitor.dashboard.accounts import Accounts
+from monitor.dashboard.dead_letters import DeadLetters
 from monitor.dashboard.letters import Letters
-from monitor.dashboard.postbox import Postbox
 from monitor.dashboard.state import Dashboard
 
 
-def install(app: FastAPI, state: Dashboard, letters: Letters, postbox: Postbox, accounts: Accounts) -> None:
+def install(
+    app: FastAPI, state: Dashboard, letters: Letters, replaying: DeadLetters, accounts: Accounts
+) -> None:
     """Give an app the dashboard's doors."""
 
     @app.get("/dashboard/state", tags=["dashboard"])
@@ -39,5 +41,5 @@ def install(app: FastAPI, state: Dashboard, letters: Letters, postbox: Postbox, 
         # A form of another site can send no such body, and a script of another site may not.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise BadInput("send Content-Type: application/json", 415)
-        postbox.ask(topic)
+        replaying.ask(topic)
         return http.fresh_json({"topic": topic, "replaying": True}, HTTPStatus.ACCEPTED)

@@ -16,9 +16,9 @@ from monitor.dashboard.messages import Event, Quality, Status
 from monitor.hub_state import iso
 
 MOST_WAITING = 5
-"""Batches that are shown one by one, the oldest; the count is of all."""
+"""Batches shown one by one, the oldest; the count is of all."""
 SILENT_SECONDS = 150.0
-"""An edge says how it is every minute; after two that did not come it is silent."""
+"""Seconds after which an edge counts as silent: two of its minutely reports are missing."""
 ENDED = ("done", "skipped", "failed")
 STAGES = {
     "judge": "judging a model",

@@ -10,7 +10,7 @@ from monitor.hub_state import iso
 
 KEPT = 60
 SAME_SECONDS = 120.0
-"""Images that come within so long of each other are of one upload."""
+"""Longest pause between two images of one upload."""
 
 Tone = Literal["", "good", "bad"]
 

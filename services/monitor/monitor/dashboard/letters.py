@@ -19,7 +19,7 @@ from monitor.hub_state import iso
 
 SUFFIX = dead_letter("")
 KEPT = 20
-"""Letters of a topic that are shown, the newest; the others are counted."""
+"""Dead letters shown of a topic, the newest; the others are counted."""
 LOOK_CHARACTERS = 300
 MOST_HEADERS = 10
 MAGIC = {b"\xff\xd8\xff": "JPEG image", b"\x89PNG": "PNG image", b"RIFF": "WebP image", b"PK\x03\x04": "ZIP"}
@@ -31,9 +31,9 @@ class Topic:
 
     name: str
     next: dict[int, int] = field(default_factory=dict)
-    """By partition, the offset after the last letter that was seen."""
+    """The offset after the last letter seen, by partition."""
     sent: dict[int, int] = field(default_factory=dict)
-    """By partition, the offset before which all letters were sent again, or are gone."""
+    """The offset before which all letters were replayed or are gone, by partition."""
     letters: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     replaying: bool = False
     result: dict[str, Any] | None = None

@@ -13,7 +13,7 @@ from caravan.errors import BadInput
 from caravan.strict_json import NotJson
 
 LONGEST = 300
-"""Characters of a text that are kept."""
+"""Most characters kept of a text."""
 MOST_MODELS = 50
 MOST_REFUSED = 20
 MOST_PRODUCTS = 100

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 15.0
 FOLDERS_SECONDS = 60.0
-"""Between two looks at the folders while the index does not change."""
+"""Pause between two listings of the folders while the index does not change."""
 AT_LEAST_SECONDS = 1.0
 LISTING_SECONDS = 10.0
 

@@ -16,7 +16,7 @@ from monitor.quarantine_api import list_waiting
 log = structlog.get_logger()
 
 WAITING_SECONDS = 60.0
-"""Between two looks while a batch waits: a person may release it where training is away."""
+"""Pause between two looks while a batch waits: a person may release it anywhere."""
 AGAIN_SECONDS = 15.0
 AT_LEAST_SECONDS = 1.0
 LISTING_SECONDS = 10.0

@@ -16,8 +16,8 @@ from caravan.sessions import Sessions
 from monitor import events_door
 from monitor.dashboard import api, page, ready, waiting
 from monitor.dashboard.accounts import Accounts
+from monitor.dashboard.dead_letters import DeadLetters
 from monitor.dashboard.letters import Letters
-from monitor.dashboard.postbox import Postbox
 from monitor.dashboard.state import FRAME_SECONDS, Dashboard
 from monitor.events_door import Snapshots
 from monitor.hub_feed import Feed
@@ -28,7 +28,7 @@ from monitor.settings import MonitorSettings
 from monitor.wiring import Wiring
 
 KEPT_FRAMES = 240
-"""A minute of frames when everything happens at once; who was away for longer starts over."""
+"""Frames kept for a page that reconnects: a minute's worth at the busiest; after that it starts over."""
 BATCH = 2000
 
 
@@ -65,7 +65,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
     letters = Letters()
     state = Dashboard(settings.edges, feed, letters.as_json, time.time())
     board = Board(state)
-    postbox = Postbox(settings, letters)
+    dead_letters = DeadLetters(settings, letters)
     data = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
     accounts = Accounts(data)
     stores = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
@@ -86,7 +86,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
             await asyncio.sleep(pace.pause)
 
     page.install(wiring.app, files, door)
-    api.install(wiring.app, state, letters, postbox, accounts)
+    api.install(wiring.app, state, letters, dead_letters, accounts)
     snapshots = Snapshots(feed, state.snapshot)
     events_door.install(wiring.app, "/dashboard/events", feed, snapshots)
     wiring.checks["events"] = board.history.ping
@@ -96,8 +96,8 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
         "frames": frames,
         "ready": partial(ready.watch, state.edges, stores),
         "quarantine": partial(waiting.watch, state.edges, data),
-        "letters": partial(forever, "letters", postbox.follow),
-        "replay": postbox.send,
+        "letters": partial(forever, "letters", dead_letters.follow),
+        "replay": dead_letters.send,
     }
     wiring.on_stop.append(feed.close)
     return board

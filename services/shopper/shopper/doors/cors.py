@@ -12,7 +12,7 @@ from caravan.sessions import is_foreign
 
 PUSH = "/zip"
 REVIEW = "/review"
-"""What others photographed is shown to our own page alone."""
+"""Path of the review: only our own page is shown what others photographed."""
 OPEN_POSTS = frozenset({"/detection", "/binary", "/item"})
 READS = frozenset({"GET", "HEAD"})
 

@@ -48,11 +48,11 @@ Read = Callable[[Request, bytes], tuple[bytes, str]]
 """Returns the image in a body, and the model that it names, or nothing."""
 
 MOST_CLASSES = 1000
-"""That a reply lists the probabilities of."""
+"""Most classes whose probabilities a reply lists."""
 SMALL_BODY = 2**16
 """Bytes of a body without an image."""
 QUICK_BODY = 2**18
-"""Up to here decoding is not worth a thread: it takes half a millisecond, and holds the interpreter."""
+"""Bytes up to which decoding is not worth a thread: it takes half a millisecond and holds the interpreter."""
 IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 """JPEG, PNG and WebP."""
 FIELDS = "application/x-www-form-urlencoded"
@@ -255,9 +255,9 @@ def _text_of(request: Request, header: str) -> str:
 
 @contextmanager
 def _admitted(sessions: Sessions, request: Request) -> Iterator[Sender]:
-    """Let in who shows a token or has a session, before the body is read; who it is stands on each log line.
+    """Admit a valid token or session before the body is read, and bind its holder to every log line.
 
-    Its name stands for the camera where no header does.
+    The holder's name is the camera's where no header names one.
     """
     holder = sessions.holder(request)
     camera = _text_of(request, "camera")

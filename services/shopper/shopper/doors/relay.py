@@ -20,7 +20,7 @@ from shopper.metrics import EVENT_LISTENERS, EVENTS_MISSED
 log = structlog.get_logger()
 
 RECENT = 256
-"""Events that a page which lost its connection for a moment can catch up with."""
+"""Events kept for a page that lost its connection for a moment."""
 WAITING = 256
 """Events that may wait for one listener; the oldest give way."""
 LISTENERS = 100
@@ -29,7 +29,7 @@ BEAT_SECONDS = 15.0
 HEAR_SECONDS = 2.0
 """How long a page waits for the broker to know that there is one."""
 LINGER_SECONDS = 600.0
-"""For so long events are heard after the last page has gone: it may come back."""
+"""How long events are still heard after the last page has gone: it may come back."""
 RETRY_MS = 2000
 LONGEST = 18
 """Digits of an event's number."""

@@ -19,9 +19,9 @@ from caravan.errors import BadInput
 from shopper.ports import Pixels
 
 MAX_NUMBERS = 2**20
-"""Of an image in nested lists, and of lists and maps; who has more to send sends bytes."""
+"""Most numbers in one message's lists and maps. Larger images are sent as bytes."""
 BYTES_PER_NUMBER = 104
-"""What one takes as an object of its own at most: a list with a single float in it."""
+"""Most bytes of a number as an object of its own: a list with a single float in it."""
 MAX_LIST = 2**14
 MAX_MAP = 64
 MAX_EXTENSION = 16

@@ -66,7 +66,7 @@ class ModelOptions(BaseModel):
 
 
 NO_OPTIONS = ModelOptions()
-"""Of most models."""
+"""The options of a model of which nothing is set."""
 
 
 def parse_options(text: object) -> Mapping[str, ModelOptions]:

@@ -12,7 +12,7 @@ from caravan.names import class_name
 from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_STRING, TensorProto
 
 _FLOATS = {DT_FLOAT: "f", DT_DOUBLE: "d", DT_HALF: "e"}
-"""As `struct` has them."""
+"""Format characters of `struct`, by type."""
 
 
 def string_tensor(value: bytes, *, scalar: bool = False) -> Any:

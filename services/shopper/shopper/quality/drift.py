@@ -21,9 +21,9 @@ from typing import Any, Self
 from PIL import Image, ImageStat
 
 ALPHA = 0.25
-"""Of a false alarm, in HORIZON."""
+"""Probability of a false alarm within HORIZON."""
 HORIZON = 30 * 86_400.0
-"""Seconds."""
+"""Seconds over which a false alarm has the probability ALPHA."""
 FIRST = 100
 """Answers of a version that are only learnt from: among fewer, none stands out."""
 POWERS = (0.3, 0.5, 0.7)

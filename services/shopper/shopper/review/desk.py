@@ -29,7 +29,7 @@ MOST_LOOKED_AT = 1000
 AT_ONCE = 32
 """Facts asked for side by side."""
 MOST_REMEMBERED = 50_000
-"""Images of which it is known that nobody need look at them."""
+"""Most images remembered as not needing review."""
 MOVED_AT_ONCE = 4
 """Images in memory while decisions are carried out."""
 

@@ -45,7 +45,7 @@ BYTES_AT_ONCE = 2**20
 LOOK_SECONDS = 1.0
 """At least so long between two answers that are asked whether they look like those before."""
 LAST_SECONDS = 2.0
-"""For what is still to be sent when the process ends."""
+"""How long the last messages may take to be sent when the process ends."""
 
 
 class Send(Protocol):

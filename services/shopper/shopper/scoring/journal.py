@@ -38,7 +38,7 @@ DAMAGED = ".damaged"
 BUSY_SECONDS = 5.0
 EVICTED_AT_ONCE = 64
 MOST_CAMERAS = 200
-"""Of one window; the others are counted as one."""
+"""Most cameras of one window; the others are counted as one."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (name TEXT NOT NULL);

@@ -18,7 +18,7 @@ from shopper.shelf import Shelf
 LIST_SECONDS = 10.0
 FRESH_SECONDS = 1.0
 SHARE = 5
-"""A count is good for so many times as long as it took to make: counting stays a small part of the work."""
+"""A count is shown for this many times as long as it took: counting stays a small part of the work."""
 
 
 class TrainingCounts:

@@ -30,7 +30,7 @@ _ITS_OWN_FAULT = (s3.Unstorable, s3.NamesTaken)
 
 MILLISECOND = timedelta(milliseconds=1)
 MOST_AHEAD = timedelta(seconds=10)
-"""By so much a name may be ahead of the clock, as where more than a thousand images a second come."""
+"""How far a name may be ahead of the clock, as where more than a thousand images a second come."""
 
 
 def key(capture: Capture) -> str:

@@ -28,9 +28,9 @@ log = structlog.get_logger()
 WISH = "push/requested.json"
 LOOK_SECONDS = 60.0
 UNREAD_IN_A_ROW = 3
-"""So many images that cannot be read are not at fault: the store is away."""
+"""Unreadable images in a row after which the store, not an image, is taken to be at fault."""
 MOST_UNFIT = 20
-"""Images of one push that are put aside because of them central refused others: more are not at fault."""
+"""Most images of one push put aside because central refused a ZIP for them."""
 
 
 class Feeder(Protocol):

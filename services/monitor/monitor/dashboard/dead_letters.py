@@ -20,12 +20,12 @@ log = structlog.get_logger()
 
 FIND_SECONDS = 10.0
 LOOK_MILLISECONDS = 1000
-"""Between two looks at what was sent again, where letters wait; a letter that comes is taken at once."""
+"""Pause between two looks at what was replayed, while letters wait; a new letter is taken at once."""
 REPLAY_SECONDS = 600.0
 MOST_TOPICS = 200
 
 
-class Postbox:
+class DeadLetters:
     """Follows every `*-dead-letter` topic, and sends letters again when asked.
 
     Args:

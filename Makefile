@@ -3,12 +3,16 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := $(wildcard services/*/pyproject.toml) $(wildcard infra/*/pyproject.toml)
+PACKAGES := $(wildcard services/*/pyproject.toml infra/*/pyproject.toml)
+IMAGES := cli delivery edge edge-manager feeder model-server monitor shopper training
 EDGE_PACKAGES := services/shopper/pyproject.toml services/edge-manager/pyproject.toml \
 	services/monitor/pyproject.toml infra/model-server/pyproject.toml
 SOURCES := services infra tests
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header --no-emit-package caravan-common --no-emit-package caravan-local
+	--no-emit-index-url --no-header --no-emit-package caravan-common \
+	--no-emit-package caravan-local
+SUBSET := $(COMPILE) -c requirements/all.txt --no-annotate
+NO_TENSORFLOW := --overrides requirements/no-tensorflow.in
 
 .PHONY: help
 help: ## List the targets
@@ -34,17 +38,13 @@ $(VENV)/installed: $(BIN)/uv requirements/all.txt $(PACKAGES)
 	@touch $@
 
 .PHONY: lock
-lock: $(BIN)/uv ## Pin the requirements again, with hashes
+lock: $(BIN)/uv ## Pin the requirements again, with hashes: all.txt, and of it what each image has
 	@$(COMPILE) $(PACKAGES) requirements/dev.in -o requirements/all.txt
-	@for p in $(filter-out services/common/% infra/lab/%,$(PACKAGES)); do n=$$(basename $$(dirname $$p)); \
-		$(COMPILE) services/common/pyproject.toml $$p -c requirements/all.txt --no-annotate -o requirements/$$n.txt; done
-	@$(COMPILE) services/common/pyproject.toml services/shopper/pyproject.toml --overrides requirements/no-tensorflow.in \
-		-c requirements/all.txt --no-annotate -o requirements/shopper-image.txt
-	@$(COMPILE) services/common/pyproject.toml $(EDGE_PACKAGES) requirements/edge-image.in \
-		--overrides requirements/no-tensorflow.in -c requirements/all.txt --no-annotate -o requirements/edge-image.txt
-	@$(COMPILE) requirements/stubs.in --no-deps -c requirements/all.txt --no-annotate -o requirements/stubs.txt
-	@for n in manifests docs release; do \
-		$(COMPILE) requirements/$$n.in -c requirements/all.txt --no-annotate -o requirements/$$n.txt; done
+	@for i in $(filter-out edge shopper,$(IMAGES)); do $(SUBSET) */$$i/pyproject.toml -o requirements/$$i.txt || exit 1; done
+	@$(SUBSET) $(NO_TENSORFLOW) services/shopper/pyproject.toml -o requirements/shopper.txt
+	@$(SUBSET) $(NO_TENSORFLOW) $(EDGE_PACKAGES) requirements/edge.in -o requirements/edge.txt
+	@$(SUBSET) --no-deps requirements/stubs.in -o requirements/stubs.txt
+	@for n in manifests docs release; do $(SUBSET) requirements/$$n.in -o requirements/$$n.txt || exit 1; done
 	@for c in requirements/clients/*.in; do $(COMPILE) $$c --no-annotate -o $${c%.in}.txt; done
 
 PROTO := model_server/open_inference.proto

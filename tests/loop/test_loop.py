@@ -14,7 +14,7 @@ import aiomqtt
 import pytest
 
 from caravan.contracts import DEFAULT_MODEL
-from caravan.trace_files import Trace, of_upload, read_traces
+from caravan_cli.trace_files import Trace, of_upload, read_traces
 from lab.photos import render
 from support.platform import EDGE, Platform, eventually
 from training.codes import REFUSED

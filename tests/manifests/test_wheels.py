@@ -9,7 +9,7 @@ import pytest
 from support.dockerfiles import ROOT
 
 UV = Path(sys.executable).with_name("uv")
-EDGE = ("shopper-image", "edge-manager", "monitor", "model-server")
+EDGE = ("shopper", "edge-manager", "monitor", "model-server", "edge")
 AWAY = ("Failed to fetch", "error sending request", "Request failed", "the network was disabled")
 
 

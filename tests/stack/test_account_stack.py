@@ -13,7 +13,7 @@ from caravan.books import read_account
 from caravan.ledger import LEDGER
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.settings import S3Address
-from caravan.withdraw import withdraw
+from caravan_cli.withdraw import withdraw
 from local_stack.keys import PASSWORD, USER
 from local_stack.stack import Stack
 

@@ -35,7 +35,7 @@ from pydantic import SecretStr
 
 from caravan import s3 as store
 from caravan.contracts import MODELS_CONFIG, ONNX_MODEL, version_prefix
-from caravan.trace_files import read_traces
+from caravan_cli.trace_files import read_traces
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
 from local_stack.stack import Stack

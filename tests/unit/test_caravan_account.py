@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from caravan import s3
-from caravan.__main__ import tell_account
 from caravan.books import read_account
 from caravan.errors import BadInput, Transient
 from caravan.inventory import Spool
 from caravan.ledger import BODIES, CLOSED, LAST, LEDGER
 from caravan.receipts import UPLOADS, Account, ImageReceipt, Receipt, receipt_key
-from caravan.withdraw import withdraw
 from caravan.withdrawn import WITHDRAWN, tombstone_key
+from caravan_cli.__main__ import tell_account
+from caravan_cli.withdraw import withdraw
 
 
 async def forget(store: MemoryStore) -> None:

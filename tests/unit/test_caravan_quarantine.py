@@ -9,7 +9,6 @@ from obstore.store import MemoryStore
 from typer.testing import CliRunner
 
 from caravan import s3
-from caravan.__main__ import commands
 from caravan.errors import BadInput, Permanent
 from caravan.quarantine import (
     Quarantined,
@@ -21,6 +20,7 @@ from caravan.quarantine import (
     release_batch,
 )
 from caravan.withdrawn import Withdrawn, batch_tombstone_key
+from caravan_cli.__main__ import commands
 
 ONE, TWO = ("lemon", "1" * 64), ("lemon", "2" * 64)
 FIRST = Quarantined("b1", "they look green", "2026-11-28T09:00:00.000+00:00", (ONE,))
@@ -90,7 +90,7 @@ def test_the_operator_lists_shows_and_releases(monkeypatch: pytest.MonkeyPatch, 
         told.append((why, images))
 
     monkeypatch.setattr("caravan.s3.open_bucket", lambda *_: store)
-    monkeypatch.setattr("caravan.__main__._ask_for_training", ask)
+    monkeypatch.setattr("caravan_cli.__main__._ask_for_training", ask)
     asyncio.run(put_in_quarantine(store, FIRST, b"<p>"))
     runner = CliRunner()
     listed = runner.invoke(commands, ["quarantine"])

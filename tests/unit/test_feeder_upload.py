@@ -29,7 +29,7 @@ from caravan.decoding import Decoding
 from caravan.errors import Transient
 from caravan.receipts import Account, Receipt, account, receipt_key
 from caravan.settings import S3Address
-from caravan.withdraw import withdraw
+from caravan_cli.withdraw import withdraw
 from feeder.app import make_app
 from feeder.archive import Limits
 from feeder.checks import BatchBounds, Checks

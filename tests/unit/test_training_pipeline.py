@@ -22,8 +22,8 @@ from caravan.manifest import Manifest
 from caravan.members import members_key, read_members
 from caravan.quarantine import read_page, read_quarantine, release_batch
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
-from caravan.which import which
 from caravan.withdrawn import Withdrawn, tombstone_key
+from caravan_cli.which import which
 from training import steps, versions
 from training.embeddings import FEATURES, Wanted
 from training.events import Reporter

@@ -6,7 +6,7 @@
     {"schema": 1, "state": "held", "batch": "9f86…", "reason": "61 of 61 photos …",
      "at": "2026-11-28T09:14:01.000+00:00", "images": [["tea-lemon", "<SHA-256>"], …]}
 
-A batch that was released is not put there again; one that is wrong is withdrawn (`caravan.withdraw`).
+A batch that was released is not put there again; one that is wrong is withdrawn (`caravan withdraw`).
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from caravan.__main__ import commands
-from caravan.trace_view import lasting
+from caravan_cli.__main__ import commands
+from caravan_cli.trace_view import lasting
 
 UPLOAD, DETECTION, LONELY = "4bf92f35" + "0" * 24, "5" * 32, "6" * 32
 BATCH = "8750" + "ab" * 30

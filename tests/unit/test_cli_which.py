@@ -12,7 +12,7 @@ from caravan import members, s3
 from caravan.errors import Permanent
 from caravan.manifest import Lineage, Manifest
 from caravan.members import FACT, Image, find_members, members_key, read_members, write_members
-from caravan.which import Seen, Unknown, which
+from caravan_cli.which import Seen, Unknown, which
 
 
 def sha(text: str) -> str:

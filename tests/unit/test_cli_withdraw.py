@@ -15,8 +15,8 @@ from caravan.books import read_account
 from caravan.contracts import IMAGES
 from caravan.errors import BadInput, Transient
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
-from caravan.withdraw import Withdrawal, withdraw
 from caravan.withdrawn import BATCHES, WITHDRAWN, read_withdrawn
+from caravan_cli.withdraw import Withdrawal, withdraw
 
 
 def sha(text: str) -> str:

@@ -1,0 +1,367 @@
+"""The operator's commands: `python -m caravan --help`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from caravan import s3
+from caravan.books import read_account
+from caravan.contracts import (
+    DATA,
+    DEFAULT_MODEL,
+    IMAGES,
+    REJECTED,
+    TRIGGER,
+    UNCLASSIFIED,
+    VALID,
+    central_buckets,
+    class_of,
+    data_bucket,
+    models_bucket,
+)
+from caravan.errors import CaravanError
+from caravan.names import is_sha256
+from caravan.receipts import Account
+from caravan.settings import (
+    CentralS3Settings,
+    EdgeId,
+    EdgeIds,
+    EdgeS3Settings,
+    KafkaSettings,
+    S3Address,
+    load,
+)
+from caravan.telemetry import configure_logging
+
+FEW = 3
+"""Contents that are named one by one."""
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Look after a running Caravan. Addresses and credentials come from the same environment variables "
+    "as the services'.",
+)
+
+
+class EdgeAtCentral(CentralS3Settings):
+    """Which edge, and where central keeps what it has."""
+
+    edge: EdgeId = "edge1"
+
+
+class WithdrawSettings(EdgeAtCentral, KafkaSettings):
+    """Whose images, where they are, and where training is triggered."""
+
+
+class EdgesAtCentral(CentralS3Settings):
+    """Which edges, and where central keeps what it has."""
+
+    edges: EdgeIds = ("edge1",)
+
+
+class AccountSettings(EdgeAtCentral, EdgeS3Settings):
+    """Whose images, and where they are."""
+
+
+@commands.callback()
+def start() -> None:
+    """Look after a running Caravan."""
+    configure_logging("WARNING", "console")
+
+
+@commands.command("account")
+def print_account() -> None:
+    """Account for every image of one edge (EDGE), and exit with 1 if it does not add up.
+
+    captured = stored + duplicate + rejected + pending + withdrawn, and the bucket holds just that content.
+    """
+    settings = load(AccountSettings)
+    with _plainly():
+        books, at_the_edge = asyncio.run(_both_sides(settings))
+    tell_account(Console(), settings.edge, books, at_the_edge)
+    raise typer.Exit(0 if books.adds_up else 1)
+
+
+def tell_account(console: Console, edge: str, books: Account, at_the_edge: Table) -> None:
+    """Print an account: both sides, then every key that is at fault, and whether it adds up."""
+    table = Table("at central", "images", title=f"{edge}: every image of every upload")
+    for name in ("captured", "stored", "duplicates", "rejected", "pending", "withdrawn"):
+        table.add_row(name, str(getattr(books, name)))
+    console.print(table)
+    console.print(at_the_edge)
+    for what, keys in books.faults.items():
+        for key in keys:
+            console.print(f"{what}: {key}", style="red", highlight=False, markup=False, soft_wrap=True)
+    console.print("It adds up." if books.adds_up else "It does not add up.")
+
+
+@commands.command("withdraw")
+def withdraw_images(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="An image by its key, images/<class>/<file>, or the SHA-256 of its content; "
+            "or a batch by the id that the feeder answered."
+        ),
+    ],
+    reason: Annotated[str, typer.Option(help="Why; kept with the tombstones.")] = "",
+    label_only: Annotated[
+        bool,
+        typer.Option(
+            "--label-only", help="From the class alone that it was given: it may come again under another."
+        ),
+    ] = False,
+) -> None:
+    """Take an image or a batch out of the data of one edge (EDGE) for good: for privacy, or for wrong labels.
+
+    It is removed wherever it lies, training forgets it and is triggered without it, and who sends it again is
+    told that it is withdrawn. The account counts it as withdrawn. Of a batch, what another one brought under
+    the same class too stays, and is named. Models that were trained on it stay in E-models: see `which`.
+    """
+    from caravan_cli.withdraw import withdraw  # noqa: PLC0415
+
+    settings = load(WithdrawSettings)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+
+    with _plainly():
+        done = asyncio.run(withdraw(store, what, reason=reason, label_only=label_only))
+    for key in done.removed:
+        typer.echo(f"removed {key}")
+    for kept in done.kept:
+        typer.echo(f"stays, as another batch brought it too: {kept}")
+    count = len(done.contents)
+    typer.echo(f"withdrawn: {', '.join(done.contents) if count <= FEW else f'{count} images'}")
+    if not done.contents:
+        return
+    try:
+        asyncio.run(_ask_for_training(settings, "withdrawn", count))
+    except CaravanError as exc:
+        typer.echo(f"training is not triggered, give the command again: {exc}", err=True)
+        raise typer.Exit(1) from exc
+
+
+@commands.command("which")
+def print_which(
+    image: Annotated[
+        str, typer.Argument(help="The SHA-256 of its content, or its key, images/<class>/<file>.")
+    ],
+) -> None:
+    """Name every version of every edge (EDGES) that saw an image; exit with 1 if none did.
+
+    Also for an image that was withdrawn. Versions that do not say what they were made of are named, too.
+    """
+    from caravan_cli.which import Seen, Unknown, which  # noqa: PLC0415
+    from caravan_cli.withdraw import contents_at  # noqa: PLC0415
+
+    settings = load(EdgesAtCentral)
+    is_content = is_sha256(image)
+    if not is_content and not class_of(image):
+        raise typer.BadParameter(f"neither a SHA-256 nor a key, {IMAGES}<class>/<file>: {image}")
+
+    async def ask(edge: str) -> tuple[list[Seen], list[Unknown]]:
+        data, models, ready = (s3.open_bucket(settings.central, name) for name in central_buckets(edge))
+        return await which(models, ready, {image} if is_content else await contents_at(data, image))
+
+    table = Table("edge", "model", "version", "image", "class", "serves")
+    doubts = []
+    for edge in settings.edges:
+        with _plainly():
+            seen, unknown = asyncio.run(ask(edge))
+        for one in seen:
+            serves = "yes" if one.serves else ""
+            table.add_row(edge, one.model, str(one.version), one.role, one.item, serves)
+        doubts += [f"{edge}: version {one.version} of {one.model}: {one.why}" for one in unknown]
+    if table.row_count:
+        Console().print(table)
+    else:
+        typer.echo("No version says that it saw this image.")
+    for doubt in doubts:
+        typer.echo(f"not known: {doubt}", err=True)
+    raise typer.Exit(0 if table.row_count else 1)
+
+
+quarantined = typer.Typer(
+    help="Batches of one edge (EDGE) that are not learnt from: the version that serves contradicts them."
+)
+commands.add_typer(quarantined, name="quarantine")
+
+
+@quarantined.callback(invoke_without_command=True)
+def list_quarantine(context: typer.Context) -> None:
+    """List the batches of one edge (EDGE) that wait for a person, and why."""
+    from caravan.quarantine import read_waiting  # noqa: PLC0415
+
+    if context.invoked_subcommand is not None:
+        return
+    settings = load(EdgeAtCentral)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    with _plainly():
+        held = asyncio.run(read_waiting(store))
+    for each in held:
+        typer.echo(f"{each.batch}  since {each.at}  {len(each.images)} images: {each.reason}")
+    if not held:
+        typer.echo(f"nothing of {settings.edge} is in quarantine")
+
+
+@quarantined.command("show")
+def show_quarantined(
+    batch: Annotated[str, typer.Argument(help="Its id, as the list has it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write it into.", file_okay=False)] = Path(
+        ".caravan/reports"
+    ),
+) -> None:
+    """Write a page with pictures of a batch to a file, and print its path."""
+    from caravan.quarantine import read_page  # noqa: PLC0415
+
+    settings = load(EdgeAtCentral)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    with _plainly():
+        page = asyncio.run(read_page(store, batch))
+    file = out.absolute() / f"{settings.edge}-quarantine-{batch}.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(page)
+    typer.echo(file)
+
+
+@quarantined.command("release")
+def release_quarantined(
+    batch: Annotated[str, typer.Argument(help="Its id, as the list has it.")],
+) -> None:
+    """Say that the labels of a batch are right: it is learnt from, and training is asked for."""
+    from caravan.quarantine import release_batch  # noqa: PLC0415
+
+    settings = load(WithdrawSettings)
+    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+
+    async def release() -> int:
+        released = await release_batch(store, batch)
+        await _ask_for_training(settings, "released", len(released.images))
+        return len(released.images)
+
+    with _plainly():
+        images = asyncio.run(release())
+    typer.echo(f"released: {images} images of {batch} are learnt from; training is asked for")
+
+
+@commands.command("replay")
+def print_replay(topic: str = typer.Argument(help="The topic to send them to again, e.g. trigger")) -> None:
+    """Send the dead letters of a topic on their way again, as they first came; 1 if some are left."""
+    from caravan.replay import replay  # noqa: PLC0415
+
+    with _plainly():
+        sent = asyncio.run(replay(load(KafkaSettings), topic))
+    typer.echo(f"{sent} messages sent to {topic} again")
+
+
+@commands.command("report")
+def write_report(
+    model: Annotated[str, typer.Argument(help="Name of the model.")] = DEFAULT_MODEL,
+    version: Annotated[str, typer.Option(help="Number of the version, or `latest`.")] = "latest",
+    out: Annotated[Path, typer.Option(help="Folder to write it into.", file_okay=False)] = Path(
+        ".caravan/reports"
+    ),
+) -> None:
+    """Write the training report of a version of one edge (EDGE) to a file, and print its path."""
+    from caravan.holds import read_hold  # noqa: PLC0415
+    from caravan.reports import Reports  # noqa: PLC0415
+
+    settings = load(EdgeAtCentral)
+    store = s3.open_bucket(settings.central, models_bucket(settings.edge))
+    with _plainly():
+        found = asyncio.run(Reports(store).read_report(model, version))
+        held = asyncio.run(read_hold(store, model))
+    file = out.absolute() / f"{settings.edge}-{found.model}-{found.version}.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(found.content)
+    typer.echo(file)
+    if held is not None:
+        typer.echo(f"{model} is {held.reason}", err=True)
+
+
+@commands.command("trace")
+def print_trace(
+    trace: Annotated[str, typer.Argument(help="Its id, or the beginning of it.")] = "",
+    upload: Annotated[str, typer.Option(help="The `batch` of an upload's answer, or its beginning.")] = "",
+    newest: Annotated[
+        bool, typer.Option("--last", help="The last one; so it is where nothing is said.")
+    ] = True,
+) -> None:
+    """Draw what one upload or detection did in all services, out of the local stack's span files.
+
+    They are in `traces/` of CARAVAN_HOME (.caravan), where services run with TRACES=file, as the stack's do.
+    """
+    from caravan_cli import trace_files, trace_view  # noqa: PLC0415
+
+    del newest
+    folder = Path(os.environ.get("CARAVAN_HOME") or ".caravan", "traces")
+    traces = trace_files.read_traces(folder).values()
+    if trace:
+        found = trace_files.of_id(traces, trace)
+    elif upload:
+        found = trace_files.of_upload(traces, upload)
+    else:
+        found = trace_files.last(traces)
+    if found is None:
+        nothing = f"there are no traces in {folder}: start a stack here (make start), and send it something"
+        typer.echo(f"no such trace in {folder}, out of {len(traces)}" if traces else nothing, err=True)
+        raise typer.Exit(1)
+    console = Console()
+    console.print(trace_view.draw(found, console.width, trace_files.going_on(traces, found)))
+
+
+async def _ask_for_training(settings: WithdrawSettings, why: str, images: int) -> None:
+    from caravan.kafka import Producer  # noqa: PLC0415
+
+    async with Producer(settings) as producer:
+        edge = settings.edge.encode()
+        await producer.send(TRIGGER, edge, key=edge, headers={why: str(images)})
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """End with one line that says what failed, not with a trace."""
+    try:
+        yield
+    except (CaravanError, FileNotFoundError) as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(1) from exc
+
+
+async def _both_sides(settings: AccountSettings) -> tuple[Account, Table]:
+    books = await read_account(s3.open_bucket(settings.central, data_bucket(settings.edge)))
+    return books, await _edge_table(settings)
+
+
+async def _edge_table(settings: AccountSettings) -> Table:
+    table = Table("at the edge", "images")
+    meanings = {
+        (DATA, IMAGES): "taught, pending until pushed",
+        (DATA, f"{REJECTED}{IMAGES}"): "pushed, and rejected at central",
+        (VALID, IMAGES): "detected and known",
+        (UNCLASSIFIED, IMAGES): "detected and unknown",
+        (UNCLASSIFIED, f"{REJECTED}{IMAGES}"): "reviewed, and no product",
+    }
+    for (bucket, prefix), meaning in meanings.items():
+        table.add_row(meaning, await _count(settings.edge_s3, bucket, prefix))
+    return table
+
+
+async def _count(address: S3Address, bucket: str, prefix: str) -> str:
+    try:
+        return str(await s3.count(s3.open_bucket(address, bucket), prefix))
+    except (CaravanError, FileNotFoundError):
+        return "out of reach"
+
+
+if __name__ == "__main__":
+    commands()

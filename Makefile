@@ -229,12 +229,13 @@ docs: $(VENV)/docs ## Write the pages that are made from the code, and build the
 # --- images and manifests -----------------------------------------------------------------------
 
 ENGINE ?= docker
-TAG ?= 0.1.0
+VERSION := $(shell cat VERSION)
+TAG ?= $(VERSION)
 
 .PHONY: images
-images: ## Build the container images (ENGINE=podman REGISTRY=registry.example.org/ TAG=0.1.0)
-	@for f in services/*/Dockerfile infra/*/Dockerfile; do \
-		$(ENGINE) build -f $$f -t $(REGISTRY)caravan/$$(basename $$(dirname $$f)):$(TAG) . || exit 1; done
+images: ## Build the container images (ENGINE=podman REGISTRY=registry.example.org/ TAG=1.2.3 IMAGES="shopper edge")
+	@for i in $(IMAGES); do $(ENGINE) build -f infra/Dockerfile --build-arg SERVICE=$$i \
+		--build-arg VERSION=$(VERSION) -t $(REGISTRY)caravan/$$i:$(TAG) . || exit 1; done
 
 $(VENV)/manifests: $(VENV)/installed requirements/manifests.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements/manifests.txt
@@ -245,7 +246,7 @@ manifests: $(VENV)/manifests ## Check images, Compose and Kubernetes manifests, 
 	@$(BIN)/pytest -q tests/manifests
 
 .PHONY: test-images
-test-images: setup ## Do the steps of each Dockerfile in a clean virtual environment, and start what is built
+test-images: setup ## Do the steps of each image in a clean virtual environment, and start what is built
 	@$(BIN)/pytest tests/images
 
 .PHONY: soak

@@ -1,4 +1,4 @@
-"""What a Dockerfile does, done here: its own steps in a clean virtual environment, then its own command.
+"""What the Dockerfile does, done here: an image's steps in a clean virtual environment, then its command.
 
 No container engine is needed. The steps are read from the Dockerfile; its work directory is a temporary
 one, and where the tests run as root, the steps and the command run as an unprivileged user all the same.
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from local_stack.settings import port_settings
-from support.dockerfiles import IMAGES, ROOT, Stage, parse
+from support.dockerfiles import IMAGES, ROOT, Stage, stages
 
 NOBODY = 65534
 AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -156,7 +156,7 @@ def build(sandbox: Sandbox, stage: Stage) -> None:
                 sandbox.copy(ROOT / source, target)
         elif step.word == "RUN":
             sandbox.run(step.rest)
-        else:
+        elif step.word != "ARG":
             assert (step.word, step.rest) == ("WORKDIR", "/caravan")
 
 
@@ -189,7 +189,7 @@ def free_port() -> int:
 def test_what_is_built_starts_as_an_unprivileged_user_and_writes_only_where_it_may(
     image: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    first, last = parse(IMAGES[image].read_text())
+    first, last = stages(image)
     build(sandbox, first)
     built = sandbox.root / "caravan"
     subprocess.run(["chmod", "-R", "a-w", built], check=True)

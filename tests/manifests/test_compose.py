@@ -100,10 +100,10 @@ def test_a_planted_fault_in_a_variable_is_named(
 def test_a_wrong_port_a_wrong_image_and_a_forgotten_volume_are_named() -> None:
     whole = copy.deepcopy(compose.load(*PLAIN))
     whole["services"]["feeder"]["ports"] = ["127.0.0.1:8081:8080"]
-    whole["services"]["delivery"]["image"] = "caravan/delivry:0.1.0"
+    whole["services"]["delivery"]["image"] = "caravan/delivry:dev"
     del whole["volumes"]["training"]
     whole["services"]["delivery"]["environment"] = {}
     found = compose.faults(whole)
-    assert "feeder: publishes port 8080, on which caravan/feeder:0.1.0 does not listen" in found
-    assert "delivery: caravan/delivry:0.1.0 is not built here" in found
+    assert "feeder: publishes port 8080, on which caravan/feeder:dev does not listen" in found
+    assert "delivery: caravan/delivry:dev is not built here" in found
     assert "training: training is not among the volumes" in found

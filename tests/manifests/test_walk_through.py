@@ -82,6 +82,7 @@ def test_files_and_folders_that_the_page_names_are_there() -> None:
     there = {str(p.parent.relative_to(folder)) for p in folder.rglob("kustomization.yaml")}
     inner = {
         "hardening",
+        "images",
         "openshift-user-ids",
         "edge-name",
         "one-node",
@@ -114,11 +115,11 @@ def test_the_new_edge_of_the_page_is_the_overlay_of_another_one() -> None:
 
 def test_the_page_on_compose_names_services_profiles_and_ports_that_there_are() -> None:
     services = compose.load("compose.yaml")["services"]
-    named = re.findall(r"docker compose (?:exec|logs -f) ([\w-]+)", COMPOSE)
+    named = re.findall(r"docker compose (?:exec|logs -f|run --rm) ([\w-]+)", COMPOSE)
     assert named
     assert set(named) <= services.keys()
     profiles = set(re.findall(r"--profile (\w+)", COMPOSE))
-    assert profiles == {name for service in services.values() for name in service.get("profiles", ())}
+    assert profiles | {"cli"} == {name for each in services.values() for name in each.get("profiles", ())}
     published = {port.split(":")[1] for service in services.values() for port in service.get("ports", ())}
     asked = set(re.findall(r"http://localhost:(\d+)", COMPOSE))
     assert {"8080", "8081", "8086"} <= asked <= published

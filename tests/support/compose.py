@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from support import containers, mosquitto
-from support.dockerfiles import IMAGES, ROOT, parse
+from support.dockerfiles import DOCKERFILE, IMAGES, ROOT, stages
 
 FOLDER = ROOT / "infra" / "compose"
 Services = dict[str, dict[str, Any]]
@@ -78,7 +78,9 @@ def _image(name: str, service: Mapping[str, Any], image: str | None) -> list[str
         return [f"{name}: {service['image']} is not built here"]
     build = service.get("build", {})
     file = (FOLDER / build.get("context", "") / build.get("dockerfile", "")).resolve()
-    return [] if file == IMAGES[image] else [f"{name}: {service['image']} is built from {file}"]
+    built = build.get("args", {}).get("SERVICE")
+    is_right = (file, built) == (DOCKERFILE, image)
+    return [] if is_right else [f"{name}: {service['image']} is built as {built} from {file}"]
 
 
 def listens(service: Mapping[str, Any], whole: Mapping[str, Any]) -> set[int]:
@@ -88,9 +90,7 @@ def listens(service: Mapping[str, Any], whole: Mapping[str, Any]) -> set[int]:
         return mosquitto.listens((FOLDER / whole["configs"][files[-1]]["file"]).read_text())
     image = containers.image_name(service["image"])
     if image in IMAGES:
-        return {
-            int(port) for step in parse(IMAGES[image].read_text())[-1].of("EXPOSE") for port in step.arguments
-        }
+        return stages(image)[-1].exposed
     return next((ports for part, ports in PORTS.items() if part in service["image"]), set())
 
 

@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import get_args
 
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings
 
 import model_server.settings
 from caravan.settings import ServiceSettings
+from caravan_cli.settings import AccountSettings, EdgesAtCentral, WithdrawSettings
 from delivery.settings import DeliverySettings
 from edge_manager.settings import EdgeManagerSettings
 from feeder.settings import FeederSettings
 from monitor.settings import MonitorSettings
 from shopper.settings import ShopperSettings
-from support.dockerfiles import IMAGES, parse
+from support.dockerfiles import stages
 from training.settings import TrainingSettings
 
-SETTINGS: dict[str, type[ServiceSettings]] = {
+
+class CliSettings(AccountSettings, EdgesAtCentral, WithdrawSettings):
+    """What the operator's commands read, one or the other."""
+
+
+SERVICES: dict[str, type[ServiceSettings]] = {
     "delivery": DeliverySettings,
     "edge-manager": EdgeManagerSettings,
     "feeder": FeederSettings,
@@ -27,7 +34,8 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "shopper": ShopperSettings,
     "training": TrainingSettings,
 }
-"""The settings of each image of ours; the model server has flags as well, and reads both by itself."""
+"""The settings of each service of ours; the model server has flags as well, and reads both by itself."""
+SETTINGS: dict[str, type[BaseSettings]] = {**SERVICES, "cli": CliSettings}
 
 PATHS = {
     name.upper()
@@ -55,7 +63,7 @@ def image_name(reference: str) -> str | None:
 
 def image_env(image: str) -> dict[str, str]:
     """Return what the image itself sets."""
-    return parse(IMAGES[image].read_text())[-1].env
+    return stages(image)[-1].env
 
 
 def faults(where: str, image: str, env: Mapping[str, str], args: Sequence[str] = ()) -> list[str]:

@@ -1,15 +1,18 @@
-"""Dockerfiles as data: their stages, and each stage's instructions in order."""
+"""The Dockerfile as data: the stages of each image, and their instructions in order."""
 
 import json
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-IMAGES = {path.parent.name: path for path in sorted(ROOT.glob("*/*/Dockerfile"))}
-"""Each image's Dockerfile, by the image's name, which is its folder's."""
+DOCKERFILE = ROOT / "infra" / "Dockerfile"
+IMAGES = re.findall(r"^FROM runtime AS (\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+"""What `--build-arg SERVICE=` may name."""
+VERSION = (ROOT / "VERSION").read_text().strip()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ class Stage:
         return [step for step in self.steps if step.word == word]
 
     @property
+    def labels(self) -> dict[str, str]:
+        """What it says of itself."""
+        return dict(pair.split("=", 1) for step in self.of("LABEL") for pair in step.arguments)
+
+    @property
+    def exposed(self) -> set[int]:
+        """The ports on which it listens."""
+        return {int(port) for step in self.of("EXPOSE") for port in step.arguments}
+
+    @property
     def env(self) -> dict[str, str]:
         """The environment that it sets."""
         return dict(pair.split("=", 1) for step in self.of("ENV") for pair in step.arguments)
@@ -51,18 +64,35 @@ class Stage:
     @property
     def health_url(self) -> str:
         """The address that its health check asks; empty where it has none."""
-        found = re.search(r"https?://[^']+", " ".join(step.rest for step in self.of("HEALTHCHECK")))
+        last = self.of("HEALTHCHECK")[-1].rest
+        found = re.search(r"https?://[^']+", last.replace(":%s/", f":{self.env.get('PORT')}/"))
         return found[0] if found else ""
 
 
+@cache
+def stages(image: str) -> tuple[Stage, Stage]:
+    """Return the stage that builds an image, and the image; each with the stages that it begins from."""
+    text = DOCKERFILE.read_text().replace("${SERVICE}", image).replace("${VERSION}", VERSION)
+    there = {stage.name: stage for stage in parse(text)}
+
+    def whole(name: str) -> Stage:
+        stage = there[name]
+        if stage.base not in there:
+            return stage
+        below = whole(stage.base)
+        return Stage(name, below.base, (*below.steps, *stage.steps))
+
+    return whole("app"), whole(image)
+
+
 def parse(text: str) -> list[Stage]:
-    """Return the stages, the last of which is the image."""
+    """Return the stages as they are written."""
     stages: list[Stage] = []
     for step in _instructions(text):
         if step.word == "FROM":
             base, _, name = step.rest.partition(" AS ")
             stages.append(Stage(name or str(len(stages)), base, ()))
-        else:
+        elif stages:  # before the first there are but arguments
             last = stages.pop()
             stages.append(Stage(last.name, last.base, (*last.steps, step)))
     return stages

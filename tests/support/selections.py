@@ -76,7 +76,8 @@ def _uses_of(where: str, whole: Mapping[str, Any], folder: Path, scope: list[Obj
                 yield from _target(f"{where}, replacement", selector, scope)
     names = {re.split(r"[:@]", text)[0] for obj in scope for text in _texts(obj, "image")}
     for image in whole.get("images", ()):
-        yield Use(f"{where}, images", image["name"], selects=image["name"] in names)
+        is_whole = whole.get("kind") != "Component"  # which both sides use, each for its own
+        yield Use(f"{where}, images", image["name"], selects=image["name"] in names, whole=is_whole)
     for path in whole.get("configurations", ()):
         for spec in _field_specs(yaml.safe_load((folder / path).read_text())):
             there = any(obj["kind"] == spec["kind"] and _has(obj, spec["path"].split("/")) for obj in scope)

@@ -21,7 +21,7 @@ from support.cluster import (
     ports,
     selected,
 )
-from support.dockerfiles import IMAGES, ROOT, parse
+from support.dockerfiles import IMAGES, ROOT, VERSION, stages
 from support.manifests import Object, name_of
 from support.policies import ROUTER
 
@@ -56,17 +56,8 @@ def _images(cluster: Cluster) -> Iterator[str]:
             yield f"{where}: {container['image']} is not pinned to a version"
         elif image is not None and image not in IMAGES:
             yield f"{where}: {container['image']} is not built here"
-        elif image is not None and not container["image"].endswith(f":{_version(image)}"):
-            yield f"{where}: {container['image']} is not the version that is built here, {_version(image)}"
-
-
-def _version(image: str) -> str:
-    labels = dict(
-        pair.split("=", 1)
-        for step in parse(IMAGES[image].read_text())[-1].of("LABEL")
-        for pair in step.arguments
-    )
-    return labels["org.opencontainers.image.version"]
+        elif image is not None and not container["image"].endswith(f":{VERSION}"):
+            yield f"{where}: {container['image']} is not the version that is built here, {VERSION}"
 
 
 def _environments(cluster: Cluster) -> Iterator[str]:
@@ -130,9 +121,7 @@ def _listening(cluster: Cluster) -> Iterator[str]:
     for where, container, _ in cluster.containers():
         image = containers.image_name(container["image"])
         if image in IMAGES:
-            exposed = {
-                int(p) for step in parse(IMAGES[image].read_text())[-1].of("EXPOSE") for p in step.arguments
-            }
+            exposed = stages(image)[-1].exposed
             for port in container.get("ports", ()):
                 if port["containerPort"] not in exposed:
                     yield f"{where}: the image does not listen on {port['containerPort']}"

@@ -31,16 +31,9 @@ from caravan.contracts import (
 from caravan.errors import CaravanError
 from caravan.names import is_sha256
 from caravan.receipts import Account
-from caravan.settings import (
-    CentralS3Settings,
-    EdgeId,
-    EdgeIds,
-    EdgeS3Settings,
-    KafkaSettings,
-    S3Address,
-    load,
-)
+from caravan.settings import KafkaSettings, S3Address, load
 from caravan.telemetry import configure_logging
+from caravan_cli.settings import AccountSettings, EdgeAtCentral, EdgesAtCentral, WithdrawSettings
 
 FEW = 3
 """Contents that are named one by one."""
@@ -51,26 +44,6 @@ commands = typer.Typer(
     help="Look after a running Caravan. Addresses and credentials come from the same environment variables "
     "as the services'.",
 )
-
-
-class EdgeAtCentral(CentralS3Settings):
-    """Which edge, and where central keeps what it has."""
-
-    edge: EdgeId = "edge1"
-
-
-class WithdrawSettings(EdgeAtCentral, KafkaSettings):
-    """Whose images, where they are, and where training is triggered."""
-
-
-class EdgesAtCentral(CentralS3Settings):
-    """Which edges, and where central keeps what it has."""
-
-    edges: EdgeIds = ("edge1",)
-
-
-class AccountSettings(EdgeAtCentral, EdgeS3Settings):
-    """Whose images, and where they are."""
 
 
 @commands.callback()

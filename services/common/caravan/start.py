@@ -7,19 +7,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-UNUSED = ("rich", "greenlet")
+UNUSED = ("rich", "pygments", "greenlet")
 """What libraries load where there is one, structlog and httpx for what they draw: no service draws."""
 
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Import, within, what a service runs on: without collections of garbage, and without what is UNUSED."""
+    """Import, within, what a service runs on: without collections of garbage, and without what is UNUSED.
+
+    Validators are made once a model is used: most of FastAPI's, those of OpenAPI's documents, never are.
+    """
+    from pydantic import BaseModel  # noqa: PLC0415 - within what is timed
+
     hidden = UNUSED if sys.modules.keys().isdisjoint(UNUSED) else ()
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: not to be found
     gc.disable()
+    BaseModel.model_config["defer_build"] = True  # inherited by the models that are declared meanwhile
     try:
         yield
     finally:
+        del BaseModel.model_config["defer_build"]
         gc.enable()
         for name in hidden:
             del sys.modules[name]

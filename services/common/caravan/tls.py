@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from pathlib import Path
 
 from caravan.errors import Permanent
+
+
+@functools.cache
+def trusting(ca: Path | None) -> ssl.SSLContext:
+    """Return the one context of this process that trusts a PEM file's authorities, or the system's.
+
+    To read the system's takes 50 ms and a megabyte.
+    """
+    return ssl.create_default_context(cafile=ca)
+
+
+def verifying(url: str, ca: Path | None = None) -> ssl.SSLContext:
+    """Return the context for a server at an address; without `https:` it trusts nobody, and costs nothing."""
+    return trusting(ca) if url.lower().startswith("https:") else _nobody()
+
+
+@functools.cache
+def _nobody() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def client_context(

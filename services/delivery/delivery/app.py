@@ -14,6 +14,7 @@ from caravan.consume import Consumption
 from caravan.contracts import TRIGGER, dead_letter
 from caravan.intake import Senders
 from caravan.runtime import Service
+from caravan.tls import verifying
 from delivery.listener import EventListener
 from delivery.routes import EDGES_IN_FLIGHT, LISTENER, TRIGGER_PIPELINE, policy, trigger_pipeline
 from delivery.settings import DeliverySettings
@@ -27,7 +28,8 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
     """Make the clients, the web app and the loop; close the clients at the end."""
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(kafka.Producer(settings))
-        client = await stack.enter_async_context(httpx.AsyncClient(limits=CONNECTIONS))
+        verify = verifying(settings.eventlistener_url)
+        client = await stack.enter_async_context(httpx.AsyncClient(limits=CONNECTIONS, verify=verify))
         listener = EventListener(client, settings.eventlistener_url)
 
         async def consume() -> None:

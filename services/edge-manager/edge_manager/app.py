@@ -19,6 +19,7 @@ from caravan.errors import Transient
 from caravan.intake import Senders
 from caravan.mqtt import Mqtt
 from caravan.runtime import Service
+from caravan.tls import verifying
 from edge_manager import api
 from edge_manager.bringing import MODEL_SYNC
 from edge_manager.central import Central
@@ -92,7 +93,8 @@ async def _tell_status(settings: EdgeManagerSettings, edge: Edge, producer: kafk
 def _model_server_client(settings: EdgeManagerSettings) -> httpx.AsyncClient:
     token = settings.token_to_show
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(base_url=settings.tfserving_rest, headers=headers)
+    url = settings.tfserving_rest
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=verifying(url))
 
 
 def _sinks(settings: EdgeManagerSettings) -> tuple[Sink, ...]:

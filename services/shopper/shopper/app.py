@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -34,6 +33,7 @@ from caravan.mqtt import Mqtt
 from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
+from caravan.tls import verifying
 from shopper import routes
 from shopper.doors import http, page, reports, review
 from shopper.doors.codecs import Json, Tensor
@@ -74,7 +74,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             open_channel(settings.tfserving_grpc, settings.tfserving_ca)
         )
         tokens, token = await asyncio.to_thread(lambda: (settings.door, settings.token_to_show))
-        verify = await asyncio.to_thread(ssl.create_default_context, cafile=settings.feeder_ca)
+        verify = await asyncio.to_thread(verifying, settings.feeder_url, settings.feeder_ca)
         client = await stack.enter_async_context(httpx.AsyncClient(verify=verify))
 
         shelf = await asyncio.to_thread(Shelf, settings.catalogue)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from caravan.route import Route
+from local_stack.parts import PARTS
 
 ROOT = Path(__file__).parents[2]
 SHARED = "caravan"
@@ -173,3 +175,17 @@ def test_no_consumer_commits_by_itself() -> None:
         assert {"enable_auto_commit": "False"}.items() <= {
             keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords
         }.items()
+
+
+SERVICES = sorted(
+    path.parent for path in ROOT.glob("services/*/pyproject.toml") if path.parent.name != "common"
+)
+
+
+@pytest.mark.parametrize("folder", SERVICES, ids=lambda folder: folder.name)
+def test_every_service_runs_in_the_stack_in_compose_and_on_kubernetes(folder: Path) -> None:
+    (package,) = (path.parent.name for path in folder.glob("*/app.py"))
+    assert any(f"-m {package}" in part.command for part in PARTS)
+    for where in ("infra/compose", "infra/kubernetes"):
+        files = "".join(path.read_text() for path in (ROOT / where).rglob("*.yaml"))
+        assert re.search(rf"image: \S*caravan/{folder.name}\b", files), where

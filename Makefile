@@ -226,6 +226,39 @@ docs: $(VENV)/docs ## Write the pages that are made from the code, and build the
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "The site is in build/site: open build/site/index.html"
 
+$(VENV)/release: $(VENV)/installed requirements/release.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements/release.txt
+	@touch $@
+
+.PHONY: hooks
+hooks: $(VENV)/release ## Have git run the checks before each commit, by the project's own tools
+	@$(BIN)/python -m pre_commit install
+
+SBOM := dist/sbom
+
+.PHONY: sbom
+sbom: $(VENV)/release ## Write what each image contains as CycloneDX, out of the locks, into dist/sbom
+	@mkdir -p $(SBOM) build
+	@for i in $(IMAGES); do printf '[project]\nname = "caravan-%s"\nversion = "%s"\n' $$i $(VERSION) > build/image.toml; \
+		PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject build/image.toml --output-reproducible \
+			--of JSON -o $(SBOM)/$$i.cdx.json requirements/$$i.txt || exit 1; done
+	@ls $(SBOM)
+
+.PHONY: wheels
+wheels: setup ## Build a wheel and an sdist of each package into dist/
+	@for p in $(PACKAGES); do \
+		$(BIN)/uv build --quiet --python $(BIN)/python --no-build-isolation -o dist $$(dirname $$p) || exit 1; done
+	@ls dist
+
+.PHONY: cut-release
+cut-release: setup ## Check everything, build wheels, sdists and SBOMs into dist/, and tag VERSION; not on a dirty tree
+	@sh .ci/may-release $(VERSION)
+	@rm -rf dist
+	@$(MAKE) --no-print-directory check manifests test docs wheels sbom
+	@sh .ci/may-release $(VERSION)
+	@git tag -a v$(VERSION) -m "Caravan $(VERSION)"
+	@echo "v$(VERSION) is tagged and in dist/; nothing was sent anywhere: git push origin v$(VERSION)"
+
 # --- images and manifests -----------------------------------------------------------------------
 
 ENGINE ?= docker

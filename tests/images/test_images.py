@@ -160,6 +160,12 @@ def build(sandbox: Sandbox, stage: Stage) -> None:
             assert (step.word, step.rest) == ("WORKDIR", "/caravan")
 
 
+def environment(sandbox: Sandbox, last: Stage) -> dict[str, str]:
+    """Return what a container is told by its image, with the places as they are here."""
+    env = {name: sandbox.here(value) for name, value in last.env.items()}
+    return env | {"PATH": sandbox.here(last.env["PATH"].replace("$PATH", "/usr/bin:/bin"))}
+
+
 def files(root: Path) -> set[str]:
     return {str(path) for path in root.rglob("*")}
 
@@ -185,7 +191,7 @@ def free_port() -> int:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", [image for image in IMAGES if image != "cli"])
 def test_what_is_built_starts_as_an_unprivileged_user_and_writes_only_where_it_may(
     image: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -210,8 +216,7 @@ def test_what_is_built_starts_as_an_unprivileged_user_and_writes_only_where_it_m
         }
 
     port = free_port()
-    env = {name: sandbox.here(value) for name, value in last.env.items()}
-    env["PATH"] = sandbox.here(last.env["PATH"].replace("$PATH", "/usr/bin:/bin"))
+    env = environment(sandbox, last)
     env |= {"HOST": "127.0.0.1", "PORT": str(port)}
     asked = [port]
     if image == "edge":
@@ -236,3 +241,25 @@ def test_what_is_built_starts_as_an_unprivileged_user_and_writes_only_where_it_m
             process.terminate()
             process.wait(30)
     assert files(built) == before
+
+
+@pytest.mark.parametrize("module", ["caravan_cli", "caravan"])
+def test_an_operators_commands_run_by_either_name(module: str, sandbox: Sandbox) -> None:
+    first, last = stages("cli")
+    assert last.command == ["python", "-m", "caravan_cli"]
+    build(sandbox, first)
+    env = environment(sandbox, last)
+    python = f"{sandbox.root}/caravan/venv/bin/python"
+    command = [python, "-m", module, "account", "--help"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, **AS_NOBODY)
+    assert "Account for every image" in done.stdout, done.stderr
+
+
+def test_a_service_says_where_the_operators_commands_are(sandbox: Sandbox) -> None:
+    first, last = stages("delivery")
+    build(sandbox, first)
+    env = environment(sandbox, last)
+    command = [f"{sandbox.root}/caravan/venv/bin/python", "-m", "caravan", "account"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, **AS_NOBODY)
+    assert done.returncode == 1
+    assert "they are in the image caravan/cli" in done.stderr

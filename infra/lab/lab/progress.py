@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 PLAIN_SECONDS = 10.0
-"""Between two lines."""
+"""Pause between two lines."""
 
 Told = Callable[[int, int], None]
 """Told how much is done, of how much."""

@@ -31,7 +31,7 @@ _FIELDS = {
 _HALVES = frozenset({types_pb2.DT_HALF, types_pb2.DT_BFLOAT16})
 _COMPLEX = {types_pb2.DT_COMPLEX64: "scomplex_val", types_pb2.DT_COMPLEX128: "dcomplex_val"}
 _LAST_SHIFT = 28
-"""Of a varint of 32 bits."""
+"""The last shift of a varint of 32 bits."""
 
 
 def dtype_words(dtype: int) -> str:

@@ -17,7 +17,7 @@ from lab.cameras.tally import Comparison, Tally, percentile
 MOST_ROWS = 20
 """Cameras shown one by one; of more, the sum alone."""
 PLAIN_SECONDS = 10.0
-"""Between two lines where there is no terminal."""
+"""Pause between two lines where there is no terminal."""
 
 Draw = Callable[[], None]
 

@@ -23,10 +23,10 @@ from local_stack.errors import StackError
 EPOCHS = 7
 BATCH, ASKED_AT_ONCE = 128, 1000
 FIRST_RATE = 2e-3
-"""Of learning; falls along a cosine to nothing at the end."""
+"""Learning rate at the beginning; it falls along a cosine to nothing at the end."""
 SEED = 1
 THREADS = 2
-"""Of one operation; more make no difference to a net this small, and results differ with their number."""
+"""Threads of one operation; more are no use to a net this small, and results differ with their number."""
 WHITE = np.float32(255)
 
 OnBatch = Callable[[int, int], None]

@@ -26,7 +26,7 @@ MOST = 16
 MARGIN = 2
 """Blocks of paper around the ink."""
 SIDE = 96
-"""Of a picture, in pixels: eight for each block."""
+"""Side of a picture, in pixels: eight for each block."""
 HELD_OUT_EVERY = 5
 EPOCH = (1980, 1, 1, 0, 0, 0)
 

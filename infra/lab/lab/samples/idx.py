@@ -19,7 +19,7 @@ from local_stack.errors import StackError
 
 UNSIGNED_BYTES = 8
 MOST_BYTES = 2**30
-"""Of values in one file."""
+"""Most bytes of values in one file."""
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CAPTURED = (VALID, UNCLASSIFIED)
 MIB = 2**20
 LOOK_SECONDS = 600.0
-"""Between two looks at how much the images take."""
+"""Pause between two looks at how much the images take."""
 
 
 async def serve(root: Path, port: int, keys: tuple[str, str], captured: int) -> None:

@@ -32,7 +32,7 @@ from local_stack.tls.stream import CHUNK
 log = structlog.get_logger()
 
 MOST_BYTES = 2**20
-"""Of a question that is looked at, and of an answer that is kept."""
+"""Most bytes of a request that is looked into, and of an answer that is kept."""
 LOOK_MILLISECONDS = 500
 """The broker gives up a fetch that takes longer, without a word: so long it has to list a log."""
 LATE_SECONDS = 0.5
@@ -66,7 +66,7 @@ class _Connection:
 
     known: dict[int, _Known] = field(default_factory=dict)
     asked: dict[int, int] = field(default_factory=dict)
-    """By correlation id, the API of a question without an answer."""
+    """The API of each request that has no answer yet, by correlation id."""
 
 
 class KafkaDoor:

@@ -57,7 +57,7 @@ LOOK_AGAIN_SECONDS = 5.0
 OVERLAP_SECONDS = 60.0
 """A batch may appear after a later one: what was written in the last seconds is listed once more."""
 STALE_SECONDS = 60.0
-"""After so long without a whole round the cleaner is not ready."""
+"""How long the cleaner stays ready without a whole round."""
 AT_ONCE = 16
 
 ODD = (ValueError, KeyError, TypeError, AttributeError)

@@ -9,13 +9,13 @@ from itertools import accumulate, pairwise
 SETTLED_SECONDS = 5.0
 """What was written in the last seconds is left alone: consumers are reading it, producers fill its gaps."""
 MERGE_FROM = 300
-"""So many small objects are worth being merged. A fetch lists them all: 1,000 cost it 20 ms."""
+"""Fewest small objects that are worth a merge. A fetch lists them all: 1,000 cost it 20 ms."""
 SHORTEST_RUN = 8
 SMALL_BYTES, SMALL_MESSAGES = 512 * 1024, 500
 MERGED_BYTES, MERGED_MESSAGES = 2**20, 2000
 """Most of a merged object; ordinary consumers ask for 1 MiB at once."""
 MOST_OBJECTS = 5000
-"""Of a partition, read ones: where messages cannot be merged, this bounds what a fetch lists."""
+"""Most objects of a partition whose messages were read: it bounds what a fetch lists."""
 
 
 @dataclass(frozen=True, slots=True)

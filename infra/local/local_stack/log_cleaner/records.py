@@ -13,7 +13,7 @@ from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch, D
 MAGIC = 2
 NO_PRODUCER = -1
 GROWTH_BYTES = 20
-"""By which a message may grow when it is merged: two numbers, of up to ten bytes each."""
+"""Bytes by which a message may grow when it is merged: two numbers of up to ten bytes each."""
 
 
 class ApartError(Exception):

@@ -35,7 +35,7 @@ CA_LIFE, LEAF_LIFE = timedelta(days=3650), timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
 """A certificate that ends within this time is made anew."""
 BACKDATED = timedelta(days=1)
-"""So that a device whose clock is behind takes a new certificate too."""
+"""How far a certificate is backdated, so that a device whose clock is behind takes it too."""
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _HOST = re.compile(
     r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"

@@ -20,7 +20,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Buffer = bytes | memoryview
 
 _SIZES = struct.Struct("=QQ")
-"""Of the head and of all arrays, in bytes."""
+"""The sizes of the head and of all arrays, in bytes."""
 _ALIGNMENT = 64
 _MAX_BUFFERS = 512
 """Buffers that one system call may take: IOV_MAX is 1,024."""

@@ -73,6 +73,11 @@ def test_the_core_has_no_client_that_only_some_need() -> None:
     assert not common(set()) & heavy
 
 
+@pytest.mark.parametrize("module", ["contracts", "errors", "names"])
+def test_contracts_need_no_library(module: str) -> None:
+    assert reached({COMMON / "caravan" / f"{module}.py"}) == {}
+
+
 def names(module: str) -> set[str]:
     """Return the distributions that a module may come from."""
     found = {each.lower().replace("_", "-") for each in MODULES.get(module, ())}
@@ -82,8 +87,13 @@ def names(module: str) -> set[str]:
 @cache
 def imported(name: str) -> dict[str, str]:
     """Return the modules of others that a package comes to, each with the file that imports it."""
-    found = direct(PACKAGES[name])
-    waiting, seen = [*ours(PACKAGES[name])], set[Path]()
+    return direct(PACKAGES[name]) | reached(ours(PACKAGES[name]))
+
+
+def reached(files: set[Path]) -> dict[str, str]:
+    """Return the modules of others that files of `caravan` come to, each with the file that imports it."""
+    found: dict[str, str] = {}
+    waiting, seen = list(files), set[Path]()
     while waiting:
         file = waiting.pop()
         if file not in seen:

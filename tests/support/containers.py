@@ -54,6 +54,9 @@ NEEDED_BY_ROUTE = {
 }
 """What the monitor service needs for one of its routes alone."""
 
+NEEDED_BY_COMMAND = {"EDGE", "EDGES", "S3_EDGE_ENDPOINT", "S3_EDGE_ACCESS_KEY", "S3_EDGE_SECRET_KEY"}
+"""What an operator's command needs on one side of the link alone: central does not reach an edge's store."""
+
 
 def image_name(reference: str) -> str | None:
     """Return which of our images a reference names; None for somebody else's."""
@@ -115,6 +118,8 @@ def _needed(image: str, env: Mapping[str, str]) -> set[str]:
         if field.is_required() or name in {"edge", "edges"} or _means_this_machine(field.default)
     }
     needed -= image_env(image).keys()
+    if image == "cli":
+        needed -= NEEDED_BY_COMMAND
     if image == "monitor":
         running = env.get("ROUTES", "bridge").split(",")
         needed -= set().union(*(names for route, names in NEEDED_BY_ROUTE.items() if route not in running))

@@ -33,6 +33,7 @@ from caravan.names import is_sha256
 from caravan.receipts import Account
 from caravan.settings import KafkaSettings, S3Address, load
 from caravan.telemetry import configure_logging
+from caravan_cli.keys import signing
 from caravan_cli.settings import AccountSettings, EdgeAtCentral, EdgesAtCentral, WithdrawSettings
 
 FEW = 3
@@ -167,6 +168,7 @@ quarantined = typer.Typer(
     help="Batches of one edge (EDGE) that are not learnt from: the version that serves contradicts them."
 )
 commands.add_typer(quarantined, name="quarantine")
+commands.add_typer(signing, name="keys")
 
 
 @quarantined.callback(invoke_without_command=True)

@@ -109,10 +109,12 @@ def read_public_keys(path: Path) -> PublicKeys:
 def new_key() -> tuple[bytes, bytes]:
     """Make a P-256 key, and return its private and its public half as PEM."""
     key = generate_private_key(SECP256R1())
-    return (
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-    )
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), public_half(key)
+
+
+def public_half(key: PrivateKey) -> bytes:
+    """Return the public half of a key as PEM."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _is_p256(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> bool:

@@ -223,7 +223,9 @@ $(VENV)/docs: $(VENV)/installed requirements/docs.txt
 .PHONY: docs
 docs: $(VENV)/docs ## Write the pages that are made from the code, and build the site of all pages into build/site
 	@cd tests && ../$(BIN)/python -m support.written ../build/site-source
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict 2>build/site.log || { cat build/site.log; exit 1; }
+	@! grep -rlE '(src=|<link [^>]*href=)"?https?:' build/site --include='*.html' || \
+		{ echo "these pages load something from elsewhere"; exit 1; }
 	@echo "The site is in build/site: open build/site/index.html"
 
 $(VENV)/release: $(VENV)/installed requirements/release.txt

@@ -186,3 +186,9 @@ def test_an_exchange_is_opened_by_the_route_that_declares_it() -> None:
         if "telemetry.exchange(" in path.read_text() and path.parent.name != "caravan"
     ]
     assert opened_by_name == []
+
+
+def test_the_site_shows_every_page() -> None:
+    shown = set(re.findall(r": ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE))
+    pages = {path.relative_to(ROOT).as_posix() for path in PAGES}
+    assert pages - {"README.md", "docs/home.md"} == shown - {"index.md"}

@@ -101,5 +101,5 @@ async def test_the_model_server_is_shown_the_first_token_or_its_own(monkeypatch:
 def test_the_readme_names_every_metric_of_the_service() -> None:
     collectors = [value for value in vars(metrics).values() if isinstance(value, Counter | Gauge)]
     names = {described.name for collector in collectors for described in collector.describe()}
-    assert len(names) == 6
+    assert len(names) == 7
     assert {name for name in names if f"`{name}" not in README.read_text()} == set()

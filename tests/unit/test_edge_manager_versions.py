@@ -7,7 +7,7 @@ import json
 import pytest
 
 from caravan.manifest import File, Manifest
-from edge_manager.tf_index import SavedModel
+from caravan.tf_index import SavedModel
 from edge_manager.versions import (
     Complete,
     Offered,

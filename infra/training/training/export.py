@@ -9,7 +9,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from caravan.contracts import SAVED_MODEL, TWIN
+from caravan.pieces import PIECES
 from training.backbone import load_backbone
+from training.cutting import with_pieces
 from training.head import Head
 from training.template import PARAMETERS, VARIABLES, template
 from training.twin import twin_of
@@ -20,7 +22,7 @@ _KEY = "head/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def export(cache: Path, head: Head, directory: Path) -> None:
-    """Write the SavedModel, and its twin for ONNX Runtime, into a new directory.
+    """Write the SavedModel, its twin for ONNX Runtime, and what the pieces of both are, into a new directory.
 
     Args:
         cache: where the template is kept.
@@ -35,6 +37,8 @@ def export(cache: Path, head: Head, directory: Path) -> None:
     twin = directory / TWIN
     twin.parent.mkdir()
     twin.write_bytes(twin_of(_backbone(), head))
+    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    with_pieces(files, directory / PIECES)
 
 
 def _write_variables(prefix: Path, head: Head) -> None:

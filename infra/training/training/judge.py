@@ -23,6 +23,7 @@ from caravan.model_zips import Limits, read_model_zip
 from caravan.names import cut
 from caravan.uploads import Listed, Upload, Verdict, pending_uploads, read_upload, write_verdict, zip_key
 from training.comparison import Comparison, comparison
+from training.cutting import with_pieces
 from training.evaluate import Answer, evaluate
 from training.gate import gate
 from training.publish import outcome_event, publish, read_key
@@ -105,6 +106,7 @@ async def _published(run: Run, upload: Upload) -> Verdict:
         members = None if against is None else Path(folder, MEMBERS)
         if against is not None and members is not None:
             await asyncio.to_thread(write_members, members, {}, (), against.out.members)
+        files = await asyncio.to_thread(with_pieces, files, Path(folder, "pieces.json"))
         published = await publish(run.stores, model, upload.id, files, lineage, key=key, members=members)
     run.announce(outcome_event(published))
     version, classes, held = published.manifest.version, published.manifest.lineage.classes, published.held

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from caravan.contracts import SAVED_MODEL, TWIN
+from caravan.contracts import HEAD, REPORTS, SAVED_MODEL, TWIN
 from caravan.errors import Permanent
 from caravan.members import MEMBERS
 from training.dataset import Dataset
@@ -14,7 +14,6 @@ from training.holdout import Judged
 from training.layer import Curves
 from training.stores import read_json, write_json
 
-HEAD = "assets.extra/head.npz"
 """The head's path within a version: TensorFlow Serving leaves `assets.extra` alone."""
 
 
@@ -107,7 +106,7 @@ class Workspace:
 
     def files(self) -> dict[str, Path]:
         """Return the files of the version by their path within it."""
-        return self.model_files() | _files(self.report, "report/")
+        return self.model_files() | _files(self.report, REPORTS)
 
     def model_files(self) -> dict[str, Path]:
         """Return those files of the version that are there before it is judged."""

@@ -10,6 +10,7 @@ import structlog
 from caravan import retry, tracing
 from caravan.errors import CaravanError, Transient
 from caravan.route import Route
+from edge_manager.assembling import Assembler, Fetched, Place, pieces_held
 from edge_manager.copying import copy_files, finish
 from edge_manager.edge import Edge, Loading, Model
 from edge_manager.inspection import inspect
@@ -131,6 +132,7 @@ async def _copy(edge: Edge, version: Complete) -> Refused | None:
                     loading.before = await _copy_into(edge, version, sink)
             loading.copied, loading.trace = time.time_ns(), tracing.headers()
             model.loading = loading
+            model.fetched = Fetched()
     except Mismatch as exc:
         return Refused("content", str(exc))
     finally:
@@ -144,19 +146,39 @@ async def _copy_into(edge: Edge, version: Complete, sink: Sink) -> State | None:
 
     A server that sees a folder grow may give up on it meanwhile.
     """
-    ref = version.ref
+    ref, model = version.ref, edge.models[version.ref.model]
     try:
         await _check_room(version, sink)
         leftovers = await sink.leftovers(ref)
-        copied = await copy_files(edge.central, version, sink, leftovers)
+        source = await _source(edge, version)
+        copied = await copy_files(source, version, sink, leftovers)
         before = await _failure(edge, ref)
-        copied += await finish(edge.central, version, sink, leftovers)
+        copied += await finish(source, version, sink, leftovers)
     except (Mismatch, NoRoom):
         await sink.remove(ref)
+        model.fetched = Fetched()
         raise
-    edge.models[ref.model].held.setdefault(sink.name, {})[ref.version] = True
+    model.held.setdefault(sink.name, {})[ref.version] = True
     log.info("version copied", model=ref.model, version=ref.version, sink=sink.name, bytes=copied)
     return before
+
+
+async def _source(edge: Edge, version: Complete) -> Assembler:
+    """Return what makes the version's files of what is here: of its model, newest first, then of others."""
+    own, held = version.ref.model, dict[str, Place]()
+    model = edge.models[own]
+    if model.fetched.fingerprint != version.fingerprint:
+        model.fetched = Fetched(version.fingerprint)
+    if version.pieces.of:
+        whole = [
+            (name != own, -number, sink.name, sink, Ref(name, number))
+            for name, other in edge.models.items()
+            for sink in edge.sinks
+            for number, is_whole in other.held.get(sink.name, {}).items()
+            if is_whole
+        ]
+        held = await pieces_held((sink, ref) for *_, sink, ref in sorted(whole, key=lambda one: one[:3]))
+    return Assembler(edge.central, version, held, model.fetched)
 
 
 async def _check_room(version: Complete, sink: Sink) -> None:

@@ -19,8 +19,8 @@ from caravan.contracts import MANIFEST
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.model_index import Index
 from caravan.retry import pause
+from caravan.tf_index import Readable
 from edge_manager.streams import stretch
-from edge_manager.tf_index import Readable
 from edge_manager.versions import Listed, Offered, Ref, offers
 
 log = structlog.get_logger()
@@ -209,23 +209,25 @@ class Central:
         with _away(), s3.translated(f"read {file.path}"):
             return obstore.open_reader(self._store, offered.ref.key(file.path), size=file.size)
 
-    async def pieces(self, key: str, size: int, e_tag: str | None) -> AsyncIterator[bytes]:
-        """Stream an object in one request; after a break go on where it was, until nothing comes for long.
+    async def pieces(self, key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
+        """Stream bytes `start` to `end` of an object in one request.
+
+        After a break it goes on where it was, until nothing comes for long.
 
         Raises:
             CentralAway: also if the object has changed since it was listed.
 
         """
         clock = asyncio.get_running_loop().time
-        at, failures, last = 0, 0, clock()
-        while at < size:
+        at, failures, last = start, 0, clock()
+        while at < end:
             try:
                 with s3.translated(f"read {key}"):
-                    async for content in stretch(self._store, key, at, size, e_tag):
+                    async for content in stretch(self._store, key, at, end, e_tag):
                         at += len(content)
                         yield content
                         failures, last = 0, clock()
-                if at < size:
+                if at < end:
                     raise Transient(f"S3 sent less of {key} than it has")
             except (PreconditionError, FileNotFoundError) as exc:
                 raise CentralAway("a file changed while it was read") from exc

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection
 from caravan.contracts import MANIFEST
 from caravan.errors import CaravanError, Transient
 from edge_manager import metrics
-from edge_manager.central import Central
+from edge_manager.assembling import Assembler
 from edge_manager.sinks import Sink
 from edge_manager.streams import in_one, verified
 from edge_manager.versions import Complete, Ref, Wanted
@@ -17,7 +17,7 @@ FILES_AT_ONCE = 2
 """With what a sink holds of each, at most some 40 MB are in memory."""
 
 
-async def copy_files(central: Central, version: Complete, sink: Sink, leftovers: Collection[str]) -> int:
+async def copy_files(source: Assembler, version: Complete, sink: Sink, leftovers: Collection[str]) -> int:
     """Copy all of a version but its manifest and its entry file.
 
     A file that an earlier attempt has left, by size and SHA-256, is not copied again.
@@ -31,13 +31,14 @@ async def copy_files(central: Central, version: Complete, sink: Sink, leftovers:
         Transient: if the sink did.
 
     """
-    ref, places = version.ref, asyncio.Semaphore(FILES_AT_ONCE)
+    # What two files have in common comes with the first of them.
+    ref, places = version.ref, asyncio.Semaphore(1 if version.pieces.raw else FILES_AT_ONCE)
     faults: list[CaravanError] = []
 
     async def in_turn(wanted: Wanted) -> int:
         async with places:
             try:
-                return 0 if faults else await _copy(central, ref, wanted, sink, leftovers)
+                return 0 if faults else await _copy(source, ref, wanted, sink, leftovers)
             except CaravanError as exc:
                 faults.append(exc)
                 return 0
@@ -50,7 +51,7 @@ async def copy_files(central: Central, version: Complete, sink: Sink, leftovers:
     return copied
 
 
-async def finish(central: Central, version: Complete, sink: Sink, leftovers: Collection[str]) -> int:
+async def finish(source: Assembler, version: Complete, sink: Sink, leftovers: Collection[str]) -> int:
     """Make a version visible, all its other files being there: copy the manifest, then the entry file.
 
     So a version that the model server sees is whole and has its manifest beside it, and nothing that an
@@ -65,16 +66,16 @@ async def finish(central: Central, version: Complete, sink: Sink, leftovers: Col
         await sink.keep_only(ref, version.paths)
     if version.manifest is not None:
         await sink.put(ref, MANIFEST, len(version.manifest), in_one(version.manifest))
-    copied = await _copy(central, ref, version.entry, sink, leftovers)
+    copied = await _copy(source, ref, version.entry, sink, leftovers)
     await sink.publish(ref)
     return copied
 
 
-async def _copy(central: Central, ref: Ref, wanted: Wanted, sink: Sink, leftovers: Collection[str]) -> int:
+async def _copy(source: Assembler, ref: Ref, wanted: Wanted, sink: Sink, leftovers: Collection[str]) -> int:
     if wanted.path in leftovers and await sink.has(ref, wanted):
         return 0
-    source = central.pieces(ref.key(wanted.path), wanted.size, wanted.e_tag)
-    await sink.put(ref, wanted.path, wanted.size, _counted(verified(source, wanted), sink.name))
+    content = verified(source.content(wanted), wanted)
+    await sink.put(ref, wanted.path, wanted.size, _counted(content, sink.name))
     return wanted.size
 
 

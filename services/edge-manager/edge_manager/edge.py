@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from caravan.pace import Pace
+from edge_manager.assembling import Fetched
 from edge_manager.central import Central
 from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
@@ -97,6 +98,8 @@ class Model:
     arriving: int = 0
     """The version that is being copied; 0 for none."""
     is_bringing: bool = False
+    fetched: Fetched = field(default_factory=Fetched)
+    """What came of the version that is being copied, for the next try."""
     loading: Loading | None = None
     aside: dict[int, Aside] = field(default_factory=dict)
     fault: str | None = None

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from caravan.contracts import MANIFEST, ONNX_MODEL, SAVED_MODEL, SIGNATURE
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
+from caravan.pieces import MOST_BYTES, PIECES, from_manifest
+from caravan.tf_index import SavedModel, read_index, read_saved_model
 from edge_manager.central import Central, CentralAway
-from edge_manager.tf_index import SavedModel, read_index, read_saved_model
 from edge_manager.versions import (
     VARIABLES_INDEX,
     Complete,
@@ -91,9 +92,25 @@ async def _by_manifest(
     except Permanent as exc:
         return Refused("signature", str(exc))
     verdict = _refusal(manifest, edge) or judge_manifest(offered, manifest, raw)
-    if signature is not None and isinstance(verdict, Complete):
-        return replace(verdict, files=(*verdict.files, signature))
-    return verdict
+    if not isinstance(verdict, Complete):
+        return verdict
+    if signature is not None:
+        verdict = replace(verdict, files=(*verdict.files, signature))
+    return await _in_pieces(central, offered, manifest, verdict)
+
+
+async def _in_pieces(central: Central, offered: Offered, manifest: Manifest, version: Complete) -> Verdict:
+    """Read of which pieces a version is, if it says so."""
+    told = next((file for file in manifest.files if file.path == PIECES), None)
+    raw = None
+    if told is not None and told.size <= MOST_BYTES:
+        raw = await central.read(offered, offered.by_path[PIECES])
+        if hashlib.sha256(raw).hexdigest() != told.sha256.lower():
+            return Refused("content", f"{PIECES} is not what the manifest says")
+    try:
+        return replace(version, pieces=from_manifest(manifest, raw))
+    except Permanent as exc:
+        return Refused("manifest", str(exc))
 
 
 async def _vouched(

@@ -14,5 +14,8 @@ READY = Gauge(
     ["model"],
 )
 COPIED_BYTES = Counter("caravan_model_copied_bytes_total", "Bytes written and verified", ["sink"])
+FETCHED_BYTES = Counter(
+    "caravan_model_fetched_bytes_total", "Bytes of files of versions that came from central"
+)
 REFUSALS = Counter("caravan_model_refusals_total", "Versions refused", ["cause"])
 CENTRAL_UP = Gauge("caravan_central_up", "Whether the last look at central's store worked")

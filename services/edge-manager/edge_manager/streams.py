@@ -57,6 +57,14 @@ async def verified(pieces: AsyncIterator[bytes], wanted: Wanted) -> AsyncIterato
         raise Mismatch(f"{wanted.path!r} has SHA-256 {digest.hexdigest()}; the manifest says {wanted.sha256}")
 
 
+async def digest_of(pieces: AsyncIterator[bytes]) -> str:
+    """Return the SHA-256 of a stream, in hex."""
+    digest = hashlib.sha256()
+    async for content in pieces:
+        await asyncio.to_thread(digest.update, content)
+    return digest.hexdigest()
+
+
 async def in_one(content: bytes) -> AsyncIterator[bytes]:
     """Give content that is in memory as a stream."""
     yield content

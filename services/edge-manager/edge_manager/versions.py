@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -18,13 +18,15 @@ from caravan.contracts import (
     SIGNATURE,
     TOLD,
     VersionKey,
+    is_left_at_central,
     is_model_name,
     version_prefix,
 )
 from caravan.manifest import Manifest
 from caravan.model_index import LARGEST_VERSION
 from caravan.names import cut
-from edge_manager.tf_index import SavedModel
+from caravan.pieces import Pieces
+from caravan.tf_index import SavedModel
 
 VARIABLES_INDEX = "variables/variables.index"
 _FOLDERS = {"variables", "assets", "assets.extra"}
@@ -97,6 +99,7 @@ class Complete:
         files: all to be copied but the manifest and the entry file.
         manifest: the bytes that were checked, and so the bytes to write; None if there is none.
         entry: `saved_model.pb` or `model.onnx`, which makes the version visible, copied last.
+        pieces: of its files, where a manifest vouches for them.
 
     """
 
@@ -105,6 +108,7 @@ class Complete:
     files: tuple[Wanted, ...]
     manifest: bytes | None
     entry: Wanted
+    pieces: Pieces = field(default_factory=Pieces)
 
     @property
     def size(self) -> int:
@@ -204,7 +208,7 @@ def judge_manifest(offered: Offered, manifest: Manifest, raw: bytes) -> Verdict:
     """Judge a version by its manifest: it is complete when every file named is there with its size.
 
     A file that is missing may still come, so it is waited for; a file of another size is wrong.
-    Files that the manifest does not name are not copied.
+    Files that the manifest does not name are not copied, nor are those that are of no use at an edge.
     """
     ref, there = offered.ref, offered.by_path
     if (manifest.model, manifest.version) != (ref.model, ref.version):
@@ -220,7 +224,8 @@ def judge_manifest(offered: Offered, manifest: Manifest, raw: bytes) -> Verdict:
         listed = there[file.path]
         if listed.size != file.size:
             return Refused("content", f"{file.path!r} has {listed.size} bytes; the manifest says {file.size}")
-        wanted.append(Wanted(file.path, file.size, file.sha256, listed.e_tag))
+        if not is_left_at_central(file.path):
+            wanted.append(Wanted(file.path, file.size, file.sha256, listed.e_tag))
     return _complete(offered, wanted, raw)
 
 

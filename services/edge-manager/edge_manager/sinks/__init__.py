@@ -53,6 +53,10 @@ class Sink(Protocol):
         """Tell whether a file is there with the right size and SHA-256, from an attempt that broke off."""
         ...
 
+    async def read(self, ref: Ref, path: str, start: int, end: int) -> bytes:
+        """Return bytes of a file of a version that is visible; fewer, or none, where the file has no more."""
+        ...
+
     async def put(self, ref: Ref, path: str, size: int, pieces: AsyncIterator[bytes]) -> None:
         """Write one file; nothing is to be seen of it if `pieces` raises.
 

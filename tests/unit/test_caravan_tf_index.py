@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from caravan.errors import Permanent
-from edge_manager.tf_index import SavedModel, read_index, read_saved_model
+from caravan.tf_index import SavedModel, read_index, read_saved_model
 
 # In a process of its own: TensorFlow is heavy, and other tests rely on its absence.
 EXPORT = """

@@ -78,18 +78,18 @@ def read_saved_model(file: Readable, size: int) -> SavedModel:
     """
     schema, graphs, has_checkpoint = 0, 0, False
     assets: list[str] = []
-    for field in _fields(file, 0, size):
+    for field in fields(file, 0, size):
         if field.number == 1 and field.wire == _VARINT:  # SavedModel.saved_model_schema_version
             schema = field.value
         if field.number == 2 and field.wire == _BYTES:  # noqa: PLR2004 - SavedModel.meta_graphs
             graphs += 1
-            for part in _fields(file, field.start, field.end):
+            for part in fields(file, field.start, field.end):
                 if part.number == 3:  # noqa: PLR2004 - MetaGraphDef.saver_def
                     has_checkpoint = True
                 if part.number == 6 and part.wire == _BYTES:  # noqa: PLR2004 - MetaGraphDef.asset_file_def
                     assets += [
                         _read(file, name.start, name.end - name.start).decode(errors="replace")
-                        for name in _fields(file, part.start, part.end)
+                        for name in fields(file, part.start, part.end)
                         if name.number == 2  # noqa: PLR2004 - AssetFileDef.filename
                     ]
     if schema != SCHEMA or graphs == 0:
@@ -97,8 +97,13 @@ def read_saved_model(file: Readable, size: int) -> SavedModel:
     return SavedModel(has_checkpoint, tuple(dict.fromkeys(assets)))
 
 
-def _fields(file: Readable, start: int, end: int) -> Iterator[Field]:
-    """Yield the fields of the message between two positions, without reading what they hold."""
+def fields(file: Readable, start: int, end: int) -> Iterator[Field]:
+    """Yield the fields of the message between two positions, without reading what they hold.
+
+    Raises:
+        Permanent: if it is none.
+
+    """
     position = start
     for _ in range(_MOST_FIELDS):
         if position == end:
@@ -138,34 +143,52 @@ def _read(file: Readable, position: int, length: int) -> bytes:
 # --- variables.index ----------------------------------------------------------------------------
 
 
-def read_index(raw: bytes) -> tuple[int, ...]:
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor lies: bytes `start` to `end` of the shard."""
+
+    name: str
+    shard: int
+    start: int
+    end: int
+
+
+def read_tensors(raw: bytes) -> tuple[int, list[Tensor]]:
     """Read a `variables.index`; blocking, and slow beyond a few MB.
 
     Returns:
-        For each shard, in order, the bytes that it must have at least.
+        How many shards there are, and the tensors in the order of their names.
 
     Raises:
         Permanent: if it is damaged, or compressed (TensorFlow writes it uncompressed).
 
     """
-    shards: list[int] | None = None
+    count, tensors = 0, list[Tensor]()
     for key, value in _table(raw):
-        entry = {f.number: f.value for f in _fields(io.BytesIO(value), 0, len(value)) if f.wire == _VARINT}
+        entry = {f.number: f.value for f in fields(io.BytesIO(value), 0, len(value)) if f.wire == _VARINT}
         if key == b"":  # BundleHeaderProto: num_shards = 1
             count = entry.get(1, 0)
             if not 1 <= count <= _MOST_SHARDS:
                 raise Permanent(f"the index names {count} shards")
-            shards = [0] * count
             continue
-        if shards is None:
+        if not count:
             raise Permanent("the index has no header")
         # BundleEntryProto: shard_id = 3, offset = 4, size = 5; zero is left out.
-        shard, furthest = entry.get(3, 0), entry.get(4, 0) + entry.get(5, 0)
-        if shard >= len(shards):
-            raise Permanent(f"the index points into shard {shard} of {len(shards)}")
-        shards[shard] = max(shards[shard], furthest)
-    if shards is None:
+        shard, start, size = (entry.get(number, 0) for number in (3, 4, 5))
+        if shard >= count:
+            raise Permanent(f"the index points into shard {shard} of {count}")
+        tensors.append(Tensor(key.decode(errors="replace"), shard, start, start + size))
+    if not count:
         raise Permanent("the index is empty")
+    return count, tensors
+
+
+def read_index(raw: bytes) -> tuple[int, ...]:
+    """Return for each shard, in order, the bytes that it must have at least; as `read_tensors`."""
+    count, tensors = read_tensors(raw)
+    shards = [0] * count
+    for tensor in tensors:
+        shards[tensor.shard] = max(shards[tensor.shard], tensor.end)
     return tuple(shards)
 
 

@@ -1429,7 +1429,9 @@ def pieced(files: Files, *seams: int) -> Files:
     """Cut every file at the same places."""
     own = {path: content for path, content in files.items() if path != PIECES}
     cut = {path: (content, seams or range(0, len(content), 1000)) for path, content in own.items()}
-    return {**files, PIECES: to_json(cut)}
+    raw = to_json(cut)
+    assert raw is not None
+    return {**files, PIECES: raw}
 
 
 def weights(seed: int) -> Files:

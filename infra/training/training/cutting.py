@@ -24,7 +24,7 @@ _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 
 
 def with_pieces(files: Mapping[str, Path], target: Path) -> dict[str, Path]:
-    """Write what the pieces of a version's files are, and return its files with that one.
+    """Write of which pieces a version's files are, if any is of several; return its files with that one.
 
     Args:
         files: of the version, by their path within it.
@@ -34,10 +34,11 @@ def with_pieces(files: Mapping[str, Path], target: Path) -> dict[str, Path]:
     told = {path: file for path, file in files.items() if path != PIECES and not is_left_at_central(path)}
     contents = {path: file.read_bytes() for path, file in sorted(told.items())}
     seams = _of_shards(contents)
+    cut = {path: (content, seams.get(path) or _seams(path, content)) for path, content in contents.items()}
+    if (raw := to_json(cut)) is None:
+        return {path: file for path, file in files.items() if path != PIECES}
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(
-        to_json({path: (raw, seams.get(path) or _seams(path, raw)) for path, raw in contents.items()})
-    )
+    target.write_bytes(raw)
     return {**files, PIECES: target}
 
 

@@ -22,7 +22,7 @@ _KEY = "head/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def export(cache: Path, head: Head, directory: Path) -> None:
-    """Write the SavedModel, its twin for ONNX Runtime, and what the pieces of both are, into a new directory.
+    """Write the SavedModel, its twin for ONNX Runtime, and of which pieces both are, into a new directory.
 
     Args:
         cache: where the template is kept.

@@ -60,15 +60,18 @@ def name_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def to_json(files: Mapping[str, tuple[bytes, Iterable[int]]]) -> bytes:
-    """Return the file that tells the pieces.
+def to_json(files: Mapping[str, tuple[bytes, Iterable[int]]]) -> bytes | None:
+    """Return the file that tells the pieces; None where each file is one.
 
     Args:
         files: content, and the places where it is cut, of each file by its path.
 
     """
     found = {path: _tiles(content, seams) for path, (content, seams) in sorted(files.items())}
-    body = {"schema": _SCHEMA, "files": {path: tiles for path, tiles in found.items() if len(tiles) > 1}}
+    several = {path: tiles for path, tiles in found.items() if len(tiles) > 1}
+    if not several:
+        return None
+    body = {"schema": _SCHEMA, "files": several}
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

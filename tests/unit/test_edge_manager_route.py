@@ -300,9 +300,9 @@ class World:
         keys: list[str] = []
         pieces = self.link.pieces
 
-        def noted(key: str, *which: Any) -> AsyncIterator[bytes]:
+        def noted(key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
             keys.append(key)
-            return pieces(key, *which)
+            return pieces(key, end, e_tag, start)
 
         self.link.pieces = noted  # type: ignore[method-assign]
         return keys
@@ -1261,10 +1261,10 @@ async def test_a_copy_that_hangs_delays_no_confirmation(tmp_path: Path) -> None:
     world, go_on = World(tmp_path, "bucket"), asyncio.Event()
     pieces = world.link.pieces
 
-    async def hangs(key: str, *which: Any) -> AsyncIterator[bytes]:
+    async def hangs(key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
         if f"{MODEL}/2/" in key and "manifest" not in key:
             await go_on.wait()
-        async for content in pieces(key, *which):
+        async for content in pieces(key, end, e_tag, start):
             yield content
 
     world.link.pieces = hangs  # type: ignore[method-assign]

@@ -300,6 +300,10 @@ scaling: setup ## Tell from what was measured what 10, 1,000 and 100,000 edges n
 study: setup ## Measure what is learnt, by a build before and by this one, into docs/learning.md (DATA=../shared/data)
 	@PYTHONPATH=tests $(BIN)/python -m study.study $(DATA)
 
+.PHONY: bench-delivery
+bench-delivery: setup ## Measure what a new version costs the link to an edge, on this machine alone
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_delivery.py
+
 .PHONY: bench-hostile
 bench-hostile: setup ## Measure what slow and costly senders cost the others, on this machine alone
 	@$(BIN)/python tests/bench/bench_hostile.py

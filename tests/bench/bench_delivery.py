@@ -28,7 +28,7 @@ import numpy as np
 from bench.bench_edge_manager import ModelServer, free_port, until_serves
 
 from caravan import s3
-from caravan.contracts import HEAD, is_left_at_central, version_prefix
+from caravan.contracts import HEAD, version_prefix
 from caravan.manifest import Lineage, Manifest
 from local_stack.stack import Stack
 from training.cutting import with_pieces
@@ -186,7 +186,7 @@ async def delivered(pair: list[dict[str, Path]]) -> dict[str, object]:
                     "requests": sum(prefix in path for path in link.asked),
                     "same": await is_same(production, published.manifest),
                 }
-            whole = sum(file.stat().st_size for path, file in pair[1].items() if not is_left_at_central(path))
+            whole = sum(file.stat().st_size for path, file in pair[1].items() if path != HEAD)
             return {**found, "version_kb": round(whole / 1e3), "percent": round(link.size / whole * 100, 2)}
         finally:
             process.terminate()
@@ -196,7 +196,7 @@ async def delivered(pair: list[dict[str, Path]]) -> dict[str, object]:
 async def is_same(production: s3.Bucket, manifest: Manifest) -> bool:
     """Tell whether the edge has each file byte for byte, by its SHA-256."""
     prefix = version_prefix(manifest.model, manifest.version)
-    wanted = [file for file in manifest.files if not is_left_at_central(file.path)]
+    wanted = [file for file in manifest.files if file.path != HEAD]
     found = [hashlib.sha256(await s3.read(production, prefix + file.path)).hexdigest() for file in wanted]
     return found == [file.sha256 for file in wanted]
 

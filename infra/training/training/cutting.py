@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from caravan.contracts import ONNX_MODEL, SAVED_MODEL, is_left_at_central
+from caravan.contracts import HEAD, ONNX_MODEL, SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.pieces import LEAST, PIECES, to_json
 from caravan.tf_index import Field, fields, read_tensors
@@ -31,7 +31,7 @@ def with_pieces(files: Mapping[str, Path], target: Path) -> dict[str, Path]:
         target: where it is written.
 
     """
-    told = {path: file for path, file in files.items() if path != PIECES and not is_left_at_central(path)}
+    told = {path: file for path, file in files.items() if path not in {PIECES, HEAD}}
     contents = {path: file.read_bytes() for path, file in sorted(told.items())}
     seams = _of_shards(contents)
     cut = {path: (content, seams.get(path) or _seams(path, content)) for path, content in contents.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 from obstore.store import ObjectStore
 
-from caravan.contracts import HEAD, REPORTS, SAVED_MODEL, TWIN
+from caravan.contracts import HEAD, SAVED_MODEL, TWIN
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from caravan.members import FACT, Role, members_key, read_members
@@ -72,7 +72,7 @@ async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:
     return {
         file.path: await versions.read_verified(ready, manifest, file)
         for file in manifest.files
-        if file.path != TWIN and not file.path.startswith(REPORTS)
+        if file.path != TWIN and not file.path.startswith("report/")
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from caravan.contracts import HEAD, REPORTS, SAVED_MODEL, TWIN
+from caravan.contracts import HEAD, SAVED_MODEL, TWIN
 from caravan.errors import Permanent
 from caravan.members import MEMBERS
 from training.dataset import Dataset
@@ -106,7 +106,7 @@ class Workspace:
 
     def files(self) -> dict[str, Path]:
         """Return the files of the version by their path within it."""
-        return self.model_files() | _files(self.report, REPORTS)
+        return self.model_files() | _files(self.report, "report/")
 
     def model_files(self) -> dict[str, Path]:
         """Return those files of the version that are there before it is judged."""

@@ -65,8 +65,6 @@ Input `pixels` [N, 224, 224, 3] uint8, RGB, upright; output `probabilities` [N, 
 in its metadata under `classes`, as a JSON array."""
 HEAD = "assets.extra/head.npz"
 """What a version of ours has learnt, as arrays, by which central compares later ones with it."""
-REPORTS = "report/"
-"""Before what a person reads of a version."""
 ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask classify"
 """The error of our models when one request has several images."""
 MODELS_CONFIG = "models/models.config"
@@ -114,11 +112,6 @@ def possible_keys(key: str, sha256: str) -> tuple[str, str, str]:
 def version_prefix(model: str, version: int) -> str:
     """Prefix, with its slash, of every file of a model version."""
     return f"{MODELS}{model}/{version}/"
-
-
-def is_left_at_central(path: str) -> bool:
-    """Tell whether a file of a version, by its path within it, is of no use at an edge."""
-    return path == HEAD or path.startswith(REPORTS)
 
 
 @dataclass(frozen=True, slots=True, order=True)

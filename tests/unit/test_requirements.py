@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 FOLDER = Path(__file__).parents[2] / "requirements"
 MEGABYTES = {
-    "cli": 70,
+    "cli": 85,
     "delivery": 47,
     "edge": 280,
     "edge-manager": 82,

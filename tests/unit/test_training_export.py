@@ -23,6 +23,7 @@ from caravan.contracts import OTHER, SAVED_MODEL, TWIN
 from caravan.graphs.limits import Limits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.twin import UnfitError
+from caravan.pieces import LEAST, PIECES, name_of
 from support.image_forms import TURNED, encode, oriented
 from training import smoke
 from training.backbone import SIDE, load_backbone
@@ -304,6 +305,15 @@ def test_the_twin_answers_as_the_head_does_by_the_same_features(made: Made) -> N
 def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:
     assert twin_of(load_backbone(), made.head) == made.twin
     assert twin_of(load_backbone(), strict(made.head)) != made.twin
+
+
+def test_what_was_learnt_is_the_same_bytes_in_both_forms_so_that_it_travels_once(made: Made) -> None:
+    pieces = json.loads((made.path / PIECES).read_bytes())["files"]
+    learnt = [made.head.weights, made.head.space.directions, made.head.space.centres]
+    names = {name_of(array.tobytes()) for array in learnt if array.nbytes >= LEAST}
+    assert names
+    for path in ("variables/variables.data-00000-of-00001", TWIN):
+        assert names <= {name for _, name in pieces[path]}
 
 
 def changed(twin: bytes, change: Callable[[onnx.ModelProto], object]) -> bytes:

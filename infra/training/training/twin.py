@@ -242,8 +242,11 @@ def _probabilities(head: Head) -> Nodes:
     g, space = Nodes(), head.space
     other = np.arange(len(head.classes)) == head.other
     centred = g.add("centred", "Sub", "features", space.mean)
-    along = g.add("along", "Mul", g.add("placed", "MatMul", centred, space.directions), space.damping)
-    damped = g.add("damped", "Sub", centred, g.add("away", "MatMul", along, space.directions.T))
+    # Arrays lie here as in the SavedModel, byte for byte: so they are one piece of both, and travel once.
+    directions, centres = g.constant("directions", space.directions), g.constant("centres", space.centres)
+    along = g.add("along", "Mul", g.add("placed", "MatMul", centred, directions), space.damping)
+    back = g.add("directions.turned", "Transpose", directions, perm=[1, 0])
+    damped = g.add("damped", "Sub", centred, g.add("away", "MatMul", along, back))
     sides = []
     for name, share, first, last in (
         ("by_shape", 1 - COLOURS, 0, space.shapes),
@@ -252,10 +255,11 @@ def _probabilities(head: Head) -> Nodes:
         side = g.add(f"{name}.values", "Slice", damped, *map(np.array, ([first], [last], [1])))
         sides.append(g.add(f"{name}.share", "Mul", g.normalised(name, side, FAINT), math.sqrt(share)))
     space_of = g.add("space", "Concat", *sides, axis=1)
-    typical = g.add("typical", "MatMul", space_of, space.centres.T)
+    typical = g.add("typical", "MatMul", space_of, g.add("centres.turned", "Transpose", centres, perm=[1, 0]))
     usual = g.add("usual", "MatMul", typical, ~other[:, None] / (~other).sum())
     beyond = g.add("beyond", "Mul", g.add("difference_of_typical", "Sub", typical, usual), LIKENESS * ~other)
-    dense = g.add("dense", "Gemm", g.normalised("unit", centred), SCALE * head.weights, head.bias)
+    scaled = g.add("scaled", "Mul", g.normalised("unit", centred), float(SCALE))
+    dense = g.add("dense", "Gemm", scaled, head.weights, head.bias)
     softmax = g.add("softmax", "Softmax", g.add("logits", "Add", dense, beyond), axis=1)
     above = g.add("above", "Mul", g.add("margin", "Sub", typical, head.thresholds), head.slopes)
     guard = g.add("guard", "Max", g.add("passes", "Sigmoid", above), other * 1.0)

@@ -28,7 +28,7 @@ import numpy as np
 from bench.bench_edge_manager import ModelServer, free_port, until_serves
 
 from caravan import s3
-from caravan.contracts import HEAD, version_prefix
+from caravan.contracts import version_prefix
 from caravan.manifest import Lineage, Manifest
 from local_stack.stack import Stack
 from training.cutting import with_pieces
@@ -108,7 +108,6 @@ def ours(folder: Path, classes: int, seed: int) -> dict[str, Path]:
     """Write a version as training does."""
     head, directory = drawn(classes, seed), folder / f"{classes}-{seed}"
     export(folder / "cache", head, directory)
-    (directory / HEAD).write_bytes(head.to_bytes())
     return {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
 
 
@@ -186,7 +185,7 @@ async def delivered(pair: list[dict[str, Path]]) -> dict[str, object]:
                     "requests": sum(prefix in path for path in link.asked),
                     "same": await is_same(production, published.manifest),
                 }
-            whole = sum(file.stat().st_size for path, file in pair[1].items() if path != HEAD)
+            whole = sum(file.stat().st_size for file in pair[1].values())
             return {**found, "version_kb": round(whole / 1e3), "percent": round(link.size / whole * 100, 2)}
         finally:
             process.terminate()
@@ -196,7 +195,7 @@ async def delivered(pair: list[dict[str, Path]]) -> dict[str, object]:
 async def is_same(production: s3.Bucket, manifest: Manifest) -> bool:
     """Tell whether the edge has each file byte for byte, by its SHA-256."""
     prefix = version_prefix(manifest.model, manifest.version)
-    wanted = [file for file in manifest.files if file.path != HEAD]
+    wanted = manifest.files
     found = [hashlib.sha256(await s3.read(production, prefix + file.path)).hexdigest() for file in wanted]
     return found == [file.sha256 for file in wanted]
 

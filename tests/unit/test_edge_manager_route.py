@@ -30,7 +30,7 @@ from prometheus_client import REGISTRY
 import edge_manager.sinks.bucket
 import edge_manager.streams
 from caravan import model_index
-from caravan.contracts import HEAD, SIGNATURE
+from caravan.contracts import SIGNATURE
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
 from caravan.pieces import PIECES, to_json
@@ -149,8 +149,6 @@ class Server:
 def assert_whole(version: int, files: Files) -> None:
     if "manifest.json" in files:
         for file in Manifest.from_json(files["manifest.json"]).files:
-            if file.path == HEAD:
-                continue
             assert hashlib.sha256(files[file.path]).hexdigest() == file.sha256, (version, file.path)
     else:
         assert files == UNVOUCHED, version
@@ -1561,12 +1559,6 @@ async def test_pieces_that_lie_refuse_the_version_and_leave_nothing(
     assert world.at_edge() == {1: old}
     assert world.leftovers() == []
     assert words in status(world)["refused"][0]["reason"]
-
-
-async def test_the_report_comes_and_the_head_that_no_edge_needs_stays_at_central(world: World) -> None:
-    whole = world.publish(1, {**own(1), "report/index.html": b"<p>", HEAD: b"arrays"})
-    await world.rounds()
-    assert world.at_edge() == {1: {path: content for path, content in whole.items() if path != HEAD}}
 
 
 # --- what else can be seen ----------------------------------------------------------------------

@@ -58,9 +58,8 @@ def test_of_a_model_made_elsewhere_only_the_layer_that_changed_is_new(tmp_path: 
     assert len(data & {name for _, name in pieces[1]["model.onnx"]}) == 4, "one array is one piece in both"
 
 
-def test_what_stays_at_central_and_what_is_small_is_not_cut(tmp_path: Path) -> None:
-    large = {"assets.extra/head.npz": bytes(2 * LONGEST)}
-    assert cut(tmp_path / "model", {**large, "saved_model.pb": b"small"}) == {}
+def test_what_is_small_is_not_cut(tmp_path: Path) -> None:
+    assert cut(tmp_path / "model", {"saved_model.pb": b"small"}) == {}
 
 
 @pytest.mark.parametrize("content", [b"\xff" * 2 * LONGEST, bytes(2 * LONGEST), b""])

@@ -19,7 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from caravan.contracts import OTHER, SAVED_MODEL, TWIN
+from caravan.contracts import HEAD, OTHER, SAVED_MODEL, TWIN
 from caravan.graphs.limits import Limits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.twin import UnfitError
@@ -307,12 +307,12 @@ def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:
     assert twin_of(load_backbone(), strict(made.head)) != made.twin
 
 
-def test_what_was_learnt_is_the_same_bytes_in_both_forms_so_that_it_travels_once(made: Made) -> None:
+def test_what_was_learnt_is_the_same_bytes_in_every_file_so_that_it_travels_once(made: Made) -> None:
     pieces = json.loads((made.path / PIECES).read_bytes())["files"]
     learnt = [made.head.weights, made.head.space.directions, made.head.space.centres]
     names = {name_of(array.tobytes()) for array in learnt if array.nbytes >= LEAST}
     assert names
-    for path in ("variables/variables.data-00000-of-00001", TWIN):
+    for path in ("variables/variables.data-00000-of-00001", TWIN, HEAD):
         assert names <= {name for _, name in pieces[path]}
 
 

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from caravan.contracts import HEAD, ONNX_MODEL, SAVED_MODEL
@@ -31,9 +32,11 @@ def with_pieces(files: Mapping[str, Path], target: Path) -> dict[str, Path]:
         target: where it is written.
 
     """
-    told = {path: file for path, file in files.items() if path not in {PIECES, HEAD}}
+    told = {path: file for path, file in files.items() if path != PIECES}
     contents = {path: file.read_bytes() for path, file in sorted(told.items())}
     seams = _of_shards(contents)
+    if HEAD in contents:
+        seams[HEAD] = list(_of_head(contents, seams))
     cut = {path: (content, seams.get(path) or _seams(path, content)) for path, content in contents.items()}
     if (raw := to_json(cut)) is None:
         return {path: file for path, file in files.items() if path != PIECES}
@@ -57,6 +60,14 @@ def _of_shards(contents: Mapping[str, bytes]) -> dict[str, list[int]]:
                     seams.append(tensor.start)
             before = whose
     return found
+
+
+def _of_head(contents: Mapping[str, bytes], shards: Mapping[str, list[int]]) -> Iterator[int]:
+    """Yield the seams of the head's archive, in which arrays of the checkpoint lie as they are there."""
+    for path, seams in shards.items():
+        for start, end in pairwise(sorted({0, *seams, len(contents[path])})):
+            if end - start >= LEAST and (at := contents[HEAD].find(contents[path][start:end])) >= 0:
+                yield from (at, at + end - start)
 
 
 def _seams(path: str, content: bytes) -> list[int]:

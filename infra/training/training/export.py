@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from caravan.contracts import SAVED_MODEL, TWIN
+from caravan.contracts import HEAD, SAVED_MODEL, TWIN
 from caravan.pieces import PIECES
 from training.backbone import load_backbone
 from training.cutting import with_pieces
@@ -37,6 +37,7 @@ def export(cache: Path, head: Head, directory: Path) -> None:
     twin = directory / TWIN
     twin.parent.mkdir()
     twin.write_bytes(twin_of(_backbone(), head))
+    (directory / HEAD).write_bytes(head.to_bytes())
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     with_pieces(files, directory / PIECES)
 

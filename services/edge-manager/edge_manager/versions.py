@@ -14,7 +14,6 @@ from typing import Literal
 
 from caravan.contracts import (
     ENTRY_FILES,
-    HEAD,
     MANIFEST,
     SIGNATURE,
     TOLD,
@@ -208,7 +207,7 @@ def judge_manifest(offered: Offered, manifest: Manifest, raw: bytes) -> Verdict:
     """Judge a version by its manifest: it is complete when every file named is there with its size.
 
     A file that is missing may still come, so it is waited for; a file of another size is wrong.
-    Files that the manifest does not name are not copied, nor is the head, which is of no use at an edge.
+    Files that the manifest does not name are not copied.
     """
     ref, there = offered.ref, offered.by_path
     if (manifest.model, manifest.version) != (ref.model, ref.version):
@@ -224,8 +223,7 @@ def judge_manifest(offered: Offered, manifest: Manifest, raw: bytes) -> Verdict:
         listed = there[file.path]
         if listed.size != file.size:
             return Refused("content", f"{file.path!r} has {listed.size} bytes; the manifest says {file.size}")
-        if file.path != HEAD:
-            wanted.append(Wanted(file.path, file.size, file.sha256, listed.e_tag))
+        wanted.append(Wanted(file.path, file.size, file.sha256, listed.e_tag))
     return _complete(offered, wanted, raw)
 
 

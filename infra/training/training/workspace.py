@@ -14,8 +14,6 @@ from training.holdout import Judged
 from training.layer import Curves
 from training.stores import read_json, write_json
 
-"""The head's path within a version: TensorFlow Serving leaves `assets.extra` alone."""
-
 
 @dataclass(frozen=True)
 class Settled:

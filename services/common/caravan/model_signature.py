@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -55,7 +55,7 @@ class _Signature(_Part):
 class _Envelope(_Part):
     payload: str
     payload_type: Literal["application/vnd.in-toto+json"]
-    signatures: tuple[_Signature] = Field()
+    signatures: tuple[_Signature]
 
 
 class _Bundle(_Part):
@@ -160,8 +160,8 @@ def verify(raw: bytes, keys: Collection[EllipticCurvePublicKey]) -> dict[str, st
 
 
 def _unreadable(error: Exception) -> str:
-    faults: Any = faults_of(error) if isinstance(error, ValidationError) else error
-    return cut(f"{SIGNATURE} cannot be read: {faults}")
+    fault = faults_of(error) if isinstance(error, ValidationError) else str(error)
+    return cut(f"{SIGNATURE} cannot be read: {fault}")
 
 
 def _fits(key: EllipticCurvePublicKey, signature: bytes, payload: bytes) -> bool:
@@ -177,5 +177,5 @@ def _signed(payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(IN_TOTO), IN_TOTO.encode(), len(payload), payload)
 
 
-def _root(digests: Any) -> str:
+def _root(digests: Iterable[str]) -> str:
     return hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests)).hexdigest()

@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from caravan import http
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
+from shopper.catalogue_file import CatalogueFile
 from shopper.doors import page as page_api
 from shopper.doors.relay import EventRelay
-from shopper.shelf import Shelf
 from shopper.storage.counts import TrainingCounts
-from shopper.web import Page
+from shopper.web import PageSettings
 from support.browser import PHONE, chromium, executable
 
 SLOWER = 4
@@ -52,9 +52,9 @@ async def pages() -> AsyncIterator[str]:
     app = FastAPI()
     http.install(app, {})
     sessions = Sessions(Tokens({}), "shopper")
-    count = TrainingCounts(MemoryStore(), Shelf())
+    count = TrainingCounts(MemoryStore(), CatalogueFile())
     relay = EventRelay()
-    page_api.install(app, page=Page(), sessions=sessions, relay=relay, count=count)
+    page_api.install(app, page=PageSettings(), sessions=sessions, relay=relay, count=count)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     server.config.load()
     socket = server.config.bind_socket()

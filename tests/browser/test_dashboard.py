@@ -38,7 +38,7 @@ async def tell(platform: Platform, topic: str, event: dict[str, Any], **headers:
         await producer.send(topic, json.dumps(event).encode(), headers=headers)
 
 
-async def put_aside(platform: Platform, event: dict[str, Any]) -> None:
+async def send_dead_letter(platform: Platform, event: dict[str, Any]) -> None:
     """Write a dead letter of the edge's events."""
     reason = {"dead-letter-reason": "the broker was away for too long", "dead-letter-route": "bridge"}
     await tell(platform, dead_letter(EDGE), event, **reason)
@@ -131,7 +131,7 @@ async def test_what_cameras_ask_is_counted_and_drawn(platform: Platform, open_pa
 
 async def test_a_dead_letter_that_is_sent_again_disappears(platform: Platform, open_page: Any) -> None:
     page = await open_page(url=hub(platform), until=LIVE, **WALL)
-    await put_aside(platform, {"name": "model-upload", "model": "late_but_here"})
+    await send_dead_letter(platform, {"name": "model-upload", "model": "late_but_here"})
     letters = page.get_by_role("region", name="Dead letters")
     await expect(letters).to_contain_text("the broker was away for too long")
     await letters.locator("summary").first.click()
@@ -209,7 +209,7 @@ async def test_axe_finds_nothing_serious_on_the_dashboard(
     platform: Platform, open_page: Any, faults: Any, scheme: str, device: dict[str, Any]
 ) -> None:
     await film(platform)
-    await put_aside(platform, {"name": "model-upload", "model": "to_be_seen"})
+    await send_dead_letter(platform, {"name": "model-upload", "model": "to_be_seen"})
     page = await open_page(
         url=hub(platform), until=LIVE, color_scheme=scheme, reduced_motion="reduce", **device
     )

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from caravan import s3
-from caravan.books import read_account
+from caravan.account import read_account
 from caravan.ledger import LEDGER
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.settings import S3Address

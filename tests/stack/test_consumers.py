@@ -150,7 +150,7 @@ async def test_a_dead_letter_is_sent_again_as_it_first_came_and_only_once(
     async with kafka.Producer(settings) as producer, asyncio.timeout(120):
         await producer.send("once", b"edge9", key=b"k", headers={"batch": "b"})
         source = await consumer(broker.kafka, "once")
-        await kafka.put_aside(producer, "trigger-pipeline", await source.getone(), "no such edge")
+        await kafka.send_dead_letter(producer, "trigger-pipeline", await source.getone(), "no such edge")
 
         letters = await consumer(broker.kafka, "once-dead-letter")
         letter = await letters.getone()
@@ -163,7 +163,7 @@ async def test_a_dead_letter_is_sent_again_as_it_first_came_and_only_once(
         assert await committed(broker.kafka, "once-dead-letter", "once") == 1
 
 
-async def test_a_message_too_large_to_be_kept_is_put_aside_without_its_value_and_found_again(
+async def test_a_message_too_large_to_be_kept_becomes_a_dead_letter_without_its_value_and_found_again(
     broker: Stack, consumer: Any, producer: Any
 ) -> None:
     small = KafkaSettings(kafka_bootstrap_servers=broker.kafka, kafka_max_message_bytes=1)
@@ -174,7 +174,7 @@ async def test_a_message_too_large_to_be_kept_is_put_aside_without_its_value_and
         headers = [("camera", b"\xff"), ("nothing", None)]
         await (await producer(broker.kafka)).send_and_wait("large", value, key=b"k", headers=headers)
         source = await consumer(broker.kafka, "large")
-        await kafka.put_aside(bounded, "detect-kafka", await source.getone(), "not an image")
+        await kafka.send_dead_letter(bounded, "detect-kafka", await source.getone(), "not an image")
 
         letter = await (await consumer(broker.kafka, "large-dead-letter")).getone()
         facts = dict(letter.headers)

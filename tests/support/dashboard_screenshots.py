@@ -32,7 +32,7 @@ FILMED_SECONDS = 100
 
 async def take(browser: Browser, platform: Platform, folder: Path) -> None:
     """Take pictures while cameras film at two edges, a letter waits, and a new product is learnt."""
-    await _put_aside(platform)
+    await _send_dead_letter(platform)
     # It has seen less than the other edge, so that there is something to be unsure of.
     await _upload(platform, OTHER, platform.archive(62, other=40, tea_lemon=30, tea_licorice=30))
     new = platform.archive(61, other=24, tea_green=40)
@@ -65,7 +65,7 @@ async def _upload(platform: Platform, edge: str, archive: Path) -> None:
     (await platform.client.put(url, content=content)).raise_for_status()
 
 
-async def _put_aside(platform: Platform) -> None:
+async def _send_dead_letter(platform: Platform) -> None:
     headers = {"dead-letter-reason": "the event is not JSON", "dead-letter-route": "bridge"}
     async with kafka.Producer(KafkaSettings(kafka_bootstrap_servers=platform.stack.kafka)) as producer:
         await producer.send(f"{EDGE}-dead-letter", b"<event>sold out</event>", headers=headers)

@@ -28,7 +28,7 @@ class Topic:
         self.committed: dict[TopicPartition, int] = {}
         self.aside: list[tuple[bytes | None, str, str]] = []
         self.refuses: Exception | None = None
-        """What `put_aside` and `park` fail with."""
+        """What `send_dead_letter` and `park` fail with."""
         self._next: dict[TopicPartition, int] = {}
         self.send(*values)
 
@@ -98,7 +98,7 @@ class Topic:
 
     # --- beside it ----------------------------------------------------------------------------------
 
-    async def put_aside(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
+    async def send_dead_letter(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
         if self.refuses is not None:
             raise self.refuses
         self.aside.append((record.value, reason, code))

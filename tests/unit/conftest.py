@@ -107,11 +107,11 @@ def spans() -> Iterator[InMemorySpanExporter]:
 def graphs(saved_models: Path) -> Iterator[Any]:
     """The process that runs the SavedModels of all tests: one that is held all the time keeps it."""
     from caravan import credentials
-    from caravan.graphs.limits import Limits
+    from caravan.graphs.limits import SessionLimits
     from model_server.graphs.process import Graphs
 
     shared = Graphs(credentials.without(os.environ))
-    shared.load(saved_models / "half" / "1", Limits())
+    shared.load(saved_models / "half" / "1", SessionLimits())
     yield shared
     shared.close()
 

@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from caravan import s3
-from caravan.books import read_account
+from caravan.account import read_account
 from caravan.errors import BadInput, Transient
-from caravan.inventory import Spool
+from caravan.inventory import PageFile
 from caravan.ledger import BODIES, CLOSED, LAST, LEDGER
 from caravan.receipts import UPLOADS, Account, ImageReceipt, Receipt, receipt_key
 from caravan.withdrawn import WITHDRAWN, tombstone_key
@@ -427,4 +427,4 @@ def test_a_listing_for_which_there_is_no_room_says_where_to_make_some() -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(Transient, match="no room for a listing in /"):
-        Spool(Full()).add(b"page")
+        PageFile(Full()).add(b"page")

@@ -1,4 +1,4 @@
-"""The loop that all consumers share: what is committed when, what is put aside, and when it stops."""
+"""The loop that all consumers share: what is committed when, what becomes a dead letter, and when it stops."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError
 from prometheus_client import REGISTRY
 
-from caravan.consume import Consumption, Effect, Offsets, Policy, Reading, Stopped, consume
+from caravan.consume import Consumption, Effect, LogAndContinue, Offsets, Policy, Stopped, consume
 from caravan.errors import BadInput, Permanent, Transient
 from support.partitions import Topic
 
@@ -113,7 +113,7 @@ def test_a_policy_that_contradicts_itself_is_refused(changed: dict[str, Any], sa
 async def test_who_parks_says_where() -> None:
     topic = Topic("t")
     with pytest.raises(ValueError, match="do not fit"):
-        await consume(topic, Handler().handle, topic.put_aside, policy(then="park", age=60.0))
+        await consume(topic, Handler().handle, topic.send_dead_letter, policy(then="park", age=60.0))
 
 
 # --- the loop -----------------------------------------------------------------------------------
@@ -155,7 +155,9 @@ def batch(text: str) -> list[bytes]:
 
 async def test_each_failure_has_its_code_and_the_rest_goes_on() -> None:
     topic, handler = Topic("t", *batch("a refused permanent fault b")), Handler()
-    await topic.run(consume(topic, handler.handle, topic.put_aside, policy()), lambda: topic.offset == 5)
+    await topic.run(
+        consume(topic, handler.handle, topic.send_dead_letter, policy()), lambda: topic.offset == 5
+    )
     assert handler.done == ["a", "b"]
     assert sorted(topic.aside) == [
         (b"fault", "ZeroDivisionError()", "unexpected"),
@@ -166,14 +168,14 @@ async def test_each_failure_has_its_code_and_the_rest_goes_on() -> None:
 
 async def test_one_that_waits_holds_back_neither_the_others_nor_the_commits_before_it() -> None:
     topic, handler = Topic("t", *batch("a b slow c d")), Handler(slow=asyncio.Event())
-    route = consume(topic, handler.handle, topic.put_aside, policy())
+    route = consume(topic, handler.handle, topic.send_dead_letter, policy())
     await topic.run(route, lambda: topic.offset == 2 and handler.done == ["a", "b", "c", "d"])
 
 
-@pytest.mark.parametrize("then", ["stop", "put-aside"])
+@pytest.mark.parametrize("then", ["stop", "dead-letter"])
 async def test_what_may_work_later_is_tried_for_a_while(then: str) -> None:
     topic, handler = Topic("t", *batch("later")), Handler()
-    route = consume(topic, handler.handle, topic.put_aside, policy(within=20.0, then=then))
+    route = consume(topic, handler.handle, topic.send_dead_letter, policy(within=20.0, then=then))
 
     def mended() -> bool:
         handler.fails_again = not handler.handled
@@ -198,7 +200,8 @@ async def test_between_two_tries_a_message_holds_no_place() -> None:
         return nothing
 
     await topic.run(
-        consume(topic, handle, topic.put_aside, policy(at_once=1, within=20)), lambda: topic.offset == 4
+        consume(topic, handle, topic.send_dead_letter, policy(at_once=1, within=20)),
+        lambda: topic.offset == 4,
     )
     assert handled[0] == handled[-1] == b"waits"
 
@@ -206,13 +209,13 @@ async def test_between_two_tries_a_message_holds_no_place() -> None:
 async def test_what_does_not_work_in_time_stops_the_loop_and_keeps_its_offset() -> None:
     topic, handler = Topic("t", *batch("a later b")), Handler()
     with pytest.raises(Transient, match="sink is away"):
-        await topic.run(consume(topic, handler.handle, topic.put_aside, policy()), lambda: False)
+        await topic.run(consume(topic, handler.handle, topic.send_dead_letter, policy()), lambda: False)
     assert topic.offset == 1
 
 
-async def test_what_alone_does_not_work_while_others_are_done_is_put_aside() -> None:
+async def test_what_alone_does_not_work_while_others_are_done_becomes_a_dead_letter() -> None:
     topic, handler = Topic("t", *batch("later")), Handler()
-    route = consume(topic, handler.handle, topic.put_aside, policy(within=0.5))
+    route = consume(topic, handler.handle, topic.send_dead_letter, policy(within=0.5))
 
     def others_go_on() -> bool:
         if not topic.aside:
@@ -223,19 +226,19 @@ async def test_what_alone_does_not_work_while_others_are_done_is_put_aside() -> 
     assert topic.aside == [(b"later", "the sink is away", "away")]
 
 
-async def test_what_does_not_work_in_time_is_put_aside_where_the_policy_says_so() -> None:
+async def test_what_does_not_work_in_time_becomes_a_dead_letter_where_the_policy_says_so() -> None:
     topic, handler = Topic("t", *batch("a later b")), Handler()
-    route = consume(topic, handler.handle, topic.put_aside, policy(then="put-aside"))
+    route = consume(topic, handler.handle, topic.send_dead_letter, policy(then="dead-letter"))
     await topic.run(route, lambda: topic.offset == 3)
     assert topic.aside == [(b"later", "the sink is away", "away")]
 
 
-async def test_what_cannot_be_parked_is_put_aside() -> None:
+async def test_what_cannot_be_parked_becomes_a_dead_letter() -> None:
     async def park(_: ConsumerRecord) -> None:
         raise Permanent("too large")
 
     topic, handler = Topic("t", *batch("later")), Handler()
-    route = consume(topic, handler.handle, topic.put_aside, policy(then="park", age=60.0), park)
+    route = consume(topic, handler.handle, topic.send_dead_letter, policy(then="park", age=60.0), park)
     await topic.run(route, lambda: topic.offset == 1)
     assert topic.aside == [(b"later", "the sink is away; it cannot be parked: too large", "away")]
 
@@ -246,7 +249,7 @@ async def test_what_cannot_be_parked_is_put_aside() -> None:
 @pytest.mark.parametrize("at_once", [1, 7, 100])
 async def test_a_fault_of_ours_drains_no_topic(at_once: int) -> None:
     topic, handler = Topic("t", *batch("a b" + " fault" * 500)), Handler()
-    route = consume(topic, handler.handle, topic.put_aside, policy(at_once=at_once))
+    route = consume(topic, handler.handle, topic.send_dead_letter, policy(at_once=at_once))
     with pytest.raises(Stopped, match=r"21 messages in a row .* ZeroDivisionError"):
         await topic.run(route, lambda: False)
     assert len(topic.aside) <= 20
@@ -256,7 +259,7 @@ async def test_a_fault_of_ours_drains_no_topic(at_once: int) -> None:
 async def test_a_message_that_is_handled_ends_the_row() -> None:
     topic, handler = Topic("t", *batch(" ".join(["fault " * 20 + "a"] * 3))), Handler()
     await topic.run(
-        consume(topic, handler.handle, topic.put_aside, policy(at_once=1)), lambda: topic.offset == 63
+        consume(topic, handler.handle, topic.send_dead_letter, policy(at_once=1)), lambda: topic.offset == 63
     )
     assert len(topic.aside) == 60
 
@@ -264,7 +267,9 @@ async def test_a_message_that_is_handled_ends_the_row() -> None:
 async def test_a_refused_message_does_not_end_the_row() -> None:
     topic, handler = Topic("t", *batch("fault refused " * 100)), Handler()
     with pytest.raises(Stopped):
-        await topic.run(consume(topic, handler.handle, topic.put_aside, policy(at_once=1)), lambda: False)
+        await topic.run(
+            consume(topic, handler.handle, topic.send_dead_letter, policy(at_once=1)), lambda: False
+        )
     assert [code for _, _, code in topic.aside].count("unexpected") == 20
     assert topic.offset == 0
 
@@ -284,7 +289,9 @@ async def test_a_fault_that_nothing_follows_is_committed_and_still_counted(
         return False
 
     with pytest.raises(Stopped):
-        await topic.run(consume(topic, handler.handle, topic.put_aside, policy(unforeseen=3)), one_by_one)
+        await topic.run(
+            consume(topic, handler.handle, topic.send_dead_letter, policy(unforeseen=3)), one_by_one
+        )
     assert (topic.offset, len(topic.aside)) == (3, 3)
 
 
@@ -299,7 +306,7 @@ async def test_a_stopped_route_is_not_ready_and_says_why_until_it_begins_again()
     topic, handler = Topic("t", *batch("fault " * 30)), Handler()
 
     async def attempt() -> None:
-        await consume(topic, handler.handle, topic.put_aside, policy())
+        await consume(topic, handler.handle, topic.send_dead_letter, policy())
 
     route = Consumption("a-route", attempt)
     await route.ping()
@@ -332,7 +339,7 @@ async def test_effects_of_one_key_follow_one_another_while_others_pass() -> None
             gate.set()
         return topic.offset == 4
 
-    await topic.run(consume(topic, handler.handle, topic.put_aside, policy(order="key")), all_but_one)
+    await topic.run(consume(topic, handler.handle, topic.send_dead_letter, policy(order="key")), all_but_one)
     assert handler.handled == ["slow", "after", "other", "none"], "handled side by side all the same"
     assert handler.done == ["other", "none", "slow", "after"]
 
@@ -352,7 +359,7 @@ async def test_effects_of_a_partition_begin_in_its_order_however_long_each_is_ha
 
         return effect
 
-    route = consume(topic, handle, topic.put_aside, policy(order="partition"))
+    route = consume(topic, handle, topic.send_dead_letter, policy(order="partition"))
     await topic.run(route, lambda: sum(topic.committed.values()) == 5)
     assert begun[0] == "second"
     assert begun[1:] == ["3", "2", "1", "0"]
@@ -372,13 +379,13 @@ async def test_no_more_is_taken_than_may_be_in_flight(bound: dict[str, int]) -> 
             gate.set()
         return topic.offset == 20
 
-    await topic.run(consume(topic, handler.handle, topic.put_aside, policy(**bound)), most)
+    await topic.run(consume(topic, handler.handle, topic.send_dead_letter, policy(**bound)), most)
     assert taken == 4
 
 
 async def test_a_stop_commits_what_is_done() -> None:
     topic, handler = Topic("t", *batch("a slow b")), Handler(slow=asyncio.Event())
-    route = consume(topic, handler.handle, topic.put_aside, policy())
+    route = consume(topic, handler.handle, topic.send_dead_letter, policy())
     await topic.run(route, lambda: len(handler.done) == 2)
     assert topic.offset == 1
 
@@ -400,7 +407,7 @@ async def test_a_commit_that_comes_too_late_for_its_partition_ends_nothing() -> 
             topic.send(b"c")
         return topic.offset == 3
 
-    await topic.run(consume(topic, handler.handle, topic.put_aside, policy()), goes_on)
+    await topic.run(consume(topic, handler.handle, topic.send_dead_letter, policy()), goes_on)
 
 
 # --- routes without an effect ---------------------------------------------------------------------
@@ -411,7 +418,7 @@ def test_where_nothing_is_committed_a_message_that_fails_is_counted_and_passed_o
         labels = {"door": "a-reader", "reason": reason}
         return REGISTRY.get_sample_value("caravan_refusals_total", labels) or 0
 
-    reading, read = Reading("a-reader"), []
+    reading, read = LogAndContinue("a-reader"), []
     for error in (None, BadInput("it is odd", reason="odd"), ZeroDivisionError(), KeyError(), None):
         with reading.of(keyed(("k", "x"))[0]):
             if error is not None:

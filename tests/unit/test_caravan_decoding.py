@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from caravan.decoding import Decoding, FairTurns
+from caravan.decoding import Decoding, FairQueue
 from caravan.errors import BadInput
 from caravan.images import ImageBounds
 
@@ -70,7 +70,7 @@ async def test_a_decoding_that_is_cancelled_gives_its_turn_back() -> None:
 
 
 async def test_the_next_turn_is_of_whoever_has_had_least() -> None:
-    turns, served = FairTurns(1), []
+    turns, served = FairQueue(1), []
 
     async def go(name: str, cost: float) -> None:
         async with turns.take(name, cost):
@@ -84,7 +84,7 @@ async def test_the_next_turn_is_of_whoever_has_had_least() -> None:
 
 
 async def test_turns_are_held_by_so_many_at_once_and_given_back() -> None:
-    turns, most, now = FairTurns(2), 0, 0
+    turns, most, now = FairQueue(2), 0, 0
 
     async def go(name: str) -> None:
         nonlocal most, now
@@ -99,7 +99,7 @@ async def test_turns_are_held_by_so_many_at_once_and_given_back() -> None:
 
 
 async def test_who_leaves_before_the_turn_holds_nobody_up() -> None:
-    turns = FairTurns(1)
+    turns = FairQueue(1)
 
     async def go() -> str:
         async with turns.take("next", 1.0):
@@ -119,7 +119,7 @@ async def test_who_leaves_before_the_turn_holds_nobody_up() -> None:
 
 
 async def test_whoever_comes_late_has_nothing_saved() -> None:
-    turns, served = FairTurns(1), []
+    turns, served = FairQueue(1), []
 
     async def go(name: str) -> None:
         async with turns.take(name, 1.0):

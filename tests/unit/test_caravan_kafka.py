@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from caravan import kafka
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps, Shortened
-from caravan.kafka import Producer, header, put_aside
+from caravan.kafka import Producer, header, send_dead_letter
 from caravan.settings import KafkaSettings, load
 
 # --- messages out of turn -------------------------------------------------------------------------
@@ -94,7 +94,7 @@ async def put(
     broker: Broker, message: ConsumerRecord, reason: str = "not an image"
 ) -> dict[str, bytes | None]:
     """Put a message aside; return the one letter's own headers."""
-    await put_aside(broker, "detect-kafka", message, reason, "not-an-image")  # type: ignore[arg-type] # a fake
+    await send_dead_letter(broker, "detect-kafka", message, reason, "not-an-image")  # type: ignore[arg-type] # a fake
     ((topic, _, _, headers),) = broker.sent
     assert topic == "edge1-images-dead-letter"
     return {name: text for name, text in headers if name.startswith("dead-letter-")}
@@ -151,7 +151,7 @@ async def test_key_and_headers_that_are_too_large_themselves_are_left_out(messag
     assert {name for name, _ in headers} == set(own)
 
 
-async def test_while_kafka_is_away_nothing_counts_as_put_aside() -> None:
+async def test_while_kafka_is_away_nothing_counts_as_a_dead_letter() -> None:
     class Away(Broker):
         async def send(self, *_: Any, **__: Any) -> None:
             raise Transient("away")
@@ -159,7 +159,7 @@ async def test_while_kafka_is_away_nothing_counts_as_put_aside() -> None:
     labels = {"route": "detect-kafka", "reason": "not-an-image"}
     before = count("caravan_dead_letters_total", **labels)
     with pytest.raises(Transient):
-        await put_aside(Away(1), "detect-kafka", record(b""), "why", "not-an-image")  # type: ignore[arg-type]
+        await send_dead_letter(Away(1), "detect-kafka", record(b""), "why", "not-an-image")  # type: ignore[arg-type]
     assert count("caravan_dead_letters_total", **labels) == before
 
 

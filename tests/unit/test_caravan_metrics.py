@@ -24,8 +24,8 @@ from feeder.checks import Labelled
 from feeder.routes import IntakePorts, kafka_intake
 from feeder.settings import FeederSettings
 from shopper.ports import Capture
-from shopper.storage.keeping import ImageKeeper
-from shopper.storage.spool import Spool
+from shopper.storage.image_store import BufferedImageStore
+from shopper.storage.spool import ImageSpool
 from support.partitions import Topic
 
 
@@ -166,13 +166,13 @@ async def test_a_store_that_is_spared_is_shown_until_it_is_back(
     async def make_buckets() -> None: ...
 
     series = 'caravan_circuit_open{dependency="s3"}'
-    spool = await Spool.opened(tmp_path / "spool", 10**6)
-    keeper = ImageKeeper({"valid": MemoryStore()}, make_buckets, spool, within=2)
+    spool = await ImageSpool.opened(tmp_path / "spool", 10**6)
+    image_store = BufferedImageStore({"valid": MemoryStore()}, make_buckets, spool, within=2)
     with monkeypatch.context() as away:
         away.setattr(obstore, "put_async", fail)
-        await keeper.keep(Capture("valid", "tea", b"photo", datetime.now(UTC), {}))
+        await image_store.keep(Capture("valid", "tea", b"photo", datetime.now(UTC), {}))
     assert await page.value(series) == 1
-    task = asyncio.create_task(keeper.drain())
+    task = asyncio.create_task(image_store.drain())
     await page.until(series, lambda value: value == 0)
     task.cancel()
     with suppress(asyncio.CancelledError):

@@ -11,7 +11,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from caravan import s3
-from caravan.books import read_account
+from caravan.account import read_account
 from caravan.contracts import IMAGES
 from caravan.errors import BadInput, Transient
 from caravan.receipts import ImageReceipt, Receipt, receipt_key

@@ -64,7 +64,12 @@ class Kafka(Topic):
     ) -> None:
         """Run the route until something holds."""
         route = trigger_pipeline(
-            self, listener, self.put_aside, self.park, policy(max_age, tried), coalesce_seconds=coalesce
+            self,
+            listener,
+            self.send_dead_letter,
+            self.park,
+            policy(max_age, tried),
+            coalesce_seconds=coalesce,
         )
         await self.run(route, until)
 
@@ -173,7 +178,7 @@ async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_ot
     assert json.loads(asked[0].content) == {"id-edge": "edge1"}
 
 
-async def test_what_the_listener_refuses_is_put_aside_with_the_reason_and_the_rest_goes_on() -> None:
+async def test_what_the_listener_refuses_becomes_a_dead_letter_with_the_reason_and_the_rest_goes_on() -> None:
     kafka, listener = Kafka(b"edge9", b"edge1"), Listener(edge9=[Permanent("refuses with 404")])
     await kafka.deliver(listener, lambda: kafka.offset == 2)
     assert kafka.aside == [(b"edge9", "refuses with 404", "refused")]
@@ -181,7 +186,7 @@ async def test_what_the_listener_refuses_is_put_aside_with_the_reason_and_the_re
 
 
 @pytest.mark.parametrize("value", [None, b"", b"Not An Edge", b"\xff\xfe", b"-edge", b"e" * 64])
-async def test_a_value_that_is_no_edge_id_is_put_aside(value: bytes | None) -> None:
+async def test_a_value_that_is_no_edge_id_becomes_a_dead_letter(value: bytes | None) -> None:
     kafka, listener = Kafka(value), Listener()
     await kafka.deliver(listener, lambda: kafka.offset == 1)
     assert kafka.aside == [(value, "the value is not an edge id", "not-an-edge")]

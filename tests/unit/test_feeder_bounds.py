@@ -11,13 +11,13 @@ from caravan.concurrency import for_each
 from caravan.errors import BadInput, Unavailable
 from feeder.concurrency import Budget, KeyedLock
 from feeder.events import zipfile_events
-from feeder.spool import Spool, SpoolLimits
+from feeder.spool import SpoolLimits, UploadSpool
 
 MEBI = 2**20
 
 
-def spool(folder: Path, *, upload: int = 8, total: int = 10, free: int = 0) -> Spool:
-    return Spool(folder, SpoolLimits(upload * MEBI, total * MEBI, free))
+def spool(folder: Path, *, upload: int = 8, total: int = 10, free: int = 0) -> UploadSpool:
+    return UploadSpool(folder, SpoolLimits(upload * MEBI, total * MEBI, free))
 
 
 async def sent(*chunks: bytes, then: Callable[[], Any] | None = None) -> AsyncIterator[bytes]:

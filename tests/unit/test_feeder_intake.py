@@ -148,7 +148,7 @@ class Intake(Topic):
         prepared = asyncio.Event()
         prepared.set()
         buckets = data_buckets(settings, self.stores, dict.fromkeys(self.stores, prepared))
-        store = partial(feed, buckets=buckets, sender=self.producer, retry_seconds=settings.retry_seconds)
+        store = partial(feed, buckets=buckets, producer=self.producer, retry_seconds=settings.retry_seconds)
 
         async def feed_unless_it_refuses(edge: str, batch: Batch) -> Fed:
             self.tried.append(edge)
@@ -158,7 +158,7 @@ class Intake(Topic):
                 raise self.refusing[edge]
             return await store(edge, batch)
 
-        return IntakePorts(self.check, feed_unless_it_refuses, self.put_aside, self.park)
+        return IntakePorts(self.check, feed_unless_it_refuses, self.send_dead_letter, self.park)
 
     async def check(self, record: ConsumerRecord) -> tuple[str, Labelled]:
         return await labels.read(record, tuple(self.stores), verified)
@@ -241,7 +241,7 @@ async def test_what_waits_is_not_committed_but_what_is_fed_before_it_is() -> Non
     assert (intake.triggers, intake.offset) == ([(b"edge2", "4")], 4)
 
 
-async def test_what_is_no_labelled_image_is_put_aside_and_the_rest_goes_on() -> None:
+async def test_what_is_no_labelled_image_becomes_a_dead_letter_and_the_rest_goes_on() -> None:
     records = labelled(4)
     records[1] = message(b"no image", b"tea/x", edgeId="edge1")
     records[2] = message(photo(2), edgeId="edge1")
@@ -252,7 +252,7 @@ async def test_what_is_no_labelled_image_is_put_aside_and_the_rest_goes_on() -> 
     assert (await intake.account()).adds_up
 
 
-async def test_a_message_that_breaks_our_own_code_is_put_aside_and_the_rest_goes_on() -> None:
+async def test_a_message_that_breaks_our_own_code_becomes_a_dead_letter_and_the_rest_goes_on() -> None:
     class Broken(Intake):
         async def check(self, record: ConsumerRecord) -> tuple[str, Labelled]:
             if record.offset == 1:

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from caravan import s3
 from caravan.errors import Transient
-from caravan.model_zips import Limits, read_model_zip
+from caravan.model_zips import ModelZipLimits, read_model_zip
 from caravan.uploads import Upload, Verdict, read_upload, write_verdict
 from feeder.app import make_app
 from feeder.settings import FeederSettings
@@ -156,7 +156,7 @@ async def test_the_data_that_an_onnx_model_names_belongs_to_it(door: Door, tmp_p
     content = zipped(files | {"net/notes.data": b"not named"})
     answer = await door.put(content)
     assert (answer.status_code, answer.json()["ignored"]) == (202, 1), answer.text
-    found = read_model_zip(io.BytesIO(content), Limits(10, 10_000))
+    found = read_model_zip(io.BytesIO(content), ModelZipLimits(10, 10_000))
     assert set(found.files) == {"model.onnx", name}
 
 

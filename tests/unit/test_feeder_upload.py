@@ -23,7 +23,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from caravan import s3
-from caravan.books import read_account
+from caravan.account import read_account
 from caravan.contracts import key_by_content
 from caravan.decoding import Decoding
 from caravan.errors import Transient
@@ -31,7 +31,7 @@ from caravan.receipts import Account, Receipt, account, receipt_key
 from caravan.settings import S3Address
 from caravan_cli.withdraw import withdraw
 from feeder.app import make_app
-from feeder.archive import Limits
+from feeder.archive import ArchiveLimits
 from feeder.checks import BatchBounds, Checks
 from feeder.settings import FeederSettings
 
@@ -407,7 +407,7 @@ async def test_archives_beyond_the_entries_in_memory_are_checked_one_after_the_o
     archive = zipped(*((f"images/tea/{name}.jpg", photo(1)) for name in range(3)))
     with ThreadPoolExecutor(2) as pool:
         bounds = BatchBounds(10**9, 10**9, 60)
-        limits = Limits(3, 10**6, 10**7)
+        limits = ArchiveLimits(3, 10**6, 10**7)
         checks = Checks(pool, Decoding(2), 2, limits=limits, bounds=bounds, buffer_bytes=10**6)
         checked: list[str] = []
 

@@ -19,10 +19,10 @@ from lab.cameras import camera, hub
 from lab.cameras.camera import Film
 from lab.cameras.lines import (
     UNNUMBERED,
+    ImageRefused,
     Json,
     NoAnswer,
     NotSent,
-    Refused,
     Tensor,
     answer_of,
     http_line,
@@ -143,7 +143,7 @@ async def test_what_may_have_been_taken_is_never_sent_again() -> None:
 
 
 async def test_a_refusal_is_counted_and_the_camera_goes_on() -> None:
-    line = Scripted(Refused("413 too large"), GREEN)
+    line = Scripted(ImageRefused("413 too large"), GREEN)
     tally = await film(line, 2)
     assert tally.refused == 1
     assert tally.sent == tally.refused + tally.answered
@@ -186,9 +186,9 @@ def test_the_models_own_choice_is_what_is_counted() -> None:
     ("reply", "error"),
     [
         ({"status": 503, "detail": "too many images at once"}, NotSent),
-        ({"status": 413, "detail": "too large"}, Refused),
-        ({"known": "true"}, Refused),
-        ({}, Refused),
+        ({"status": 413, "detail": "too large"}, ImageRefused),
+        ({"known": "true"}, ImageRefused),
+        ({}, ImageRefused),
     ],
 )
 def test_a_problem_is_a_refusal_and_too_much_at_once_may_be_tried_again(

@@ -15,7 +15,7 @@ from local_stack.log_cleaner.log import (
     MERGED_BYTES,
     SETTLED_SECONDS,
     SMALL_BYTES,
-    Limits,
+    Retention,
     Segment,
     expendable,
     mergeable,
@@ -24,7 +24,7 @@ from local_stack.log_cleaner.records import ApartError, merge
 
 NOW = 1_000_000.0
 DAY = 86400.0
-ALL = Limits(7 * DAY, 2**40, 10**9)
+ALL = Retention(7 * DAY, 2**40, 10**9)
 ROOT = "clusters/caravan"
 
 Message = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
@@ -58,22 +58,24 @@ def messages_of(raw: bytes) -> list[Message]:
     ("limits", "kept"),
     [
         (ALL, 20),
-        (Limits(30, 2**40, 10**9), 1),
-        (Limits(DAY, 1000, 10**9), 10),
-        (Limits(DAY, 2**40, 55), 6),
-        (Limits(DAY, 2**40, 10**9, objects=7), 7),
+        (Retention(30, 2**40, 10**9), 1),
+        (Retention(DAY, 1000, 10**9), 10),
+        (Retention(DAY, 2**40, 55), 6),
+        (Retention(DAY, 2**40, 10**9, objects=7), 7),
     ],
     ids=["none", "age", "bytes", "messages", "objects"],
 )
-def test_the_oldest_objects_go_as_far_as_a_limit_says_and_the_newest_stays(limits: Limits, kept: int) -> None:
+def test_the_oldest_objects_go_as_far_as_a_limit_says_and_the_newest_stays(
+    limits: Retention, kept: int
+) -> None:
     log = segments(20, messages=10)
     assert len(log) - expendable(log, 200, limits, NOW) == kept
 
 
 def test_what_a_group_has_not_read_goes_only_by_its_age() -> None:
     log = segments(20, messages=10)
-    assert expendable(log, 200, Limits(DAY, 2**40, 10), NOW, unread=45) == 4
-    assert expendable(log, 200, Limits(30, 2**40, 10), NOW, unread=45) == 19
+    assert expendable(log, 200, Retention(DAY, 2**40, 10), NOW, unread=45) == 4
+    assert expendable(log, 200, Retention(30, 2**40, 10), NOW, unread=45) == 19
 
 
 def test_a_log_is_cut_where_the_broker_finds_its_earliest_offset() -> None:
@@ -86,8 +88,8 @@ def test_a_log_is_cut_where_the_broker_finds_its_earliest_offset() -> None:
         Segment(9, 9, 95.0),
     ]
     for messages, cut in ((9, 1), (8, 1), (2, 3), (1, 4)):
-        assert expendable(log, 10, Limits(DAY, 2**40, messages), 100.0) == cut
-    assert expendable(log, 10, Limits(75.0, 2**40, 100), 100.0) == 1, (
+        assert expendable(log, 10, Retention(DAY, 2**40, messages), 100.0) == cut
+    assert expendable(log, 10, Retention(75.0, 2**40, 100), 100.0) == 1, (
         "an object's messages are as old as what follows"
     )
 
@@ -221,7 +223,7 @@ async def test_retention_waits_for_a_group_and_what_is_new_is_found() -> None:
     bucket.commit("monitor-edge1", 10)
     bucket.commit("replay", 30)
     now = [in_a_minute()]
-    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), lambda: now[0])
+    cleaner = LogCleaner(bucket.store, "caravan", Retention(DAY, 2**40, 5), lambda: now[0])
     await cleaner.round()
     assert bucket.log()[0][0] == 10
     bucket.commit("monitor-edge1", 55)
@@ -236,7 +238,7 @@ async def test_retention_waits_for_a_group_and_what_is_new_is_found() -> None:
 
 async def test_a_partition_that_was_just_asked_is_left_for_a_while_unless_all_are_looked_at() -> None:
     bucket = Bucket(10)
-    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute)
+    cleaner = LogCleaner(bucket.store, "caravan", Retention(DAY, 2**40, 5), in_a_minute)
     await cleaner.round(patient=True)
     assert bucket.log()[0][0] == 5
     bucket.produce(10)
@@ -248,21 +250,21 @@ async def test_a_partition_that_was_just_asked_is_left_for_a_while_unless_all_ar
 
 async def test_dead_letters_stay_until_they_were_sent_again() -> None:
     bucket = Bucket(50, "edge1-dead-letter")
-    cleaner = LogCleaner(bucket.store, "caravan", Limits(1, 2**40, 5), in_a_minute)
+    cleaner = LogCleaner(bucket.store, "caravan", Retention(1, 2**40, 5), in_a_minute)
     await cleaner.round()
     assert len(bucket.log()) == 50
     bucket.commit("replay", 40)
-    later = LogCleaner(bucket.store, "caravan", Limits(1, 2**40, 5), in_a_minute)
+    later = LogCleaner(bucket.store, "caravan", Retention(1, 2**40, 5), in_a_minute)
     await later.round()
     assert bucket.log()[0][0] == 40
 
 
 async def test_a_cleaner_that_starts_again_and_one_whose_topic_went_carry_on() -> None:
     bucket = Bucket(50)
-    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute)
+    cleaner = LogCleaner(bucket.store, "caravan", Retention(DAY, 2**40, 5), in_a_minute)
     await cleaner.round()
     assert len(bucket.log()) == 5
-    again = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 2), in_a_minute)
+    again = LogCleaner(bucket.store, "caravan", Retention(DAY, 2**40, 2), in_a_minute)
     await again.round()
     assert len(bucket.log()) == 2
     bucket.put(f"{ROOT}/meta.json", {"topics": {}})
@@ -283,7 +285,7 @@ async def test_a_log_that_cannot_be_understood_keeps_no_other_from_being_cleaned
     bucket.put(f"{ROOT}/meta.json", meta)
     bucket.put(f"{ROOT}/topics/a/partitions/0000000000/watermark.json", ["odd"])
     obstore.put(bucket.store, f"{bucket.path}/records/notes.txt", b"of someone else")
-    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute)
+    cleaner = LogCleaner(bucket.store, "caravan", Retention(DAY, 2**40, 5), in_a_minute)
     await cleaner.round()
     obstore.delete(bucket.store, f"{bucket.path}/records/notes.txt")
     assert len(bucket.log()) == 5
@@ -293,7 +295,7 @@ async def test_a_log_that_cannot_be_understood_keeps_no_other_from_being_cleaned
 @pytest.mark.parametrize("odd", [[], {"topics": []}, {"topics": {"a": 1}}])
 async def test_topics_that_cannot_be_told_leave_the_known_ones_to_be_cleaned(odd: object) -> None:
     bucket = Bucket(10)
-    cleaner = LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute)
+    cleaner = LogCleaner(bucket.store, "caravan", Retention(DAY, 2**40, 5), in_a_minute)
     await cleaner.round()
     bucket.put(f"{ROOT}/meta.json", odd)
     bucket.produce(10)
@@ -305,5 +307,5 @@ async def test_topics_that_cannot_be_told_leave_the_known_ones_to_be_cleaned(odd
 async def test_where_it_cannot_be_told_what_a_group_has_read_everything_stays_until_it_is_old() -> None:
     bucket = Bucket(50)
     bucket.put(f"{ROOT}/groups/consumers/odd/offsets/{bucket.topic}/partitions/0000000000.json", {"at": 7})
-    await LogCleaner(bucket.store, "caravan", Limits(DAY, 2**40, 5), in_a_minute).round()
+    await LogCleaner(bucket.store, "caravan", Retention(DAY, 2**40, 5), in_a_minute).round()
     assert len(bucket.log()) == 50

@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 
 from caravan import credentials
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from model_server.errors import Code, ServingError
 from model_server.graphs import messages, process
 from model_server.graphs.process import Graphs
@@ -198,7 +198,7 @@ def test_a_killed_process_is_replaced_while_other_models_answer(
 def test_the_process_ends_with_the_last_saved_model_and_with_the_server(
     own: Graphs, saved_models: Path
 ) -> None:
-    half, text = (own.load(saved_models / name / "1", Limits()) for name in ("half", "text"))
+    half, text = (own.load(saved_models / name / "1", SessionLimits()) for name in ("half", "text"))
     first = own.pid
     assert first is not None
     own.release(text)
@@ -218,5 +218,5 @@ def test_a_saved_model_is_refused_where_tensorflow_is_not_installed(
     monkeypatch.setattr(process, "_NEEDED", "no_such_package")
     graphs = Graphs({})
     with pytest.raises(ServingError, match="TensorFlow is not installed") as refused:
-        graphs.load(tmp_path, Limits(1, 1, 1.0, 1.0))
+        graphs.load(tmp_path, SessionLimits(1, 1, 1.0, 1.0))
     assert (refused.value.code, graphs.pid) == (Code.UNIMPLEMENTED, None)

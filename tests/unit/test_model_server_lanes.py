@@ -15,7 +15,7 @@ import pytest_asyncio
 import tensorflow as tf
 from onnx import TensorProto, helper
 
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from model_server import batching, onnx_model, saved_model, warmup
 from model_server.errors import Code, ServingError
 from model_server.loads import Loads
@@ -221,7 +221,7 @@ def save(path: Path, *specs: Any) -> Callable[[Callable[..., Any]], None]:
 
 def tried_out(path: Path, graphs: Any) -> bool:
     """Whether requests to a model are joined, after it was tried out."""
-    model = saved_model.load("m", 1, path, Limits(), graphs)
+    model = saved_model.load("m", 1, path, SessionLimits(), graphs)
     warmup.try_out(model, SECONDS)
     joined = model.signatures["serving_default"].batchable
     model.release()
@@ -285,7 +285,7 @@ def test_a_call_of_an_onnx_model_ends_when_it_is_interrupted(tmp_path: Path) -> 
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(tmp_path / "model.onnx"))
-    signature = onnx_model.load("loop", 1, tmp_path, Limits()).signatures["serving_default"]
+    signature = onnx_model.load("loop", 1, tmp_path, SessionLimits()).signatures["serving_default"]
     feeds: dict[str, Any] = {"n": np.array(500_000, np.int64), "x": np.zeros(1, np.float32)}
     timer = threading.Timer(0.1, signature.interrupt)
     timer.start()

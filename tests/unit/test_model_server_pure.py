@@ -9,7 +9,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from model_server import rest_answer, rest_request, tf_records
 from model_server.config_file import with_own
 from model_server.configs import model_configs
@@ -321,10 +321,10 @@ def test_contradictory_batching_parameters_are_refused(wrong: dict[str, Any]) ->
 
 
 def test_only_outputs_that_no_input_reaches_are_handed_out_whole(saved_models: Path, graphs: Any) -> None:
-    text = load("text", 1, saved_models / "text" / "1", Limits(), graphs).signatures
+    text = load("text", 1, saved_models / "text" / "1", SessionLimits(), graphs).signatures
     assert (text["classify"].batchable, text["classify"].whole) == (True, frozenset({"classes"}))
     assert not text["serving_default"].batchable
-    pair = load("pair", 1, saved_models / "pair" / "1", Limits(), graphs).signatures
+    pair = load("pair", 1, saved_models / "pair" / "1", SessionLimits(), graphs).signatures
     assert pair["serving_default"].batchable
     assert not pair["total"].batchable
 

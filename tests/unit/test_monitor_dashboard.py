@@ -17,8 +17,8 @@ from caravan import contracts, model_index
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from monitor.dashboard import ready, versions
+from monitor.dashboard.dead_letters import KEPT, DeadLetters
 from monitor.dashboard.edge import SILENT_SECONDS, Edge
-from monitor.dashboard.letters import KEPT, Letters
 from monitor.dashboard.messages import ModelStatus, Refusal, Status, read_event, read_status
 from monitor.dashboard.source import take
 from monitor.dashboard.state import Dashboard
@@ -54,7 +54,7 @@ class Bench:
     def __init__(self) -> None:
         self.now = NOW
         self.feed = Feed()
-        self.letters = Letters()
+        self.letters = DeadLetters()
         self.state = Dashboard(("edge1", "edge2"), self.feed, self.letters.as_json, NOW)
         self.hub = Hub(HubLimits(), self.state.tell, NOW)
         self.state.shows(self.hub)
@@ -392,7 +392,7 @@ def test_of_many_letters_the_newest_are_shown_and_all_are_counted(bench: Bench) 
     ],
 )
 def test_the_look_at_a_value_is_short_and_safe(value: bytes, kind: str, look: str) -> None:
-    letters = Letters()
+    letters = DeadLetters()
     letters.sent_again({TRIGGER: 0})
     letters.take(TRIGGER, letter(0, value))
     (one,) = letters.as_json()[0]["letters"]

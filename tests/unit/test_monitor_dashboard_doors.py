@@ -17,8 +17,8 @@ from caravan.settings import KafkaSettings
 from monitor.app import wire
 from monitor.dashboard import api
 from monitor.dashboard.accounts import Accounts
-from monitor.dashboard.dead_letters import DeadLetters
-from monitor.dashboard.letters import Letters, Topic
+from monitor.dashboard.dead_letter_topics import DeadLetterTopics
+from monitor.dashboard.dead_letters import DeadLetters, Topic
 from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
 from monitor.settings import MonitorSettings
@@ -45,11 +45,11 @@ async def service() -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def doors(
-    letters: Letters, stores: Mapping[str, MemoryStore] | None = None
+    letters: DeadLetters, stores: Mapping[str, MemoryStore] | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     state = Dashboard(("edge1",), Feed(), letters.as_json, 0)
-    api.install(app, state, letters, DeadLetters(KafkaSettings(), letters), Accounts(stores or {}))
+    api.install(app, state, letters, DeadLetterTopics(KafkaSettings(), letters), Accounts(stores or {}))
     http.install(app, {})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as client:
         yield client
@@ -129,8 +129,8 @@ async def test_every_module_that_a_page_imports_is_there() -> None:
 # --- sending again ------------------------------------------------------------------------------
 
 
-def waiting() -> Letters:
-    letters = Letters()
+def waiting() -> DeadLetters:
+    letters = DeadLetters()
     letters.topics["trigger"] = Topic("trigger", next={0: 2}, sent={0: 0})
     return letters
 
@@ -184,18 +184,18 @@ async def a_batch(store: MemoryStore) -> None:
 async def test_the_account_says_what_is_missing_and_is_kept_for_a_while() -> None:
     store = MemoryStore()
     await a_batch(store)
-    async with doors(Letters(), {"edge1": store}) as client:
-        books = (await client.get("dashboard/account/edge1")).json()
-        assert (books["captured"], books["rejected"], books["adds_up"]) == (2, 1, False)
-        assert books["missing"] == {"count": 1, "keys": ["images/tea/a.jpg"]}
+    async with doors(DeadLetters(), {"edge1": store}) as client:
+        account = (await client.get("dashboard/account/edge1")).json()
+        assert (account["captured"], account["rejected"], account["adds_up"]) == (2, 1, False)
+        assert account["missing"] == {"count": 1, "keys": ["images/tea/a.jpg"]}
         await s3.write(store, "images/tea/a.jpg", b"a")
-        assert (await client.get("dashboard/account/edge1")).json() == books
-    async with doors(Letters(), {"edge1": store}) as client:
-        books = (await client.get("dashboard/account/edge1")).json()
-        assert (books["stored"], books["adds_up"], books["missing"]["count"]) == (1, True, 0)
+        assert (await client.get("dashboard/account/edge1")).json() == account
+    async with doors(DeadLetters(), {"edge1": store}) as client:
+        account = (await client.get("dashboard/account/edge1")).json()
+        assert (account["stored"], account["adds_up"], account["missing"]["count"]) == (1, True, 0)
 
 
 @pytest.mark.parametrize(("edge", "status"), [("edge9", 404), ("Edge 9", 400)])
 async def test_there_is_no_account_of_an_edge_that_is_not_shown(edge: str, status: int) -> None:
-    async with doors(Letters(), {"edge1": MemoryStore()}) as client:
+    async with doors(DeadLetters(), {"edge1": MemoryStore()}) as client:
         assert (await client.get(f"dashboard/account/{edge}")).status_code == status

@@ -26,7 +26,8 @@ class Bridge(Topic):
 
     async def until(self, committed: int) -> None:
         await self.run(
-            bridge(self, self.publish_all, self.put_aside, max_bytes=1000), lambda: self.offset == committed
+            bridge(self, self.publish_all, self.send_dead_letter, max_bytes=1000),
+            lambda: self.offset == committed,
         )
 
     async def publish_all(self, topic: str, payloads: Sequence[bytes]) -> None:
@@ -69,7 +70,9 @@ async def test_after_mqtt_was_away_every_event_is_there_in_order() -> None:
         (json.dumps({"x": "y" * 2000}).encode(), "bytes"),
     ],
 )
-async def test_what_is_no_event_is_put_aside_and_the_rest_goes_on(value: bytes | None, reason: str) -> None:
+async def test_what_is_no_event_becomes_a_dead_letter_and_the_rest_goes_on(
+    value: bytes | None, reason: str
+) -> None:
     ports = Bridge(event(1), value, event(2))
     await ports.until(3)
     assert [payload for _, payload in ports.published] == [event(1), event(2)]
@@ -83,11 +86,13 @@ async def test_nothing_is_committed_before_mqtt_has_it() -> None:
             await asyncio.Event().wait()
 
     ports = Away(event(1))
-    await ports.run(bridge(ports, ports.publish_all, ports.put_aside, 1000), lambda: bool(ports.published))
+    await ports.run(
+        bridge(ports, ports.publish_all, ports.send_dead_letter, 1000), lambda: bool(ports.published)
+    )
     assert ports.offset == 0
 
 
-async def test_an_event_that_mqtt_refuses_is_put_aside_and_those_of_its_window_go_on() -> None:
+async def test_an_event_that_mqtt_refuses_becomes_a_dead_letter_and_those_of_its_window_go_on() -> None:
     class Refusing(Bridge):
         async def publish(self, topic: str, payload: bytes) -> None:
             if payload == event(1):

@@ -15,10 +15,10 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from caravan.model_zips import Limits, read_model_zip
+from caravan.model_zips import ModelZipLimits, read_model_zip
 from lab.cameras import camera
 from lab.cameras.data_sets import models
-from lab.cameras.lines import NoAnswer, NotSent, Refused
+from lab.cameras.lines import ImageRefused, NoAnswer, NotSent
 from lab.cameras.pictures import Picture, load
 from lab.cameras.tally import Answer
 from lab.cli import app
@@ -145,7 +145,7 @@ def test_the_zip_is_what_the_feeder_takes(tmp_path: Path) -> None:
     out = tmp_path / "fashion.zip"
     assert write_model_zip(out, model, CLASSES) == out.stat().st_size
     with out.open("rb") as file:
-        found = read_model_zip(file, Limits(100, 1000))
+        found = read_model_zip(file, ModelZipLimits(100, 1000))
         found.verify()
         assert (found.entry, set(found.files), found.labels) == ("saved_model.pb", set(files), CLASSES)
         assert {name.filename.split("/")[0] for name in found.files.values()} == {"fashion"}
@@ -174,7 +174,7 @@ class Scripted:
             self._busy = False
             raise NotSent(said)
         if said in {"refused", "silence"}:
-            raise Refused(said) if said == "refused" else NoAnswer(said)
+            raise ImageRefused(said) if said == "refused" else NoAnswer(said)
         return Answer("a" if said == "busy" else said, 0.9)
 
 

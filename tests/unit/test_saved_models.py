@@ -18,7 +18,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from caravan.graphs import meta_graph
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from caravan.graphs.operations import COMPUTING, READERS
 from caravan.graphs.session import GraphSession
 
@@ -170,7 +170,7 @@ def edited(folder: Path, edit: Callable[[Any], None]) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(tf.errors.OpError) as caught:
-        GraphSession.load(folder, Limits())
+        GraphSession.load(folder, SessionLimits())
     return str(caught.value.message)
 
 
@@ -206,7 +206,7 @@ def test_a_graph_that_prints_is_served_unless_it_prints_into_a_file(tmp_path: Pa
         with tf.control_dependencies([tf.print("asked", **stream)]):
             return x, x + 1
 
-    session = GraphSession.load(write(tmp_path / "log", prints), Limits())
+    session = GraphSession.load(write(tmp_path / "log", prints), SessionLimits())
     answer = session.signatures["serving_default"].call({"x": np.array([1.0], np.float32)})
     assert answer["y"].tolist() == [2.0]
     session.close()
@@ -234,7 +234,7 @@ def test_devices_of_other_machines_say_nothing_in_functions_either(tmp_path: Pat
     module = tf.Module()
     module.far = far
     tf.saved_model.save(module, str(tmp_path / "m"), signatures=far)
-    session = GraphSession.load(tmp_path / "m", Limits())
+    session = GraphSession.load(tmp_path / "m", SessionLimits())
     answer = session.signatures["serving_default"].call({"x": np.array([1.0], np.float32)})
     assert answer["y"].tolist() == [2.0]
     session.close()
@@ -252,7 +252,7 @@ def test_a_signature_with_a_sparse_output_says_so_and_the_others_answer(tmp_path
         builder = v1.saved_model.Builder(str(tmp_path / "m"))
         builder.add_meta_graph_and_variables(session, ["serve"], signatures)
         builder.save()
-    loaded = GraphSession.load(tmp_path / "m", Limits())
+    loaded = GraphSession.load(tmp_path / "m", SessionLimits())
     row = np.array([[0.0, 3.0]], np.float32)
     assert loaded.signatures["dense"].call({"x": row})["y"].tolist() == [[0.0, 6.0]]
     with pytest.raises(tf.errors.InvalidArgumentError, match="y is sparse or ragged"):
@@ -266,7 +266,7 @@ def test_what_no_signature_reaches_is_neither_run_nor_looked_at(tmp_path: Path) 
         tf.compat.v1.print(tf.io.read_file("training.csv"))
         return x, x + 1
 
-    session = GraphSession.load(write(tmp_path / "m", graph), Limits())
+    session = GraphSession.load(write(tmp_path / "m", graph), SessionLimits())
     answer = session.signatures["serving_default"].call({"x": np.array([1.0], np.float32)})
     assert answer["y"].tolist() == [2.0]
     assert "ReadFile" not in {node.op for node in session.graph.node}
@@ -279,7 +279,7 @@ def test_an_input_takes_the_place_of_the_pipeline_that_fed_it_in_training(tmp_pa
         _first, second = tf.compat.v1.data.make_one_shot_iterator(rows).get_next()
         return second, second * 2 + tf.stop_gradient(second) * 0
 
-    session = GraphSession.load(write(tmp_path / "m", graph), Limits())
+    session = GraphSession.load(write(tmp_path / "m", graph), SessionLimits())
     assert session.signatures["serving_default"].call({"x": np.array(3, np.float32)})["y"] == 6.0
     session.close()
 
@@ -345,7 +345,7 @@ def test_a_call_ends_when_its_time_is_over_and_the_next_one_is_answered(tmp_path
     module = tf.Module()
     module.count = count
     tf.saved_model.save(module, str(tmp_path / "m"), signatures=count)
-    session = GraphSession.load(tmp_path / "m", Limits(run_seconds=0.2))
+    session = GraphSession.load(tmp_path / "m", SessionLimits(run_seconds=0.2))
     signature = session.signatures["serving_default"]
     with pytest.raises(tf.errors.DeadlineExceededError):
         signature.call({"n": np.array(2_000_000, np.int32)})

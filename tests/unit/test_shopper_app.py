@@ -18,12 +18,12 @@ from caravan.errors import BadInput, Transient, Unavailable
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
 from shopper.catalogue import slug
+from shopper.catalogue_file import CatalogueFile
 from shopper.doors import page as page_api
-from shopper.doors.once import Asked, Once
+from shopper.doors.idempotency import IdempotencyCache, IdempotentRequest
 from shopper.doors.relay import EventRelay
-from shopper.shelf import Shelf
 from shopper.storage.counts import TrainingCounts
-from shopper.web import Page
+from shopper.web import PageSettings
 
 TOKENS = Tokens({"ann": "a-token-of-ann"})
 
@@ -31,17 +31,17 @@ TOKENS = Tokens({"ann": "a-token-of-ann"})
 class Pages:
     """The pages with their ports, and a client before them."""
 
-    def __init__(self, page: Page | None = None, tokens: Tokens | None = None) -> None:
+    def __init__(self, page: PageSettings | None = None, tokens: Tokens | None = None) -> None:
         self.relay = EventRelay()
         self.store = MemoryStore()
         app = FastAPI()
         http.install(app, {})
         page_api.install(
             app,
-            page=page or Page(),
+            page=page or PageSettings(),
             sessions=Sessions(tokens or Tokens({}), "shopper"),
             relay=self.relay,
-            count=TrainingCounts(self.store, Shelf()),
+            count=TrainingCounts(self.store, CatalogueFile()),
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://shop")
@@ -113,7 +113,7 @@ async def test_pages_forbid_what_is_inline_or_from_elsewhere(pages: Pages) -> No
 async def test_the_policy_names_the_broker_that_browsers_may_speak_to(tmp_path: Path) -> None:
     module = tmp_path / "mqtt.esm.js"
     module.write_text("export default 1")
-    pages = Pages(Page("wss://broker.example:9001/mqtt", module))
+    pages = Pages(PageSettings("wss://broker.example:9001/mqtt", module))
     answer = await pages.get("/")
     assert "connect-src 'self' wss://broker.example:9001;" in answer.headers["content-security-policy"]
     facts = (await pages.get("/app.json")).json()
@@ -285,7 +285,7 @@ async def test_training_images_are_counted_by_product(pages: Pages) -> None:
 async def test_a_count_is_good_for_a_moment() -> None:
     now = [0.0]
     store = MemoryStore()
-    count = TrainingCounts(store, Shelf(), lambda: now[0])
+    count = TrainingCounts(store, CatalogueFile(), lambda: now[0])
     assert (await count())["images"] == 0
     await store.put_async("images/a/1.jpg", b"x")
     assert (await count())["images"] == 0
@@ -312,8 +312,10 @@ class Act:
         return {"number": self.done}
 
 
-def asked(key: str, holder: str = "till", path: str = "/binary", digest: bytes = b"photo") -> Asked:
-    return Asked(holder, path, key, digest)
+def asked(
+    key: str, holder: str = "till", path: str = "/binary", digest: bytes = b"photo"
+) -> IdempotentRequest:
+    return IdempotentRequest(holder, path, key, digest)
 
 
 def number(answer: bytes) -> int:
@@ -322,61 +324,61 @@ def number(answer: bytes) -> int:
 
 
 async def test_requests_with_one_key_are_done_once_at_the_same_time_or_later() -> None:
-    once, act = Once(), Act()
-    first, second = (asyncio.create_task(once(asked("k"), act)) for _ in range(2))
+    cache, act = IdempotencyCache(), Act()
+    first, second = (asyncio.create_task(cache(asked("k"), act)) for _ in range(2))
     await asyncio.sleep(0)
     act.may.set()
     assert number(await first) == number(await second) == 1
-    assert number(await once(asked("k"), act)) == 1
-    assert number(await once(asked("other"), act)) == 2
-    assert number(await once(asked(""), act)) == 3
+    assert number(await cache(asked("k"), act)) == 1
+    assert number(await cache(asked("other"), act)) == 2
+    assert number(await cache(asked(""), act)) == 3
 
 
 async def test_a_key_is_its_holders_and_of_one_door() -> None:
-    once, act = Once(), Act()
+    cache, act = IdempotencyCache(), Act()
     act.may.set()
     for one in (asked("1"), asked("1", holder="phone"), asked("1", path="/ingestion")):
-        await once(one, act)
+        await cache(one, act)
     assert act.done == 3
 
 
 async def test_a_key_is_of_one_request_also_while_that_is_served() -> None:
-    once, act = Once(), Act()
-    first = asyncio.create_task(once(asked("1"), act))
+    cache, act = IdempotencyCache(), Act()
+    first = asyncio.create_task(cache(asked("1"), act))
     await asyncio.sleep(0)
     for _ in range(2):
         with pytest.raises(BadInput, match="another request") as refused:
-            await once(asked("1", digest=b"another photo"), act)
+            await cache(asked("1", digest=b"another photo"), act)
         assert refused.value.status == 422
         act.may.set()
         assert number(await first) == 1
 
 
 async def test_a_sender_that_goes_away_takes_the_answer_from_nobody() -> None:
-    once, act = Once(), Act()
-    first = asyncio.create_task(once(asked("k"), act))
+    cache, act = IdempotencyCache(), Act()
+    first = asyncio.create_task(cache(asked("k"), act))
     await asyncio.sleep(0)
     first.cancel()
     act.may.set()
-    assert number(await once(asked("k"), act)) == 1
+    assert number(await cache(asked("k"), act)) == 1
 
 
 async def test_what_failed_may_be_tried_again() -> None:
-    once, act = Once(), Act(failures=1)
+    cache, act = IdempotencyCache(), Act(failures=1)
     act.may.set()
     with pytest.raises(Transient):
-        await once(asked("k"), act)
-    assert number(await once(asked("k"), act)) == 2
+        await cache(asked("k"), act)
+    assert number(await cache(asked("k"), act)) == 2
 
 
 @pytest.mark.parametrize("bounds", [{"remembered": 2}, {"remembered_bytes": 30}])
 async def test_only_the_last_answers_are_remembered(bounds: dict[str, int]) -> None:
-    once, act = Once(**bounds), Act()
+    cache, act = IdempotencyCache(**bounds), Act()
     act.may.set()
     for key in "abc":
-        await once(asked(key), act)
-    assert number(await once(asked("c"), act)) == 3
-    assert number(await once(asked("a"), act)) == 4
+        await cache(asked(key), act)
+    assert number(await cache(asked("c"), act)) == 3
+    assert number(await cache(asked("a"), act)) == 4
 
 
 # --- new products -------------------------------------------------------------------------------

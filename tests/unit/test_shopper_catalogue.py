@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from caravan.errors import BadInput
 from shopper.catalogue import Catalogue, CatalogueFault
+from shopper.catalogue_file import CatalogueFile, default
 from shopper.price import Price
 from shopper.settings import ShopperSettings
-from shopper.shelf import Shelf, default
 
 GREEN = {"item": "tea-green", "label": "Green Tea", "price": 2.99}
 
@@ -129,31 +129,31 @@ def write(path: Path, entries: object) -> None:
 async def test_an_edited_catalogue_is_taken_without_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.json"
     write(path, [GREEN])
-    shelf = Shelf(path)
+    catalogue_file = CatalogueFile(path)
     write(path, [GREEN | {"price": 3.49}])
-    await shelf.look()
-    assert shelf.catalogue.product("tea-green").pricetag == "Green Tea: 3.49"
+    await catalogue_file.look()
+    assert catalogue_file.catalogue.product("tea-green").pricetag == "Green Tea: 3.49"
 
 
 async def test_a_broken_edit_is_refused_and_the_next_good_one_taken(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.json"
     write(path, [GREEN])
-    shelf = Shelf(path)
+    catalogue_file = CatalogueFile(path)
     write(path, "[{")
-    await shelf.look()
-    assert shelf.catalogue.product("tea-green").pricetag == "Green Tea: 2.99"
+    await catalogue_file.look()
+    assert catalogue_file.catalogue.product("tea-green").pricetag == "Green Tea: 2.99"
     write(path, [GREEN | {"price": 1}])
-    await shelf.look()
-    assert shelf.catalogue.product("tea-green").pricetag == "Green Tea: 1.00"
+    await catalogue_file.look()
+    assert catalogue_file.catalogue.product("tea-green").pricetag == "Green Tea: 1.00"
 
 
 async def test_a_catalogue_that_goes_away_leaves_the_last_good_one(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.json"
     write(path, [GREEN])
-    shelf = Shelf(path)
+    catalogue_file = CatalogueFile(path)
     path.unlink()
-    await shelf.look()
-    assert shelf.catalogue.labels == ["Green Tea", "Other"]
+    await catalogue_file.look()
+    assert catalogue_file.catalogue.labels == ["Green Tea", "Other"]
 
 
 def test_a_broken_catalogue_at_the_start_is_named_among_the_settings(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from caravan.images import ImageBounds
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
 from shopper import routes
+from shopper.catalogue_file import CatalogueFile
 from shopper.doors.http import make_app
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
 from shopper.ports import Capture, Photo, Picture, Pixels, Prediction, Sender
-from shopper.shelf import Shelf
 
 MAX_BYTES = 200_000
 LABELS = ["Earl Grey Tea", "Green Tea", "Lemon Tea", "Licorice Tea", "Other"]
@@ -62,7 +62,7 @@ class Classifier:
         return Prediction(self.item, self.score, "tea_model_b64", 3, self.probabilities)
 
 
-class Keeper:
+class ImageStore:
     """Remembers what it was given, or fails."""
 
     def __init__(self) -> None:
@@ -93,31 +93,35 @@ class Shopper:
 
     def __init__(self, tokens: dict[str, str] | None = None) -> None:
         self.classifier = Classifier()
-        self.keeper = Keeper()
+        self.image_store = ImageStore()
         self.push = Push()
         self.events: list[dict[str, Any]] = []
         self.records: list[Any] = []
         self.thresholds: dict[str, float] = {}
         self.model_ready = True
-        shelf = Shelf()
+        catalogue_file = CatalogueFile()
         limits = ImageLimits(Decoding(2, bounds=ImageBounds(MAX_BYTES, 1_000_000)), MemoryBudget(10**8))
         self.route = partial(
             routes.detect,
             limits=limits,
             classifier=self.classifier,
-            shelf=shelf,
+            catalogue_file=catalogue_file,
             score_accuracy=lambda model: self.thresholds.get(model, 0.6),
-            keeper=self.keeper,
+            image_store=self.image_store,
             record=self._record,
             post=self.events.append,
         )
         app = make_app(
             detect=self.route,
             ingest=partial(
-                routes.ingest, limits=limits, shelf=shelf, keeper=self.keeper, post=self.events.append
+                routes.ingest,
+                limits=limits,
+                catalogue_file=catalogue_file,
+                image_store=self.image_store,
+                post=self.events.append,
             ),
             push=self.push,
-            shelf=shelf,
+            catalogue_file=catalogue_file,
             bodies=MemoryBudget(10**7),
             max_image_bytes=MAX_BYTES,
             checks={"model-server": self._check},
@@ -126,8 +130,8 @@ class Shopper:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://shopper:8080")
 
-    async def _record(self, *verdict: Any) -> None:
-        self.records.append(verdict)
+    async def _record(self, *recognition: Any) -> None:
+        self.records.append(recognition)
 
     async def _check(self) -> None:
         if not self.model_ready:
@@ -225,7 +229,7 @@ async def test_the_image_is_kept_with_the_models_opinion(
 ) -> None:
     shopper.classifier.item = item
     await shopper.client.post("/binary", content=PHOTO, headers={b"camera": "till 3/é".encode()})
-    (capture,) = shopper.keeper.captures
+    (capture,) = shopper.image_store.captures
     assert (capture.bucket, capture.item, capture.image) == (bucket, folder, PHOTO)
     assert capture.facts == {
         "label": item,
@@ -258,7 +262,7 @@ async def test_other_formats_reach_the_model_as_sent_too_and_the_bucket_as_jpeg(
 ) -> None:
     image = encoded(image_format)
     assert (await shopper.detect(image)).status_code == 200
-    kept = shopper.keeper.captures[0].image
+    kept = shopper.image_store.captures[0].image
     assert Image.open(io.BytesIO(kept)).format == "JPEG"
     assert shopper.classifier.seen == [Photo(image, kept)]
 
@@ -284,7 +288,7 @@ async def test_an_image_of_30000_by_30000_pixels_is_refused(
 ) -> None:
     response = await shopper.client.post("/binary", content=make(30_000, 30_000))
     assert is_problem(response, 413, "pixels")
-    assert (shopper.classifier.seen, shopper.keeper.captures) == ([], [])
+    assert (shopper.classifier.seen, shopper.image_store.captures) == ([], [])
 
 
 async def test_too_many_pixels_are_refused(shopper: Shopper) -> None:
@@ -295,7 +299,7 @@ async def test_too_many_pixels_are_refused(shopper: Shopper) -> None:
 async def test_what_is_not_an_image_is_refused(shopper: Shopper, content: bytes) -> None:
     assert is_problem(await shopper.client.post("/binary", content=content), 422, "image")
     assert is_problem(await shopper.detect(content), 422, "image")
-    assert shopper.keeper.captures == []
+    assert shopper.image_store.captures == []
 
 
 async def test_an_empty_body_is_refused(shopper: Shopper) -> None:
@@ -310,7 +314,7 @@ async def test_a_damaged_png_is_refused(shopper: Shopper) -> None:
 async def test_an_image_that_the_model_cannot_read_is_refused_and_not_kept(shopper: Shopper) -> None:
     shopper.classifier.error = BadInput("the model cannot read this image", status=422)
     assert is_problem(await shopper.detect(PHOTO[:-500]), 422, "cannot read")
-    assert shopper.keeper.captures == []
+    assert shopper.image_store.captures == []
 
 
 async def test_a_body_that_is_too_large_is_refused(shopper: Shopper) -> None:
@@ -358,7 +362,7 @@ async def test_without_a_model_the_answer_says_what_to_do(shopper: Shopper) -> N
 
 
 async def test_a_full_spool_is_said(shopper: Shopper) -> None:
-    shopper.keeper.error = Unavailable("the local spool is full", 507)
+    shopper.image_store.error = Unavailable("the local spool is full", 507)
     assert is_problem(await shopper.detect(), 507, "full")
     assert shopper.events == []
 
@@ -392,7 +396,7 @@ async def test_ready_names_what_is_missing(shopper: Shopper) -> None:
 async def test_a_training_image_is_taken_in(shopper: Shopper, product: str) -> None:
     response = await shopper.ingest(product=product)
     assert (response.status_code, response.json()) == (200, {"status": "done"})
-    (capture,) = shopper.keeper.captures
+    (capture,) = shopper.image_store.captures
     assert (capture.bucket, capture.item, capture.image) == ("data", "tea-green", PHOTO)
     (event,) = shopper.events
     assert (event["name"], event["item"], event["origin"]) == ("ingestion", "Green Tea", "http")
@@ -402,7 +406,7 @@ async def test_a_new_product_is_taken_where_the_sender_says_that_it_is_new(shopp
     body = {"image": base64.b64encode(PHOTO).decode(), "product": "Mint Tea", "new": True}
     answer = await shopper.client.post("/ingestion", json=body)
     assert answer.json() == {"status": "done", "item": "mint-tea", "label": "mint-tea"}
-    assert shopper.keeper.captures[-1].item == "mint-tea"
+    assert shopper.image_store.captures[-1].item == "mint-tea"
     answer = await shopper.client.post("/ingestion", json=body | {"product": "GREEN tea"})
     assert answer.json() == {"status": "done", "item": "tea-green", "label": "Green Tea"}
     assert is_problem(await shopper.client.post("/ingestion", json=body | {"product": "…"}), 422, "letters")
@@ -412,19 +416,19 @@ async def test_a_repeated_request_with_its_key_is_kept_once(shopper: Shopper) ->
     headers = {"Idempotency-Key": "a-photo"}
     answers = [await shopper.client.post("/binary", content=PHOTO, headers=headers) for _ in range(2)]
     assert answers[0].json() == answers[1].json()
-    assert len(shopper.keeper.captures) == 1
+    assert len(shopper.image_store.captures) == 1
     too_long = await shopper.client.post("/binary", content=PHOTO, headers={"Idempotency-Key": "x" * 500})
     assert is_problem(too_long, 400, "idempotency key")
 
 
 async def test_an_unknown_product_is_refused_with_the_list(shopper: Shopper) -> None:
     assert is_problem(await shopper.ingest(product="Mint Tea"), 422, "Lemon Tea")
-    assert shopper.keeper.captures == []
+    assert shopper.image_store.captures == []
 
 
 async def test_a_truncated_training_image_is_refused(shopper: Shopper) -> None:
     assert is_problem(await shopper.ingest(PHOTO[:-500]), 422, "damaged")
-    assert (shopper.keeper.captures, shopper.events) == ([], [])
+    assert (shopper.image_store.captures, shopper.events) == ([], [])
 
 
 async def test_a_training_image_without_a_product_is_refused(shopper: Shopper) -> None:
@@ -433,7 +437,7 @@ async def test_a_training_image_without_a_product_is_refused(shopper: Shopper) -
 
 async def test_a_training_image_in_another_format_is_kept_as_jpeg(shopper: Shopper) -> None:
     await shopper.ingest(encoded("WEBP"))
-    assert Image.open(io.BytesIO(shopper.keeper.captures[0].image)).format == "JPEG"
+    assert Image.open(io.BytesIO(shopper.image_store.captures[0].image)).format == "JPEG"
 
 
 async def test_the_options_are_the_labels(shopper: Shopper) -> None:
@@ -558,7 +562,7 @@ async def test_an_unknown_model_is_not_found(shopper: Shopper) -> None:
     shopper.classifier.error = BadInput("model 'coffee' is not served here", 404, reason="unknown-model")
     response = await shopper.client.post("/binary?model=coffee", content=PHOTO)
     assert is_problem(response, 404, "coffee")
-    assert shopper.keeper.captures == []
+    assert shopper.image_store.captures == []
 
 
 @pytest.mark.parametrize(("top", "classes"), [(1, ["b"]), (2, ["b", "c"]), (10, ["b", "c", "a"])])
@@ -600,7 +604,7 @@ async def test_the_pixels_of_a_camera_are_classified_as_they_are_and_kept_as_jpe
     pixels = Pixels(values)
     await shopper.route(pixels, Sender("mqtt", "door"))
     assert shopper.classifier.seen == [pixels]
-    (capture,) = shopper.keeper.captures
+    (capture,) = shopper.image_store.captures
     kept = Image.open(io.BytesIO(capture.image))
     assert (kept.format, kept.size, kept.mode) == ("JPEG", (28, 28), mode)
     assert kept.convert("L").getpixel((14, 14)) == pytest.approx(128, abs=2)
@@ -608,10 +612,10 @@ async def test_the_pixels_of_a_camera_are_classified_as_they_are_and_kept_as_jpe
 
 async def test_the_record_is_made_of_what_is_kept(shopper: Shopper) -> None:
     await shopper.route(PHOTO, Sender("http", "door"))
-    ((verdict, sender, image, at, key),) = shopper.records
+    ((recognition, sender, image, at, key),) = shopper.records
     assert key == "images/tea-green/1.jpg"
-    assert (verdict.prediction.item, sender.camera, image) == ("tea-green", "door", PHOTO)
-    assert at == shopper.keeper.captures[0].at
+    assert (recognition.prediction.item, sender.camera, image) == ("tea-green", "door", PHOTO)
+    assert at == shopper.image_store.captures[0].at
 
 
 # --- tokens -------------------------------------------------------------------------------------------
@@ -648,7 +652,7 @@ async def test_without_a_token_nothing_is_done_nor_read(
     assert is_problem(response, 401, "token")
     assert response.headers["www-authenticate"] == "Bearer"
     assert REGISTRY.get_sample_value("caravan_refusals_total", labels) == before + 1
-    assert (guarded.classifier.seen, guarded.keeper.captures) == ([], [])
+    assert (guarded.classifier.seen, guarded.image_store.captures) == ([], [])
 
 
 @pytest.mark.parametrize(("headers", "camera"), [({}, "door"), ({"camera": "porch"}, "porch")])
@@ -658,7 +662,7 @@ async def test_the_holder_of_a_token_is_the_camera_if_no_header_names_one(
     headers |= {"Authorization": "Bearer battery-staple"}
     response = await guarded.client.post("/binary", content=PHOTO, headers=headers)
     assert response.status_code == 200
-    assert guarded.keeper.captures[0].facts["camera"] == camera
+    assert guarded.image_store.captures[0].facts["camera"] == camera
 
 
 @pytest.mark.parametrize("path", ["/ingestion/options", "/healthz", "/readyz", "/metrics"])
@@ -704,7 +708,7 @@ async def test_a_training_image_in_a_form_is_taken_in(shopper: Shopper) -> None:
     assert (await shopper.client.post("/ingestion", files=files, data=named)).json() == {"status": "done"}
     new = {"product": "Mint Tea", "new": "true"}
     assert (await shopper.client.post("/ingestion", files=files, data=new)).json()["item"] == "mint-tea"
-    assert [(one.item, one.image) for one in shopper.keeper.captures] == [
+    assert [(one.item, one.image) for one in shopper.image_store.captures] == [
         ("tea-green", PHOTO),
         ("mint-tea", PHOTO),
     ]
@@ -823,7 +827,7 @@ async def test_a_key_that_comes_with_another_image_is_refused(shopper: Shopper) 
     assert (await shopper.client.post("/binary", content=PHOTO, headers=headers)).status_code == 200
     other = await shopper.client.post("/binary", content=encoded("PNG"), headers=headers)
     assert is_problem(other, 422, "another request")
-    assert len(shopper.keeper.captures) == 1
+    assert len(shopper.image_store.captures) == 1
 
 
 async def test_bodies_are_charged_as_they_come_and_not_as_they_are_announced(shopper: Shopper) -> None:

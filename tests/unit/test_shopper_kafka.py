@@ -37,7 +37,7 @@ class Kafka(Topic):
         self.replies: list[tuple[bytes | None, dict[str, Any], list[tuple[str, bytes | None]]]] = []
         self.full = False
         door = KafkaDoor(self.detect, self.reply, "edge1-detections", patience=10)
-        self.door = consume(self, door.handle, self.put_aside, policy(concurrency, within))
+        self.door = consume(self, door.handle, self.send_dead_letter, policy(concurrency, within))
 
     async def answered(self, count: int) -> None:
         """Run until so many messages are committed."""
@@ -116,7 +116,7 @@ async def test_headers_choose_the_model_and_name_the_camera_as_the_key_does(
         (ZeroDivisionError("secret"), 500, "unexpected", "ZeroDivisionError"),
     ],
 )
-async def test_what_is_refused_is_answered_with_a_problem_and_put_aside_and_the_rest_goes_on(
+async def test_what_is_refused_is_answered_with_a_problem_and_made_a_dead_letter_and_the_rest_goes_on(
     error: Exception, status: int, code: str, says: str
 ) -> None:
     kafka = Kafka(record(0, b"bad", headers=HEADERS), record(1, b"good"))
@@ -223,7 +223,7 @@ async def test_if_the_dead_letter_cannot_be_written_nothing_is_committed() -> No
     assert kafka.offset == 0
 
 
-async def test_an_answer_that_kafka_will_not_take_is_put_aside_and_does_not_stop_the_door() -> None:
+async def test_an_answer_that_kafka_will_not_take_becomes_a_dead_letter_and_does_not_stop_the_door() -> None:
     kafka = Kafka(record(0), record(1))
     kafka.full = True
     await kafka.answered(2)

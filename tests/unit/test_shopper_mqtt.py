@@ -19,12 +19,12 @@ from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
 from shopper import detection
+from shopper.catalogue_file import CatalogueFile
 from shopper.doors.codecs import Json, Tensor
-from shopper.doors.mqtt import Exchange, MqttDoor
+from shopper.doors.mqtt import Binding, MqttDoor
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Pixels, Prediction, Sender
-from shopper.shelf import Shelf
 
 IMAGE = b"an image"
 TENSORS = Tensor(2000, 10_000)
@@ -42,7 +42,7 @@ class Broker:
     def __init__(self, memory: int = 10**6, concurrency: int = 4, waiting: int = 100) -> None:
         self.replies: list[tuple[str, dict[str, Any]]] = []
         self.error: Exception | None = None
-        self.verdict: detection.Verdict | None = None
+        self.recognition: detection.Recognition | None = None
         self.deaf = 0
         self.seen: list[tuple[Picture, Sender]] = []
         self.gate = asyncio.Event()
@@ -51,9 +51,9 @@ class Broker:
         self.most_at_once = 0
         self.door = MqttDoor(
             [
-                Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
-                Exchange(Topics("apparel_images", "apparel-predict", "fashion_classifier"), TENSORS),
-                Exchange(Topics("cameras/+", "answers"), TENSORS),
+                Binding(Topics(DETECTION, DETECTION_REPLIES), Json()),
+                Binding(Topics("apparel_images", "apparel-predict", "fashion_classifier"), TENSORS),
+                Binding(Topics("cameras/+", "answers"), TENSORS),
             ],
             self.detect,
             self.publish,
@@ -74,8 +74,8 @@ class Broker:
         self.at_once -= 1
         if self.error:
             raise self.error
-        if self.verdict:
-            return answer(self.verdict, Shelf().catalogue)
+        if self.recognition:
+            return answer(self.recognition, CatalogueFile().catalogue)
         return {"known": "true", "pricetag": "Thé: 2.99"}
 
     async def publish(self, topic: str, payload: bytes) -> None:
@@ -303,7 +303,7 @@ async def test_a_tensor_is_answered_beside_its_topic(
 
 async def test_a_reply_to_a_tensor_has_the_models_own_view() -> None:
     broker = Broker()
-    broker.verdict = detection.judge(BAG, Shelf().catalogue, 0.6)
+    broker.recognition = detection.judge(BAG, CatalogueFile().catalogue, 0.6)
     async with broker.serving():
         await broker.door.receive(tensor(id=7, camera="door"))
         ((_, reply),) = await broker.until_replies(1)

@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from caravan import s3, tracing
 from caravan.errors import Permanent, Refused, Transient
-from shopper.storage.feeder import FeederClient, Rejected, Report, Unfit
-from shopper.storage.push import WISH, TrainingPush
+from shopper.storage.feeder import FeederAnswer, FeederClient, RejectedImage, Unfit
+from shopper.storage.push import PENDING, TrainingPush
 
 
 class Central:
@@ -42,7 +42,7 @@ class Central:
         if not self.up:
             raise Transient("link down")
 
-    async def upload(self, archive: IO[bytes], size: int) -> Report:
+    async def upload(self, archive: IO[bytes], size: int) -> FeederAnswer:
         archive.seek(0)
         content = archive.read()
         assert len(content) == size
@@ -59,10 +59,14 @@ class Central:
         if self.unfit & set(names):
             raise Unfit("central refused it: 413 too large")
         self.archives.append(names)
-        rejected = [Rejected(name=name, reason=self.reject[name]) for name in names if name in self.reject]
+        rejected = [
+            RejectedImage(name=name, reason=self.reject[name]) for name in names if name in self.reject
+        ]
         ignored = len(self.passed_over & set(names))
         stored = len(names) - len(rejected) - self.forget - ignored
-        return Report(stored=stored, duplicates=0, ignored=ignored, rejected=rejected, warnings=self.warnings)
+        return FeederAnswer(
+            stored=stored, duplicates=0, ignored=ignored, rejected=rejected, warnings=self.warnings
+        )
 
 
 class Edge:
@@ -153,7 +157,7 @@ async def test_what_is_no_training_image_stays(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("how", ["unfit", "passed_over"])
-async def test_an_image_that_keeps_central_from_taking_others_is_found_and_put_aside(
+async def test_an_image_that_keeps_central_from_taking_others_is_found_and_move_to_rejected(
     edge: Edge, how: str
 ) -> None:
     edge.add(*(f"images/tea-green/{number:02}.jpg" for number in range(20)))
@@ -178,7 +182,7 @@ async def test_what_central_refuses_of_every_image_is_not_the_images_fault(edge:
     assert sum(key.startswith("images/") for key in left) == 30
 
 
-async def test_a_rejected_image_is_put_aside_with_the_reason(edge: Edge) -> None:
+async def test_a_rejected_image_is_move_to_rejected_with_the_reason(edge: Edge) -> None:
     edge.add(A, B)
     edge.central.reject = {A: "damaged: ½ of it"}
     async with edge.running():
@@ -244,7 +248,7 @@ async def test_with_the_link_down_the_wish_is_kept_and_fulfilled_without_help(ed
     edge.central.up = False
     async with edge.running():
         assert await edge.push() == {"status": "queued"}
-        assert edge.keys() == [A, WISH]
+        assert edge.keys() == [A, PENDING]
         assert edge.events == []
         edge.central.up = True
         async with asyncio.timeout(20):
@@ -312,7 +316,7 @@ async def test_a_push_is_part_of_its_callers_trace_up_to_the_feeder(
     carried: list[dict[str, str]] = []
     upload = edge.central.upload
 
-    async def noting(archive: IO[bytes], size: int) -> Report:
+    async def noting(archive: IO[bytes], size: int) -> FeederAnswer:
         carried.append(tracing.headers())
         return await upload(archive, size)
 

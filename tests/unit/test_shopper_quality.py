@@ -16,6 +16,7 @@ from PIL import Image
 
 from caravan.contracts import EDGE_STATUS
 from caravan.errors import BadInput
+from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
 from shopper.quality import drift
@@ -24,10 +25,9 @@ from shopper.quality.intervals import Stratum, beta_cdf, is_confidently_wrong, j
 from shopper.quality.notes import DAY, Answered
 from shopper.quality.report import accuracy
 from shopper.quality.telling import tell_quality
-from shopper.scoring.desk import ScoringDesk
 from shopper.scoring.journal import Journal
+from shopper.scoring.outbox import ScoringOutbox
 from shopper.scoring.values import Scored
-from shopper.shelf import Shelf
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 START = AT.timestamp() // DAY * DAY
@@ -293,7 +293,7 @@ async def test_the_desk_asks_of_the_newest_answer_and_a_photo_that_cannot_be_rea
     async def nothing(*_: object, **__: object) -> None:
         """Nobody listens."""
 
-    async with ScoringDesk(
+    async with ScoringOutbox(
         lambda: opened(tmp_path),
         nothing,
         nothing,
@@ -304,9 +304,11 @@ async def test_the_desk_asks_of_the_newest_answer_and_a_photo_that_cannot_be_rea
         look_seconds=0.001,
     ) as desk:
         tasks = [asyncio.create_task(loop) for loop in (desk.write(), desk.watch(shrink))]
-        verdict = judge(Prediction("tea-green", 0.9, "tea_model_b64", 1, {}, CLASSES), Shelf().catalogue, 0.6)
+        recognition = judge(
+            Prediction("tea-green", 0.9, "tea_model_b64", 1, {}, CLASSES), CatalogueFile().catalogue, 0.6
+        )
         for photo in (b"broken", b"a photo"):
-            await desk.record(verdict, Sender("http"), photo, AT, "images/tea-green/a.jpg")
+            await desk.record(recognition, Sender("http"), photo, AT, "images/tea-green/a.jpg")
             async with asyncio.timeout(20):
                 while photo not in looked_at:
                     await asyncio.sleep(0.001)
@@ -407,7 +409,7 @@ async def test_answers_of_the_trained_model_alone_are_audited(tmp_path: Path) ->
     async def send(*_: object, **__: object) -> None:
         """Nobody listens."""
 
-    async with ScoringDesk(
+    async with ScoringOutbox(
         lambda: opened(tmp_path),
         send,
         lambda: asyncio.sleep(0),
@@ -420,8 +422,8 @@ async def test_answers_of_the_trained_model_alone_are_audited(tmp_path: Path) ->
         writing = asyncio.create_task(desk.write())
         for model in ("tea_model_b64", "fashion_classifier"):
             prediction = Prediction("tea-green", 0.9, model, 1, {}, CLASSES)
-            verdict = judge(prediction, Shelf().catalogue, 0.6)
-            await desk.record(verdict, Sender("http"), b"jpeg", AT, f"images/tea-green/{model}.jpg")
+            recognition = judge(prediction, CatalogueFile().catalogue, 0.6)
+            await desk.record(recognition, Sender("http"), b"jpeg", AT, f"images/tea-green/{model}.jpg")
         found = await desk.accuracy(str.title)
         writing.cancel()
         with suppress(asyncio.CancelledError):

@@ -18,15 +18,15 @@ from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
 from caravan.tokens import Tokens
+from shopper.catalogue_file import CatalogueFile
 from shopper.doors import review as review_api
 from shopper.doors.cors import Cors
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
 from shopper.quality.notes import Audit
-from shopper.review import desk as review_desk
-from shopper.review.decisions import Opinion, Ref, why
-from shopper.review.desk import ReviewDesk
-from shopper.shelf import Shelf
+from shopper.review import review_queue
+from shopper.review.decisions import RecordedOpinion, Ref, why
+from shopper.review.review_queue import ReviewQueue
 
 MODEL = "tea_model_b64"
 UNKNOWN = "unclassified/images/other/2026-11-21_09-05-03-007.jpg"
@@ -73,8 +73,8 @@ class Shop:
         review_api.install(
             app,
             sessions=Sessions(tokens, "shopper"),
-            desk=ReviewDesk(self.stores, MODEL, 0.8, self.audits),
-            shelf=Shelf(),
+            queue=ReviewQueue(self.stores, MODEL, 0.8, self.audits),
+            catalogue_file=CatalogueFile(),
             limits=ImageLimits(Decoding(2), MemoryBudget(10**9)),
             post=self.events.append,
         )
@@ -169,7 +169,7 @@ async def test_pages_follow_each_other_through_both_buckets(shop: Shop) -> None:
 async def test_a_page_looks_at_so_many_images_and_names_the_next(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(review_desk, "MOST_LOOKED_AT", 64)
+    monkeypatch.setattr(review_queue, "MOST_LOOKED_AT", 64)
     for number in range(150):
         shop.lay(f"valid/images/tea-green/{number:03}.jpg", opinion("tea-green", 0.95))
     shop.lay("valid/images/tea-lemon/000.jpg", opinion("tea-lemon", 0.7))
@@ -397,14 +397,14 @@ async def test_without_a_token_nothing_is_shown_and_nothing_decided() -> None:
 
 
 def test_names_in_any_letters_come_back_as_they_were() -> None:
-    opinion = Opinion.of({"label": "caf%C3%A9", "score": "0.25", "camera": "T%C3%BCr/1"})
+    opinion = RecordedOpinion.of({"label": "caf%C3%A9", "score": "0.25", "camera": "T%C3%BCr/1"})
     assert (opinion.label, opinion.score, opinion.camera) == ("café", 0.25, "Tür/1")
     assert str(Ref.parse("valid/images/café au lait/ü.JPG")) == "valid/images/café au lait/ü.JPG"
 
 
 @pytest.mark.parametrize("score", ["", "much", "nan", "2", "-1"])
 def test_a_score_that_is_none_is_not_known(score: str) -> None:
-    assert Opinion.of({"score": score}).score is None
+    assert RecordedOpinion.of({"score": score}).score is None
 
 
 @pytest.mark.parametrize("name", ["", "valid", "valid/", "valid/images/a.jpg", "valid/images/a/b/c.jpg"])
@@ -414,7 +414,7 @@ def test_a_reference_that_is_none_is_refused(name: str) -> None:
 
 
 def test_a_known_image_without_a_score_needs_no_look() -> None:
-    assert why(Ref.parse(UNSURE), Opinion(), MODEL, 0.8) is None
+    assert why(Ref.parse(UNSURE), RecordedOpinion(), MODEL, 0.8) is None
 
 
 async def test_an_audit_comes_first_and_tells_nothing_of_what_the_model_said(shop: Shop) -> None:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from shopper.ports import Prediction
 from shopper.scoring.values import (
-    Count,
     Message,
     Scored,
     Window,
+    WindowDetection,
     encode,
     summary,
     uncertain_body,
@@ -60,9 +60,9 @@ def test_a_summary_has_the_figures_of_numpy(count: int) -> None:
 
 def test_a_windows_message_counts_in_the_order_of_its_classes() -> None:
     counts = [
-        Count("tea-green", certain=True, prep_seconds=0.001, predict_seconds=0.02),
-        Count("tea-green", certain=True, prep_seconds=0.003, predict_seconds=0.04),
-        Count("tea-lemon", certain=False, prep_seconds=0.002, predict_seconds=0.03),
+        WindowDetection("tea-green", certain=True, prep_seconds=0.001, predict_seconds=0.02),
+        WindowDetection("tea-green", certain=True, prep_seconds=0.003, predict_seconds=0.04),
+        WindowDetection("tea-lemon", certain=False, prep_seconds=0.002, predict_seconds=0.03),
     ]
     body = window_body("a-1w", "edge1", 0.8, WINDOW, counts)
     metrics = inner(encode(Message(1, "window", "till-3", body), 10**6), "metrics_json")
@@ -82,7 +82,9 @@ def test_a_windows_message_counts_in_the_order_of_its_classes() -> None:
 
 def test_a_model_without_a_list_of_classes_is_counted_by_what_it_answered() -> None:
     window = Window(0, 10, "till-3", "old", 1, ())
-    counts = [Count(name, certain=True, prep_seconds=0, predict_seconds=0) for name in ("b", "a", "b")]
+    counts = [
+        WindowDetection(name, certain=True, prep_seconds=0, predict_seconds=0) for name in ("b", "a", "b")
+    ]
     metrics = json.loads(window_body("a-1w", "edge1", 0.8, window, counts))
     assert metrics["classes"] == ["a", "b"]
     assert metrics["camera_metrics"]["till-3"]["certain"] == [1, 2]

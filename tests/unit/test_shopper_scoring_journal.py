@@ -210,7 +210,7 @@ def test_a_message_that_kafka_refuses_lets_the_others_pass_and_is_tried_after_th
     assert len(waiting(opened(tmp_path))) == 2
 
 
-def test_a_damaged_file_is_put_aside_and_a_new_one_begun(tmp_path: Path) -> None:
+def test_a_damaged_file_is_renamed_and_a_new_one_begun(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
     journal = opened(tmp_path)
     journal.add([scored("a")], now=1)

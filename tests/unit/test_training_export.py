@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from caravan.contracts import HEAD, OTHER, SAVED_MODEL, TWIN
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.twin import UnfitError
 from caravan.pieces import LEAST, PIECES, name_of
@@ -79,7 +79,7 @@ class Made:
         self.path = directory / "model"
         export(self.cache, self.head, self.path)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures
-        self.graph = GraphSession.load(self.path, Limits())  # as a model server has it
+        self.graph = GraphSession.load(self.path, SessionLimits())  # as a model server has it
         self.twin = (self.path / TWIN).read_bytes()
 
     def one(self, image: bytes) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.evaluate import Answer
-from training.gate import Against, Pair, Verdict, gate, p_value
+from training.gate import Against, GateResult, Pair, gate, p_value
 from training.holdout import Judged
 
 NAMES = ("tea-a", "tea-b", "tea-c", "other")
@@ -21,7 +21,7 @@ def answers(right: dict[str, list[bool]], start: int = 0) -> list[Answer]:
 
 def verdict_on(
     before: dict[str, list[bool]], after: dict[str, list[bool]], copies: int = 1, **marks: range
-) -> Verdict:
+) -> GateResult:
     """Hold one against the other; so many images in a row are a group, and some are marked."""
     old, new = answers(before), answers(after)
     images = [

@@ -13,7 +13,7 @@ from PIL import Image
 
 from training import charts
 from training.evaluate import Answer, Evaluation, evaluate
-from training.gate import Verdict
+from training.gate import GateResult
 from training.layer import Curves
 from training.report import (
     MOST_CHANGED,
@@ -38,7 +38,7 @@ FACTS = Facts(
     left_aside={"unreadable": 3},
     seed=0,
     backbone="lite0",
-    verdict=Verdict(),
+    verdict=GateResult(),
 )
 
 
@@ -173,7 +173,7 @@ def test_the_first_version_says_so_and_a_flawless_one_too(album: Album) -> None:
 def test_a_version_is_set_beside_its_parent_image_by_image(album: Album) -> None:
     after = answers_of_a_small_case(album)
     before = [replace(after[0], label="lemon"), after[1], replace(after[2], label="green"), after[3]]
-    facts = replace(FACTS, parent=4, verdict=Verdict("worse than version 4"))
+    facts = replace(FACTS, parent=4, verdict=GateResult("worse than version 4"))
     read = Reader(page(album.material(after, evaluate(before), facts)))
     assert "Compared with version 4" in read.text
     assert "The gate rejected it: worse than version 4." in read.text
@@ -211,7 +211,7 @@ def test_names_are_text_wherever_they_stand(album: Album) -> None:
     ]
     before = [replace(answer, label=answer.truth) for answer in answers]
     facts = replace(
-        FACTS, edge=bad, model=bad, parent=1, learned={bad: 3}, left_aside={bad: 1}, verdict=Verdict(bad)
+        FACTS, edge=bad, model=bad, parent=1, learned={bad: 3}, left_aside={bad: 1}, verdict=GateResult(bad)
     )
     for material in (
         album.material(answers, evaluate(before), facts),

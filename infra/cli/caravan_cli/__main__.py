@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caravan import s3
-from caravan.books import read_account
+from caravan.account import read_account
 from caravan.contracts import (
     DATA,
     DEFAULT_MODEL,
@@ -61,22 +61,22 @@ def print_account() -> None:
     """
     settings = load(AccountSettings)
     with _plainly():
-        books, at_the_edge = asyncio.run(_both_sides(settings))
-    tell_account(Console(), settings.edge, books, at_the_edge)
-    raise typer.Exit(0 if books.adds_up else 1)
+        account, at_the_edge = asyncio.run(_both_sides(settings))
+    tell_account(Console(), settings.edge, account, at_the_edge)
+    raise typer.Exit(0 if account.adds_up else 1)
 
 
-def tell_account(console: Console, edge: str, books: Account, at_the_edge: Table) -> None:
+def tell_account(console: Console, edge: str, account: Account, at_the_edge: Table) -> None:
     """Print an account: both sides, then every key that is at fault, and whether it adds up."""
     table = Table("at central", "images", title=f"{edge}: every image of every upload")
     for name in ("captured", "stored", "duplicates", "rejected", "pending", "withdrawn"):
-        table.add_row(name, str(getattr(books, name)))
+        table.add_row(name, str(getattr(account, name)))
     console.print(table)
     console.print(at_the_edge)
-    for what, keys in books.faults.items():
+    for what, keys in account.faults.items():
         for key in keys:
             console.print(f"{what}: {key}", style="red", highlight=False, markup=False, soft_wrap=True)
-    console.print("It adds up." if books.adds_up else "It does not add up.")
+    console.print("It adds up." if account.adds_up else "It does not add up.")
 
 
 @commands.command("withdraw")
@@ -313,8 +313,8 @@ def _plainly() -> Iterator[None]:
 
 
 async def _both_sides(settings: AccountSettings) -> tuple[Account, Table]:
-    books = await read_account(s3.open_bucket(settings.central, data_bucket(settings.edge)))
-    return books, await _edge_table(settings)
+    account = await read_account(s3.open_bucket(settings.central, data_bucket(settings.edge)))
+    return account, await _edge_table(settings)
 
 
 async def _edge_table(settings: AccountSettings) -> Table:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from obstore.store import ObjectStore
 
 from caravan import s3
-from caravan.books import content_sha256, each_receipt, promises
+from caravan.account import content_sha256, each_receipt, promises
 from caravan.concurrency import for_each
 from caravan.contracts import IMAGES, class_of
 from caravan.errors import BadInput

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from caravan import credentials, server
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from caravan.intake import Intake, Senders
 from caravan.lingering import LingeringClose
 from model_server import sources
@@ -162,7 +162,7 @@ def _models(settings: Settings) -> str:
 
 
 def _loader(settings: Settings, graphs: Graphs) -> Callable[[str, int, Path], Servable]:
-    limits = Limits(
+    limits = SessionLimits(
         settings.intra_op_threads,
         settings.inter_op_threads,
         settings.max_call_seconds,

@@ -5,7 +5,7 @@ from pathlib import Path
 import structlog
 
 from caravan.contracts import ONNX_MODEL, SAVED_MODEL, TWIN
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from caravan.graphs.twin import UnfitError
 from model_server import onnx_model, saved_model, twin
 from model_server.graphs.process import Graphs
@@ -14,7 +14,7 @@ from model_server.servable import Servable
 log = structlog.get_logger()
 
 
-def load(name: str, version: int, path: Path, limits: Limits, graphs: Graphs) -> Servable:
+def load(name: str, version: int, path: Path, limits: SessionLimits, graphs: Graphs) -> Servable:
     """Load what is in a version's directory (blocking): a SavedModel's twin, itself, or an ONNX model.
 
     Raises ServingError saying why it cannot be loaded; a directory with neither is no SavedModel.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from caravan.graphs.onnx import OnnxError, open_session
 from caravan.graphs.plausible import texts
 from model_server.errors import Code, ServingError, from_exception, invalid
@@ -130,7 +130,7 @@ class OnnxModel:
         gc.collect()
 
 
-def load(name: str, version: int, path: Path, limits: Limits) -> OnnxModel:
+def load(name: str, version: int, path: Path, limits: SessionLimits) -> OnnxModel:
     """Load `model.onnx` (blocking); a call of it uses up to `intra_op_threads` threads.
 
     Raises ServingError saying why it cannot be loaded.

@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from model_server import rest_answer, rest_request
 from model_server.errors import invalid
-from model_server.exchange import Exchange, decoded, here_or_there, json_response
 from model_server.predict import SIGNATURE_DEF, Core
+from model_server.rest_port import RestPort, decoded, here_or_there, json_response
 from model_server.stubs import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -28,9 +28,9 @@ MAX_INT64 = 2**63 - 1
 class Rest:
     """Answers whatever is asked under `/v1/`."""
 
-    def __init__(self, core: Core, exchange: Exchange) -> None:
+    def __init__(self, core: Core, port: RestPort) -> None:
         self._core = core
-        self._exchange = exchange
+        self._port = port
 
     async def answer(self, request: Request, path: str) -> Response:
         """Answer one request; `path` is as it was sent. Raises ServingError, TooLargeError."""
@@ -40,9 +40,9 @@ class Rest:
         if request.method == "POST" and (match := _INFER.fullmatch(path)):
             spec = _spec(match)
             method = match[4].lower()
-            body = await self._exchange.body(request)
+            body = await self._port.body(request)
             work = self._infer(spec, method, body)
-            return await self._exchange.measured(spec.name, method.capitalize(), work)
+            return await self._port.measured(spec.name, method.capitalize(), work)
         if request.method == "GET" and (match := _LOOK.fullmatch(path)):
             if not match[1]:
                 raise invalid("Missing model name in request.")

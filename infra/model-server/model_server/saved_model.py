@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from model_server.graphs.process import Graphs, Loaded
 from model_server.servable import Arrays
 from model_server.stubs import get_model_metadata_pb2, meta_graph_pb2
@@ -67,6 +67,6 @@ class SavedModel:
         self._graphs.release(self._loaded)
 
 
-def load(name: str, version: int, path: Path, limits: Limits, graphs: Graphs) -> SavedModel:
+def load(name: str, version: int, path: Path, limits: SessionLimits, graphs: Graphs) -> SavedModel:
     """Load a SavedModel (blocking). Raises ServingError saying why it cannot be loaded."""
     return SavedModel(name, version, graphs, graphs.load(path, limits))

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from caravan.contracts import to_json
 from model_server import v2_answer, v2_request
 from model_server.errors import Code, ServingError
-from model_server.exchange import Exchange, decoded, here_or_there, json_response
+from model_server.rest_port import RestPort, decoded, here_or_there, json_response
 from model_server.stubs import model_pb2
 from model_server.v2_core import OpenInference, spec_of
 
@@ -30,9 +30,9 @@ _EXTENSION = re.compile(
 class V2:
     """Answers whatever is asked under `/v2`."""
 
-    def __init__(self, inference: OpenInference, exchange: Exchange) -> None:
+    def __init__(self, inference: OpenInference, port: RestPort) -> None:
         self._inference = inference
-        self._exchange = exchange
+        self._port = port
 
     async def answer(self, request: Request, path: str) -> Response:
         """Answer one request; `path` is as it was sent. Raises ServingError, TooLargeError."""
@@ -57,9 +57,9 @@ class V2:
 
     async def _model(self, request: Request, spec: model_pb2.ModelSpec, what: str | None) -> Response:
         if what == "infer":
-            body = await self._exchange.body(request)
+            body = await self._port.body(request)
             length = request.headers.get(HEADER_LENGTH)
-            return await self._exchange.measured(spec.name, "Infer", self._infer(spec, body, length))
+            return await self._port.measured(spec.name, "Infer", self._infer(spec, body, length))
         if what == "ready":
             return _readiness({"name": spec.name}, ready=self._inference.model_ready(spec))
         return _json(self._inference.model(spec))

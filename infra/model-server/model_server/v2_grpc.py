@@ -8,7 +8,7 @@ import grpc
 from model_server import open_inference_pb2 as messages
 from model_server import v2_messages
 from model_server.errors import ServingError
-from model_server.exchange import here_or_there
+from model_server.rest_port import here_or_there
 from model_server.v2_core import OpenInference, spec_of
 
 SERVICE = "inference.GRPCInferenceService"

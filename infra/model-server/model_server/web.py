@@ -13,10 +13,10 @@ from caravan.problems import RETRY_AFTER_SECONDS
 from caravan.tokens import Tokens
 from model_server import rest_answer
 from model_server.errors import Code, ServingError
-from model_server.exchange import Exchange, TooLargeError, json_response
 from model_server.metrics import Metrics
 from model_server.predict import Core
 from model_server.rest import Rest
+from model_server.rest_port import RestPort, TooLargeError, json_response
 from model_server.v2 import HEALTH, V2
 from model_server.v2_core import OpenInference
 
@@ -37,9 +37,9 @@ class Web:
     """The application: `/v1/`, `/v2`, and the metrics."""
 
     def __init__(self, core: Core, metrics: Metrics, tokens: Tokens, options: WebOptions) -> None:
-        exchange = Exchange(core, metrics, timeout=options.timeout, max_body=options.max_body)
-        self._rest = Rest(core, exchange)
-        self._v2 = V2(OpenInference(core), exchange)
+        port = RestPort(core, metrics, timeout=options.timeout, max_body=options.max_body)
+        self._rest = Rest(core, port)
+        self._v2 = V2(OpenInference(core), port)
         self._metrics = metrics
         self._tokens = tokens
         self._options = options

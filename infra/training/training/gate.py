@@ -23,7 +23,7 @@ COLLAPSED = 2
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """Whether a version may go to the edge; if not, why."""
 
     rejected: str | None = None
@@ -66,7 +66,7 @@ def gate(
     *,
     margin: float,
     fault: str | None = None,
-) -> Verdict:
+) -> GateResult:
     """Decide on a version.
 
     Args:
@@ -78,9 +78,9 @@ def gate(
 
     """
     if fault is not None:
-        return Verdict(f"the smoke test failed: {fault}")
+        return GateResult(f"the smoke test failed: {fault}")
     if against is None:
-        return Verdict()
+        return GateResult()
     pairs = [
         (image, Pair(image.name, image.group, old.right, new.right))
         for image, new, old in zip(judged, answers, against.answers, strict=True)
@@ -88,7 +88,7 @@ def gate(
     ]
     reference = [pair for image, pair in pairs if image.in_reference]
     worse = _worse([pair for _, pair in pairs], reference, margin)
-    return Verdict(f"worse than version {against.version} on the same images: {worse}" if worse else None)
+    return GateResult(f"worse than version {against.version} on the same images: {worse}" if worse else None)
 
 
 def _worse(pairs: Sequence[Pair], reference: Sequence[Pair], margin: float) -> str:

@@ -19,7 +19,7 @@ from caravan.contracts import model_rejected_event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
 from caravan.members import MEMBERS, write_members
-from caravan.model_zips import Limits, read_model_zip
+from caravan.model_zips import ModelZipLimits, read_model_zip
 from caravan.names import cut
 from caravan.uploads import Listed, Upload, Verdict, pending_uploads, read_upload, write_verdict, zip_key
 from training.comparison import Comparison, comparison
@@ -117,7 +117,7 @@ async def _published(run: Run, upload: Upload) -> Verdict:
 
 async def _unpacked(run: Run, upload: Upload, directory: Path) -> dict[str, Path]:
     """Fetch the ZIP and unpack the model in it; return its files by their path within the version."""
-    limits = Limits(MAX_ENTRIES, run.settings.max_model_bytes)
+    limits = ModelZipLimits(MAX_ENTRIES, run.settings.max_model_bytes)
     with tempfile.TemporaryFile(dir=run.workspace.directory) as file:
         try:
             await s3.download(run.stores.models, zip_key(upload.model, upload.sha256), file)

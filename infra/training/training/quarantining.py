@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from caravan.books import each_receipt
+from caravan.account import each_receipt
 from caravan.contracts import Event, class_of, quarantine_event
 from caravan.errors import Permanent
 from caravan.names import cut

@@ -11,7 +11,7 @@ from pathlib import Path
 from training import charts
 from training.dataset import Member
 from training.evaluate import Answer, Evaluation
-from training.gate import Verdict
+from training.gate import GateResult
 from training.layer import Curves
 from training.stores import write_file
 from training.templates import render
@@ -54,7 +54,7 @@ class Facts:
     left_aside: Mapping[str, int]
     seed: int
     backbone: str
-    verdict: Verdict
+    verdict: GateResult
     not_compared: str = ""
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from caravan.contracts import SAVED_MODEL
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from caravan.graphs.plausible import encoded_picture
 from caravan.graphs.session import GraphSession, GraphSignature
 from caravan.graphs.twin import UnfitError
@@ -29,14 +29,14 @@ class Prepared:
 
     def __init__(self, template: Path) -> None:
         self._file = (template / SAVED_MODEL).read_bytes()
-        self._session = GraphSession.load(template, Limits())
+        self._session = GraphSession.load(template, SessionLimits())
         for signature in self._session.signatures.values():
             signature.call({signature.inputs[0]: np.array([encoded_picture()], object)})
 
     def signatures(self, directory: Path, classes: int) -> Mapping[str, GraphSignature]:
         """Load a version of so many classes, which answers until the next one is; see `GraphSession.load`."""
         if (directory / SAVED_MODEL).read_bytes() != declared(self._file, classes):
-            return GraphSession.load(directory, Limits()).signatures
+            return GraphSession.load(directory, SessionLimits()).signatures
         self._session.restore(directory)
         return self._session.signatures
 

@@ -89,13 +89,13 @@ def try_saved_model(job: Job) -> Found:
     """
     # Seconds, and an ONNX model does without.
     from caravan.graphs.dtypes import declared_input  # noqa: PLC0415
-    from caravan.graphs.limits import Limits  # noqa: PLC0415
+    from caravan.graphs.limits import SessionLimits  # noqa: PLC0415
     from caravan.graphs.session import GraphSession  # noqa: PLC0415
     from caravan.graphs.tf_examples import plausible_texts  # noqa: PLC0415
 
     _give_up_rights()
     with _blamed("it does not load", job.directory):
-        session = GraphSession.load(Path(job.directory), Limits())
+        session = GraphSession.load(Path(job.directory), SessionLimits())
     signatures: Mapping[str, Any] = session.signatures
     if not signatures:
         raise Fault("it has no signature")

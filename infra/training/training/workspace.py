@@ -9,7 +9,7 @@ from caravan.contracts import HEAD, SAVED_MODEL, TWIN
 from caravan.errors import Permanent
 from caravan.members import MEMBERS
 from training.dataset import Dataset
-from training.gate import Verdict
+from training.gate import GateResult
 from training.holdout import Judged
 from training.layer import Curves
 from training.stores import read_json, write_json
@@ -73,7 +73,7 @@ class Evaluated:
     metrics: dict[str, Any]
     parent: int | None
     classes: tuple[str, ...]
-    verdict: Verdict
+    verdict: GateResult
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Workspace:
         if body["digest"] != digest:
             raise Permanent("the evaluation is of other data: run evaluate again")
         return Evaluated(
-            **(body | {"classes": tuple(body["classes"]), "verdict": Verdict(**body["verdict"])})
+            **(body | {"classes": tuple(body["classes"]), "verdict": GateResult(**body["verdict"])})
         )
 
 

@@ -20,7 +20,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from caravan import telemetry, tracing
 from caravan.errors import BadInput, CaravanError, Permanent, Transient
-from caravan.kafka import Batch, PutAside, parked_for, trace_of
+from caravan.kafka import Batch, SendDeadLetter, parked_for, trace_of
 from caravan.retry import forever, retried
 
 log = structlog.get_logger()
@@ -76,9 +76,9 @@ class Policy:
             `partition` has the effects of a partition begin in its order, so that an aggregator gets them so.
         within: seconds for which a message is tried that may work later.
         then: what becomes of it after that. `stop` ends the loop, which begins again where it was committed;
-            but a message that twice fails for so long while others are done fails alone, and is put aside.
+            but a message that twice fails for so long while others are done fails alone, and becomes a dead letter.
             `park` sends it where it is read again later, until it has waited for `age` seconds in all.
-            `put-aside`, and too old a message, is the dead letter.
+            `dead-letter`, and too old a message, is the dead letter.
         age: see `park`.
         unforeseen: messages in a row that may fail in a way that nobody foresaw; one more stops the consumer.
         gathers: whether the effects end in an aggregator, which tries again by itself, and opens one exchange
@@ -94,7 +94,7 @@ class Policy:
     at_once: int
     in_flight: int
     within: float
-    then: Literal["stop", "park", "put-aside"]
+    then: Literal["stop", "park", "dead-letter"]
     in_flight_bytes: int = 64 * MIB
     order: Literal["none", "key", "partition"] = "none"
     age: float = 0
@@ -186,27 +186,27 @@ class Offsets:
 
 
 async def consume(
-    source: Source, handle: Handle, put_aside: PutAside, policy: Policy, park: Park | None = None
+    source: Source, handle: Handle, send_dead_letter: SendDeadLetter, policy: Policy, park: Park | None = None
 ) -> None:
     """Handle messages for as long as they come.
 
     Args:
         source: a consumer that commits nothing by itself.
         handle: reads a message and returns its effect. Messages are begun in the order in which they came.
-        put_aside: makes a message a dead letter. It gets what `handle` or the effect refuses (`BadInput`,
+        send_dead_letter: called with what `handle` or the effect refuses (`BadInput`,
             `Permanent`), and what fails in a way that nobody foresaw, with the code `unexpected`.
         policy: see there.
         park: where the policy says so, sends a message to where it is read again later.
 
     Raises:
-        Transient: if a message could be neither handled nor put aside in time.
+        Transient: if a message could neither be handled nor become a dead letter in time.
         Stopped: if the fault is ours; the offset of the first message of the row is kept.
 
     """
     if (park is None) == (policy.then == "park"):
         message = f"the policy of {policy.route} and what it parks with do not fit"
         raise ValueError(message)
-    loop = _Loop(source, handle, put_aside, policy, park)
+    loop = _Loop(source, handle, send_dead_letter, policy, park)
     try:
         await loop.run()
     except ExceptionGroup as several:
@@ -245,16 +245,21 @@ class _Loop:
     """One life of the loop."""
 
     def __init__(
-        self, source: Source, handle: Handle, put_aside: PutAside, policy: Policy, park: Park | None
+        self,
+        source: Source,
+        handle: Handle,
+        send_dead_letter: SendDeadLetter,
+        policy: Policy,
+        park: Park | None,
     ) -> None:
         self._source = source
         self._handle = handle
-        self._put_aside = put_aside
+        self._send_dead_letter = send_dead_letter
         self._policy = policy
         self._park = park
         self._offsets = Offsets()
         self._places = asyncio.Semaphore(policy.at_once)
-        self._turns: dict[Hashable, asyncio.Future[None]] = {}
+        self._lanes: dict[Hashable, asyncio.Future[None]] = {}
         self._in_flight = 0
         self._bytes = 0
         self._room = asyncio.Event()
@@ -262,7 +267,7 @@ class _Loop:
         self._last_success = 0.0
         self._in_a_row = 0
         self._suspects: list[Callable[[], None]] = []
-        """Of a row that nobody foresaw: put aside already, but not committed while it goes on."""
+        """Dead letters of a row of unforeseen failures; they are not committed while the row goes on."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -358,11 +363,11 @@ class _Loop:
         match error:
             case BadInput():
                 telemetry.REFUSALS.labels(self._policy.route, error.reason).inc()
-                await self._aside(message.record, error.detail, error.reason)
+                await self._dead_letter(message.record, error.detail, error.reason)
             case Transient():
                 await self._later(message.record, error, is_alone=is_alone)
             case CaravanError():
-                await self._aside(message.record, str(error), "refused")
+                await self._dead_letter(message.record, str(error), "refused")
             case _:
                 await self._unforeseen(message, error)
                 return
@@ -376,12 +381,12 @@ class _Loop:
             try:
                 await self._tried(partial(self._park, record), "kafka")
             except Permanent as exc:
-                await self._aside(record, f"{error}; it cannot be parked: {exc}", "away")
+                await self._dead_letter(record, f"{error}; it cannot be parked: {exc}", "away")
         else:
-            await self._aside(record, str(error), "away")
+            await self._dead_letter(record, str(error), "away")
 
     async def _unforeseen(self, message: _Message, error: Exception) -> None:
-        """Put a message aside that shows a fault of ours, unless that is all we do."""
+        """Make a dead letter of a message that shows a fault of ours, unless all recent messages do."""
         self._in_a_row += 1
         record = message.record
         if self._in_a_row > self._policy.unforeseen:
@@ -392,14 +397,14 @@ class _Loop:
             raise Stopped(reason) from error
         trace = error if self._in_a_row == 1 else None  # those after it are likely to be the same
         log.error("message failed", route=self._policy.route, offset=record.offset, exc_info=trace)
-        await self._aside(record, repr(error), "unexpected")
+        await self._dead_letter(record, repr(error), "unexpected")
         if self._in_a_row:
             self._suspects.append(message.done)
         else:  # the row has ended meanwhile
             message.done()
 
-    async def _aside(self, record: ConsumerRecord, reason: str, code: str) -> None:
-        await self._tried(partial(self._put_aside, record, reason, code), "kafka")
+    async def _dead_letter(self, record: ConsumerRecord, reason: str, code: str) -> None:
+        await self._tried(partial(self._send_dead_letter, record, reason, code), "kafka")
 
     async def _tried(self, call: Callable[[], Awaitable[T]], to: str) -> T:
         return await retried(call, to=to, within=self._policy.within)
@@ -418,16 +423,16 @@ class _Loop:
         before = None
         lane: Hashable = {"none": None, "key": record.key, "partition": partition}[self._policy.order]
         if lane is not None:
-            before, self._turns[lane] = self._turns.get(lane), over
+            before, self._lanes[lane] = self._lanes.get(lane), over
             over.add_done_callback(partial(self._leave, lane))
         return _Message(record, self._offsets.take(partition, record.offset), before, over)
 
     def _leave(self, lane: Hashable, over: asyncio.Future[None]) -> None:
-        if self._turns.get(lane) is over:
-            del self._turns[lane]
+        if self._lanes.get(lane) is over:
+            del self._lanes[lane]
 
     def _clear_suspects(self) -> None:
-        """Let what was put aside be committed."""
+        """Let the dead letters of the row be committed."""
         for done in self._suspects:
             done()
         self._suspects.clear()
@@ -496,7 +501,7 @@ class Consumption:
             raise Stopped(str(self._fault))
 
 
-class Reading:
+class LogAndContinue:
     """How a route without an effect takes messages: what cannot be read stays on its topic, passed over.
 
     Args:

@@ -49,7 +49,7 @@ def central_buckets(edge: str) -> tuple[str, str, str]:
 
 IMAGES = "images/"
 REJECTED = "rejected/"
-"""Prefix of images put aside: in `data` what central rejected, in `unclassified` what shows no product."""
+"""Prefix of rejected images: in `data` what central rejected, in `unclassified` what shows no product."""
 MODELS = "models/"
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"

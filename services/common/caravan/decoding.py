@@ -27,7 +27,7 @@ SECONDS = 10.0
 _TRIES = 2
 
 
-class FairTurns:
+class FairQueue:
     """Lets so many go at once; of those that wait, the next is of whoever has had least.
 
     This is start-time fair queuing.
@@ -100,7 +100,7 @@ class Decoding:
 
     def __init__(self, at_once: int, seconds: float = SECONDS, bounds: ImageBounds = images.BOUNDS) -> None:
         self.bounds = bounds
-        self._turns = FairTurns(at_once)
+        self._queue = FairQueue(at_once)
         self._seconds = seconds
         # Turns are what limits: anyio's own limit must not make a job wait while its time runs.
         self._processes = CapacityLimiter(at_once)
@@ -132,7 +132,7 @@ class Decoding:
     async def _run(self, decode: Callable[..., T], encoded: bytes, *args: object, sender: str) -> T:
         info = self.inspect(encoded)
         job = partial(decode, encoded, *args, self.bounds)
-        async with self._turns.take(sender, info.pixels * info.weight):
+        async with self._queue.take(sender, info.pixels * info.weight):
             if images.is_quick(info):
                 return await asyncio.to_thread(job)
             for _ in range(_TRIES):

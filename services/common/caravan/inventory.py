@@ -19,7 +19,7 @@ from caravan.receipts import UPLOADS, receipt_key
 from caravan.withdrawn import Withdrawn, read_withdrawn
 
 
-class Spool:
+class PageFile:
     """Pages of a listing that wait in a file, 250 kB for each thousand images."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -52,7 +52,7 @@ class Inventory:
 
     receipts: Mapping[str, tuple[str, datetime]]
     withdrawn: Withdrawn
-    images: Spool
+    images: PageFile
     digest: str
 
 
@@ -68,7 +68,7 @@ async def take_inventory(store: ObjectStore) -> AsyncIterator[Inventory]:
     receipts, withdrawn = await list_receipts(store), await read_withdrawn(store)
     digest = hashlib.sha256(repr((sorted(receipts.items()), withdrawn.told)).encode())
     with tempfile.TemporaryFile() as file:
-        images = Spool(file)
+        images = PageFile(file)
         async for page in s3.raw_pages(store, IMAGES):
             digest.update(page)
             images.add(page)

@@ -55,7 +55,7 @@ ROOM_BYTES = 64 * 1024
 SMALL_BYTES = 16 * 1024
 """Most bytes of key and headers that are kept of a message too large to be kept whole."""
 REASON_CHARACTERS = 500
-LETTER = "dead-letter-"
+DEAD_LETTER_HEADER = "dead-letter-"
 """Prefix of our own headers on a dead letter."""
 PARKED = "caravan-parked-"
 """Prefix of our own headers on a parked message."""
@@ -78,8 +78,8 @@ class Place(NamedTuple):
     offset: int
 
 
-class PutAside(Protocol):
-    """Keeps a message that cannot be handled: `put_aside` with its first two arguments given."""
+class SendDeadLetter(Protocol):
+    """Keeps a message that cannot be handled: `send_dead_letter` with its first two arguments given."""
 
     async def __call__(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
         """Return once the broker has it."""
@@ -364,7 +364,7 @@ async def batches(client: Consumer, *, most: int = 500) -> AsyncIterator[Batch]:
             yield batch
 
 
-async def put_aside(
+async def send_dead_letter(
     producer: Producer, route: str, record: ConsumerRecord, reason: str, code: str = "refused"
 ) -> None:
     """Send a message that cannot be handled to its dead-letter topic, as it came, with the reason.
@@ -391,14 +391,16 @@ async def put_aside(
         "offset": str(first.offset),
     }
     try:
-        await producer.send(topic, record.value, key=record.key, headers=[*came, *_prefixed(LETTER, facts)])
+        await producer.send(
+            topic, record.value, key=record.key, headers=[*came, *_prefixed(DEAD_LETTER_HEADER, facts)]
+        )
     except Permanent:
         value = record.value or b""
         digest = await asyncio.to_thread(hashlib.sha256, value)
         facts |= {"size": str(len(value)), "sha256": digest.hexdigest()}
         around = len(record.key or b"") + sum(len(name) + len(text or b"") for name, text in came)
         key, came = (record.key, came) if around <= SMALL_BYTES else (None, [])
-        await producer.send(topic, None, key=key, headers=[*came, *_prefixed(LETTER, facts)])
+        await producer.send(topic, None, key=key, headers=[*came, *_prefixed(DEAD_LETTER_HEADER, facts)])
         telemetry.DEAD_LETTERS_WITHOUT_VALUE.labels(route).inc()
     telemetry.DEAD_LETTERS.labels(route, code).inc()
     log.warning("dead letter", topic=first.topic, offset=first.offset, reason=reason)
@@ -485,7 +487,9 @@ def trace_of(record: ConsumerRecord) -> dict[str, str]:
 
 def plain_headers(record: ConsumerRecord) -> list[tuple[str, bytes | None]]:
     """Return a message's headers without those that made a dead letter of it, or parked it."""
-    return [(name, value) for name, value in record.headers if not name.startswith((LETTER, PARKED))]
+    return [
+        (name, value) for name, value in record.headers if not name.startswith((DEAD_LETTER_HEADER, PARKED))
+    ]
 
 
 def header(record: ConsumerRecord, *names: str) -> str:

@@ -40,7 +40,7 @@ _BOMB_BYTES = 20 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ModelZipLimits:
     """What one archive may hold: entries, and bytes of the model once it is unpacked."""
 
     entries: int
@@ -91,7 +91,7 @@ class ModelZip:
                     into.write(piece)
 
 
-def read_model_zip(file: BinaryIO, limits: Limits) -> ModelZip:
+def read_model_zip(file: BinaryIO, limits: ModelZipLimits) -> ModelZip:
     """Read an archive's directory and find the model in it; call it in a thread.
 
     Args:

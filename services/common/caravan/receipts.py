@@ -468,7 +468,7 @@ def parse_promise(line: str) -> tuple[str, Promise]:
 def account(
     receipts: Iterable[Receipt], bucket: Collection[str], withdrawn: Withdrawn | None = None
 ) -> Account:
-    """Add up by keys alone, in memory; `caravan.books` does it by contents, for buckets of any size.
+    """Add up by keys alone, in memory; `caravan.account` does it by contents, for buckets of any size.
 
     Args:
         receipts: every receipt of the edge, each once; read one at a time.

@@ -16,7 +16,7 @@ from caravan.consume import Effect, Ended, Policy, consume
 from caravan.contracts import dead_letter
 from caravan.errors import Permanent, Transient
 from caravan.kafka import (
-    LETTER,
+    DEAD_LETTER_HEADER,
     REASON_CHARACTERS,
     Batch,
     Place,
@@ -40,13 +40,13 @@ WAIT_MILLISECONDS = 2000
 """How long a broker may take to find the first letters."""
 SILENT_SECONDS = 60.0
 """After so long without a letter that is known to be there, Kafka counts as away."""
-LEFT = f"{LETTER}left"
+LEFT = f"{DEAD_LETTER_HEADER}left"
 """Header of a letter that could not be sent again: why."""
 SHOWN = 5
 _ANY_BYTES = 2**30
 
 
-class LettersLeft(Permanent):
+class DeadLettersLeft(Permanent):
     """Some letters could not be sent again: they are at the end of their topic now, all others were sent.
 
     Args:
@@ -72,7 +72,7 @@ async def replay(settings: KafkaSettings, topic: str, *, group: str = GROUP) -> 
     waits for the next time: a message that nothing can handle would go round for ever.
 
     Raises:
-        LettersLeft: if some could not be sent; all others were.
+        DeadLettersLeft: if some could not be sent; all others were.
         Transient: if Kafka is away.
 
     """
@@ -103,9 +103,9 @@ async def replay(settings: KafkaSettings, topic: str, *, group: str = GROUP) -> 
         why = raw_headers({LEFT: reason[:REASON_CHARACTERS]})
         headers = [(name, value) for name, value in record.headers if name != LEFT]
         try:
-            await keeper.send(letters, record.value, key=record.key, headers=[*headers, *why])
+            await returned.send(letters, record.value, key=record.key, headers=[*headers, *why])
         except Permanent:  # it was as large as a letter may be
-            await keeper.send(letters, record.value, key=record.key, headers=headers)
+            await returned.send(letters, record.value, key=record.key, headers=headers)
         left.append(f"letter {record.offset}: {reason}")
 
     if not await _has_partition(settings, Place(letters, 0, 0)):
@@ -114,12 +114,12 @@ async def replay(settings: KafkaSettings, topic: str, *, group: str = GROUP) -> 
     any_size = settings.model_copy(update={"kafka_max_message_bytes": _ANY_BYTES})
     async with (
         Producer(settings) as producer,
-        Producer(any_size) as keeper,
+        Producer(any_size) as returned,
         consumer(settings, letters, group=group, wait_milliseconds=WAIT_MILLISECONDS) as client,
     ):
         await consume(_Letters(client, await _ends(client)), handle, leave, policy)
     if left:
-        raise LettersLeft(sent, left)
+        raise DeadLettersLeft(sent, left)
     return sent
 
 
@@ -179,7 +179,7 @@ async def _whole(settings: KafkaSettings, topic: str, letter: ConsumerRecord) ->
         Transient: if Kafka is away.
 
     """
-    facts = facts_of(LETTER, letter)
+    facts = facts_of(DEAD_LETTER_HEADER, letter)
     if not (digest := facts.get("sha256")):
         return letter
     partition, offset = (whole_number(facts.get(name, "")) for name in ("partition", "offset"))

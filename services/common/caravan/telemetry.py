@@ -26,10 +26,12 @@ RETRIES = Counter("caravan_retries_total", "Attempts repeated after a transient 
 BEST_EFFORT_FAILURES = Counter(
     "caravan_best_effort_failures_total", "Best-effort effects that failed or were dropped", ["sink"]
 )
-DEAD_LETTERS = Counter("caravan_dead_letters_total", "Messages put aside", ["route", "reason"])
+DEAD_LETTERS = Counter("caravan_dead_letters_total", "Messages made dead letters", ["route", "reason"])
 PARKED = Counter("caravan_parked_total", "Messages sent to where they are read again later", ["topic"])
 DEAD_LETTERS_WITHOUT_VALUE = Counter(
-    "caravan_dead_letters_without_value_total", "Messages put aside that were too large to be kept", ["route"]
+    "caravan_dead_letters_without_value_total",
+    "Dead letters whose message was too large to be kept",
+    ["route"],
 )
 KAFKA_LAG = Gauge(
     "caravan_kafka_lag", "Messages that a consumer has not taken yet", ["group", "topic", "partition"]

@@ -42,7 +42,7 @@ PASSED_OVER = Counter(
 Fetched = dict[TopicPartition, Sequence[ConsumerRecord]]
 
 
-class Reading(Protocol):
+class Fetching(Protocol):
     """A consumer, as far as it is needed here."""
 
     async def fetch(
@@ -67,7 +67,7 @@ class Reading(Protocol):
 class Past:
     """Reads by a consumer, and gets past what it cannot read."""
 
-    def __init__(self, client: Reading) -> None:
+    def __init__(self, client: Fetching) -> None:
         self._client = client
         self._single = 0
 

@@ -38,7 +38,7 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
                 await trigger_pipeline(
                     source,
                     listener,
-                    partial(kafka.put_aside, producer, TRIGGER_PIPELINE.id),
+                    partial(kafka.send_dead_letter, producer, TRIGGER_PIPELINE.id),
                     partial(kafka.park, producer, TRIGGER),
                     policy(settings.max_age_seconds),
                     coalesce_seconds=settings.coalesce_seconds,

@@ -15,7 +15,7 @@ from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import is_edge_id
 from caravan.errors import BadInput
-from caravan.kafka import PutAside, trace_of
+from caravan.kafka import SendDeadLetter, trace_of
 from caravan.route import Route
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ def policy(max_age: float, tried: float = TRY_SECONDS) -> Policy:
 async def trigger_pipeline(
     source: Source,
     listener: Listener,
-    put_aside: PutAside,
+    send_dead_letter: SendDeadLetter,
     park: Park,
     policy: Policy,
     *,
@@ -89,4 +89,4 @@ async def trigger_pipeline(
     )
     WAITING.set_function(lambda: waiting.keys)
     async with waiting:
-        await consume(source, handle, put_aside, policy, park)
+        await consume(source, handle, send_dead_letter, policy, park)

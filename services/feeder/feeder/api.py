@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from caravan.http import answer
 from caravan.model_zips import SHAPE as MODEL_SHAPE
 from caravan.problems import problem
-from feeder.archive import SHAPE, Rejected
+from feeder.archive import SHAPE, RejectedEntry
 from feeder.http_requests import chunks, declared, edge_of, refuse_wrapped
 from feeder.routes import Fed, NothingToStore
 
@@ -66,5 +66,5 @@ def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None
     app.include_router(router)
 
 
-def _reasons(rejected: Iterable[Rejected]) -> list[dict[str, str]]:
+def _reasons(rejected: Iterable[RejectedEntry]) -> list[dict[str, str]]:
     return [asdict(one) for one in rejected]

@@ -27,15 +27,15 @@ from caravan.decoding import Decoding
 from caravan.errors import Permanent, Transient
 from caravan.images import ImageBounds
 from caravan.intake import Senders
-from caravan.model_zips import Limits as ModelLimits
+from caravan.model_zips import ModelZipLimits
 from caravan.retry import forever
 from caravan.runtime import Service
 from feeder import api, labels, model_door
-from feeder.archive import Limits
+from feeder.archive import ArchiveLimits
 from feeder.buckets import DataBuckets
 from feeder.checks import BatchBounds, Checks
 from feeder.concurrency import KeyedLock
-from feeder.events import Sender
+from feeder.events import MessageProducer
 from feeder.models import ModelBuckets, ModelChecks
 from feeder.routes import (
     KAFKA_INTAKE,
@@ -48,7 +48,7 @@ from feeder.routes import (
     zip_upload,
 )
 from feeder.settings import FeederSettings
-from feeder.spool import Spool, SpoolLimits
+from feeder.spool import SpoolLimits, UploadSpool
 
 PREPARE_AGAIN_SECONDS = 120
 INTAKE_TOPICS = (TRAINING_IMAGES, TRAINING_IMAGES_RETRY, dead_letter(TRAINING_IMAGES))
@@ -74,8 +74,8 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
             buckets = data_buckets(settings, stores, prepared)
             ports = IntakePorts(
                 partial(labels.read, edges=settings.edges, verify=of_kafka.verify),
-                partial(feed, buckets=buckets, sender=producer, retry_seconds=settings.retry_seconds),
-                partial(kafka.put_aside, producer, route),
+                partial(feed, buckets=buckets, producer=producer, retry_seconds=settings.retry_seconds),
+                partial(kafka.send_dead_letter, producer, route),
                 partial(kafka.park, producer, TRAINING_IMAGES_RETRY),
             )
 
@@ -108,7 +108,7 @@ def make_app(
     settings: FeederSettings,
     stores: Mapping[str, ObjectStore],
     models: Mapping[str, ObjectStore],
-    sender: Sender,
+    producer: MessageProducer,
     *,
     prepared: Mapping[str, asyncio.Event],
     pool: Executor,
@@ -120,13 +120,13 @@ def make_app(
         settings: its limits.
         stores: the data bucket of each edge.
         models: the models bucket of each edge.
-        sender: Kafka.
+        producer: Kafka.
         prepared: of each edge, set once its buckets and topics are there.
         pool: threads in which archives are unpacked.
         checks: what `/readyz` asks.
 
     """
-    spool = Spool(
+    spool = UploadSpool(
         settings.spool_dir,
         SpoolLimits(
             settings.max_upload_bytes,
@@ -134,7 +134,7 @@ def make_app(
             settings.min_free_bytes,
         ),
     )
-    limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
+    limits = ArchiveLimits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
     model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
     http.install(app, checks, Senders(settings.doors))
@@ -159,7 +159,7 @@ def make_app(
                 buffer_bytes=settings.store_buffer_bytes,
             ),
             buckets=data_buckets(settings, stores, prepared),
-            sender=sender,
+            producer=producer,
             retry_seconds=settings.retry_seconds,
         ),
     )
@@ -170,9 +170,9 @@ def make_app(
             model_upload,
             spool=spool,
             locks=KeyedLock(settings.checks_at_once),
-            checks=ModelChecks(pool, ModelLimits(settings.max_entries, settings.max_model_bytes)),
+            checks=ModelChecks(pool, ModelZipLimits(settings.max_entries, settings.max_model_bytes)),
             buckets=model_buckets,
-            sender=sender,
+            producer=producer,
             retry_seconds=settings.retry_seconds,
         ),
         model_buckets,

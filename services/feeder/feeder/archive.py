@@ -35,7 +35,7 @@ BOMB_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ArchiveLimits:
     """What one archive may hold: entries, bytes of an unpacked image, bytes of all of them."""
 
     entries: int
@@ -60,7 +60,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedEntry:
     """An image that is not taken, and why."""
 
     name: str
@@ -80,7 +80,7 @@ class Archive:
     """
 
     candidates: tuple[Candidate, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedEntry, ...]
     ignored: int
     misplaced: str
     _file: zipfile.ZipFile
@@ -107,7 +107,7 @@ class Archive:
             raise BadInput(f"damaged in the ZIP: {first_words(exc)}", status=422) from exc
 
 
-def read_archive(file: BinaryIO, limits: Limits) -> Archive:
+def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Archive:
     """Read an archive's directory and check all of it; call it in a thread.
 
     Args:
@@ -120,7 +120,7 @@ def read_archive(file: BinaryIO, limits: Limits) -> Archive:
     """
     archive, entries = read_directory(file, limits.entries)
     candidates: list[Candidate] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedEntry] = []
     ignored = total = 0
     misplaced = ""
     wrapper = _wrapper(entries)
@@ -130,7 +130,7 @@ def read_archive(file: BinaryIO, limits: Limits) -> Archive:
         if place is None:
             ignored += 1
             misplaced = misplaced or _misplaced(entry)
-        elif isinstance(place, Rejected):
+        elif isinstance(place, RejectedEntry):
             rejected.append(place)
         else:
             candidates.append(Candidate(shown(entry.name), place, entry.info))
@@ -169,11 +169,11 @@ def _is_placed(parts: list[str]) -> bool:
     return len(parts) == 3 and parts[0].lower() == "images" and not parts[2].startswith(".")  # noqa: PLR2004
 
 
-def _place(entry: Entry, wrapper: list[str]) -> str | Rejected | None:
+def _place(entry: Entry, wrapper: list[str]) -> str | RejectedEntry | None:
     """Return the key of an entry, a rejection if it cannot have one, or None if it is in no image's place."""
     name, parts = entry.name, _parts(entry)
     if not entry.is_legible and is_image_name(name):
-        return Rejected(shown(name), ILLEGIBLE)
+        return RejectedEntry(shown(name), ILLEGIBLE)
     if parts[: len(wrapper)] != wrapper or not _is_placed(parts[len(wrapper) :]) or name.endswith("/"):
         return None
     item, file = (normal(part) for part in parts[-2:])
@@ -188,4 +188,4 @@ def _place(entry: Entry, wrapper: list[str]) -> str | Rejected | None:
         fault = "the file's name is too long, or has unprintable characters"
     else:
         return image_key(item, file)
-    return Rejected(shown(name), fault)
+    return RejectedEntry(shown(name), fault)

@@ -19,7 +19,7 @@ from caravan.receipts import ImageReceipt, NotAReceipt, Outcome, Receipt, receip
 from caravan.retry import retried
 from caravan.withdrawn import REASON as WITHDRAWN_REASON
 from caravan.withdrawn import Withdrawn, read_withdrawn
-from feeder.archive import Rejected
+from feeder.archive import RejectedEntry
 from feeder.checks import Batch, Labelled
 from feeder.concurrency import Budget
 
@@ -71,7 +71,7 @@ class DataBuckets:
         if not out:
             return batch
         kept = tuple(image for image in batch.images if not withdrawn.covers(image.key, image.sha256))
-        rejected = tuple(Rejected(image.name, WITHDRAWN_REASON) for image in out)
+        rejected = tuple(RejectedEntry(image.name, WITHDRAWN_REASON) for image in out)
         return replace(batch, images=kept, rejected=batch.rejected + rejected)
 
     async def begin(self, edge: str, batch: Batch) -> Receipt:
@@ -129,7 +129,7 @@ class DataBuckets:
             except (s3.Unstorable, s3.NamesTaken) as exc:
                 log.warning("image refused by the object store", key=image.key, error=str(exc))
                 reason = _REFUSED if isinstance(exc, s3.Unstorable) else _NAMES_TAKEN
-                results[number] = _rejected(Rejected(image.name, reason))
+                results[number] = _rejected(RejectedEntry(image.name, reason))
                 return
             results[number] = _image(image, "stored" if placed.new else "duplicate", placed.key, placed.etag)
             if placed.new:
@@ -219,7 +219,7 @@ def _image(image: Labelled, outcome: Outcome, key: str, etag: str = "") -> Image
     return ImageReceipt(image.name, outcome, key=key, sha256=image.sha256, size=image.size, etag=etag)
 
 
-def _rejected(image: Rejected) -> ImageReceipt:
+def _rejected(image: RejectedEntry) -> ImageReceipt:
     return ImageReceipt(image.name, "rejected", reason=image.reason)
 
 

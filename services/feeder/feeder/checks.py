@@ -17,7 +17,7 @@ from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from caravan.images import ImageInfo
 from caravan.moments import taken_at
-from feeder.archive import Archive, Candidate, Limits, Rejected, read_archive
+from feeder.archive import Archive, ArchiveLimits, Candidate, RejectedEntry, read_archive
 from feeder.concurrency import Budget
 
 TOGETHER, TOGETHER_BYTES = 16, 2**20
@@ -65,7 +65,7 @@ class Batch:
     id: str
     size: int
     images: tuple[Labelled, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedEntry, ...]
     ignored: int
     misplaced: str = ""
 
@@ -109,7 +109,7 @@ class Checks:
         decoding: Decoding,
         at_once: int,
         *,
-        limits: Limits,
+        limits: ArchiveLimits,
         bounds: BatchBounds,
         buffer_bytes: int,
     ) -> None:
@@ -142,7 +142,7 @@ class Checks:
 
     async def _sorted_out(self, archive: Archive, batch: str, size: int) -> Batch:
         loop = asyncio.get_running_loop()
-        results: list[Labelled | Rejected | None] = [None] * len(archive.candidates)
+        results: list[Labelled | RejectedEntry | None] = [None] * len(archive.candidates)
         left = allowed = self._bounds.allowed(size, self._decoding.bounds.max_pixels)
 
         async def check(some: Sequence[tuple[int, Candidate]]) -> None:
@@ -150,8 +150,8 @@ class Checks:
             async with self._buffer.take(sum(candidate.info.file_size for _, candidate in some)):
                 there = await loop.run_in_executor(self._pool, self._read, archive, [one for _, one in some])
                 for (number, candidate), found in zip(some, there, strict=True):
-                    results[number] = found if isinstance(found, Rejected) else found.image
-                    if isinstance(found, Rejected):
+                    results[number] = found if isinstance(found, RejectedEntry) else found.image
+                    if isinstance(found, RejectedEntry):
                         continue
                     left -= found.info.pixels
                     if left < 0:
@@ -164,7 +164,7 @@ class Checks:
                     try:
                         await self._decoding.verify(found.unverified, sender=batch)
                     except BadInput as exc:
-                        results[number] = Rejected(candidate.name, exc.detail)
+                        results[number] = RejectedEntry(candidate.name, exc.detail)
 
         try:
             async with asyncio.timeout(self._bounds.seconds):
@@ -176,16 +176,17 @@ class Checks:
             id=batch,
             size=size,
             images=tuple(result for result in results if isinstance(result, Labelled)),
-            rejected=archive.rejected + tuple(result for result in results if isinstance(result, Rejected)),
+            rejected=archive.rejected
+            + tuple(result for result in results if isinstance(result, RejectedEntry)),
             ignored=archive.ignored,
             misplaced=archive.misplaced,
         )
 
-    def _read(self, archive: Archive, candidates: Sequence[Candidate]) -> list[_Read | Rejected]:
+    def _read(self, archive: Archive, candidates: Sequence[Candidate]) -> list[_Read | RejectedEntry]:
         """Read entries, and those images to their ends that need no process for that."""
         return [self._read_one(archive, candidate) for candidate in candidates]
 
-    def _read_one(self, archive: Archive, candidate: Candidate) -> _Read | Rejected:
+    def _read_one(self, archive: Archive, candidate: Candidate) -> _Read | RejectedEntry:
         try:
             content = archive.read(candidate)
             info = self._decoding.inspect(content)
@@ -193,7 +194,7 @@ class Checks:
             if is_quick:
                 images.verify(content, self._decoding.bounds)
         except BadInput as exc:
-            return Rejected(candidate.name, exc.detail)
+            return RejectedEntry(candidate.name, exc.detail)
         image = Labelled(
             candidate.name,
             candidate.key,
@@ -229,6 +230,6 @@ def _together(candidates: Sequence[Candidate]) -> Iterator[Sequence[tuple[int, C
         yield some
 
 
-def _count(file: BinaryIO, limits: Limits) -> int:
+def _count(file: BinaryIO, limits: ArchiveLimits) -> int:
     archive = read_archive(file, limits)
     return len(archive.candidates) + len(archive.rejected) + archive.ignored

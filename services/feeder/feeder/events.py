@@ -23,7 +23,7 @@ GATHER_SECONDS = 0.25
 _BATCH = 500
 
 
-class Sender(Protocol):
+class MessageProducer(Protocol):
     """Sends one message and returns once it is acknowledged."""
 
     async def send(
@@ -34,7 +34,7 @@ class Sender(Protocol):
 
 
 @asynccontextmanager
-async def zipfile_events(sender: Sender, edge: str) -> AsyncIterator[Callable[[], None]]:
+async def zipfile_events(producer: MessageProducer, edge: str) -> AsyncIterator[Callable[[], None]]:
     """Yield a function that tells of one more stored image; what is not told yet is sent at the end.
 
     The events are all alike, so a number is the whole queue. Once Kafka takes none of a batch, the rest is
@@ -57,7 +57,7 @@ async def zipfile_events(sender: Sender, edge: str) -> AsyncIterator[Callable[[]
             more.clear()
             while untold:
                 number = min(untold, _BATCH)
-                failed = await _send(sender, edge, number)
+                failed = await _send(producer, edge, number)
                 untold -= number
                 lost += failed
                 if failed == number:
@@ -77,24 +77,24 @@ async def zipfile_events(sender: Sender, edge: str) -> AsyncIterator[Callable[[]
             log.warning("best-effort sink failed", sink=SINK, lost=lost)
 
 
-async def tell_pipeline(sender: Sender, edge: str, files: int) -> None:
+async def tell_pipeline(producer: MessageProducer, edge: str, files: int) -> None:
     """Tell that training was triggered by so many images."""
     with telemetry.best_effort(SINK):
         async with asyncio.timeout(FLUSH_SECONDS):
-            await sender.send(events_topic(edge), to_json(pipeline_event(files)))
+            await producer.send(events_topic(edge), to_json(pipeline_event(files)))
 
 
-async def tell_model(sender: Sender, edge: str, upload: Upload) -> None:
+async def tell_model(producer: MessageProducer, edge: str, upload: Upload) -> None:
     """Tell that a model was sent and is going to be judged."""
     with telemetry.best_effort(SINK):
         async with asyncio.timeout(FLUSH_SECONDS):
             event = model_upload_event(upload.model, upload.id, upload.size)
-            await sender.send(events_topic(edge), to_json(event))
+            await producer.send(events_topic(edge), to_json(event))
 
 
-async def _send(sender: Sender, edge: str, number: int) -> int:
+async def _send(producer: MessageProducer, edge: str, number: int) -> int:
     """Send so many zipfile events side by side; return how many failed."""
     value = to_json(zipfile_event())
-    sent = (sender.send(events_topic(edge), value) for _ in range(number))
+    sent = (producer.send(events_topic(edge), value) for _ in range(number))
     results = await asyncio.gather(*sent, return_exceptions=True)
     return sum(isinstance(result, BaseException) for result in results)

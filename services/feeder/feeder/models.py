@@ -13,7 +13,7 @@ from obstore.store import ObjectStore
 
 from caravan import s3
 from caravan.errors import BadInput, Transient
-from caravan.model_zips import Limits, ModelZip, read_model_zip
+from caravan.model_zips import ModelZip, ModelZipLimits, read_model_zip
 from caravan.retry import retried
 from caravan.uploads import (
     Upload,
@@ -35,7 +35,7 @@ LISTED = 100
 class ModelChecks:
     """Checks zipped models in threads: their shape and every checksum; they are loaded elsewhere."""
 
-    def __init__(self, pool: Executor, limits: Limits) -> None:
+    def __init__(self, pool: Executor, limits: ModelZipLimits) -> None:
         self._pool = pool
         self._limits = limits
 

@@ -15,20 +15,20 @@ from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import TRIGGER, class_of
 from caravan.errors import BadInput, Permanent, Transient
-from caravan.kafka import Headers, PutAside, trace_of
+from caravan.kafka import Headers, SendDeadLetter, trace_of
 from caravan.moments import in_one_moment
 from caravan.retry import retried
 from caravan.route import Route
 from caravan.uploads import Upload, Verdict
-from feeder.archive import SHAPE, Rejected
+from feeder.archive import SHAPE, RejectedEntry
 from feeder.buckets import DataBuckets
 from feeder.checks import Batch, Checks, Labelled
 from feeder.concurrency import KeyedLock
-from feeder.events import Sender, tell_model, tell_pipeline, zipfile_events
+from feeder.events import MessageProducer, tell_model, tell_pipeline, zipfile_events
 from feeder.gathering import GATHERED, as_batch
 from feeder.models import ModelBuckets, ModelChecks
 from feeder.settings import FeederSettings
-from feeder.spool import Spool
+from feeder.spool import UploadSpool
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class Fed:
     stored: int
     duplicates: int
     ignored: int
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedEntry, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -90,7 +90,7 @@ class IntakePorts:
 
     check: Check
     feed: Feed
-    put_aside: PutAside
+    send_dead_letter: SendDeadLetter
     park: Park
 
 
@@ -108,11 +108,11 @@ async def zip_upload(
     body: AsyncIterator[bytes],
     declared: int | None,
     *,
-    spool: Spool,
+    spool: UploadSpool,
     locks: KeyedLock,
     checks: Checks,
     buckets: DataBuckets,
-    sender: Sender,
+    producer: MessageProducer,
     retry_seconds: float,
 ) -> Fed:
     """FROM HTTP `PUT` or `POST /zip` → spool → check every entry → TO S3 `E-data` → TO Kafka `trigger`, `E`.
@@ -123,7 +123,9 @@ async def zip_upload(
         async with spool.taken_in(body, declared) as zipped, locks.take(edge, zipped.sha256):
             tracing.note(edge=edge, batch=zipped.sha256, bytes=zipped.size)
             async with checks.sorted_out(zipped.file, zipped.sha256, zipped.size) as batch:
-                return await feed(edge, batch, buckets=buckets, sender=sender, retry_seconds=retry_seconds)
+                return await feed(
+                    edge, batch, buckets=buckets, producer=producer, retry_seconds=retry_seconds
+                )
 
 
 def intake_policy(settings: FeederSettings) -> Policy:
@@ -165,7 +167,7 @@ async def kafka_intake(source: Source, ports: IntakePorts, settings: FeederSetti
     )
     GATHERED.set_function(lambda: gathered.waiting)
     async with gathered:
-        await consume(source, handle, ports.put_aside, intake_policy(settings), ports.park)
+        await consume(source, handle, ports.send_dead_letter, intake_policy(settings), ports.park)
 
 
 def parked_policy(settings: FeederSettings) -> Policy:
@@ -193,7 +195,7 @@ async def parked_intake(source: Source, ports: IntakePorts, settings: FeederSett
         edge, image = await ports.check(record)
         return partial(_feed_images, ports.feed, edge, [image])
 
-    await consume(source, handle, ports.put_aside, parked_policy(settings), ports.park)
+    await consume(source, handle, ports.send_dead_letter, parked_policy(settings), ports.park)
 
 
 async def _feed_images(feed: Feed, edge: str, images: Sequence[Labelled]) -> None:
@@ -207,7 +209,9 @@ async def _feed_images(feed: Feed, edge: str, images: Sequence[Labelled]) -> Non
         raise Transient(str(exc)) from exc
 
 
-async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender, retry_seconds: float) -> Fed:
+async def feed(
+    edge: str, batch: Batch, *, buckets: DataBuckets, producer: MessageProducer, retry_seconds: float
+) -> Fed:
     """Store a checked batch and trigger training: the common end of every route that takes images in.
 
     The receipt is done last: as long as it is pending, something promised may be missing, and the batch
@@ -227,10 +231,12 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
     batch = screened
     with tracing.span("store", images=len(batch.images)):
         receipt = await buckets.begin(edge, batch)
-        async with zipfile_events(sender, edge) as one_stored:
+        async with zipfile_events(producer, edge) as one_stored:
             placed = await buckets.store(edge, batch, one_stored)
     outcomes = Counter(image.outcome for image in placed)
-    refused = tuple(Rejected(image.name, image.reason) for image in placed if image.outcome == "rejected")
+    refused = tuple(
+        RejectedEntry(image.name, image.reason) for image in placed if image.outcome == "rejected"
+    )
     stored, duplicates = outcomes["stored"], outcomes["duplicate"]
     warnings = tuple(in_one_moment((class_of(image.key), image.taken) for image in batch.images))
     fed = Fed(edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused, warnings)
@@ -242,9 +248,9 @@ async def feed(edge: str, batch: Batch, *, buckets: DataBuckets, sender: Sender,
         "files": str(fed.stored + fed.duplicates),
     }
     with tracing.span("trigger"):
-        await retried(lambda: _trigger(sender, edge, headers), to="kafka", within=retry_seconds)
+        await retried(lambda: _trigger(producer, edge, headers), to="kafka", within=retry_seconds)
     await buckets.finish(receipt, batch, placed)
-    await tell_pipeline(sender, edge, files=stored + duplicates)
+    await tell_pipeline(producer, edge, files=stored + duplicates)
 
     counts = {"stored": stored, "duplicates": fed.duplicates, "rejected": len(fed.rejected)}
     tracing.note(**counts)
@@ -259,11 +265,11 @@ async def model_upload(
     body: AsyncIterator[bytes],
     declared: int | None,
     *,
-    spool: Spool,
+    spool: UploadSpool,
     locks: KeyedLock,
     checks: ModelChecks,
     buckets: ModelBuckets,
-    sender: Sender,
+    producer: MessageProducer,
     retry_seconds: float,
 ) -> tuple[Upload, Verdict | None]:
     """FROM HTTP `PUT` or `POST /model` → spool → check → TO S3 `E-models` → TO Kafka `trigger`, `E`.
@@ -281,11 +287,11 @@ async def model_upload(
         facts = {"model": model, "upload": upload.id}
         if verdict is None:
             with tracing.span("trigger"):
-                await retried(lambda: _trigger(sender, edge, facts), to="kafka", within=retry_seconds)
-            await tell_model(sender, edge, upload)
+                await retried(lambda: _trigger(producer, edge, facts), to="kafka", within=retry_seconds)
+            await tell_model(producer, edge, upload)
         log.info("model taken in", edge=edge, bytes=upload.size, is_new=verdict is None, **facts)
         return upload, verdict
 
 
-async def _trigger(sender: Sender, edge: str, headers: Headers) -> None:
-    await sender.send(TRIGGER, edge.encode(), key=edge.encode(), headers=headers)
+async def _trigger(producer: MessageProducer, edge: str, headers: Headers) -> None:
+    await producer.send(TRIGGER, edge.encode(), key=edge.encode(), headers=headers)

@@ -45,7 +45,7 @@ class Spooled:
     sha256: str
 
 
-class Spool:
+class UploadSpool:
     """Takes bodies to disk, within bounds.
 
     Args:

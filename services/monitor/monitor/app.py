@@ -51,14 +51,14 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
 
 
 def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wiring) -> None:
-    put_aside = partial(kafka.put_aside, producer, BRIDGE.id)
+    send_dead_letter = partial(kafka.send_dead_letter, producer, BRIDGE.id)
     mqtt = Mqtt(settings)
     topic = events_topic(settings.edge)
 
     async def consume() -> None:
         await kafka.ensure_topics(settings, [topic, dead_letter(topic)])
         async with kafka.consumer(settings, topic, group=settings.group) as source:
-            await bridge(source, mqtt.publish_all, put_aside, settings.max_event_bytes)
+            await bridge(source, mqtt.publish_all, send_dead_letter, settings.max_event_bytes)
 
     events = Consumption(BRIDGE.id, consume)
     wiring.checks |= {MQTT: mqtt.ping, BRIDGE.id: events.ping}

@@ -12,10 +12,10 @@ from aiokafka import ConsumerRecord
 
 from caravan import strict_json
 from caravan.aggregate import Aggregator
-from caravan.consume import Effect, Policy, Reading, Source, consume
+from caravan.consume import Effect, LogAndContinue, Policy, Source, consume
 from caravan.contracts import MONITOR
 from caravan.errors import BadInput
-from caravan.kafka import Batch, PutAside
+from caravan.kafka import Batch, SendDeadLetter
 from caravan.mqtt import WINDOW
 from caravan.route import Route
 from caravan.strict_json import NotJson
@@ -87,7 +87,7 @@ BRIDGE_POLICY = Policy(
 async def bridge(
     source: Source,
     publish_all: Callable[[str, Sequence[bytes]], Awaitable[None]],
-    put_aside: PutAside,
+    send_dead_letter: SendDeadLetter,
     max_bytes: int,
 ) -> None:
     """FROM Kafka `E` → events that are JSON objects → TO MQTT `monitor`, in order → commit.
@@ -105,17 +105,16 @@ async def bridge(
         BRIDGE.id, MQTT, publish, within=MQTT_AWAY_SECONDS, age=0, count=WINDOW, begins_trace=False
     )
     async with windows:
-        await consume(source, handle, put_aside, BRIDGE_POLICY)
+        await consume(source, handle, send_dead_letter, BRIDGE_POLICY)
 
 
 async def hub(batches: AsyncIterable[Batch], history: History, state: Hub) -> None:
     """FROM Kafka `edge-metrics` → read → counted once → TO memory, and those who listen to its events.
 
     Each hub makes its memory of the topic again at each start; so nothing is committed. What cannot be read
-    is counted and logged, not put aside: it stays on the topic as it came, and each start of each hub would
-    put it aside once more.
+    is counted and logged; it becomes no dead letter, as each hub would send one at each start.
     """
-    reading = Reading(HUB.id)
+    reading = LogAndContinue(HUB.id)
     async for batch in batches:
         for partition, records in batch.items():
             with HUB.exchange(begins_trace=False):
@@ -153,7 +152,7 @@ async def dashboard(batches: AsyncIterable[Batch], history: History, state: Dash
 
     As in the hub, nothing is committed. What cannot be read is counted and logged.
     """
-    reading = Reading(DASHBOARD.id)
+    reading = LogAndContinue(DASHBOARD.id)
     async for batch in batches:
         for partition, records in batch.items():
             with DASHBOARD.exchange(begins_trace=False):

@@ -35,11 +35,12 @@ from caravan.runtime import Service
 from caravan.sessions import Sessions
 from caravan.tls import verifying
 from shopper import routes
+from shopper.catalogue_file import CatalogueFile
 from shopper.doors import http, page, reports, review
 from shopper.doors.codecs import Json, Tensor
 from shopper.doors.encoding import json_limit
 from shopper.doors.kafka import KafkaDoor, policy
-from shopper.doors.mqtt import Exchange, MqttDoor
+from shopper.doors.mqtt import Binding, MqttDoor
 from shopper.doors.relay import EventRelay
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
 from shopper.images.budget import MemoryBudget
@@ -49,16 +50,15 @@ from shopper.model.models import Models
 from shopper.model.preparing import Preparing
 from shopper.model.tfserving import TfServing, open_channel
 from shopper.quality.telling import tell_quality
-from shopper.review.desk import ReviewDesk
-from shopper.scoring.desk import ScoringDesk
+from shopper.review.review_queue import ReviewQueue
 from shopper.scoring.journal import Journal
+from shopper.scoring.outbox import ScoringOutbox
 from shopper.settings import ShopperSettings
-from shopper.shelf import Shelf
 from shopper.storage.counts import TrainingCounts
 from shopper.storage.feeder import FeederClient
-from shopper.storage.keeping import ImageKeeper
+from shopper.storage.image_store import BufferedImageStore
 from shopper.storage.push import TrainingPush
-from shopper.storage.spool import Spool
+from shopper.storage.spool import ImageSpool
 
 BUCKETS = (DATA, VALID, UNCLASSIFIED)
 
@@ -77,12 +77,12 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         verify = await asyncio.to_thread(verifying, settings.feeder_url, settings.feeder_ca)
         client = await stack.enter_async_context(httpx.AsyncClient(verify=verify))
 
-        shelf = await asyncio.to_thread(Shelf, settings.catalogue)
+        catalogue_file = await asyncio.to_thread(CatalogueFile, settings.catalogue)
         stores = {name: s3.open_bucket(settings.edge_s3, name) for name in BUCKETS}
         production = s3.open_bucket(settings.edge_s3, PRODUCTION)
         make_buckets = partial(s3.ensure_buckets, settings.edge_s3, BUCKETS)
-        spool = await Spool.opened(settings.spool, settings.max_spool_bytes)
-        keeper = ImageKeeper(stores, make_buckets, spool, settings.keep_seconds)
+        spool = await ImageSpool.opened(settings.spool, settings.max_spool_bytes)
+        image_store = BufferedImageStore(stores, make_buckets, spool, settings.keep_seconds)
         senders = Senders(settings.doors)
         # A share for MQTT, which HTTP's senders cannot take.
         of_mqtt = settings.max_memory_bytes // 4
@@ -101,15 +101,15 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             else:
                 await mqtt_door.receive(message)
 
-        exchanges = _exchanges(settings)
-        mqtt = Mqtt(settings, [exchange.topics.requests for exchange in exchanges], receive)
+        bindings = _bindings(settings)
+        mqtt = Mqtt(settings, [binding.topics.requests for binding in bindings], receive)
         detect = partial(
             routes.detect,
             limits=limits,
             classifier=models,
-            shelf=shelf,
+            catalogue_file=catalogue_file,
             score_accuracy=settings.accuracy_of,
-            keeper=keeper,
+            image_store=image_store,
             record=scoring.record,
             post=mqtt.post,
         )
@@ -122,7 +122,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             max_images=settings.max_zip_images,
         )
         mqtt_door = MqttDoor(
-            exchanges,
+            bindings,
             detect,
             mqtt.publish,
             MemoryBudget(of_mqtt),
@@ -141,9 +141,15 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         sessions = Sessions(tokens, f"shopper_{settings.edge}")
         app = http.make_app(
             detect=detect,
-            ingest=partial(routes.ingest, limits=limits, shelf=shelf, keeper=keeper, post=mqtt.post),
+            ingest=partial(
+                routes.ingest,
+                limits=limits,
+                catalogue_file=catalogue_file,
+                image_store=image_store,
+                post=mqtt.post,
+            ),
             push=push,
-            shelf=shelf,
+            catalogue_file=catalogue_file,
             bodies=bodies,
             max_image_bytes=settings.max_image_bytes,
             checks={
@@ -155,11 +161,13 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             sessions=sessions,
             senders=senders,
         )
-        count = TrainingCounts(stores[DATA], shelf)
+        count = TrainingCounts(stores[DATA], catalogue_file)
         page.install(app, page=settings.page, sessions=sessions, relay=relay, count=count)
         reports.install(app, production, sessions)
-        desk = ReviewDesk(stores, settings.model_name, settings.certain_score, scoring)
-        review.install(app, sessions=sessions, desk=desk, shelf=shelf, limits=limits, post=mqtt.post)
+        queue = ReviewQueue(stores, settings.model_name, settings.certain_score, scoring)
+        review.install(
+            app, sessions=sessions, queue=queue, catalogue_file=catalogue_file, limits=limits, post=mqtt.post
+        )
 
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
@@ -168,9 +176,9 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
                 relay.follow, partial(mqtt.subscribe, MONITOR), partial(mqtt.unsubscribe, MONITOR)
             ),
             routes.DETECT_MQTT.id: mqtt_door.serve,
-            "catalogue": shelf.watch,
+            "catalogue": catalogue_file.watch,
             "buckets": partial(forever, "buckets", partial(s3.keep_buckets, settings.edge_s3, BUCKETS)),
-            "spool": keeper.drain,
+            "spool": image_store.drain,
             "push": push.run,
             "scoring": scoring.write,
             "windows": scoring.close_windows,
@@ -181,7 +189,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             loops["quality"] = partial(
                 tell_quality,
                 settings.edge,
-                partial(scoring.accuracy, lambda item: shelf.catalogue.product(item).label),
+                partial(scoring.accuracy, lambda item: catalogue_file.catalogue.product(item).label),
                 partial(kafka.ensure_topics, settings, [EDGE_STATUS]),
                 producer.send,
             )
@@ -208,25 +216,25 @@ def _models(
     return Models(served, settings.model_name)
 
 
-def _exchanges(settings: ShopperSettings) -> list[Exchange]:
+def _bindings(settings: ShopperSettings) -> list[Binding]:
     tensors = Tensor(json_limit(settings.max_image_bytes), settings.max_pixels)
     return [
-        Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
-        *(Exchange(topics, tensors) for topics in settings.tensor_topics),
+        Binding(Topics(DETECTION, DETECTION_REPLIES), Json()),
+        *(Binding(topics, tensors) for topics in settings.tensor_topics),
     ]
 
 
 async def _consume(settings: ShopperSettings, producer: kafka.Producer, door: KafkaDoor) -> None:
     images = images_topic(settings.edge)
     await kafka.ensure_topics(settings, [images, detections_topic(settings.edge), dead_letter(images)])
-    put_aside = partial(kafka.put_aside, producer, routes.DETECT_KAFKA.id)
+    send_dead_letter = partial(kafka.send_dead_letter, producer, routes.DETECT_KAFKA.id)
     how = policy(settings.kafka_concurrency, settings.kafka_retry_seconds)
     async with kafka.consumer(settings, images, group=settings.group) as source:
-        await consume(source, door.handle, put_aside, how)
+        await consume(source, door.handle, send_dead_letter, how)
 
 
-def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringDesk:
-    return ScoringDesk(
+def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringOutbox:
+    return ScoringOutbox(
         partial(
             Journal,
             settings.spool,

@@ -1,4 +1,4 @@
-"""The catalogue: what an item is called and what it costs. Pure; the file is watched in `shelf.py`."""
+"""The catalogue: what an item is called and what it costs. Pure: `catalogue_file.py` watches the file."""
 
 from __future__ import annotations
 

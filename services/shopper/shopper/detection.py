@@ -16,7 +16,7 @@ DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Recognition:
     """The answer to one image: the product, `other` where it is not known, and the model's own opinion."""
 
     product: Product
@@ -29,28 +29,28 @@ class Verdict:
         return VALID if self.known else UNCLASSIFIED
 
 
-Answer = Callable[[Verdict, Catalogue], dict[str, Any]]
-"""Makes the reply out of a verdict."""
-Record = Callable[[Verdict, Sender, bytes, datetime, str], Awaitable[None]]
-"""Takes note of a verdict: with it the sender, the image (JPEG), when it came in (UTC), and its key."""
+Answer = Callable[[Recognition, Catalogue], dict[str, Any]]
+"""Makes the reply out of a recognition."""
+Record = Callable[[Recognition, Sender, bytes, datetime, str], Awaitable[None]]
+"""Takes note of a recognition: with it the sender, the image (JPEG), when it came in (UTC), and its key."""
 
 
-def judge(prediction: Prediction, catalogue: Catalogue, score_accuracy: float) -> Verdict:
+def judge(prediction: Prediction, catalogue: Catalogue, score_accuracy: float) -> Recognition:
     """Decide whether a prediction is known: not `other`, and with a score of at least `score_accuracy`."""
     known = prediction.item != OTHER and prediction.score >= score_accuracy
     product = catalogue.product(prediction.item) if known else catalogue.other
-    return Verdict(product, known, prediction)
+    return Recognition(product, known, prediction)
 
 
-def answer(verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
+def answer(recognition: Recognition, catalogue: Catalogue) -> dict[str, Any]:
     """Return the reply to a detection.
 
     `known` is a string, as the clients of the system before expect. `score` is that of the model's own
     first choice; where that is not good enough, `item` is `other` and the choice is `guess`.
     """
-    product, prediction = verdict.product, verdict.prediction
+    product, prediction = recognition.product, recognition.prediction
     reply: dict[str, Any] = {
-        "known": "true" if verdict.known else "false",
+        "known": "true" if recognition.known else "false",
         "pricetag": product.pricetag,
         "products": catalogue.labels,
         "item": product.item,
@@ -60,40 +60,40 @@ def answer(verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
         "model": prediction.model,
         "version": prediction.version,
     }
-    if not verdict.known:
+    if not recognition.known:
         reply["guess"] = prediction.item
         reply["guess_label"] = catalogue.product(prediction.item).label
     return reply
 
 
-def with_probabilities(verdict: Verdict, catalogue: Catalogue, top: int) -> dict[str, Any]:
+def with_probabilities(recognition: Recognition, catalogue: Catalogue, top: int) -> dict[str, Any]:
     """Return the reply with `probabilities`: of the `top` likeliest classes, in falling order.
 
     Fewer where the model has fewer; none where it does not say.
     """
-    falling = sorted(verdict.prediction.probabilities.items(), key=lambda pair: pair[1], reverse=True)
+    falling = sorted(recognition.prediction.probabilities.items(), key=lambda pair: pair[1], reverse=True)
     probabilities = {name: round(value, DIGITS) for name, value in falling[:top]}
-    return {**answer(verdict, catalogue), "probabilities": probabilities}
+    return {**answer(recognition, catalogue), "probabilities": probabilities}
 
 
-def tensor_answer(verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
+def tensor_answer(recognition: Recognition, catalogue: Catalogue) -> dict[str, Any]:
     """Return the reply to a tensor camera.
 
     To that of a detection it adds the model's own view: `prediction` (its first choice), `probability`, and
     where the model says them, `predictions` (the probabilities of all classes, in the model's order) and
     `index` (of the first choice among them).
     """
-    prediction = verdict.prediction
-    reply = {**answer(verdict, catalogue), "prediction": prediction.item, "probability": prediction.score}
+    prediction = recognition.prediction
+    reply = {**answer(recognition, catalogue), "prediction": prediction.item, "probability": prediction.score}
     if prediction.item in prediction.classes:
         reply["predictions"] = list(prediction.probabilities.values())
         reply["index"] = prediction.classes.index(prediction.item)
     return reply
 
 
-def facts(verdict: Verdict, sender: Sender) -> dict[str, str]:
+def facts(recognition: Recognition, sender: Sender) -> dict[str, str]:
     """Return what is kept beside the image, as header-safe text (percent-encoded UTF-8)."""
-    prediction = verdict.prediction
+    prediction = recognition.prediction
     pairs = {
         "label": prediction.item,
         "score": f"{prediction.score:.{DIGITS}f}",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from caravan.contracts import Event
 from shopper.catalogue import Product
-from shopper.detection import Verdict
+from shopper.detection import Recognition
 from shopper.ports import Sender
 
 
-def detection(verdict: Verdict, sender: Sender) -> Event:
+def detection(recognition: Recognition, sender: Sender) -> Event:
     """Tell that an image was answered; `item` is the label, `valid` whether it was known."""
     return {
         "origin": sender.origin,
-        "valid": verdict.known,
-        "item": verdict.product.label,
-        "price": verdict.product.price.with_currency,
+        "valid": recognition.known,
+        "item": recognition.product.label,
+        "price": recognition.product.price.with_currency,
         "name": "detection",
-        "score": round(verdict.prediction.score, 4),
-        "model": verdict.prediction.model,
-        "version": verdict.prediction.version,
+        "score": round(recognition.prediction.score, 4),
+        "model": recognition.prediction.model,
+        "version": recognition.prediction.version,
     }
 
 

@@ -129,7 +129,7 @@ class Classifier(Protocol):
         ...
 
 
-class Keeper(Protocol):
+class ImageStore(Protocol):
     """Makes images durable."""
 
     async def keep(self, capture: Capture) -> str:
@@ -141,11 +141,11 @@ class Push(Protocol):
     """Sends training images to central."""
 
     async def __call__(self) -> dict[str, Any]:
-        """Send all there is, or keep the wish; return the account."""
+        """Send all images, or keep the request as pending; return the account."""
         ...
 
 
-class Count(Protocol):
+class CountImages(Protocol):
     """Counts training images."""
 
     async def __call__(self) -> dict[str, Any]:

@@ -10,35 +10,46 @@ from caravan.names import metadata
 from caravan.reports import ListModels, ReadReport, Report
 from caravan.route import Route
 from shopper import detection, events, metrics
+from shopper.catalogue_file import CatalogueFile
 from shopper.detection import Answer, Record
 from shopper.doors.relay import EventRelay
 from shopper.images.limits import ImageLimits
-from shopper.ports import Capture, Classifier, Count, Keeper, Photo, Picture, Post, Push, Sender, now
+from shopper.ports import (
+    Capture,
+    Classifier,
+    CountImages,
+    ImageStore,
+    Photo,
+    Picture,
+    Post,
+    Push,
+    Sender,
+    now,
+)
 from shopper.review.decisions import Decision, Ref
-from shopper.review.desk import ReviewDesk
-from shopper.shelf import Shelf
+from shopper.review.review_queue import ReviewQueue
 
 _ANSWERED = "the model's answer; the image in S3 `valid` or `unclassified`, or on the disk until S3 is back"
-_TOLD = "the record, on its way to `edge-metrics`; MQTT `monitor`: `detection`"
-DETECT_HTTP = Route("detect-http", source="`POST /detection`", mandatory=_ANSWERED, best_effort=_TOLD)
-DETECT_BINARY = Route("detect-binary", source="`POST /binary`", mandatory=_ANSWERED, best_effort=_TOLD)
+_RECORDED = "the record, on its way to `edge-metrics`; MQTT `monitor`: `detection`"
+DETECT_HTTP = Route("detect-http", source="`POST /detection`", mandatory=_ANSWERED, best_effort=_RECORDED)
+DETECT_BINARY = Route("detect-binary", source="`POST /binary`", mandatory=_ANSWERED, best_effort=_RECORDED)
 DETECT_MQTT = Route(
     "detect-mqtt",
     source="MQTT `detection/#`",
     mandatory=_ANSWERED,
-    best_effort=f"{_TOLD}; the reply over MQTT",
+    best_effort=f"{_RECORDED}; the reply over MQTT",
 )
 DETECT_TENSOR = Route(
     "detect-tensor",
     source="the MQTT topics of `TENSOR_TOPICS`",
     mandatory=_ANSWERED,
-    best_effort=f"{_TOLD}; the reply over MQTT",
+    best_effort=f"{_RECORDED}; the reply over MQTT",
 )
 DETECT_KAFKA = Route(
     "detect-kafka",
     source="Kafka `E-images`",
     mandatory=f"{_ANSWERED}; the reply on Kafka `E-detections`; of what is refused the dead letter too",
-    best_effort=_TOLD,
+    best_effort=_RECORDED,
 )
 EDGE_METRICS = Route(
     "edge-metrics",
@@ -81,7 +92,7 @@ EVENT_STREAM = Route(
 PUSH_TRAINING_DATA = Route(
     "push-training-data",
     source="`GET` or `POST /zip`",
-    mandatory="the feeder's account of every image of S3 `data`; while the link is down, the wish there",
+    mandatory="the feeder's account of every image of S3 `data`; while the link is down, the pending request there",
     best_effort="MQTT `monitor`: `zipdata`, `zipsend`",
 )
 PRICE = Route("price", source="`GET /price`", mandatory="the answer: an item's label and price")
@@ -104,9 +115,9 @@ async def detect(
     *,
     limits: ImageLimits,
     classifier: Classifier,
-    shelf: Shelf,
+    catalogue_file: CatalogueFile,
     score_accuracy: Callable[[str], float],
-    keeper: Keeper,
+    image_store: ImageStore,
     record: Record,
     post: Post,
 ) -> dict[str, Any]:
@@ -120,13 +131,13 @@ async def detect(
         prediction = await classifier.classify(Photo(image, photo), sender.model)
     else:
         prediction = await classifier.classify(image, sender.model)
-    catalogue = shelf.catalogue
-    verdict = detection.judge(prediction, catalogue, score_accuracy(prediction.model))
-    facts = detection.facts(verdict, sender)
-    key = await keeper.keep(Capture(verdict.bucket, verdict.product.item, photo, at, facts))
-    await record(verdict, sender, photo, at, key)
-    post(events.detection(verdict, sender))
-    reply = answer(verdict, catalogue)
+    catalogue = catalogue_file.catalogue
+    recognition = detection.judge(prediction, catalogue, score_accuracy(prediction.model))
+    facts = detection.facts(recognition, sender)
+    key = await image_store.keep(Capture(recognition.bucket, recognition.product.item, photo, at, facts))
+    await record(recognition, sender, photo, at, key)
+    post(events.detection(recognition, sender))
+    reply = answer(recognition, catalogue)
     metrics.DETECTIONS.labels(sender.origin, reply["known"]).inc()
     return reply
 
@@ -147,8 +158,8 @@ async def ingest(
     *,
     new: bool = False,
     limits: ImageLimits,
-    shelf: Shelf,
-    keeper: Keeper,
+    catalogue_file: CatalogueFile,
+    image_store: ImageStore,
     post: Post,
 ) -> dict[str, str]:
     """FROM a labelled image → read to its end → event → TO S3 `data`.
@@ -156,11 +167,11 @@ async def ingest(
     A product that the catalogue has not is taken as a new one only where the sender says so.
     """
     at = now()
-    product = shelf.catalogue.named_or_new(name) if new else shelf.catalogue.named(name)
+    product = catalogue_file.catalogue.named_or_new(name) if new else catalogue_file.catalogue.named(name)
     await limits.verify(image)
     photo = await limits.as_jpeg(image)
     facts = metadata({"label": product.item, "origin": sender.origin, "camera": sender.camera})
-    await keeper.keep(Capture(DATA, product.item, photo, at, facts))
+    await image_store.keep(Capture(DATA, product.item, photo, at, facts))
     post(events.ingestion(product, sender))
     return {"status": "done", "item": product.item, "label": product.label} if new else {"status": "done"}
 
@@ -168,17 +179,17 @@ async def ingest(
 async def push_training_data(push: Push) -> dict[str, Any]:
     """FROM a request → ZIPs of S3 `data` → TO the feeder at central → out of S3 `data`.
 
-    While the link is down the wish is kept, and fulfilled as soon as it is up.
+    While the link is down the request is kept as pending, and carried out as soon as the link is up.
     """
     return await push()
 
 
-async def ingest_options(shelf: Shelf) -> dict[str, Any]:
+async def ingest_options(catalogue_file: CatalogueFile) -> dict[str, Any]:
     """FROM a request → TO the labels of the catalogue."""
-    return {"products": shelf.catalogue.labels}
+    return {"products": catalogue_file.catalogue.labels}
 
 
-async def ingest_counts(count: Count) -> dict[str, Any]:
+async def ingest_counts(count: CountImages) -> dict[str, Any]:
     """FROM a request → TO how many training images wait, by product."""
     return await count()
 
@@ -191,16 +202,18 @@ async def event_stream(relay: EventRelay, names: Collection[str], last: str) -> 
     return relay.listen(names, last)
 
 
-async def review_list(after: Ref | None, most: int, desk: ReviewDesk, shelf: Shelf) -> dict[str, Any]:
+async def review_list(
+    after: Ref | None, most: int, queue: ReviewQueue, catalogue_file: CatalogueFile
+) -> dict[str, Any]:
     """FROM S3 `unclassified` and `valid` → those not known or not sure → TO a page."""
-    page = await desk.page(after, most)
-    images = [waiting.told(shelf.catalogue) for waiting in page.waiting]
+    page = await queue.page(after, most)
+    images = [waiting.as_json(catalogue_file.catalogue) for waiting in page.waiting]
     return {"images": images, "next": str(page.last) if page.last else None}
 
 
-async def review_image(ref: Ref, desk: ReviewDesk, limits: ImageLimits, *, whole: bool) -> bytes:
+async def review_image(ref: Ref, queue: ReviewQueue, limits: ImageLimits, *, whole: bool) -> bytes:
     """FROM S3 `unclassified` or `valid` → made small, or not → TO a page, as JPEG."""
-    image = await desk.image(ref)
+    image = await queue.image(ref)
     if not whole:
         return await limits.thumbnail(image)
     await limits.verify(image)
@@ -208,10 +221,10 @@ async def review_image(ref: Ref, desk: ReviewDesk, limits: ImageLimits, *, whole
 
 
 async def review_decide(
-    decisions: Sequence[Decision], who: str, *, desk: ReviewDesk, post: Post
+    decisions: Sequence[Decision], who: str, *, queue: ReviewQueue, post: Post
 ) -> dict[str, Any]:
     """FROM what someone says of images → TO S3 `data`, or `rejected/` of `unclassified` → out of the list."""
-    outcomes = await desk.decide(decisions, who, now())
+    outcomes = await queue.decide(decisions, who, now())
     for decision, outcome in zip(decisions, outcomes, strict=True):
         if outcome == "taught" and decision.product:
             post(events.ingestion(decision.product, Sender("http", who)))
@@ -219,16 +232,16 @@ async def review_decide(
     return {"decisions": told}
 
 
-async def price(item: str, shelf: Shelf) -> dict[str, Any]:
+async def price(item: str, catalogue_file: CatalogueFile) -> dict[str, Any]:
     """FROM an item → TO its label and price, for `other` all labels too."""
-    product = shelf.catalogue.product(item)
+    product = catalogue_file.catalogue.product(item)
     answer = {"item": product.item, "label": product.label, "price": str(product.price)}
-    return {**answer, "products": shelf.catalogue.labels} if item == OTHER else answer
+    return {**answer, "products": catalogue_file.catalogue.labels} if item == OTHER else answer
 
 
-async def item(name: str, shelf: Shelf) -> dict[str, str]:
+async def item(name: str, catalogue_file: CatalogueFile) -> dict[str, str]:
     """FROM a label → TO its item."""
-    return {"item": shelf.catalogue.named(name).item}
+    return {"item": catalogue_file.catalogue.named(name).item}
 
 
 async def models(list_models: ListModels) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from caravan.settings import (
     ServiceSettings,
 )
 from caravan.tokens import TokenSettings
-from shopper import shelf, web
+from shopper import catalogue_file, web
 from shopper.catalogue import CatalogueFault
 from shopper.doors.topics import Topics, parse_topics
 from shopper.model.inputs import Scale
@@ -100,7 +100,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     def _a_catalogue(cls, path: Path | None) -> Path | None:
         if path is not None:
             try:
-                shelf.read(path)
+                catalogue_file.read(path)
             except CatalogueFault as exc:
                 raise ValueError(str(exc)) from exc
         return path
@@ -120,9 +120,9 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
         return self.kafka_group or f"shopper-{self.edge}"
 
     @property
-    def page(self) -> web.Page:
+    def page(self) -> web.PageSettings:
         """What the app's pages are told."""
-        return web.Page(self.mqtt_ws_url, self.web_packages / "mqtt" / "dist" / "mqtt.esm.js")
+        return web.PageSettings(self.mqtt_ws_url, self.web_packages / "mqtt" / "dist" / "mqtt.esm.js")
 
     @property
     def spool(self) -> Path:

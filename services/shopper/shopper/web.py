@@ -21,7 +21,7 @@ MQTT_MODULE = "vendor/mqtt.js"
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageSettings:
     """What the app's pages are told.
 
     Args:
@@ -45,7 +45,7 @@ class Page:
         )
 
 
-def install(app: FastAPI, page: Page, sessions: Sessions) -> None:
+def install(app: FastAPI, page: PageSettings, sessions: Sessions) -> None:
     """Give an app the pages, and `GET /app.json`."""
     files = pages.files("shopper")
     version = pages.digest(*(content for _, content in sorted(files.items())))

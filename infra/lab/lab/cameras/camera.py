@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.cameras.lines import Line, NoAnswer, NotSent, Refused
+from lab.cameras.lines import ImageRefused, Line, NoAnswer, NotSent
 from lab.cameras.pictures import Picture
 from lab.cameras.tally import Tally
 
@@ -60,7 +60,7 @@ async def shoot(name: str, line: Line, picture: Picture, tally: Tally, deadline:
             tally.retried += 1
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        except (Refused, NoAnswer) as exc:
+        except (ImageRefused, NoAnswer) as exc:
             tally.fail(str(exc), unknown=isinstance(exc, NoAnswer))
             return
         else:

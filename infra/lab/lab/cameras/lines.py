@@ -1,7 +1,7 @@
 """The ways from a camera to the shopper: HTTP, MQTT with JSON, MQTT with msgpack tensors.
 
 A line sends an image and returns the answer, or raises one of three errors, which differ in what may be
-done next: `NotSent` may be sent again, `Refused` was counted nowhere, `NoAnswer` leaves it open.
+done next: `NotSent` may be sent again, `ImageRefused` was counted nowhere, `NoAnswer` leaves it open.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NotSent(CaravanError):
     """The image has not left, or was turned away for now: it may be sent again."""
 
 
-class Refused(CaravanError):
+class ImageRefused(CaravanError):
     """The shopper refused the image, and says why."""
 
 
@@ -65,16 +65,16 @@ def answer_of(reply: Mapping[str, Any]) -> Answer:
 
     Raises:
         NotSent: if the shopper is too busy.
-        Refused: if it is a problem document, or no answer at all.
+        ImageRefused: if it is a problem document, or no answer at all.
 
     """
     if "known" not in reply:
         detail = f"{reply.get('status', '')} {reply.get('detail', reply)}".strip()
-        raise NotSent(detail) if reply.get("status") == BUSY else Refused(detail)
+        raise NotSent(detail) if reply.get("status") == BUSY else ImageRefused(detail)
     try:
         return Answer(str(reply.get("guess", reply["item"])), float(reply["score"]))
     except (KeyError, TypeError, ValueError) as exc:
-        raise Refused(f"the reply lacks {exc}") from exc
+        raise ImageRefused(f"the reply lacks {exc}") from exc
 
 
 # --- HTTP -------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class HttpLine:
         try:
             reply = strict_json.loads(response.content)
         except ValueError as exc:
-            raise Refused(f"{response.status_code}: no JSON") from exc
+            raise ImageRefused(f"{response.status_code}: no JSON") from exc
         return answer_of(reply if isinstance(reply, dict) else {})
 
 

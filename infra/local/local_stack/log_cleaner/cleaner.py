@@ -30,7 +30,7 @@ from caravan.errors import Transient
 from caravan.pace import Pace
 from caravan.s3 import translated
 from caravan.strict_json import loads_object
-from local_stack.log_cleaner.log import Limits, Segment, expendable, mergeable
+from local_stack.log_cleaner.log import Retention, Segment, expendable, mergeable
 from local_stack.log_cleaner.records import ApartError, merge
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class LogCleaner:
     """Keeps every partition of a cluster short."""
 
     def __init__(
-        self, store: ObjectStore, cluster: str, limits: Limits, clock: Callable[[], float] = time.time
+        self, store: ObjectStore, cluster: str, limits: Retention, clock: Callable[[], float] = time.time
     ) -> None:
         self._store = store
         self._root = f"clusters/{cluster}"
@@ -162,7 +162,7 @@ class _Partition:
         """Whether it is time to ask again whether something came."""
         return time.monotonic() >= self._asked + self._pace.pause
 
-    async def clean_or_tell(self, limits: Limits, now: float) -> None:
+    async def clean_or_tell(self, limits: Retention, now: float) -> None:
         """Remove and merge; what cannot be understood here leaves the other partitions alone."""
         try:
             await self.clean(limits, now)
@@ -175,7 +175,7 @@ class _Partition:
         else:
             self._is_odd = False
 
-    async def clean(self, limits: Limits, now: float) -> None:
+    async def clean(self, limits: Retention, now: float) -> None:
         """Remove and merge, if something came or grew old."""
         self._asked = time.monotonic()
         self.is_new = await self._watermark.changed()
@@ -222,7 +222,7 @@ class _Partition:
             )
         self._log.sort(key=lambda segment: segment.offset)
 
-    async def _remove(self, limits: Limits, now: float) -> None:
+    async def _remove(self, limits: Retention, now: float) -> None:
         if self._is_dead_letters:
             limits = replace(limits, seconds=math.inf)
         end: int = self._watermark.content.get("high") or 0

@@ -19,7 +19,7 @@ MOST_OBJECTS = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Retention:
     """What a partition keeps at least, of what every group has read; `seconds` holds for the rest as well."""
 
     seconds: float
@@ -42,7 +42,7 @@ class Segment:
 
 
 def expendable(
-    log: Sequence[Segment], end: int, limits: Limits, now: float, unread: int | None = None
+    log: Sequence[Segment], end: int, limits: Retention, now: float, unread: int | None = None
 ) -> int:
     """Return how many of the oldest objects are to go.
 

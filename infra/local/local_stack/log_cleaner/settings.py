@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from caravan.settings import CentralS3Settings, ServiceSettings
-from local_stack.log_cleaner.log import Limits
+from local_stack.log_cleaner.log import Retention
 
 HOUR = 3600
 MIB = 2**20
@@ -19,9 +19,9 @@ class LogCleanerSettings(ServiceSettings, CentralS3Settings):
     kafka_retention_messages: int = Field(default=1_000_000, ge=1)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> Retention:
         """The limits as one value."""
-        return Limits(
+        return Retention(
             self.kafka_retention_hours * HOUR,
             round(self.kafka_retention_mib * MIB),
             self.kafka_retention_messages,

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 from numpy.typing import NDArray
 
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from model_server.errors import Code, ServingError
 from model_server.graphs.messages import Arrays, Head, HungUpError, encode, receive, send
 
@@ -114,7 +114,7 @@ class Loaded:
 
     number: int
     path: Path
-    limits: Limits
+    limits: SessionLimits
     child: _Child | None = None
     signatures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     definitions: bytes = b""
@@ -164,7 +164,7 @@ class Graphs:
         child = self._child
         return None if child is None else child.pid
 
-    def load(self, path: Path, limits: Limits) -> Loaded:
+    def load(self, path: Path, limits: SessionLimits) -> Loaded:
         """Load a SavedModel (blocking). Raises ServingError saying why it cannot be loaded."""
         package = find_spec(_NEEDED)
         if package is None or package.origin is None:  # the published messages alone are a namespace

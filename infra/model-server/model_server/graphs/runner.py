@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.tf_examples import plausible_texts
 from model_server.dataflow import batchable, whole_outputs
@@ -40,7 +40,7 @@ class Runner:
         if head["do"] == "call":
             return {}, self._call(number, head["signature"], arrays)
         if head["do"] == "load":
-            return self._load(number, Path(head["path"]), Limits(**head["limits"]))
+            return self._load(number, Path(head["path"]), SessionLimits(**head["limits"]))
         self._release(number)
         return {}, {}
 
@@ -53,7 +53,7 @@ class Runner:
         except (tf.errors.OpError, TypeError, ValueError) as exc:
             raise from_exception(exc) from exc
 
-    def _load(self, number: int, path: Path, limits: Limits) -> tuple[Head, Arrays]:
+    def _load(self, number: int, path: Path, limits: SessionLimits) -> tuple[Head, Arrays]:
         try:
             session = GraphSession.load(path, limits)
         except tf.errors.OpError as exc:

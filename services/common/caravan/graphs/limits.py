@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class SessionLimits:
     """What a session may use.
 
     Attributes:

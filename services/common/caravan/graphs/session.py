@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from caravan.graphs import meta_graph
-from caravan.graphs.limits import Limits
+from caravan.graphs.limits import SessionLimits
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -73,7 +73,7 @@ class GraphSignature:
 class GraphSession:
     """A loaded SavedModel."""
 
-    def __init__(self, session: Any, model: meta_graph.MetaGraph, limits: Limits) -> None:
+    def __init__(self, session: Any, model: meta_graph.MetaGraph, limits: SessionLimits) -> None:
         self.graph = model.graph
         self.definitions = model.declared
         self.signatures = {name: GraphSignature(session, one) for name, one in model.signatures.items()}
@@ -82,7 +82,7 @@ class GraphSession:
         self._limits = limits
 
     @classmethod
-    def load(cls, directory: Path, limits: Limits) -> Self:
+    def load(cls, directory: Path, limits: SessionLimits) -> Self:
         """Load a SavedModel (blocking).
 
         Raises:
@@ -119,7 +119,7 @@ class GraphSession:
         self.signatures = {}
 
 
-def _config(limits: Limits) -> Any:
+def _config(limits: SessionLimits) -> Any:
     return tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=limits.intra_op_threads,
         inter_op_parallelism_threads=limits.inter_op_threads,
@@ -130,7 +130,7 @@ def _config(limits: Limits) -> Any:
     )
 
 
-def _restore(session: Any, model: meta_graph.MetaGraph, directory: Path, limits: Limits) -> None:
+def _restore(session: Any, model: meta_graph.MetaGraph, directory: Path, limits: SessionLimits) -> None:
     options = tf.compat.v1.RunOptions(timeout_in_ms=max(int(limits.load_seconds * 1000), 1))
     if model.restore is not None:
         prefix = str(directory / "variables" / "variables")

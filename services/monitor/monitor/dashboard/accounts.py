@@ -9,7 +9,7 @@ from typing import Any
 
 from obstore.store import ObjectStore
 
-from caravan.books import read_account
+from caravan.account import read_account
 from caravan.errors import Unavailable
 from caravan.receipts import Account
 
@@ -65,17 +65,17 @@ class Accounts:
         return answer
 
 
-def as_json(edge: str, books: Account) -> dict[str, Any]:
+def as_json(edge: str, account: Account) -> dict[str, Any]:
     """Return what is shown of an account; of keys the first few, and how many there are."""
     return {
         "edge": edge,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "adds_up": books.adds_up,
-        "captured": books.captured,
-        "stored": books.stored,
-        "duplicates": books.duplicates,
-        "rejected": books.rejected,
-        "pending": books.pending,
-        "withdrawn": books.withdrawn,
-        **{kind: {"count": len(keys), "keys": keys[:MOST_KEYS]} for kind, keys in books.faults.items()},
+        "adds_up": account.adds_up,
+        "captured": account.captured,
+        "stored": account.stored,
+        "duplicates": account.duplicates,
+        "rejected": account.rejected,
+        "pending": account.pending,
+        "withdrawn": account.withdrawn,
+        **{kind: {"count": len(keys), "keys": keys[:MOST_KEYS]} for kind, keys in account.faults.items()},
     }

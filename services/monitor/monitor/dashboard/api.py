@@ -10,13 +10,13 @@ from caravan import http
 from caravan.contracts import parse_edge
 from caravan.errors import BadInput
 from monitor.dashboard.accounts import Accounts
+from monitor.dashboard.dead_letter_topics import DeadLetterTopics
 from monitor.dashboard.dead_letters import DeadLetters
-from monitor.dashboard.letters import Letters
 from monitor.dashboard.state import Dashboard
 
 
 def install(
-    app: FastAPI, state: Dashboard, letters: Letters, replaying: DeadLetters, accounts: Accounts
+    app: FastAPI, state: Dashboard, letters: DeadLetters, replaying: DeadLetterTopics, accounts: Accounts
 ) -> None:
     """Give an app the dashboard's doors."""
 

@@ -1,156 +1,146 @@
-"""Where dead letters are found, followed, and sent again."""
+"""Dead letters as they are shown: those that were not sent again yet, with their reason and a look at them.
+
+Which have been sent again, the offsets say that `caravan.replay` commits as group `replay`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
-import structlog
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka import ConsumerRecord, TopicPartition
 
-from caravan import kafka
-from caravan.errors import BadInput, CaravanError, Transient
-from caravan.replay import GROUP, LettersLeft, replay
-from caravan.settings import KafkaSettings
-from monitor.dashboard.letters import KEPT, SUFFIX, Letters, result
+from caravan.contracts import dead_letter
+from caravan.kafka import DEAD_LETTER_HEADER, plain_headers
+from monitor.hub_state import iso
 
-log = structlog.get_logger()
+SUFFIX = dead_letter("")
+KEPT = 20
+"""Dead letters shown of a topic, the newest; the others are counted."""
+LOOK_CHARACTERS = 300
+MOST_HEADERS = 10
+MAGIC = {b"\xff\xd8\xff": "JPEG image", b"\x89PNG": "PNG image", b"RIFF": "WebP image", b"PK\x03\x04": "ZIP"}
 
-FIND_SECONDS = 10.0
-LOOK_MILLISECONDS = 1000
-"""Pause between two looks at what was replayed, while letters wait; a new letter is taken at once."""
-REPLAY_SECONDS = 600.0
-MOST_TOPICS = 200
+
+@dataclass(slots=True)
+class Topic:
+    """One topic's dead letters; `name` is where they would be sent again."""
+
+    name: str
+    next: dict[int, int] = field(default_factory=dict)
+    """The offset after the last letter seen, by partition."""
+    sent: dict[int, int] = field(default_factory=dict)
+    """The offset before which all letters were replayed or are gone, by partition."""
+    letters: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    replaying: bool = False
+    result: dict[str, Any] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many letters wait."""
+        return sum(max(0, offset - self.sent.get(partition, 0)) for partition, offset in self.next.items())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is shown of it, the newest letter first."""
+        return {
+            "topic": self.name,
+            "count": self.count,
+            "replaying": self.replaying,
+            "result": self.result,
+            "letters": list(reversed(self.letters)),
+        }
 
 
 class DeadLetters:
-    """Follows every `*-dead-letter` topic, and sends letters again when asked.
+    """The dead letters of all topics."""
 
-    Args:
-        settings: how to reach Kafka.
-        letters: where they are kept to be shown.
+    def __init__(self) -> None:
+        self.topics: dict[str, Topic] = {}
 
-    """
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the topics that have letters, or had some sent again from here."""
+        shown = (t for t in self.topics.values() if t.count or t.replaying or t.result)
+        return [topic.as_json() for topic in sorted(shown, key=lambda topic: topic.name)]
 
-    def __init__(self, settings: KafkaSettings, letters: Letters) -> None:
-        self._settings = settings
-        self._letters = letters
-        self._wanted: asyncio.Queue[str] = asyncio.Queue(MOST_TOPICS)
+    def topic_of(self, partition: TopicPartition) -> Topic:
+        """Return the topic that the letters of this partition belong to."""
+        name = partition.topic.removesuffix(SUFFIX)
+        return self.topics.setdefault(name, Topic(name))
 
-    def ask(self, topic: str) -> None:
-        """Ask for a topic's letters to be sent again; asking twice is asking once.
+    def take(self, partition: TopicPartition, record: ConsumerRecord) -> None:
+        """Take a letter in."""
+        topic = self.topic_of(partition)
+        topic.letters.append(look_at(record))
+        topic.next[partition.partition] = record.offset + 1
 
-        Raises:
-            BadInput: 404 if it has none.
-
-        """
-        known = self._letters.topics.get(topic)
-        if known is None or not (known.count or known.replaying):
-            message = f"there are no dead letters of {topic!r}"
-            raise BadInput(message, 404, reason="no-letters")
-        if not known.replaying:
-            known.replaying, known.result = True, None
-            self._wanted.put_nowait(topic)
-
-    async def send(self) -> None:
-        """Send letters again, a topic at a time; to be run as a task."""
-        while True:
-            name = await self._wanted.get()
-            topic = self._letters.topics[name]
-            try:
-                async with asyncio.timeout(REPLAY_SECONDS):
-                    topic.result = result(await replay(self._settings, name), "")
-                log.info("dead letters sent again", topic=name, sent=topic.result["sent"])
-            except LettersLeft as exc:
-                topic.result = result(exc.sent, str(exc))
-                log.warning("dead letters left", topic=name, sent=exc.sent, left=exc.left)
-            except (CaravanError, TimeoutError) as exc:
-                topic.result = result(None, str(exc) or "it took too long")
-                log.warning("dead letters not sent again", topic=name, error=repr(exc))
-            finally:
-                topic.replaying = False
-
-    async def follow(self) -> None:
-        """Follow the letters; to be run as a task, again and again.
-
-        Raises:
-            Transient: if Kafka is away.
-
-        """
-        try:
-            admin = AIOKafkaAdminClient(**kafka.connection(self._settings))
-            reader = kafka.Consumer(
-                self._settings, group_id=None, fetch_max_wait_ms=kafka.LONG_WAIT_MILLISECONDS
-            )
-            try:
-                async with asyncio.timeout(kafka.JOIN_SECONDS):
-                    await admin.start()
-                    await reader.start()
-                await self._follow(admin, reader)
-            finally:
-                await reader.stop()
-                await admin.close()
-        except (KafkaError, TimeoutError, OSError) as exc:
-            raise Transient(f"the dead letters cannot be read: {exc!r}") from exc
-
-    async def _follow(self, admin: AIOKafkaAdminClient, reader: kafka.Consumer) -> None:
-        clock = asyncio.get_running_loop().time
-        find_at = 0.0
-        begins: Mapping[TopicPartition, int] = {}
-        while True:
-            async with asyncio.timeout(kafka.JOIN_SECONDS):
-                if clock() >= find_at:
-                    begins = await self._assign(admin, reader, begins)
-                    find_at = clock() + FIND_SECONDS
-                if self._letters.as_json():
-                    self._letters.sent_again(await _sent(admin, begins))
-            if not begins:
-                await asyncio.sleep(find_at - clock())
+    def sent_again(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Let go of the letters before these offsets."""
+        for partition, offset in offsets.items():
+            topic = self.topic_of(partition)
+            topic.next.setdefault(partition.partition, offset)
+            if topic.sent.get(partition.partition) == offset:
                 continue
-            look = LOOK_MILLISECONDS if self._letters.as_json() else int((find_at - clock()) * 1000)
-            batch = await reader.getmany(timeout_ms=max(look, 0), max_records=100)
-            for partition, records in batch.items():
-                for record in records:
-                    self._letters.take(partition, record)
-
-    async def _assign(
-        self, admin: AIOKafkaAdminClient, reader: kafka.Consumer, begins: Mapping[TopicPartition, int]
-    ) -> Mapping[TopicPartition, int]:
-        """Find the topics; begin with the last letters of each that were not sent again."""
-        names = [name for name in sorted(await admin.list_topics()) if name.endswith(SUFFIX)][:MOST_TOPICS]
-        if set(names) == {partition.topic for partition in begins} and not self._letters.as_json():
-            return begins
-        described = await admin.describe_topics(names) if names else []
-        partitions = [
-            TopicPartition(topic["topic"], one["partition"])
-            for topic in described
-            for one in topic["partitions"]
-        ]
-        begins = dict(await reader.beginning_offsets(partitions)) if partitions else {}
-        if set(partitions) == reader.assignment():
-            return begins
-        sent = await _sent(admin, begins)
-        self._letters.sent_again(sent)
-        reader.assign(partitions)
-        ends = await kafka.ends(reader, partitions)
-        for partition in partitions:
-            seen = self._letters.topic_of(partition).next.get(partition.partition, 0)
-            start = max(sent[partition], seen, ends[partition] - KEPT)
-            self._letters.topic_of(partition).next[partition.partition] = start
-            reader.seek(partition, start)
-        return begins
+            topic.sent[partition.partition] = offset
+            topic.letters = deque(
+                (
+                    letter
+                    for letter in topic.letters
+                    if letter["partition"] != partition.partition or letter["offset"] >= offset
+                ),
+                maxlen=KEPT,
+            )
 
 
-async def _sent(
-    admin: AIOKafkaAdminClient, begins: Mapping[TopicPartition, int]
-) -> dict[TopicPartition, int]:
-    """Return for each partition the offset before which there is nothing left to send."""
-    # Asked for by name: not every broker answers a question for all of them.
-    partitions: Collection[TopicPartition] = list(begins)
-    found = await admin.list_consumer_group_offsets(GROUP, partitions=list(partitions)) if partitions else {}
-    return {
-        partition: max(begin, found[partition].offset if partition in found else 0)
-        for partition, begin in begins.items()
+def look_at(record: ConsumerRecord) -> dict[str, Any]:
+    """Return what is shown of a letter: why, from where, and the beginning of its value as text."""
+    facts = {
+        name.removeprefix(DEAD_LETTER_HEADER): (value or b"").decode(errors="replace")
+        for name, value in record.headers
+        if name.startswith(DEAD_LETTER_HEADER)
     }
+    value = record.value or b""
+    kind, text = _look(value)
+    return {
+        "partition": record.partition,
+        "offset": record.offset,
+        "at": iso(record.timestamp / 1000),
+        "route": facts.get("route", ""),
+        "code": facts.get("code", ""),
+        "reason": facts.get("reason", ""),
+        "key": _short((record.key or b"").decode(errors="replace")),
+        "headers": {
+            _short(name): _short((content or b"").decode(errors="replace"))
+            for name, content in plain_headers(record)[:MOST_HEADERS]
+        },
+        "size": int(facts["size"]) if facts.get("size", "").isdigit() else len(value),
+        "whole": "sha256" not in facts,
+        "kind": kind,
+        "look": text,
+    }
+
+
+def result(sent: int | None, fault: str) -> dict[str, Any]:
+    """Return how sending letters again has ended."""
+    return {"sent": sent, "fault": fault, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _look(value: bytes) -> tuple[str, str]:
+    for magic, kind in MAGIC.items():
+        if value.startswith(magic):
+            return kind, ""
+    try:
+        text = value[: 4 * LOOK_CHARACTERS].decode(
+            errors="strict" if len(value) < LOOK_CHARACTERS else "ignore"
+        )
+    except UnicodeDecodeError:
+        return "bytes", value[:32].hex(" ")
+    if text and sum(character.isprintable() or character.isspace() for character in text) < 0.9 * len(text):
+        return "bytes", value[:32].hex(" ")
+    return "text", _short(text)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LOOK_CHARACTERS else text[: LOOK_CHARACTERS - 1] + "…"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from monitor.dashboard import versions
-from monitor.dashboard.journal import SAME_SECONDS, Journal, Line
+from monitor.dashboard.event_log import SAME_SECONDS, EventLog, Line
 from monitor.dashboard.messages import Event, Quality, Status
 from monitor.hub_state import iso
 
@@ -79,7 +79,7 @@ class Training:
 
 
 @dataclass(slots=True)
-class Rejected:
+class RejectedVersion:
     """A version, or what should have become one, that went no further at central."""
 
     model: str
@@ -102,7 +102,7 @@ class Edge:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.journal = Journal(name)
+        self.event_log = EventLog(name)
         self.flow: Counter[str] = Counter()
         self.ready: versions.Ready = {}
         self.ready_fault = ""
@@ -115,7 +115,7 @@ class Edge:
         """Grows with each batch in quarantine, and each run's beginning and end: they ask for a look."""
         self._upload: Upload | None = None
         self._training: Training | None = None
-        self._rejected: Rejected | None = None
+        self._rejected: RejectedVersion | None = None
         self._status: Status | None = None
         self._quality: Quality | None = None
         self._heard = 0.0
@@ -138,7 +138,7 @@ class Edge:
                 self._all_stored(event, at, name)
             case "model-upload":
                 self.flow.update(upload=1, trigger=1)
-                self.journal.add(name, at, "upload", f"model {event.model} was sent")
+                self.event_log.add(name, at, "upload", f"model {event.model} was sent")
             case "training":
                 self._trains(event, at, name)
             case "model-ready":
@@ -146,15 +146,15 @@ class Edge:
                 self.looks += 1
                 self._rejected = None
                 text = f"version {event.version} of {event.model} passed the gate and is ready"
-                self.journal.add(name, at, "ready", text, "good")
+                self.event_log.add(name, at, "ready", text, "good")
             case "model-rejected":
                 self.flow.update(rejected=1)
-                self._rejected = Rejected(event.model, event.version, event.reason, at)
+                self._rejected = RejectedVersion(event.model, event.version, event.reason, at)
                 what = f"version {event.version} of {event.model}" if event.version else "no new version"
-                self.journal.add(name, at, "rejected", f"{what}: {event.reason}", "bad")
+                self.event_log.add(name, at, "rejected", f"{what}: {event.reason}", "bad")
             case "quarantine":
                 self.quarantine_looks += 1
-                self.journal.add(name, at, "rejected", f"a batch waits for a person: {event.reason}", "bad")
+                self.event_log.add(name, at, "rejected", f"a batch waits for a person: {event.reason}", "bad")
         self.flow.update(events=1)
 
     def hear(self, status: Status, at: float, name: str) -> None:
@@ -168,11 +168,11 @@ class Edge:
                 # The first word of an edge says what has long been so.
                 if self._status is not None:
                     text = f"serves version {now.serving} of {model}"
-                    self.journal.add(f"{name}-{model}", at, "serving", text, "good")
+                    self.event_log.add(f"{name}-{model}", at, "serving", text, "good")
             for version in sorted(now.refused.keys() - (was.refused.keys() if was else set())):
                 if self._status is not None:
                     text = f"refused version {version} of {model}: {now.refused[version].reason}"
-                    self.journal.add(f"{name}-{model}-{version}", at, "refused", text, "bad")
+                    self.event_log.add(f"{name}-{model}-{version}", at, "refused", text, "bad")
         self._status, self._heard = status, max(self._heard, at)
 
     def hear_quality(self, quality: Quality, at: float, name: str) -> None:
@@ -183,10 +183,10 @@ class Edge:
             if one.confidently_wrong and one.item not in wrong_before:
                 what = f": mostly {one.wrong_for}" if one.wrong_for else ""
                 text = f"answers {one.label} with confidence where it is not{what}"
-                self.journal.add(f"{name}-{one.item}", at, "confidently-wrong", text, "bad")
+                self.event_log.add(f"{name}-{one.item}", at, "confidently-wrong", text, "bad")
         if quality.drift and not (before and before.drift):
             text = f"answers of version {quality.drift.version} look unlike those before"
-            self.journal.add(f"{name}-drift", at, "drift", text, "bad")
+            self.event_log.add(f"{name}-drift", at, "drift", text, "bad")
         self._quality = quality
 
     def _one_stored(self, at: float, name: str) -> None:
@@ -194,11 +194,11 @@ class Edge:
         upload = self._upload
         if upload is None or upload.files or at - upload.at > SAME_SECONDS:
             upload = self._upload = Upload(began=at)
-            upload.line = self.journal.add(name, at, "upload", "")
+            upload.line = self.event_log.add(name, at, "upload", "")
         upload.images += 1
         upload.at = at
         if upload.line is not None:
-            self.journal.change(upload.line, at, _images(upload.images, "stored"))
+            self.event_log.change(upload.line, at, _images(upload.images, "stored"))
 
     def _all_stored(self, event: Event, at: float, name: str) -> None:
         self.flow.update(trigger=1)
@@ -206,7 +206,7 @@ class Edge:
         if upload is None or upload.files:
             upload = self._upload = Upload(began=at)
         upload.files, upload.at = event.files, at
-        self.journal.add(name, at, "trigger", f"{_images(event.files, 'came in')}; training is asked for")
+        self.event_log.add(name, at, "trigger", f"{_images(event.files, 'came in')}; training is asked for")
 
     def _trains(self, event: Event, at: float, name: str) -> None:
         self.flow.update(training=1)
@@ -222,12 +222,12 @@ class Edge:
             event.run, event.stage, event.progress, began, at, event.reason, event.outcome, event.version
         )
         if event.stage == "failed":
-            self.journal.add(name, at, "training", f"training failed: {event.reason}", "bad")
+            self.event_log.add(name, at, "training", f"training failed: {event.reason}", "bad")
         elif event.stage in ENDED:
             text = "nothing new to learn" if event.stage == "skipped" else "training is done"
-            self.journal.add(name, at, "training", text)
+            self.event_log.add(name, at, "training", text)
         elif not goes_on:
-            self.journal.add(name, at, "training", "training began")
+            self.event_log.add(name, at, "training", "training began")
 
     # --- showing ----------------------------------------------------------------------------------
 

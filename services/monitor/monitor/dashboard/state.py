@@ -74,7 +74,7 @@ class Dashboard:
         """Return all of it."""
         cameras = self._cameras_json()
         uncertain = self._hub.uncertain()[:MOST_UNCERTAIN] if self._hub else []
-        lines = [line for edge in self.edges.values() for line in edge.journal.lines]
+        lines = [line for edge in self.edges.values() for line in edge.event_log.lines]
         lines.sort(key=lambda line: (line.at, line.edge))
         return {
             "at": iso(self._now),
@@ -92,7 +92,7 @@ class Dashboard:
         self._cameras.clear()
         self._uncertain.clear()
         for edge in self.edges.values():
-            edge.journal.changes()
+            edge.event_log.changes()
         self._feed.start_over()
 
     def tick(self, now: float) -> bool:
@@ -138,7 +138,7 @@ class Dashboard:
             self._flow[name].clear()
 
     def _take_lines(self) -> list[Json]:
-        lines = [line for edge in self.edges.values() for line in edge.journal.changes()]
+        lines = [line for edge in self.edges.values() for line in edge.event_log.changes()]
         lines.sort(key=lambda line: (line.at, line.edge))
         return [line.as_json() for line in lines[-FRAME_LINES:]]
 

@@ -16,8 +16,8 @@ from caravan.sessions import Sessions
 from monitor import events_door
 from monitor.dashboard import api, page, ready, waiting
 from monitor.dashboard.accounts import Accounts
+from monitor.dashboard.dead_letter_topics import DeadLetterTopics
 from monitor.dashboard.dead_letters import DeadLetters
-from monitor.dashboard.letters import Letters
 from monitor.dashboard.state import FRAME_SECONDS, Dashboard
 from monitor.events_door import Snapshots
 from monitor.hub_feed import Feed
@@ -62,10 +62,10 @@ class Board:
 def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], door: Sessions) -> Board:
     """Add the dashboard's doors, checks and loops; returns what the hub needs of it."""
     feed = Feed(KEPT_FRAMES)
-    letters = Letters()
+    letters = DeadLetters()
     state = Dashboard(settings.edges, feed, letters.as_json, time.time())
     board = Board(state)
-    dead_letters = DeadLetters(settings, letters)
+    replaying = DeadLetterTopics(settings, letters)
     data = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
     accounts = Accounts(data)
     stores = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
@@ -86,7 +86,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
             await asyncio.sleep(pace.pause)
 
     page.install(wiring.app, files, door)
-    api.install(wiring.app, state, letters, dead_letters, accounts)
+    api.install(wiring.app, state, letters, replaying, accounts)
     snapshots = Snapshots(feed, state.snapshot)
     events_door.install(wiring.app, "/dashboard/events", feed, snapshots)
     wiring.checks["events"] = board.history.ping
@@ -96,8 +96,8 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
         "frames": frames,
         "ready": partial(ready.watch, state.edges, stores),
         "quarantine": partial(waiting.watch, state.edges, data),
-        "letters": partial(forever, "letters", dead_letters.follow),
-        "replay": dead_letters.send,
+        "letters": partial(forever, "letters", replaying.follow),
+        "replay": replaying.send,
     }
     wiring.on_stop.append(feed.close)
     return board

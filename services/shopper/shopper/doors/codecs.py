@@ -11,14 +11,14 @@ from caravan.contracts import to_json
 from caravan.route import Route
 from shopper import detection
 from shopper.catalogue import Catalogue
-from shopper.detection import Verdict
+from shopper.detection import Recognition
 from shopper.doors.encoding import ImageMessage, decode_image
 from shopper.ports import Picture
 from shopper.routes import DETECT_MQTT, DETECT_TENSOR
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DetectionRequest:
     """What a message asks for.
 
     Args:
@@ -40,15 +40,15 @@ class Codec(Protocol):
 
     route: Route
 
-    def answer(self, verdict: Verdict, catalogue: Catalogue) -> dict[str, Any]:
-        """Return the reply to a verdict."""
+    def answer(self, recognition: Recognition, catalogue: Catalogue) -> dict[str, Any]:
+        """Return the reply to a recognition."""
         ...
 
     def cost(self, size: int, /) -> int:
         """Return the bytes that reading a message of this size may take, beside twice its own."""
         ...
 
-    def read(self, payload: bytes) -> Asked:
+    def read(self, payload: bytes) -> DetectionRequest:
         """Read a message; blocks for as long as that takes. Raises BadInput."""
         ...
 
@@ -67,11 +67,11 @@ class Json:
         """Nothing: twice its size is what it takes."""
         return 0
 
-    def read(self, payload: bytes) -> Asked:
+    def read(self, payload: bytes) -> DetectionRequest:
         """Read a message; its image is decoded with it."""
         message = http.decode_json(ImageMessage, payload)
         image = decode_image(message.image)
-        return Asked(lambda: image, message.model, "", {})
+        return DetectionRequest(lambda: image, message.model, "", {})
 
     def write(self, reply: Mapping[str, Any]) -> bytes:
         """Return JSON."""
@@ -100,12 +100,14 @@ class Tensor:
 
         return min(size, tensor_message.MAX_NUMBERS) * tensor_message.BYTES_PER_NUMBER
 
-    def read(self, payload: bytes) -> Asked:
+    def read(self, payload: bytes) -> DetectionRequest:
         """Read a message's form; its image is looked at later."""
         from shopper.doors import tensor_message  # noqa: PLC0415
 
         message = tensor_message.unpack(payload, self._max_bytes)
-        return Asked(lambda: message.pixels(self._max_pixels), message.model, message.camera, message.echo)
+        return DetectionRequest(
+            lambda: message.pixels(self._max_pixels), message.model, message.camera, message.echo
+        )
 
     def write(self, reply: Mapping[str, Any]) -> bytes:
         """Return a msgpack map."""

@@ -24,6 +24,7 @@ from caravan.sessions import Sessions
 from caravan.tokens import ANYONE
 from shopper import detection as detections
 from shopper import routes
+from shopper.catalogue_file import CatalogueFile
 from shopper.detection import Answer
 from shopper.doors import forms
 from shopper.doors.cors import Cors
@@ -35,10 +36,9 @@ from shopper.doors.encoding import (
     decode_image,
     json_limit,
 )
-from shopper.doors.once import Asked, Once
+from shopper.doors.idempotency import IdempotencyCache, IdempotentRequest
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Push, Sender
-from shopper.shelf import Shelf
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -83,7 +83,7 @@ def make_app(
     detect: Detect,
     ingest: Ingest,
     push: Push,
-    shelf: Shelf,
+    catalogue_file: CatalogueFile,
     bodies: MemoryBudget,
     max_image_bytes: int,
     checks: Mapping[str, http.Check],
@@ -96,7 +96,7 @@ def make_app(
         detect: route of the detections.
         ingest: route of the labelled images.
         push: sends training images.
-        shelf: the catalogue.
+        catalogue_file: the catalogue.
         bodies: memory that all request bodies may take.
         max_image_bytes: of an image, encoded.
         checks: what `/readyz` asks.
@@ -107,7 +107,7 @@ def make_app(
     app = FastAPI(title="Caravan shopper", docs_url=None, redoc_url=None)
     app.add_middleware(Cors)
     http.install(app, checks, senders, unsafe={"/zip"})
-    once = Once()
+    answered = IdempotencyCache()
     body = partial(_body, bodies)
     admitted = partial(_admitted, sessions)
     max_json_bytes = json_limit(max_image_bytes)
@@ -118,9 +118,9 @@ def make_app(
             async with body(request, limit) as raw:
                 with route.exchange():
                     image, model = await _decoded(partial(read, request), raw)
-                    asked = await _asked(request, sessions, image, model)
+                    repeatable = await _idempotent(request, sessions, image, model)
                     asking = replace(sender, model=sender.model or model)
-                    return _json(await once(asked, partial(detect, image, asking, answer)))
+                    return _json(await answered(repeatable, partial(detect, image, asking, answer)))
 
     @app.post("/detection", tags=["detection"])
     async def detection(request: Request) -> Response:
@@ -140,9 +140,9 @@ def make_app(
             async with body(request, max_json_bytes) as raw:
                 with routes.INGEST.exchange():
                     image, product, new = await _decoded(partial(_labelled, request), raw)
-                    asked = await _asked(request, sessions, image, product, new)
+                    repeatable = await _idempotent(request, sessions, image, product, new)
                     taking = partial(ingest, image, product, sender, new=new)
-                    return _json(await once(asked, taking))
+                    return _json(await answered(repeatable, taking))
 
     @app.get("/zip", tags=["training"])
     @app.post("/zip", tags=["training"])
@@ -152,16 +152,16 @@ def make_app(
             account = await routes.push_training_data(push)
         return _json(to_json(account), 202 if account["status"] == "queued" else 200)
 
-    _install_catalogue(app, shelf, body)
+    _install_catalogue(app, catalogue_file, body)
     return app
 
 
-def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
+def _install_catalogue(app: FastAPI, catalogue_file: CatalogueFile, body: Body) -> None:
     @app.get("/ingestion/options", tags=["training"])
     async def options() -> Response:
         """List the labels that an image can have."""
         with routes.INGEST_OPTIONS.exchange():
-            return _json(to_json(await routes.ingest_options(shelf)))
+            return _json(to_json(await routes.ingest_options(catalogue_file)))
 
     @app.get("/price", tags=["catalogue"])
     async def price(request: Request) -> Response:
@@ -170,7 +170,7 @@ def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
             item = _text_of(request, "item").strip()
             if not item:
                 raise BadInput("the header item is missing: it names an item, as in item: tea-green")
-            return _json(to_json(await routes.price(item, shelf)))
+            return _json(to_json(await routes.price(item, catalogue_file)))
 
     @app.post("/item", tags=["catalogue"])
     async def item(request: Request) -> Response:
@@ -178,7 +178,7 @@ def _install_catalogue(app: FastAPI, shelf: Shelf, body: Body) -> None:
         async with body(request, SMALL_BODY) as raw:
             with routes.ITEM.exchange():
                 wanted = http.decode_json(ProductName, raw)
-                return _json(to_json(await routes.item(wanted.product, shelf)))
+                return _json(to_json(await routes.item(wanted.product, catalogue_file)))
 
 
 @asynccontextmanager
@@ -188,13 +188,15 @@ async def _body(bodies: MemoryBudget, request: Request, limit: int) -> AsyncIter
         yield await http.bounded_body(request, limit, lambda size, left: held.grow(2 * size, 2 * left))
 
 
-async def _asked(request: Request, sessions: Sessions, image: bytes, *more: str | bool) -> Asked:
+async def _idempotent(
+    request: Request, sessions: Sessions, image: bytes, *more: str | bool
+) -> IdempotentRequest:
     key = _text_of(request, "idempotency-key")
     if not key:
-        return Asked("", "", "", b"")
+        return IdempotentRequest("", "", "", b"")
     said = repr((request.url.query, _text_of(request, "camera"), *more)).encode()
     digest = await _decoded(lambda content: hashlib.sha256(said + content).digest(), image)
-    return Asked(sessions.holder(request), request.url.path, key, digest)
+    return IdempotentRequest(sessions.holder(request), request.url.path, key, digest)
 
 
 async def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:

@@ -28,7 +28,7 @@ Publish = Callable[[str, bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Binding:
     """What is spoken on which topics."""
 
     topics: Topics
@@ -48,7 +48,7 @@ class MqttDoor:
     """Takes images from MQTT; so many at once, so many waiting, the rest turned away with an answer.
 
     Args:
-        exchanges: topics that do not overlap, and their languages.
+        bindings: topics that do not overlap, and their languages.
         detect: the route.
         publish: sends a reply and waits for its acknowledgement.
         bodies: memory that messages may take.
@@ -61,7 +61,7 @@ class MqttDoor:
 
     def __init__(
         self,
-        exchanges: Sequence[Exchange],
+        bindings: Sequence[Binding],
         detect: Detect,
         publish: Publish,
         bodies: MemoryBudget,
@@ -71,7 +71,7 @@ class MqttDoor:
         concurrency: int,
         waiting: int,
     ) -> None:
-        self._exchanges = exchanges
+        self._bindings = bindings
         self._detect = detect
         self._publish = publish
         self._bodies = bodies
@@ -114,11 +114,11 @@ class MqttDoor:
     # --- one message ----------------------------------------------------------------------------
 
     def _request(self, message: aiomqtt.Message, payload: bytes) -> _Request | None:
-        for exchange in self._exchanges:
-            topics = exchange.topics
+        for binding in self._bindings:
+            topics = binding.topics
             if (rest := topics.rest_of(message.topic.value)) is not None:
                 sender = Sender("mqtt", rest or topics.root, topics.model)
-                return _Request(exchange.codec, sender, payload, topics.reply_to(rest), trace_of(message))
+                return _Request(binding.codec, sender, payload, topics.reply_to(rest), trace_of(message))
         return None
 
     async def _work(self) -> NoReturn:

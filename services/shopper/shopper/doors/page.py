@@ -10,10 +10,12 @@ from caravan import sessions as logins
 from caravan.sessions import Sessions
 from shopper import routes, web
 from shopper.doors.relay import EventRelay
-from shopper.ports import Count
+from shopper.ports import CountImages
 
 
-def install(app: FastAPI, *, page: web.Page, sessions: Sessions, relay: EventRelay, count: Count) -> None:
+def install(
+    app: FastAPI, *, page: web.PageSettings, sessions: Sessions, relay: EventRelay, count: CountImages
+) -> None:
     """Give an app the pages, the way to sign in, `GET /events` and `GET /ingestion/counts`."""
     web.install(app, page, sessions)
     logins.install(app, sessions)

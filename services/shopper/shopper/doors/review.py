@@ -12,11 +12,11 @@ from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
 from shopper import routes
+from shopper.catalogue_file import CatalogueFile
 from shopper.images.limits import ImageLimits
 from shopper.ports import Post
 from shopper.review.decisions import Decision, Ref
-from shopper.review.desk import ReviewDesk
-from shopper.shelf import Shelf
+from shopper.review.review_queue import ReviewQueue
 
 MOST = 200
 """Images on one page, and decisions in one request."""
@@ -48,10 +48,16 @@ class Decisions(BaseModel):
 
 
 def install(
-    app: FastAPI, *, sessions: Sessions, desk: ReviewDesk, shelf: Shelf, limits: ImageLimits, post: Post
+    app: FastAPI,
+    *,
+    sessions: Sessions,
+    queue: ReviewQueue,
+    catalogue_file: CatalogueFile,
+    limits: ImageLimits,
+    post: Post,
 ) -> None:
     """Give an app `GET /review`, `POST /review` and the pictures below `/review/`."""
-    decided = partial(routes.review_decide, desk=desk, post=post)
+    decided = partial(routes.review_decide, queue=queue, post=post)
 
     @app.get("/review", tags=["review"])
     async def review(request: Request, after: str = "", most: int = USUAL) -> Response:
@@ -60,7 +66,9 @@ def install(
         with routes.REVIEW_LIST.exchange():
             if not 1 <= most <= MOST:
                 raise BadInput(f"most is 1 to {MOST}", reason="bad-page")
-            answer = await routes.review_list(Ref.parse(after) if after else None, most, desk, shelf)
+            answer = await routes.review_list(
+                Ref.parse(after) if after else None, most, queue, catalogue_file
+            )
         return Response(to_json(answer), headers=NO_STORE, media_type="application/json")
 
     @app.get("/review/{image:path}", tags=["review"])
@@ -69,7 +77,7 @@ def install(
         sessions.holder(request)
         with routes.REVIEW_IMAGE.exchange():
             try:
-                content = await routes.review_image(Ref.parse(image), desk, limits, whole=whole)
+                content = await routes.review_image(Ref.parse(image), queue, limits, whole=whole)
             except FileNotFoundError as exc:
                 raise BadInput("this image waits no longer", 404, reason="no-such-image") from exc
         return Response(content, headers=PICTURE, media_type="image/jpeg")
@@ -81,14 +89,14 @@ def install(
         raw = await http.bounded_body(request, MAX_BODY)
         with routes.REVIEW_DECIDE.exchange():
             said = http.decode_json(Decisions, raw).decisions
-            answer = await decided([_decision(each, shelf) for each in said], who)
+            answer = await decided([_decision(each, catalogue_file) for each in said], who)
         return Response(to_json(answer), media_type="application/json")
 
 
-def _decision(said: Said, shelf: Shelf) -> Decision:
+def _decision(said: Said, catalogue_file: CatalogueFile) -> Decision:
     if said.discard == bool(said.product):
         raise BadInput("a decision names a product, or discards", 422, reason="no-decision")
-    catalogue = shelf.catalogue
+    catalogue = catalogue_file.catalogue
     if said.discard:
         return Decision(Ref.parse(said.image), None)
     product = catalogue.named_or_new(said.product) if said.new else catalogue.named(said.product)

@@ -51,7 +51,7 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class RecordedOpinion:
     """What the model said of an image when it came in; what is not known is empty, the score then None."""
 
     label: str = ""
@@ -74,12 +74,14 @@ class Waiting:
     ref: Ref
     at: datetime
     why: Why
-    opinion: Opinion
+    opinion: RecordedOpinion
 
-    def told(self, catalogue: Catalogue) -> dict[str, Any]:
+    def as_json(self, catalogue: Catalogue) -> dict[str, Any]:
         """Return it as a page is told; of an audit nothing that the model said, which would lead people."""
         opinion = (
-            self.opinion if self.why in {"unknown", "uncertain"} else Opinion(camera=self.opinion.camera)
+            self.opinion
+            if self.why in {"unknown", "uncertain"}
+            else RecordedOpinion(camera=self.opinion.camera)
         )
         return {
             "image": str(self.ref),
@@ -107,7 +109,7 @@ def is_image(key: str) -> bool:
     return image_of(key) is not None
 
 
-def why(ref: Ref, opinion: Opinion, model: str, certain_score: float) -> Why | None:
+def why(ref: Ref, opinion: RecordedOpinion, model: str, certain_score: float) -> Why | None:
     """Tell why people should look at an image; None where they need not.
 
     Args:

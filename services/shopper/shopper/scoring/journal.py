@@ -29,7 +29,15 @@ from caravan.names import MORE
 from shopper import metrics
 from shopper.quality import notes
 from shopper.quality.notes import QualityNotes
-from shopper.scoring.values import Count, Message, Scored, Window, uncertain_body, window_body, window_bounds
+from shopper.scoring.values import (
+    Message,
+    Scored,
+    Window,
+    WindowDetection,
+    uncertain_body,
+    window_body,
+    window_bounds,
+)
 
 log = structlog.get_logger()
 
@@ -103,7 +111,7 @@ class Journal:
         except sqlite3.DatabaseError as exc:
             if not is_damage(exc):
                 raise
-            _put_aside(self._file)
+            _mark_damaged(self._file)
             self._db = _opened(self._file)
         self.quality = QualityNotes(self._db, audits_per_week, draw)
         with self.transaction():
@@ -179,7 +187,7 @@ class Journal:
                     found = list(group)
                     window = Window(start, end, camera, model, version, tuple(strict_json.loads(classes)))
                     counts = [
-                        Count(item, bool(certain), prep, predict)
+                        WindowDetection(item, bool(certain), prep, predict)
                         for *_, item, certain, prep, predict in found
                     ]
                     # Named by its last row: a clock set back gives a window more rows and one more message.
@@ -230,10 +238,10 @@ class Journal:
         """Close the file."""
         self._db.close()
 
-    def put_aside(self) -> None:
-        """Close the file and put it aside: the next journal is a new one."""
+    def mark_damaged(self) -> None:
+        """Close the file and rename it: the next journal is a new one."""
         self.close()
-        _put_aside(self._file)
+        _mark_damaged(self._file)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -341,8 +349,8 @@ def is_damage(error: sqlite3.Error) -> bool:
     return (error.sqlite_errorcode or 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def _put_aside(file: Path) -> None:
-    log.error("damaged journal is put aside", file=str(file), as_=f"{file.name}{DAMAGED}")
+def _mark_damaged(file: Path) -> None:
+    log.error("damaged journal is renamed", file=str(file), as_=f"{file.name}{DAMAGED}")
     for suffix in ("", "-wal", "-shm"):  # a new file must not be given the log of the old one
         part = file.with_name(file.name + suffix)
         if part.exists():

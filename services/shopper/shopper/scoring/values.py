@@ -56,7 +56,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class WindowDetection:
     """One detection of a window: its class, whether it was certain, and what it took in seconds."""
 
     item: str
@@ -130,7 +130,9 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def window_body(message_id: str, edge: str, threshold: float, window: Window, counts: Sequence[Count]) -> str:
+def window_body(
+    message_id: str, edge: str, threshold: float, window: Window, counts: Sequence[WindowDetection]
+) -> str:
     """Return the inner JSON of a window's message."""
     classes = _with_all(window.classes, (count.item for count in counts))
     seen = Counter((count.item, count.certain) for count in counts)

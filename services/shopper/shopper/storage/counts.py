@@ -13,7 +13,7 @@ from obstore.store import ObjectStore
 from caravan import s3
 from caravan.contracts import IMAGES, image_of
 from caravan.errors import Unavailable
-from shopper.shelf import Shelf
+from shopper.catalogue_file import CatalogueFile
 
 LIST_SECONDS = 10.0
 FRESH_SECONDS = 1.0
@@ -26,14 +26,16 @@ class TrainingCounts:
 
     Args:
         store: the bucket `data`.
-        shelf: the catalogue, for labels.
+        catalogue_file: the catalogue, for labels.
         clock: seconds, only ever growing.
 
     """
 
-    def __init__(self, store: ObjectStore, shelf: Shelf, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: ObjectStore, catalogue_file: CatalogueFile, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
-        self._shelf = shelf
+        self._catalogue_file = catalogue_file
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._counted: Counter[str] = Counter()
@@ -49,7 +51,10 @@ class TrainingCounts:
         async with self._one_at_a_time:
             if self._clock() >= self._good_until:
                 await self._count()
-        named = [(self._shelf.catalogue.product(item), count) for item, count in self._counted.most_common()]
+        named = [
+            (self._catalogue_file.catalogue.product(item), count)
+            for item, count in self._counted.most_common()
+        ]
         products = [{"item": each.item, "label": each.label, "images": count} for each, count in named]
         return {"images": self._counted.total(), "products": products}
 

@@ -20,27 +20,27 @@ _MAY_PASS = {408, 425, 429}
 _UNFIT = {413, 422}
 
 
-Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0)]
 
 
 class Unfit(Refused):
     """The feeder refuses a ZIP for what is in it: with less in it, it may take the rest."""
 
 
-class Rejected(BaseModel):
+class RejectedImage(BaseModel):
     """One image that central does not take, and why."""
 
     name: str
     reason: str
 
 
-class Report(BaseModel):
+class FeederAnswer(BaseModel):
     """What became of the images of one ZIP."""
 
-    stored: Count
-    duplicates: Count
-    ignored: Count = 0
-    rejected: list[Rejected] = []
+    stored: _Count
+    duplicates: _Count
+    ignored: _Count = 0
+    rejected: list[RejectedImage] = []
     warnings: list[str] = []
 
 
@@ -75,7 +75,7 @@ class FeederClient:
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise Transient(f"the feeder at {self._url} answers {response.status_code}")
 
-    async def upload(self, archive: IO[bytes], size: int) -> Report:
+    async def upload(self, archive: IO[bytes], size: int) -> FeederAnswer:
         """Send a ZIP of `size` bytes; on return everything in it is durable at central.
 
         Raises:
@@ -101,7 +101,7 @@ class FeederClient:
             raise Transient(f"the upload to {self._url} broke: {exc!r}") from exc
         status = response.status_code
         if status == httpx.codes.UNPROCESSABLE_ENTITY and (rejected := _rejected(response)):
-            return Report(stored=0, duplicates=0, rejected=rejected)
+            return FeederAnswer(stored=0, duplicates=0, rejected=rejected)
         if status in _UNFIT:
             raise Unfit(f"central refused it: {status} {_detail(response)}")
         if httpx.codes.is_client_error(status) and status not in _MAY_PASS:
@@ -109,7 +109,7 @@ class FeederClient:
         if status != httpx.codes.OK:
             raise Transient(f"the feeder at {self._url} answers {status}")
         try:
-            return Report.model_validate(strict_json.loads(response.content))
+            return FeederAnswer.model_validate(strict_json.loads(response.content))
         except ValueError as exc:
             raise Transient(f"what answers at {self._url} is not the feeder") from exc
 
@@ -120,11 +120,11 @@ async def _chunks(archive: IO[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _rejected(response: httpx.Response) -> list[Rejected]:
+def _rejected(response: httpx.Response) -> list[RejectedImage]:
     """Return the rejections of an upload with nothing to store."""
     try:
         rejected = strict_json.loads_object(response.content)["rejected"]
-        return [Rejected.model_validate(each) for each in rejected]
+        return [RejectedImage.model_validate(each) for each in rejected]
     except (ValueError, KeyError, TypeError):
         return []
 

@@ -21,16 +21,16 @@ from caravan.names import metadata
 from caravan.retry import pause
 from shopper import events, metrics
 from shopper.ports import Post
-from shopper.storage.feeder import Report, Unfit
+from shopper.storage.feeder import FeederAnswer, Unfit
 
 log = structlog.get_logger()
 
-WISH = "push/requested.json"
+PENDING = "push/requested.json"
 LOOK_SECONDS = 60.0
 UNREAD_IN_A_ROW = 3
 """Unreadable images in a row after which the store, not an image, is taken to be at fault."""
 MOST_UNFIT = 20
-"""Most images of one push put aside because central refused a ZIP for them."""
+"""Most images of one push that are rejected because central refused a ZIP for them."""
 
 
 class Feeder(Protocol):
@@ -40,13 +40,13 @@ class Feeder(Protocol):
         """Check that the link is up."""
         ...
 
-    async def upload(self, archive: IO[bytes], size: int) -> Report:
+    async def upload(self, archive: IO[bytes], size: int) -> FeederAnswer:
         """Send a ZIP; on return its images are durable."""
         ...
 
 
 @dataclass
-class Account:
+class PushAccount:
     """What became of the images of one push.
 
     `left` were no images, too large or not to be read, and stay; `unfit` are those of the rejected that kept
@@ -63,7 +63,7 @@ class Account:
     rejected: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return it as callers get it."""
         return {name: fact for name, fact in asdict(self).items() if fact or name != "warnings"}
 
@@ -71,8 +71,8 @@ class Account:
 class TrainingPush:
     """Sends the bucket `data` to the feeder, one push at a time.
 
-    A call writes its wish into the bucket before anything else, so that it outlives the link, this process
-    and the machine; whoever calls while a push runs shares the next one. An image leaves the bucket after
+    A call first writes into the bucket that it is pending, so that it outlives the link, this process and the
+    machine; calls that come while a push runs share the next one. An image leaves the bucket after
     the feeder has accounted for it. A crash in between sends it again, and the feeder knows it already.
 
     Args:
@@ -120,7 +120,7 @@ class TrainingPush:
         return await caller
 
     async def run(self) -> NoReturn:
-        """Serve calls, and wishes from before, until each is fulfilled; to be run as a task."""
+        """Serve calls, and the pending one of an earlier process, until each is done; to be run as a task."""
         failures = 0
         while True:
             self._called.clear()
@@ -137,15 +137,15 @@ class TrainingPush:
         trace, self._trace = self._trace, {}
         try:
             if callers:
-                await self._write_wish()
-            elif not await self._has_wish():
+                await self._write_pending()
+            elif not await self._has_pending():
                 return True
         except CaravanError as exc:
             _fail(callers, exc)
             return False
         try:
             with tracing.following(trace), tracing.span("push"):
-                outcome: Account | Permanent = await self._push()
+                outcome: PushAccount | Permanent = await self._push()
         except (Transient, OSError) as exc:  # the disk is full, say
             log.warning("push put off", error=str(exc))
             _answer(callers, {"status": "queued"})
@@ -154,47 +154,47 @@ class TrainingPush:
             # Asking again will not help; the images stay until someone has mended it and asks.
             log.warning("push refused", error=str(exc))
             outcome = exc
-        ended = await self._end_wish()
+        ended = await self._end_pending()
         if isinstance(outcome, Permanent):
             _fail(callers, outcome)
         else:
             log.info("push done", files=outcome.files, zips=outcome.zips)
-            _answer(callers, outcome.told())
+            _answer(callers, outcome.as_json())
         return ended
 
-    async def _write_wish(self) -> None:
+    async def _write_pending(self) -> None:
         try:
-            await s3.write(self._store, WISH, f'{{"at":"{datetime.now(UTC).isoformat()}"}}'.encode())
+            await s3.write(self._store, PENDING, f'{{"at":"{datetime.now(UTC).isoformat()}"}}'.encode())
         except FileNotFoundError as exc:
             raise Transient("the bucket for training images is missing") from exc
 
-    async def _has_wish(self) -> bool:
+    async def _has_pending(self) -> bool:
         try:
-            await s3.read(self._store, WISH)
+            await s3.read(self._store, PENDING)
         except FileNotFoundError:
             return False
         return True
 
-    async def _end_wish(self) -> bool:
+    async def _end_pending(self) -> bool:
         try:
-            await s3.delete(self._store, [WISH])
+            await s3.delete(self._store, [PENDING])
         except CaravanError as exc:
-            log.warning("the wish to push stays, and will find nothing to do", error=str(exc))
+            log.warning("the push stays pending, and will find nothing to do", error=str(exc))
             return False
         return True
 
     # --- one push -------------------------------------------------------------------------------
 
-    async def _push(self) -> Account:
-        account = Account()
+    async def _push(self) -> PushAccount:
+        account = PushAccount()
         async for batch in self._batches(account):
             if not account.zips:
                 await self._feeder.ping()  # before anything is packed for nothing
             await self._send(batch, account)
         return account
 
-    async def _send(self, keys: Sequence[str], account: Account) -> None:
-        """Send some images; those that keep others from being taken are found by halves, and put aside."""
+    async def _send(self, keys: Sequence[str], account: PushAccount) -> None:
+        """Send some images; find those that keep others from being taken by halving, and reject them."""
         packed, answer = await self._upload(keys, account)
         if not packed:
             return
@@ -221,20 +221,22 @@ class TrainingPush:
         account.rejected += [each.model_dump() for each in answer.rejected]
         account.warnings += answer.warnings
 
-    async def _upload(self, keys: Sequence[str], account: Account) -> tuple[Sequence[str], Report | Unfit]:
+    async def _upload(
+        self, keys: Sequence[str], account: PushAccount
+    ) -> tuple[Sequence[str], FeederAnswer | Unfit]:
         """Return the keys of those images that are still there, and what the feeder says of them."""
         # Without a name, so that nothing is left of it however the process ends.
         with await asyncio.to_thread(_temporary_file, self._scratch) as archive:
             packed = await self._pack(keys, archive, account)
             if not packed:
-                return (), Report(stored=0, duplicates=0)
+                return (), FeederAnswer(stored=0, duplicates=0)
             self._post(events.zipdata(len(packed)))
             try:
                 return packed, await self._feeder.upload(archive, await asyncio.to_thread(_size, archive))
             except Unfit as exc:
                 return packed, exc
 
-    async def _send_apart(self, keys: Sequence[str], reason: str, account: Account) -> None:
+    async def _send_apart(self, keys: Sequence[str], reason: str, account: PushAccount) -> None:
         if len(keys) > 1:
             await self._send(keys[: len(keys) // 2], account)
             await self._send(keys[len(keys) // 2 :], account)
@@ -247,7 +249,7 @@ class TrainingPush:
         account.rejected.append({"name": keys[0], "reason": reason})
         await self._settle(keys, {keys[0]: reason})
 
-    async def _batches(self, account: Account) -> AsyncIterator[list[str]]:
+    async def _batches(self, account: PushAccount) -> AsyncIterator[list[str]]:
         batch: list[str] = []
         size = 0
         async for entry in s3.listing(self._store, IMAGES):
@@ -262,7 +264,7 @@ class TrainingPush:
         if batch:
             yield batch
 
-    async def _pack(self, keys: Sequence[str], target: IO[bytes], account: Account) -> list[str]:
+    async def _pack(self, keys: Sequence[str], target: IO[bytes], account: PushAccount) -> list[str]:
         """Pack what can be read; one that the store does not give stays, and holds back no other.
 
         Raises:
@@ -291,14 +293,14 @@ class TrainingPush:
         return packed
 
     async def _settle(self, keys: Sequence[str], reasons: Mapping[str, str]) -> None:
-        """Take out what central has; put aside what it does not want."""
+        """Remove the images that central has; move those that it rejects to `rejected/`."""
         for key, reason in reasons.items():
-            await self._put_aside(key, reason)
+            await self._move_to_rejected(key, reason)
         await s3.delete(self._store, keys)
         metrics.IMAGES_PUSHED.labels("rejected").inc(len(reasons))
         metrics.IMAGES_PUSHED.labels("accepted").inc(len(keys) - len(reasons))
 
-    async def _put_aside(self, key: str, reason: str) -> None:
+    async def _move_to_rejected(self, key: str, reason: str) -> None:
         try:
             content = await s3.read(self._store, key)
         except FileNotFoundError:

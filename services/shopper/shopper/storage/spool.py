@@ -32,12 +32,12 @@ REFUSED = ".refused"
 INSUFFICIENT_STORAGE = 507
 
 
-class Spool:
+class ImageSpool:
     """A folder of images that wait.
 
     Args:
         folder: made if it is not there.
-        max_bytes: what all files together may have, those put aside among them.
+        max_bytes: bytes of all files together, refused and damaged ones included.
 
     """
 
@@ -97,11 +97,11 @@ class Spool:
                 content = await asyncio.to_thread((self._folder / name).read_bytes)
                 return name, _decode(content)
             except (OSError, ValueError) as exc:
-                await self.put_aside(name, str(exc), DAMAGED)
+                await self.refuse(name, str(exc), DAMAGED)
 
-    async def put_aside(self, name: str, reason: str, suffix: str = REFUSED) -> None:
+    async def refuse(self, name: str, reason: str, suffix: str = REFUSED) -> None:
         """Take an image out that cannot be carried on; its file stays, under another name."""
-        log.warning("file in the spool is put aside", file=name, reason=reason, suffix=suffix)
+        log.warning("file in the spool is refused", file=name, reason=reason, suffix=suffix)
         await asyncio.to_thread(_rename, self._folder / name, suffix)
         self._aside_bytes += self._sizes.get(name, 0)
         self._forget(name)

@@ -19,7 +19,7 @@ from caravan.contracts import EDGE_METRICS, OTHER
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
 from shopper import metrics, routes
-from shopper.detection import Verdict
+from shopper.detection import Recognition
 from shopper.ports import Sender
 from shopper.quality.drift import appearance
 from shopper.quality.notes import Answered, Audit
@@ -56,7 +56,7 @@ class Send(Protocol):
         ...
 
 
-class ScoringDesk:
+class ScoringOutbox:
     """Notes every detection on the disk in the same breath as its reply, and carries the notes to Kafka.
 
     The note is best effort towards the sender: when the disk fails or hangs, detections go on, and what
@@ -66,7 +66,7 @@ class ScoringDesk:
     Notes that come while one transaction is on its way to the disk share the next.
 
     Args:
-        open_journal: opens the file; in the desk's own thread, and again after a failure.
+        open_journal: opens the file; in the outbox's own thread, and again after a failure.
         send: sends one message to Kafka.
         make_topic: makes the topic if it is not there.
         certain_score: the score from which a detection is certain.
@@ -125,19 +125,21 @@ class ScoringDesk:
 
     # --- noting -----------------------------------------------------------------------------------
 
-    async def record(self, verdict: Verdict, sender: Sender, photo: bytes, at: datetime, key: str) -> None:
+    async def record(
+        self, recognition: Recognition, sender: Sender, photo: bytes, at: datetime, key: str
+    ) -> None:
         """Note a detection; on return it survives the death of the process, or is counted as missing."""
-        prediction = verdict.prediction
+        prediction = recognition.prediction
         certain = prediction.score >= self._certain_score
         camera = sender.camera or scoring.UNKNOWN
         answered = None
         if prediction.model == self._audited_model:
-            image, item = f"{verdict.bucket}/{key}", verdict.product.item
+            image, item = f"{recognition.bucket}/{key}", recognition.product.item
             answered = Answered(
                 image,
                 item,
                 prediction.score,
-                sure=certain and verdict.known,
+                sure=certain and recognition.known,
                 guess=prediction.item,
                 products=tuple(p for name, p in prediction.probabilities.items() if name != OTHER),
             )
@@ -306,7 +308,7 @@ class ScoringDesk:
                 return job(self._journal, *args, **kwargs)
             except sqlite3.DatabaseError as exc:
                 if is_damage(exc):
-                    self._journal.put_aside()
+                    self._journal.mark_damaged()
                     self._journal = None
                 raise
 

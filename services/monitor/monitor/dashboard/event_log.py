@@ -38,7 +38,7 @@ class Line:
         }
 
 
-class Journal:
+class EventLog:
     """The last lines of one edge, oldest first, and which of them have changed since they were last told."""
 
     def __init__(self, edge: str) -> None:

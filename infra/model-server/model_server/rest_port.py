@@ -25,7 +25,7 @@ class TooLargeError(Exception):
     """The body is larger than the door lets in."""
 
 
-class Exchange:
+class RestPort:
     """The limits of the REST port: `timeout` in seconds, `max_body` in bytes after unpacking."""
 
     def __init__(self, core: Core, metrics: Metrics, *, timeout: float, max_body: int) -> None:

@@ -15,11 +15,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from caravan.errors import Permanent, Transient
+from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
-from shopper.scoring.desk import ScoringDesk
 from shopper.scoring.journal import FILE, Journal
-from shopper.shelf import Shelf
+from shopper.scoring.outbox import ScoringOutbox
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 JPEG = b"\xff\xd8 an image"
@@ -64,7 +64,7 @@ class Kafka:
 
 
 class Bench:
-    """A desk with a broker behind it and a clock in hand."""
+    """A outbox with a broker behind it and a clock in hand."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,9 +77,9 @@ class Bench:
         return self.open_journal()
 
     @asynccontextmanager
-    async def desk(self, *, sending: bool = True) -> AsyncIterator[ScoringDesk]:
-        """Run a desk and its loops."""
-        async with ScoringDesk(
+    async def outbox(self, *, sending: bool = True) -> AsyncIterator[ScoringOutbox]:
+        """Run a outbox and its loops."""
+        async with ScoringOutbox(
             self.open,
             self.kafka.send,
             self.kafka.make_topic,
@@ -87,11 +87,11 @@ class Bench:
             window_seconds=0.1,
             max_message_bytes=10**6,
             clock=lambda: self.now,
-        ) as desk:
-            loops = [desk.write, desk.close_windows, *([desk.send] if sending else [])]
+        ) as outbox:
+            loops = [outbox.write, outbox.close_windows, *([outbox.send] if sending else [])]
             tasks = [asyncio.create_task(loop()) for loop in loops]
             try:
-                yield desk
+                yield outbox
                 assert not [task for task in tasks if task.done()]
             finally:
                 for task in tasks:
@@ -104,10 +104,10 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-async def note(desk: ScoringDesk, camera: str = "till-3", score: float = 0.9) -> None:
+async def note(outbox: ScoringOutbox, camera: str = "till-3", score: float = 0.9) -> None:
     prediction = Prediction("tea-green", score, "m", 1, {}, ("tea-green", "tea-lemon"), 0.001, 0.002)
-    verdict = judge(prediction, Shelf().catalogue, 0.6)
-    await desk.record(verdict, Sender("http", camera), JPEG, AT, "images/tea-green/a.jpg")
+    recognition = judge(prediction, CatalogueFile().catalogue, 0.6)
+    await outbox.record(recognition, Sender("http", camera), JPEG, AT, "images/tea-green/a.jpg")
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
@@ -122,9 +122,9 @@ def missing() -> float:
 
 
 async def test_every_detection_is_counted_once_and_each_uncertain_image_is_sent(bench: Bench) -> None:
-    async with bench.desk() as desk:
-        await asyncio.gather(*(note(desk, f"cam-{n % 3}", 0.9 if n % 5 else 0.5) for n in range(60)))
-        await note(desk, "")
+    async with bench.outbox() as outbox:
+        await asyncio.gather(*(note(outbox, f"cam-{n % 3}", 0.9 if n % 5 else 0.5) for n in range(60)))
+        await note(outbox, "")
         bench.now += 1
         await eventually(lambda: bench.kafka.counted().total() == 61)
         assert bench.kafka.counted() == {"cam-0": 20, "cam-1": 20, "cam-2": 20, "unknown": 1}
@@ -136,8 +136,8 @@ async def test_every_detection_is_counted_once_and_each_uncertain_image_is_sent(
 
 
 async def test_a_detection_is_on_the_disk_before_its_reply(bench: Bench) -> None:
-    async with bench.desk(sending=False) as desk:
-        await note(desk)
+    async with bench.outbox(sending=False) as outbox:
+        await note(outbox)
         other = sqlite3.connect(bench.folder / FILE)
         assert other.execute("SELECT camera, item, certain FROM detections").fetchall() == [
             ("till-3", "tea-green", 1)
@@ -147,15 +147,15 @@ async def test_a_detection_is_on_the_disk_before_its_reply(bench: Bench) -> None
 
 async def test_what_kafka_could_not_take_is_sent_by_the_next_process_and_counted_once(bench: Bench) -> None:
     bench.kafka.away = True
-    async with bench.desk() as desk:
+    async with bench.outbox() as outbox:
         for n in range(10):
-            await note(desk, score=0.5 if n == 3 else 0.9)
+            await note(outbox, score=0.5 if n == 3 else 0.9)
             bench.now += 0.05
     assert bench.kafka.messages == []
     bench.kafka.away = False
     bench.kafka.loses_answers = True
     bench.now += 1
-    async with bench.desk():
+    async with bench.outbox():
         await eventually(lambda: bench.kafka.counted() == {"till-3": 10} and len(bench.kafka.uncertain()) > 0)
         await eventually(lambda: in_outbox(bench.folder) == 0)
     ids = [body["id"] for _, body in bench.kafka.messages]
@@ -163,8 +163,8 @@ async def test_what_kafka_could_not_take_is_sent_by_the_next_process_and_counted
 
 
 async def test_what_has_ended_is_sent_before_the_process_ends(bench: Bench) -> None:
-    async with bench.desk(sending=False) as desk:
-        await note(desk)
+    async with bench.outbox(sending=False) as outbox:
+        await note(outbox)
         bench.now += 1
     assert bench.kafka.counted() == {"till-3": 1}
 
@@ -173,15 +173,15 @@ async def test_an_image_that_the_broker_refuses_goes_without_and_counts_are_neve
     bench: Bench,
 ) -> None:
     bench.kafka.largest = 300  # smaller than any window's message
-    async with bench.desk() as desk:
-        await note(desk, score=0.5)
+    async with bench.outbox() as outbox:
+        await note(outbox, score=0.5)
         bench.now += 1
-        await note(desk, "other")
+        await note(outbox, "other")
         bench.now += 1
         await eventually(lambda: in_outbox(bench.folder, "refused") == 3)
     assert bench.kafka.messages == []
     bench.kafka.largest = 10**6
-    async with bench.desk():
+    async with bench.outbox():
         await eventually(lambda: bench.kafka.counted() == {"till-3": 1, "other": 1})
 
 
@@ -190,7 +190,7 @@ async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_co
         raise OSError("the disk is gone")
 
     mend, bench.open_journal = bench.open_journal, broken
-    async with ScoringDesk(
+    async with ScoringOutbox(
         bench.open,
         bench.kafka.send,
         bench.kafka.make_topic,
@@ -198,13 +198,13 @@ async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_co
         window_seconds=0.1,
         max_message_bytes=10**6,
         clock=lambda: bench.now,
-    ) as desk:
-        writer = asyncio.create_task(desk.write())
+    ) as outbox:
+        writer = asyncio.create_task(outbox.write())
         before = missing()
-        await note(desk)
+        await note(outbox)
         assert missing() == before + 1
         bench.open_journal = mend
-        await note(desk, "later")
+        await note(outbox, "later")
         assert missing() == before + 1
         writer.cancel()
         await asyncio.wait([writer])
@@ -212,7 +212,7 @@ async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_co
     assert bench.kafka.counted() == {"later": 1}
 
 
-async def test_a_file_damaged_while_it_is_open_is_put_aside_and_the_next_detection_counted(
+async def test_a_file_damaged_while_it_is_open_is_renamed_and_the_next_detection_counted(
     bench: Bench,
 ) -> None:
     def corrupt(journal: Journal) -> None:
@@ -220,11 +220,11 @@ async def test_a_file_damaged_while_it_is_open_is_put_aside_and_the_next_detecti
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
 
-    async with bench.desk() as desk:
-        await note(desk)
+    async with bench.outbox() as outbox:
+        await note(outbox)
         with pytest.raises(Transient):
-            await desk.on_disk(corrupt)
-        await note(desk, "later")
+            await outbox.on_disk(corrupt)
+        await note(outbox, "later")
         bench.now += 1
         await eventually(lambda: bench.kafka.counted() == {"later": 1})
     assert (bench.folder / f"{FILE}.damaged").exists()

@@ -41,7 +41,7 @@ def read(path: Path) -> Catalogue:
         raise CatalogueFault(f"{path}: {exc.strerror}") from exc
 
 
-class Shelf:
+class CatalogueFile:
     """Holds the last good catalogue.
 
     Args:

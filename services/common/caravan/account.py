@@ -126,7 +126,7 @@ class _Receipts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Books:
+class _AddedUp:
     """An account, and what was learned on the way.
 
     Attributes:
@@ -166,20 +166,20 @@ async def read_account(
             return account
         ledger, etag = await read_ledger(store)
         try:
-            books = await _add_up(store, inventory, ledger)
+            sums = await _add_up(store, inventory, ledger)
             if ledger is not None:
-                _check_totals(books.account)
+                _check_totals(sums.account)
         except (_Outdated, Damaged) as exc:
             log.warning("the ledger is made again", reason=str(exc))
             ledger = None
-            books = await _add_up(store, inventory, None)
+            sums = await _add_up(store, inventory, None)
     try:
-        await _write(store, books, ledger, etag, _due(books, ledger, kept, closed_together))
-        if books.account.adds_up:
-            await write_last(store, inventory.digest, books.account)
+        await _write(store, sums, ledger, etag, _due(sums, ledger, kept, closed_together))
+        if sums.account.adds_up:
+            await write_last(store, inventory.digest, sums.account)
     except (CaravanError, Damaged, OSError) as exc:
         log.warning("the ledger was not written: the next account reads the same again", error=str(exc))
-    return books.account
+    return sums.account
 
 
 def _check_totals(account: Account) -> None:
@@ -246,7 +246,7 @@ async def content_sha256(store: ObjectStore, key: str) -> str:
 # --- adding up ----------------------------------------------------------------------------------
 
 
-async def _add_up(store: ObjectStore, inventory: Inventory, ledger: Ledger | None) -> _Books:
+async def _add_up(store: ObjectStore, inventory: Inventory, ledger: Ledger | None) -> _AddedUp:
     receipts = await _receipts(store, inventory.receipts, ledger)
     new = receipts.done.captured
     expected = Expected(
@@ -293,7 +293,7 @@ async def _add_up(store: ObjectStore, inventory: Inventory, ledger: Ledger | Non
         unaccounted=unaccounted,
         unreadable=receipts.unreadable,
     )
-    return _Books(account, receipts, new + len(found), found, expected.contradicted)
+    return _AddedUp(account, receipts, new + len(found), found, expected.contradicted)
 
 
 def _strangers(store: ObjectStore, pages: Iterable[bytes], places: set[int]) -> dict[str, tuple[str, int]]:
@@ -418,12 +418,10 @@ def _parsed(batch: str, raw: bytes) -> Receipt:
 # --- the ledger ---------------------------------------------------------------------------------
 
 
-def _due(books: _Books, ledger: Ledger | None, kept: timedelta, together: int) -> list[str]:
+def _due(sums: _AddedUp, ledger: Ledger | None, kept: timedelta, together: int) -> list[str]:
     """Return the batches whose receipts are to be closed: the old ones, if there are enough of them."""
-    known = {**(ledger.receipts if ledger else {}), **books.receipts.fresh}
-    times = sorted(
-        (changed, batch) for batch, (_, changed) in books.receipts.listed.items() if batch in known
-    )
+    known = {**(ledger.receipts if ledger else {}), **sums.receipts.fresh}
+    times = sorted((changed, batch) for batch, (_, changed) in sums.receipts.listed.items() if batch in known)
     before = datetime.now(UTC) - kept
     beyond = len(times) - MOST_KEPT
     due = [batch for number, (changed, batch) in enumerate(times) if changed < before or number < beyond]
@@ -431,29 +429,29 @@ def _due(books: _Books, ledger: Ledger | None, kept: timedelta, together: int) -
 
 
 async def _write(
-    store: ObjectStore, books: _Books, old: Ledger | None, etag: str | None, due: Collection[str]
+    store: ObjectStore, sums: _AddedUp, old: Ledger | None, etag: str | None, due: Collection[str]
 ) -> None:
     """Write the ledger again if there is enough that is new, and close the receipts that are due."""
-    listed, fresh = books.receipts.listed, books.receipts.fresh
+    listed, fresh = sums.receipts.listed, sums.receipts.fresh
     left = {
         batch: tag for batch, tag in (old.closed if old else {}).items() if listed.get(batch, ("",))[0] == tag
     }
     if left:
         await s3.delete(store, [receipt_key(batch) for batch in left])
-    if old and not due and len(fresh) < NEW_RECEIPTS and books.new < NEW_IMAGES:
+    if old and not due and len(fresh) < NEW_RECEIPTS and sums.new < NEW_IMAGES:
         return
     known = {**(old.receipts if old else {}), **fresh}
     if due:
         await _close(store, due)
     with closing(BodyWriter()) as body:
-        await _write_body(store, books, old, body)
+        await _write_body(store, sums, old, body)
         ledger = Ledger(
             await body.store(store),
-            captured=(old.captured if old else 0) + books.receipts.done.captured,
-            rejected=(old.rejected if old else 0) + books.receipts.done.rejected,
+            captured=(old.captured if old else 0) + sums.receipts.done.captured,
+            rejected=(old.rejected if old else 0) + sums.receipts.done.rejected,
             receipts={batch: each for batch, each in known.items() if batch not in due},
             closed=left | {batch: known[batch][0] for batch in due},
-            disputed=tuple(sorted(books.disputed)),
+            disputed=tuple(sorted(sums.disputed)),
         )
     if await replace_ledger(store, ledger, old, etag):
         await s3.delete(store, [receipt_key(batch) for batch in due])
@@ -472,16 +470,16 @@ async def _close(store: ObjectStore, due: Collection[str]) -> None:
     await close_receipts(store, receipts, datetime.now(UTC))
 
 
-async def _write_body(store: ObjectStore, books: _Books, old: Ledger | None, body: BodyWriter) -> None:
-    here = books.receipts.done.promised  # also what the old body says of the same keys
+async def _write_body(store: ObjectStore, sums: _AddedUp, old: Ledger | None, body: BodyWriter) -> None:
+    here = sums.receipts.done.promised  # also what the old body says of the same keys
 
     def newest(key: str, promise: Promise) -> str:
-        etag, size = books.found.get((key, promise.sha256), (promise.etag, promise.size))
+        etag, size = sums.found.get((key, promise.sha256), (promise.etag, promise.size))
         return promise_line(key, Promise(promise.sha256, etag, size, promise.mentions))
 
     def carry(lines: Iterable[str]) -> None:
         kept = [line for line in lines if line.partition("\t")[0] not in here]
-        body.write([newest(*parse_promise(line)) for line in kept] if books.found else kept)
+        body.write([newest(*parse_promise(line)) for line in kept] if sums.found else kept)
 
     if old is not None:
         async for lines in body_lines(store, old):

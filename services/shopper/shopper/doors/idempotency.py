@@ -19,7 +19,7 @@ Act = Callable[[], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class IdempotentRequest:
     """A request that may come again.
 
     Attributes:
@@ -43,7 +43,7 @@ class _Done:
     size: int = 0
 
 
-class Once:
+class IdempotencyCache:
     """Remembers the answers of the last requests that came with an idempotency key.
 
     A key is its holder's, at one path, for one request: another request under it is refused. What failed is
@@ -62,25 +62,25 @@ class Once:
         self._bytes = 0
         self._done: OrderedDict[tuple[str, str, str], _Done] = OrderedDict()
 
-    async def __call__(self, asked: Asked, act: Act) -> bytes:
+    async def __call__(self, request: IdempotentRequest, act: Act) -> bytes:
         """Act, unless the same request did, or does; return the answer as JSON. Without a key, just act.
 
         Raises:
             BadInput: 400 if the key is too long, 422 if it came with another request before.
 
         """
-        if not asked.key:
+        if not request.key:
             return to_json(await act())
-        if len(asked.key) > MAX_KEY:
+        if len(request.key) > MAX_KEY:
             raise BadInput(f"an idempotency key has at most {MAX_KEY} characters", reason="long-key")
-        place = (asked.holder, asked.path, asked.key)
+        place = (request.holder, request.path, request.key)
         done = self._done.get(place)
         if done is None:
             # A task of its own: a sender that goes away takes the answer from nobody else.
-            done = _Done(asked.digest, asyncio.ensure_future(_run(act)))
+            done = _Done(request.digest, asyncio.ensure_future(_run(act)))
             self._done[place] = done
             done.task.add_done_callback(lambda _: self._keep(place, done))
-        elif done.digest != asked.digest:
+        elif done.digest != request.digest:
             message = "this idempotency key came with another request before: each has a key of its own"
             raise BadInput(message, 422, reason="used-key")
         return await asyncio.shield(done.task)

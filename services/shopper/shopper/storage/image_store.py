@@ -19,7 +19,7 @@ from caravan.retry import forever
 from caravan.telemetry import CIRCUIT_OPEN
 from shopper import metrics
 from shopper.ports import Capture
-from shopper.storage.spool import Spool
+from shopper.storage.spool import ImageSpool
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ def key(capture: Capture) -> str:
     return image_key(capture.item, f"{_stamp(capture.at)}.jpg")
 
 
-class ImageKeeper:
+class BufferedImageStore:
     """Puts images into the edge's buckets; each is created once and never overwritten.
 
     When the store does not take an image within the deadline, this one and those of the next seconds go to
@@ -58,7 +58,7 @@ class ImageKeeper:
         self,
         buckets: Mapping[str, ObjectStore],
         make_buckets: Callable[[], Awaitable[None]],
-        spool: Spool,
+        spool: ImageSpool,
         within: float,
     ) -> None:
         self._buckets = buckets
@@ -112,7 +112,7 @@ class ImageKeeper:
                 try:
                     await self._put(key(capture), capture)
                 except _ITS_OWN_FAULT as exc:
-                    await self._spool.put_aside(name, str(exc))
+                    await self._spool.refuse(name, str(exc))
                     metrics.IMAGES_KEPT.labels(capture.bucket, "refused").inc()
                 else:
                     await self._spool.remove(name)

@@ -19,7 +19,7 @@ from caravan.contracts import DATA, IMAGES, OTHER, REJECTED, UNCLASSIFIED, image
 from caravan.errors import Unavailable
 from shopper import metrics
 from shopper.quality.notes import Audit
-from shopper.review.decisions import BUCKETS, Decision, Opinion, Ref, Waiting, facts, is_image, why
+from shopper.review.decisions import BUCKETS, Decision, RecordedOpinion, Ref, Waiting, facts, is_image, why
 
 log = structlog.get_logger()
 
@@ -49,14 +49,14 @@ class Audits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReviewPage:
     """Images that wait: audits, then by product, oldest first; `last` is where to go on, None at the end."""
 
     waiting: Sequence[Waiting]
     last: Ref | None
 
 
-class ReviewDesk:
+class ReviewQueue:
     """Reads the buckets `unclassified` and `valid`, and moves out of them what was decided.
 
     An image is written where it belongs first, under the name it had, and only then taken out: a crash in
@@ -81,7 +81,7 @@ class ReviewDesk:
         self._deciding: WeakValueDictionary[Ref, asyncio.Lock] = WeakValueDictionary()
         self._moving = asyncio.Semaphore(MOVED_AT_ONCE)
 
-    async def page(self, after: Ref | None, most: int) -> Page:
+    async def page(self, after: Ref | None, most: int) -> ReviewPage:
         """Return at most `most` images after one of an earlier page, from the first on where it is None.
 
         Raises:
@@ -101,10 +101,10 @@ class ReviewDesk:
                     if waiting is not None:
                         found.append(waiting)
                     if len(found) == most:
-                        return Page(found, last)
+                        return ReviewPage(found, last)
                 if looked_at >= MOST_LOOKED_AT:
-                    return Page(found, last)
-        return Page(found, None)
+                    return ReviewPage(found, last)
+        return ReviewPage(found, None)
 
     async def image(self, ref: Ref) -> bytes:
         """Return an image as it is kept.
@@ -156,7 +156,7 @@ class ReviewDesk:
             if len(found) == most:
                 break
             try:
-                opinion = Opinion.of(await s3.facts(self._stores[ref.bucket], ref.key))
+                opinion = RecordedOpinion.of(await s3.facts(self._stores[ref.bucket], ref.key))
             except FileNotFoundError:
                 continue  # decided, or still on its way to the store
             found.append(Waiting(ref, datetime.fromtimestamp(audit.at, UTC), audit.why, opinion))
@@ -167,7 +167,7 @@ class ReviewDesk:
 
     async def _look_at(self, ref: Ref, at: datetime) -> Waiting | None:
         try:
-            opinion = Opinion.of(await s3.facts(self._stores[ref.bucket], ref.key))
+            opinion = RecordedOpinion.of(await s3.facts(self._stores[ref.bucket], ref.key))
         except FileNotFoundError:
             return None  # someone decided it since it was listed
         reason = why(ref, opinion, self._model, self._certain_score)

@@ -18,8 +18,8 @@ from obstore.store import MemoryStore
 from caravan import s3
 from caravan.errors import Transient, Unavailable
 from shopper.ports import Capture
-from shopper.storage.keeping import ImageKeeper, key
-from shopper.storage.spool import Spool
+from shopper.storage.image_store import BufferedImageStore, key
+from shopper.storage.spool import ImageSpool
 
 AT = datetime(2026, 11, 21, 9, 5, 3, 7_999, tzinfo=UTC)
 KEY = "images/tea-green/2026-11-21_09-05-03-007.jpg"
@@ -70,17 +70,19 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-async def opened(tmp_path: Path, max_bytes: int = MANY) -> Spool:
-    return await Spool.opened(tmp_path / "spool", max_bytes)
+async def opened(tmp_path: Path, max_bytes: int = MANY) -> ImageSpool:
+    return await ImageSpool.opened(tmp_path / "spool", max_bytes)
 
 
-def keeper(store: MemoryStore, switch: Switch, spool: Spool, within: float = 2) -> ImageKeeper:
-    return ImageKeeper({"valid": store}, switch.make_buckets, spool, within)
+def image_store(
+    store: MemoryStore, switch: Switch, spool: ImageSpool, within: float = 2
+) -> BufferedImageStore:
+    return BufferedImageStore({"valid": store}, switch.make_buckets, spool, within)
 
 
 @asynccontextmanager
-async def draining(keeper: ImageKeeper) -> AsyncIterator[None]:
-    task = asyncio.create_task(keeper.drain())
+async def draining(image_store: BufferedImageStore) -> AsyncIterator[None]:
+    task = asyncio.create_task(image_store.drain())
     try:
         yield
     finally:
@@ -93,7 +95,7 @@ def keys(store: MemoryStore) -> list[str]:
     return sorted(entry["path"] for page in obstore.list(store) for entry in page)
 
 
-async def until_empty(spool: Spool) -> None:
+async def until_empty(spool: ImageSpool) -> None:
     async with asyncio.timeout(20):
         while len(spool):
             await asyncio.sleep(0.02)
@@ -102,7 +104,7 @@ async def until_empty(spool: Spool) -> None:
 async def test_an_image_is_kept_under_its_item_and_time_with_its_facts(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
-    await keeper(store, switch, await opened(tmp_path)).keep(capture(facts={"label": "tea-green"}))
+    await image_store(store, switch, await opened(tmp_path)).keep(capture(facts={"label": "tea-green"}))
     result = obstore.get(store, KEY)
     assert bytes(result.bytes()) == b"image"
     assert result.attributes == {"Content-Type": "image/jpeg", "label": "tea-green"}
@@ -111,7 +113,7 @@ async def test_an_image_is_kept_under_its_item_and_time_with_its_facts(
 async def test_two_images_in_one_millisecond_are_both_kept(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
-    kept = keeper(store, switch, await opened(tmp_path))
+    kept = image_store(store, switch, await opened(tmp_path))
     await asyncio.gather(kept.keep(capture(b"one")), kept.keep(capture(b"two")))
     assert keys(store) == [KEY, KEY.replace("-007", "-008")]
     assert {bytes(obstore.get(store, name).bytes()) for name in keys(store)} == {b"one", b"two"}
@@ -120,7 +122,7 @@ async def test_two_images_in_one_millisecond_are_both_kept(
 async def test_a_clock_that_was_ahead_once_names_no_later_image(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
-    kept = keeper(store, switch, await opened(tmp_path))
+    kept = image_store(store, switch, await opened(tmp_path))
     ahead = replace(capture(b"ahead"), at=capture().at.replace(year=2096))
     for image in (ahead, capture(b"one"), capture(b"two")):
         await kept.keep(image)
@@ -131,7 +133,7 @@ async def test_an_image_of_another_process_in_the_same_millisecond_is_not_overwr
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
     obstore.put(store, KEY, b"theirs")
-    await keeper(store, switch, await opened(tmp_path)).keep(capture(b"ours"))
+    await image_store(store, switch, await opened(tmp_path)).keep(capture(b"ours"))
     ours, theirs = keys(store)
     assert (theirs, bytes(obstore.get(store, theirs).bytes())) == (KEY, b"theirs")
     assert bytes(obstore.get(store, ours).bytes()) == b"ours"
@@ -149,7 +151,7 @@ async def test_while_the_store_is_away_images_wait_on_disk_and_follow(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
     spool = await opened(tmp_path)
-    kept = keeper(store, switch, spool)
+    kept = image_store(store, switch, spool)
     switch.on = False
     for image in (b"one", b"two", b"three"):
         await kept.keep(capture(image, facts={"score": "0.9"}))
@@ -166,7 +168,7 @@ async def test_a_store_that_hangs_holds_up_the_first_sender_alone(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
     spool = await opened(tmp_path)
-    kept = keeper(store, switch, spool, within=0.1)
+    kept = image_store(store, switch, spool, within=0.1)
     switch.hangs = True
     async with asyncio.timeout(20):
         for image in (b"one", b"two", b"three"):
@@ -178,7 +180,7 @@ async def test_a_bucket_that_vanished_is_made_again_and_the_images_follow(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
     spool = await opened(tmp_path)
-    kept = keeper(store, switch, spool)
+    kept = image_store(store, switch, spool)
     async with draining(kept):
         await kept.keep(capture(b"one"))
         switch.bucket = False
@@ -191,12 +193,12 @@ async def test_what_an_earlier_process_left_in_the_spool_follows(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
     switch.on = False
-    await keeper(store, switch, await opened(tmp_path)).keep(capture(b"line\nline"))
+    await image_store(store, switch, await opened(tmp_path)).keep(capture(b"line\nline"))
     (tmp_path / "spool" / "half.part").write_bytes(b"cut off")
     switch.on = True
     spool = await opened(tmp_path)
     assert len(spool) == 1
-    async with draining(keeper(store, switch, spool)):
+    async with draining(image_store(store, switch, spool)):
         await until_empty(spool)
     assert bytes(obstore.get(store, KEY).bytes()) == b"line\nline"
     assert list((tmp_path / "spool").iterdir()) == []
@@ -207,8 +209,8 @@ async def test_a_crash_between_store_and_spool_makes_no_second_object(
 ) -> None:
     spool = await opened(tmp_path)
     await spool.add(capture())
-    await keeper(store, switch, spool).keep(capture())
-    async with draining(keeper(store, switch, spool)):
+    await image_store(store, switch, spool).keep(capture())
+    async with draining(image_store(store, switch, spool)):
         await until_empty(spool)
     assert keys(store) == [KEY]
 
@@ -217,7 +219,7 @@ async def test_a_full_spool_refuses_and_keeps_what_it_has(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
     spool = await opened(tmp_path, max_bytes=1000)
-    kept = keeper(store, switch, spool)
+    kept = image_store(store, switch, spool)
     switch.on = False
     await kept.keep(capture(bytes(600)))
     with pytest.raises(Unavailable, match="full") as caught:
@@ -230,13 +232,13 @@ async def test_a_full_spool_refuses_and_keeps_what_it_has(
     assert len(keys(store)) == 2
 
 
-async def test_what_is_put_aside_counts_until_someone_removes_it(tmp_path: Path) -> None:
+async def test_what_is_refused_counts_until_someone_removes_it(tmp_path: Path) -> None:
     spool = await opened(tmp_path, 1000)
     for _ in range(2):
         await spool.add(capture(bytes(300)))
     for _ in range(2):
         name, _ = await spool.oldest()
-        await spool.put_aside(name, "refused")
+        await spool.refuse(name, "refused")
     for again in (spool, await opened(tmp_path, 1000)):
         with pytest.raises(Unavailable, match="full"):
             await again.add(capture(bytes(300)))
@@ -252,7 +254,7 @@ async def test_a_spool_that_cannot_be_written_refuses(
     (tmp_path / "spool").rmdir()
     switch.on = False
     with pytest.raises(Unavailable, match="cannot be written"):
-        await keeper(store, switch, spool).keep(capture())
+        await image_store(store, switch, spool).keep(capture())
 
 
 async def test_a_damaged_file_in_the_spool_does_not_hold_up_the_others(
@@ -263,7 +265,7 @@ async def test_a_damaged_file_in_the_spool_does_not_hold_up_the_others(
     (damaged,) = (tmp_path / "spool").iterdir()
     damaged.write_bytes(damaged.read_bytes()[:-3])
     await spool.add(capture(b"whole"))
-    async with draining(keeper(store, switch, spool)):
+    async with draining(image_store(store, switch, spool)):
         await until_empty(spool)
     assert bytes(obstore.get(store, KEY).bytes()) == b"whole"
     assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".damaged"]
@@ -288,19 +290,19 @@ async def test_a_file_of_odd_facts_in_the_spool_does_not_hold_up_the_others(
     head, _, image = file.read_bytes().partition(b"\n")
     file.write_bytes(json.dumps(json.loads(head) | odd).encode() + b"\n" + image)
     await spool.add(capture(b"whole"))
-    async with draining(keeper(store, switch, spool)):
+    async with draining(image_store(store, switch, spool)):
         await until_empty(spool)
     assert bytes(obstore.get(store, KEY).bytes()) == b"whole"
     assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".damaged"]
 
 
-async def test_an_image_for_a_bucket_that_is_none_is_put_aside(
+async def test_an_image_for_a_bucket_that_is_none_is_refused(
     tmp_path: Path, store: MemoryStore, switch: Switch
 ) -> None:
     spool = await opened(tmp_path)
     await spool.add(replace(capture(b"odd"), bucket="of a later version"))
     await spool.add(capture(b"whole"))
-    async with draining(keeper(store, switch, spool)):
+    async with draining(image_store(store, switch, spool)):
         await until_empty(spool)
     assert keys(store) == [KEY]
     assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".refused"]
@@ -319,7 +321,7 @@ async def test_a_spool_that_cannot_be_emptied_is_tried_again(
     monkeypatch.setattr(Path, "unlink", first_fails)
     spool = await opened(tmp_path)
     await spool.add(capture())
-    async with draining(keeper(store, switch, spool)):
+    async with draining(image_store(store, switch, spool)):
         await until_empty(spool)
     assert keys(store) == [KEY]
 
@@ -336,7 +338,7 @@ async def test_an_image_that_the_store_refuses_for_its_own_sake_holds_up_no_othe
 
     monkeypatch.setattr(s3, "put_new", refuses)
     spool = await opened(tmp_path)
-    kept = keeper(store, switch, spool)
+    kept = image_store(store, switch, spool)
     await kept.keep(capture(b"refused"))
     await kept.keep(capture(b"whole"))
     assert len(keys(store)) == 1, "the circuit stays closed"

@@ -1,4 +1,4 @@
-"""The loop that all consumers share: what is committed when, what becomes a dead letter, and when it stops."""
+"""The loop that all consumers share: what it commits, what becomes a dead letter, and when it stops."""
 
 import asyncio
 import random

@@ -76,9 +76,9 @@ class Policy:
             `partition` has the effects of a partition begin in its order, so that an aggregator gets them so.
         within: seconds for which a message is tried that may work later.
         then: what becomes of it after that. `stop` ends the loop, which begins again where it was committed;
-            but a message that twice fails for so long while others are done fails alone, and becomes a dead letter.
-            `park` sends it where it is read again later, until it has waited for `age` seconds in all.
-            `dead-letter`, and too old a message, is the dead letter.
+            but a message that twice fails for so long while others are done becomes a dead letter alone.
+            `park` sends it where it is read again later, until it has waited for `age` seconds in all;
+            after that, and with `dead-letter` at once, it becomes a dead letter.
         age: see `park`.
         unforeseen: messages in a row that may fail in a way that nobody foresaw; one more stops the consumer.
         gathers: whether the effects end in an aggregator, which tries again by itself, and opens one exchange

@@ -92,7 +92,7 @@ EVENT_STREAM = Route(
 PUSH_TRAINING_DATA = Route(
     "push-training-data",
     source="`GET` or `POST /zip`",
-    mandatory="the feeder's account of every image of S3 `data`; while the link is down, the pending request there",
+    mandatory="the feeder's account of every image of S3 `data`; while the link is down, the request there",
     best_effort="MQTT `monitor`: `zipdata`, `zipsend`",
 )
 PRICE = Route("price", source="`GET /price`", mandatory="the answer: an item's label and price")

@@ -25,8 +25,8 @@ from caravan.tokens import Tokens
 from shopper.catalogue_file import CatalogueFile
 from shopper.doors import page as page_api
 from shopper.doors.relay import EventRelay
+from shopper.doors.web import PageSettings
 from shopper.storage.counts import TrainingCounts
-from shopper.web import PageSettings
 from support.browser import PHONE, chromium, executable
 
 SLOWER = 4

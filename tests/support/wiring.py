@@ -34,7 +34,9 @@ def paths(image: str) -> set[str]:
     """Return what an image answers to those who watch over it."""
     if image == "model-server":  # read, not imported: that would load TensorFlow
         return set(
-            re.findall(r'"(/v2/health/\w+)"', (ROOT / "infra/model-server/model_server/v2.py").read_text())
+            re.findall(
+                r'"(/v2/health/\w+)"', (ROOT / "infra/model-server/model_server/doors/v2_rest.py").read_text()
+            )
         )
     app = FastAPI()
     http.install(app, {})

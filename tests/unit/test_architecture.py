@@ -80,6 +80,17 @@ def test_no_import_goes_in_a_circle() -> None:
         pytest.fail(" ← ".join(exc.args[1]))
 
 
+def test_every_door_lies_in_doors() -> None:
+    answers = re.compile(r"^ *@(app|router)\.(get|put|post|api_route)\(", re.MULTILINE)
+    elsewhere = [
+        name
+        for name, path in modules().items()
+        if package(name) not in {SHARED, "local_stack"} and answers.search(path.read_text())
+        if name.split(".")[1] != "doors"
+    ]
+    assert elsewhere == ["edge_manager.api"]  # its only one
+
+
 def test_no_private_name_crosses_a_file() -> None:
     crossing = [
         f"{name}: {alias.name} of {node.module}"

@@ -11,15 +11,16 @@ import pytest
 from fastapi import FastAPI
 from obstore.store import MemoryStore
 
+import monitor
 from caravan import http, s3
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.settings import KafkaSettings
 from monitor.app import wire
-from monitor.dashboard import api
 from monitor.dashboard.accounts import Accounts
 from monitor.dashboard.dead_letter_topics import DeadLetterTopics
 from monitor.dashboard.dead_letters import DeadLetters, Topic
 from monitor.dashboard.state import Dashboard
+from monitor.doors import dashboard
 from monitor.hub_feed import Feed
 from monitor.settings import MonitorSettings
 
@@ -49,7 +50,7 @@ async def doors(
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     state = Dashboard(("edge1",), Feed(), letters.as_json, 0)
-    api.install(app, state, letters, DeadLetterTopics(KafkaSettings(), letters), Accounts(stores or {}))
+    dashboard.install(app, state, letters, DeadLetterTopics(KafkaSettings(), letters), Accounts(stores or {}))
     http.install(app, {})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as client:
         yield client
@@ -111,7 +112,7 @@ async def test_the_page_may_load_nothing_from_elsewhere_and_runs_nothing_inline(
 
 
 async def test_the_first_page_asks_for_all_its_modules_at_once() -> None:
-    folder = Path(api.__file__).parent / "web"
+    folder = Path(monitor.__file__).parent / "dashboard" / "web"
     modules = {path.name for path in folder.glob("*.js")} | {"dom.js"}
     async with service() as client:
         preloaded = set(re.findall(r'rel="modulepreload" href="([^"]+)"', (await client.get("")).text))
@@ -119,7 +120,7 @@ async def test_the_first_page_asks_for_all_its_modules_at_once() -> None:
 
 
 async def test_every_module_that_a_page_imports_is_there() -> None:
-    folder = Path(api.__file__).parent / "web"
+    folder = Path(monitor.__file__).parent / "dashboard" / "web"
     async with service() as client:
         for module in folder.glob("*.js"):
             for name in re.findall(r'from "\./([^"]+)"', module.read_text()):

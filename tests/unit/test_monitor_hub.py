@@ -18,8 +18,9 @@ from prometheus_client import REGISTRY
 from caravan import http
 from caravan.errors import BadInput
 from caravan.kafka import Batch
-from monitor import hub_api, hub_messages, routes
-from monitor.events_door import PIECE, Snapshots, in_pieces
+from monitor import hub_messages, routes
+from monitor.doors import hub as hub_door
+from monitor.doors.events import PIECE, Snapshots, in_pieces
 from monitor.hub_feed import Feed
 from monitor.hub_messages import Uncertain
 from monitor.hub_source import History
@@ -95,7 +96,7 @@ class Bench:
         self.history = History(self.feed.start_over, clock=lambda: self.now)
         self.offset = 0
         app = FastAPI()
-        hub_api.install(app, self.hub, self.feed)
+        hub_door.install(app, self.hub, self.feed)
         http.install(app, {"history": self.history.ping})
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub:8086")
 

@@ -14,10 +14,10 @@ from caravan.contracts import to_json
 from caravan.errors import Transient
 from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
 from caravan.withdrawn import batch_tombstone_key, tombstone_key
-from monitor import quarantine_api
 from monitor.dashboard import waiting
 from monitor.dashboard.edge import MOST_WAITING, Edge
 from monitor.dashboard.messages import read_event
+from monitor.doors import quarantine as door
 
 SHA = "1" * 64
 HELD = Quarantined(
@@ -37,7 +37,7 @@ def store() -> MemoryStore:
 async def client(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     http.install(app, {})
-    quarantine_api.install(app, {"edge1": store, "edge2": MemoryStore()})
+    door.install(app, {"edge1": store, "edge2": MemoryStore()})
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://hub/") as client:
         yield client
@@ -147,7 +147,7 @@ async def test_the_dashboard_looks_at_its_start_and_when_events_say_so(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "AT_LEAST_SECONDS", 0.001)
-    looks, real = 0, quarantine_api.list_waiting
+    looks, real = 0, door.list_waiting
 
     async def counted(store: MemoryStore, edge: str) -> list[dict[str, object]]:
         nonlocal looks

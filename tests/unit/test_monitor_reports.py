@@ -10,7 +10,7 @@ from obstore.store import MemoryStore
 
 from caravan import http, s3
 from caravan.manifest import Lineage, Manifest
-from monitor import reports_api
+from monitor.doors import reports
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     await s3.write(stores["edge1"], "holds/tea.json", json.dumps(held).encode())
     app = FastAPI()
     http.install(app, {})
-    reports_api.install(app, stores)
+    reports.install(app, stores)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://hub/") as client:
         yield client

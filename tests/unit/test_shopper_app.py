@@ -22,8 +22,8 @@ from shopper.catalogue_file import CatalogueFile
 from shopper.doors import page as page_api
 from shopper.doors.idempotency import IdempotencyCache, IdempotentRequest
 from shopper.doors.relay import EventRelay
+from shopper.doors.web import PageSettings
 from shopper.storage.counts import TrainingCounts
-from shopper.web import PageSettings
 
 TOKENS = Tokens({"ann": "a-token-of-ann"})
 

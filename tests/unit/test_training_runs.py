@@ -11,8 +11,8 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from caravan import http, tracing
-from training.api import build
 from training.children import Ended
+from training.doors.triggers import build
 from training.markers import Markers
 from training.runs import CRASHES, Runs
 

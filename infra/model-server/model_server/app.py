@@ -21,8 +21,9 @@ from caravan.lingering import LingeringClose
 from model_server import sources
 from model_server.config_file import ConfigPoller, with_own
 from model_server.configs import model_configs
+from model_server.doors.grpc import make_server
+from model_server.doors.web import Web, WebOptions
 from model_server.graphs.process import Graphs
-from model_server.grpc_doors import make_server
 from model_server.loading import load
 from model_server.manager import Manager, Rules
 from model_server.memory import check_fits, free_memory, give_back
@@ -33,7 +34,6 @@ from model_server.scratch import scratch
 from model_server.servable import Servable
 from model_server.settings import Settings
 from model_server.warmup import replay, try_out
-from model_server.web import Web, WebOptions
 
 log = structlog.get_logger()
 

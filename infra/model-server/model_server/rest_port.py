@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 # Bodies smaller than this are decoded where they are: handing them to a thread would cost more.
 INLINE_BYTES = 32 << 10
+MAX_INT64 = 2**63 - 1
 
 
 class TooLargeError(Exception):

@@ -7,8 +7,7 @@ from typing import Any
 from model_server import v2_answer, v2_request
 from model_server.errors import Code, ServingError, invalid
 from model_server.predict import Core
-from model_server.rest import MAX_INT64
-from model_server.rest_port import here_or_there
+from model_server.rest_port import MAX_INT64, here_or_there
 from model_server.stubs import model_pb2, predict_pb2
 from model_server.v2_request import Inference
 

@@ -11,8 +11,8 @@ from caravan.contracts import central_buckets, data_bucket, events_topic, traini
 from caravan.intake import Senders
 from caravan.retry import forever
 from caravan.runtime import Service
-from training import api
 from training.children import Children
+from training.doors import triggers
 from training.exporter import ExporterProcess
 from training.markers import Markers
 from training.routes import training_run
@@ -51,7 +51,7 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
                 await exporter.start()
             await asyncio.Event().wait()  # A loop of a service does not end.
 
-        app = api.build(settings.edges, runs, settings.namespace)
+        app = triggers.build(settings.edges, runs, settings.namespace)
         checks: dict[str, http.Check] = {
             "kafka": producer.ping,
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),

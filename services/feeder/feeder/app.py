@@ -30,11 +30,13 @@ from caravan.intake import Senders
 from caravan.model_zips import ModelZipLimits
 from caravan.retry import forever
 from caravan.runtime import Service
-from feeder import api, labels, model_door
+from feeder import labels
 from feeder.archive import ArchiveLimits
 from feeder.buckets import DataBuckets
 from feeder.checks import BatchBounds, Checks
 from feeder.concurrency import KeyedLock
+from feeder.doors import models as model_door
+from feeder.doors import zips
 from feeder.events import MessageProducer
 from feeder.models import ModelBuckets, ModelChecks
 from feeder.routes import (
@@ -138,7 +140,7 @@ def make_app(
     model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
     http.install(app, checks, Senders(settings.doors))
-    api.install(
+    zips.install(
         app,
         settings.edges,
         partial(

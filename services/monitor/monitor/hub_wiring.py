@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from caravan import kafka, s3
 from caravan.contracts import EDGE_METRICS, data_bucket, models_bucket
 from caravan.retry import forever
-from monitor import hub_api, quarantine_api, reports_api
+from monitor.doors import hub as hub_door
+from monitor.doors import quarantine, reports
 from monitor.hub_feed import Feed
 from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
@@ -58,12 +59,12 @@ def wire(
             state.tick(time.time())
             await asyncio.sleep(TICK_SECONDS)
 
-    hub_api.install(wiring.app, state, feed)
+    hub_door.install(wiring.app, state, feed)
     buckets = {edge: models_bucket(edge) for edge in settings.edges}
-    reports_api.install(
+    reports.install(
         wiring.app, {edge: s3.open_bucket(settings.central, name) for edge, name in buckets.items()}
     )
-    quarantine_api.install(
+    quarantine.install(
         wiring.app, {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
     )
     wiring.checks["history"] = history.ping

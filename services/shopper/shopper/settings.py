@@ -21,8 +21,9 @@ from caravan.settings import (
     ServiceSettings,
 )
 from caravan.tokens import TokenSettings
-from shopper import catalogue_file, web
+from shopper import catalogue_file
 from shopper.catalogue import CatalogueFault
+from shopper.doors import web
 from shopper.doors.topics import Topics, parse_topics
 from shopper.model.inputs import Scale
 from shopper.model.models import NO_OPTIONS, ModelOptions, parse_options

@@ -11,7 +11,7 @@ from obstore.store import ObjectStore
 
 from caravan.errors import CaravanError
 from monitor.dashboard.edge import Edge
-from monitor.quarantine_api import list_waiting
+from monitor.doors.quarantine import list_waiting
 
 log = structlog.get_logger()
 

@@ -13,13 +13,14 @@ from caravan.contracts import EDGE_STATUS, data_bucket, events_topic, ready_buck
 from caravan.pace import Pace
 from caravan.retry import forever
 from caravan.sessions import Sessions
-from monitor import events_door
-from monitor.dashboard import api, page, ready, waiting
+from monitor.dashboard import ready, waiting
 from monitor.dashboard.accounts import Accounts
 from monitor.dashboard.dead_letter_topics import DeadLetterTopics
 from monitor.dashboard.dead_letters import DeadLetters
 from monitor.dashboard.state import FRAME_SECONDS, Dashboard
-from monitor.events_door import Snapshots
+from monitor.doors import dashboard as dashboard_door
+from monitor.doors import events, page
+from monitor.doors.events import Snapshots
 from monitor.hub_feed import Feed
 from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
@@ -86,9 +87,9 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
             await asyncio.sleep(pace.pause)
 
     page.install(wiring.app, files, door)
-    api.install(wiring.app, state, letters, replaying, accounts)
+    dashboard_door.install(wiring.app, state, letters, replaying, accounts)
     snapshots = Snapshots(feed, state.snapshot)
-    events_door.install(wiring.app, "/dashboard/events", feed, snapshots)
+    events.install(wiring.app, "/dashboard/events", feed, snapshots)
     wiring.checks["events"] = board.history.ping
     # Central's store is needed for a part of what is shown alone: without it the rest is still of use.
     wiring.loops |= {

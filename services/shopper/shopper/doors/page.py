@@ -8,7 +8,8 @@ from fastapi.responses import StreamingResponse
 from caravan import http
 from caravan import sessions as logins
 from caravan.sessions import Sessions
-from shopper import routes, web
+from shopper import routes
+from shopper.doors import web
 from shopper.doors.relay import EventRelay
 from shopper.ports import CountImages
 

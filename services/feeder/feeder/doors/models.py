@@ -15,7 +15,7 @@ from caravan.http import answer
 from caravan.model_zips import parse_classes
 from caravan.problems import problem
 from caravan.uploads import Upload, Verdict, is_upload_id
-from feeder.http_requests import chunks, declared, edge_of, refuse_wrapped
+from feeder.doors.request_facts import chunks, declared, edge_of, refuse_wrapped
 from feeder.models import ModelBuckets
 
 WAIT_SECONDS = 60.0

@@ -8,8 +8,8 @@ from starlette.responses import StreamingResponse
 
 from caravan import http
 from caravan.errors import BadInput
-from monitor import events_door
-from monitor.events_door import NO_CACHE, Snapshots, in_pieces
+from monitor.doors import events
+from monitor.doors.events import NO_CACHE, Snapshots, in_pieces
 from monitor.hub_feed import Feed
 from monitor.hub_state import Hub
 
@@ -25,7 +25,7 @@ def install(app: FastAPI, hub: Hub, feed: Feed) -> None:
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET"], allow_headers=["*"])
     snapshots = Snapshots(feed, hub.overview)
     _install_state(app, hub, snapshots)
-    events_door.install(app, "/hub/events", feed, snapshots)
+    events.install(app, "/hub/events", feed, snapshots)
 
 
 def _install_state(app: FastAPI, hub: Hub, snapshots: Snapshots) -> None:

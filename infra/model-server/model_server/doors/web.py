@@ -12,12 +12,12 @@ from caravan.errors import BadInput, Unavailable
 from caravan.problems import RETRY_AFTER_SECONDS
 from caravan.tokens import Tokens
 from model_server import rest_answer
+from model_server.doors.rest import Rest
+from model_server.doors.v2_rest import HEALTH, V2
 from model_server.errors import Code, ServingError
 from model_server.metrics import Metrics
 from model_server.predict import Core
-from model_server.rest import Rest
 from model_server.rest_port import RestPort, TooLargeError, json_response
-from model_server.v2 import HEALTH, V2
 from model_server.v2_core import OpenInference
 
 DOOR = "rest"

@@ -12,7 +12,7 @@ from caravan.http import answer
 from caravan.model_zips import SHAPE as MODEL_SHAPE
 from caravan.problems import problem
 from feeder.archive import SHAPE, RejectedEntry
-from feeder.http_requests import chunks, declared, edge_of, refuse_wrapped
+from feeder.doors.request_facts import chunks, declared, edge_of, refuse_wrapped
 from feeder.routes import Fed, NothingToStore
 
 HELP = f"""Caravan feeder. Send a ZIP of {SHAPE}:

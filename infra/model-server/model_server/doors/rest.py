@@ -8,7 +8,7 @@ from starlette.responses import Response
 from model_server import rest_answer, rest_request
 from model_server.errors import invalid
 from model_server.predict import SIGNATURE_DEF, Core
-from model_server.rest_port import RestPort, decoded, here_or_there, json_response
+from model_server.rest_port import MAX_INT64, RestPort, decoded, here_or_there, json_response
 from model_server.stubs import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -21,8 +21,6 @@ from model_server.stubs import (
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _INFER = re.compile(rf"(?i:{_MODEL}):(classify|regress|predict)")
 _LOOK = re.compile(r"(?i:/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?)(?:/(metadata))?")
-
-MAX_INT64 = 2**63 - 1
 
 
 class Rest:

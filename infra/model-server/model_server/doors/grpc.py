@@ -10,6 +10,7 @@ import structlog
 from caravan import tracing
 from caravan.errors import BadInput
 from caravan.tokens import Tokens
+from model_server.doors.v2_grpc import HEALTH, InferenceService
 from model_server.errors import Code, ServingError
 from model_server.metrics import Metrics
 from model_server.predict import Core
@@ -25,7 +26,6 @@ from model_server.stubs import (
     regression_pb2,
 )
 from model_server.v2_core import OpenInference
-from model_server.v2_grpc import HEALTH, InferenceService
 
 log = structlog.get_logger()
 

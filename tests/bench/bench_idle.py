@@ -1,4 +1,4 @@
-"""What the stack costs while nothing happens: `python tests/bench/bench_idle.py [--edges 2] [--seconds 60]`.
+"""What the stack costs while nothing happens: `python tests/bench/bench_idle.py [--edges 1] [--seconds 60]`.
 
 Starts a stack on free ports, lets it come to rest, and prints how many seconds of CPU each part takes in a
 minute, with all of its children, user and system time alike, and the sums as a line of JSON. Nothing is
@@ -21,9 +21,9 @@ from rich.table import Table
 
 from local_stack.stack import Stack
 
-REST_SECONDS = 40
-"""After a start: groups are joined, caches filled, pauses have grown to what they are at rest."""
-SERVICES = ("feeder", "delivery", "edge-manager", "shopper", "monitor", "hub")
+REST_SECONDS = 120
+"""After a start: groups are joined, caches filled, pauses and waits for Kafka have grown to their longest."""
+SERVICES = ("feeder", "delivery", "edge-manager", "shopper", "monitor")
 MINUTE = 60
 SUPERVISOR = "supervisor"
 
@@ -43,7 +43,7 @@ async def main(edges: int, seconds: float, rest: float) -> None:
         table.add_row(part, f"{cpu:.2f}")
     services = sum(cpu for part, cpu in used.items() if part.startswith(SERVICES))
     table.add_section()
-    table.add_row("the services", f"{services:.2f}")
+    table.add_row("the five services", f"{services:.2f}")
     table.add_row("all of it", f"{sum(used.values()):.2f}")
     Console(stderr=True).print(table)
     sys.stdout.write(json.dumps({"services": round(services, 2), "all": round(sum(used.values()), 2)}) + "\n")
@@ -72,7 +72,7 @@ def _own(process: psutil.Process) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measure what the stack costs while nothing happens.")
-    parser.add_argument("--edges", type=int, default=2)
+    parser.add_argument("--edges", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60, help="how long to measure")
     parser.add_argument("--rest", type=float, default=REST_SECONDS, help="how long to wait before")
     chosen = parser.parse_args()

@@ -19,7 +19,7 @@ from edge_manager.model_server import State
 from edge_manager.refusing import refuse
 from edge_manager.sinks import NoRoom, Sink
 from edge_manager.streams import Mismatch
-from edge_manager.versions import Complete, Offered, Ref, Refused, Verdict, Waiting, worth_a_look
+from edge_manager.versions import Complete, Inspection, Offered, Ref, Refused, Waiting, worth_a_look
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ async def _is_enough(edge: Edge, offered: Offered) -> bool:
     """Bring a version, if it is complete; return whether older ones need no look."""
     ref, model = offered.ref, edge.models[offered.ref.model]
     try:
-        verdict: Verdict | None = await _judge(edge, offered)
+        verdict: Inspection | None = await _judge(edge, offered)
         if isinstance(verdict, Complete):
             with tracing.following(await edge.central.trace(offered)):
                 verdict = await _copy(edge, verdict)
@@ -100,7 +100,7 @@ def _wait(model: Model, ref: Ref, reason: str) -> None:
     model.waiting[ref] = reason
 
 
-async def _judge(edge: Edge, offered: Offered) -> Verdict:
+async def _judge(edge: Edge, offered: Offered) -> Inspection:
     key = (offered.ref, offered.fingerprint)
     verdict = edge.verdicts.get(key)
     if verdict is None:

@@ -13,7 +13,7 @@ from edge_manager.central import Central
 from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
 from edge_manager.sinks import Sink
-from edge_manager.versions import Offered, Ref, Verdict, worth_a_look
+from edge_manager.versions import Inspection, Offered, Ref, worth_a_look
 
 if TYPE_CHECKING:
     from caravan.signatures import PublicKeys
@@ -161,7 +161,7 @@ class Edge:
     central_fault: str | None = None
     central_failures: int = 0
     next_look: float = 0.0
-    verdicts: dict[tuple[Ref, str], Verdict] = field(default_factory=dict)
+    verdicts: dict[tuple[Ref, str], Inspection] = field(default_factory=dict)
     """By version and fingerprint; they stand as long as the fingerprint does."""
     configured: dict[str, frozenset[str]] = field(default_factory=dict)
     """By sink, the models that the model server was told of."""

@@ -16,10 +16,10 @@ from edge_manager.central import Central, CentralAway
 from edge_manager.versions import (
     VARIABLES_INDEX,
     Complete,
+    Inspection,
     Listed,
     Offered,
     Refused,
-    Verdict,
     Waiting,
     Wanted,
     judge_files,
@@ -46,7 +46,7 @@ async def inspect(
     edge: str,
     keys: PublicKeys | None,
     require_signature: bool,
-) -> Verdict:
+) -> Inspection:
     """Judge a version by its manifest, or by TensorFlow's own index if it has none.
 
     Args:
@@ -76,7 +76,7 @@ async def _by_manifest(
     edge: str,
     keys: PublicKeys | None,
     require_signature: bool,
-) -> Verdict:
+) -> Inspection:
     file = offered.by_path[MANIFEST]
     if file.size > MANIFEST_BYTES:
         return Refused("manifest", f"the manifest has {file.size} bytes; {MANIFEST_BYTES} are read")
@@ -99,7 +99,7 @@ async def _by_manifest(
     return await _in_pieces(central, offered, manifest, verdict)
 
 
-async def _in_pieces(central: Central, offered: Offered, manifest: Manifest, version: Complete) -> Verdict:
+async def _in_pieces(central: Central, offered: Offered, manifest: Manifest, version: Complete) -> Inspection:
     """Read of which pieces a version is, if it says so."""
     told = next((file for file in manifest.files if file.path == PIECES), None)
     raw = None
@@ -158,7 +158,7 @@ def _refusal(manifest: Manifest, edge: str) -> Refused | None:
     return None
 
 
-async def _by_index(central: Central, offered: Offered) -> Verdict:
+async def _by_index(central: Central, offered: Offered) -> Inspection:
     there = offered.by_path
     saved_model, index = there.get(SAVED_MODEL), there.get(VARIABLES_INDEX)
     if saved_model is None:

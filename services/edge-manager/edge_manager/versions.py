@@ -143,7 +143,7 @@ class Refused:
         object.__setattr__(self, "reason", cut(self.reason, TOLD))
 
 
-Verdict = Complete | Waiting | Refused
+Inspection = Complete | Waiting | Refused
 
 
 # --- what is offered ----------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def worth_a_look(offered: Sequence[Offered], *, above: int, refused: Mapping[Ref
 # --- what is complete ---------------------------------------------------------------------------
 
 
-def judge_manifest(offered: Offered, manifest: Manifest, raw: bytes) -> Verdict:
+def judge_manifest(offered: Offered, manifest: Manifest, raw: bytes) -> Inspection:
     """Judge a version by its manifest: it is complete when every file named is there with its size.
 
     A file that is missing may still come, so it is waited for; a file of another size is wrong.
@@ -227,7 +227,7 @@ def judge_manifest(offered: Offered, manifest: Manifest, raw: bytes) -> Verdict:
     return _complete(offered, wanted, raw)
 
 
-def judge_index(offered: Offered, model: SavedModel, shards: Sequence[int] | None) -> Verdict:
+def judge_index(offered: Offered, model: SavedModel, shards: Sequence[int] | None) -> Inspection:
     """Judge a version without a manifest by TensorFlow's own index.
 
     Args:
@@ -257,7 +257,7 @@ def judge_index(offered: Offered, model: SavedModel, shards: Sequence[int] | Non
     return _complete(offered, [Wanted(f.path, f.size, None, f.e_tag) for f in files], None)
 
 
-def judge_files(offered: Offered) -> Verdict:
+def judge_files(offered: Offered) -> Inspection:
     """Judge an ONNX model without a manifest: nothing says what belongs to it but the listing at rest."""
     files = _without_folders(offered.files)
     fault = _path_fault([file.path for file in files])
@@ -272,7 +272,7 @@ def _without_folders(files: Collection[Listed]) -> list[Listed]:
     return [file for file in files if file.size or not (file.path in folders or file.path.endswith("/"))]
 
 
-def _complete(offered: Offered, files: Iterable[Wanted], manifest: bytes | None) -> Verdict:
+def _complete(offered: Offered, files: Iterable[Wanted], manifest: bytes | None) -> Inspection:
     by_path = {file.path: file for file in files}
     entries = [name for name in ENTRY_FILES if name in by_path]
     if not entries:

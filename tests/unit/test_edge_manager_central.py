@@ -14,8 +14,8 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from caravan import model_index
 from caravan.errors import Permanent, Transient
-from edge_manager.central import LISTINGS, LONGEST_SECONDS, Central, CentralAway, Standing
-from edge_manager.versions import Offered
+from edge_manager.central import LISTINGS, LONGEST_SECONDS, Central, CentralAway
+from edge_manager.versions import Offered, Standing
 
 FILES = ("manifest.json", "saved_model.pb", "variables/variables.index")
 

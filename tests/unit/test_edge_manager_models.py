@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from caravan.manifest import File, Manifest
 from edge_manager.central import Central
-from edge_manager.edge import Edge, Rules
-from edge_manager.looking import look
+from edge_manager.edge import Edge
+from edge_manager.known import Rules
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
 from edge_manager.routes import one_round
 from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
-from edge_manager.steps import open_edge
 
 TEA, FASHION, DIGITS = "tea_model_b64", "fashion_classifier", "digits"
 
@@ -95,16 +95,15 @@ class Site:
             obstore.put(self.central, f"models/{model}/{version}/{path}", content)
 
     async def rounds(self, count: int = 3) -> None:
-        await open_edge(self.edge)
+        await self.edge.open()
         for _ in range(count):
-            await look(self.edge)
-            # What was copied is news, and has another round come at once.
-            for _ in range(2):
-                self.edge.news.clear()
+            self.edge.learn(await self.edge.look())
+            # What was brought is news, and has another round come at once.
+            is_news = True
+            while is_news:
                 async with asyncio.TaskGroup() as tasks:
                     await one_round(self.edge, tasks)
-                if not self.edge.news.is_set():
-                    break
+                is_news = self.edge.catch_up()
             self.now += 15
 
     def told(self, name: str) -> list[tuple[str, int]]:
@@ -135,7 +134,7 @@ async def test_models_of_both_kinds_serve_side_by_side(site: Site) -> None:
     await site.rounds()
     assert set(site.configured()) == {TEA, FASHION, DIGITS}
     assert sorted(site.told("pushmodel")) == [(DIGITS, 2), (FASHION, 4), (TEA, 1)]
-    assert {name: model.serving for name, model in site.edge.models.items()} == {
+    assert {name: model.serving for name, model in site.edge.known.models.items()} == {
         DIGITS: 2,
         FASHION: 4,
         TEA: 1,
@@ -165,7 +164,7 @@ async def test_the_config_is_written_only_when_the_models_change(
 async def test_a_restart_leaves_a_config_that_says_the_same_untouched(site: Site) -> None:
     await site.rounds(1)
     before = obstore.head(site.production, site.config)
-    site.edge.configured.clear()
+    site.edge.known = replace(site.edge.known, configured={})
     await site.rounds(1)
     assert obstore.head(site.production, site.config) == before
 
@@ -183,10 +182,10 @@ async def test_a_model_that_the_server_never_picks_up_is_waited_for_and_said(sit
     await site.rounds(12)
     assert site.told("model-rejected") == []
     assert site.versions(FASHION) == {1}
-    fault = str(site.edge.models[FASHION].fault)
+    fault = str(site.edge.known.models[FASHION].fault)
     assert f"--model_config_file={site.base}/models.config" in fault
     assert "MODEL_SERVER_BASE_PATH" in fault
     site.reads_config = True
     await site.rounds(1)
-    assert site.edge.models[FASHION].fault is None
+    assert site.edge.known.models[FASHION].fault is None
     assert site.told("pushmodel") == [(FASHION, 1)]

@@ -35,11 +35,11 @@ from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
 from caravan.pieces import PIECES, to_json
 from caravan.signatures import PrivateKey, PublicKeys, sign
-from edge_manager import bringing, steps
+from edge_manager import bringing, plan
 from edge_manager.api import install
-from edge_manager.central import Central, CentralAway, Offer
-from edge_manager.edge import Edge, Rules
-from edge_manager.looking import look
+from edge_manager.central import Central, CentralAway
+from edge_manager.edge import Edge
+from edge_manager.known import Rules
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
 from edge_manager.routes import model_sync, one_round, rounds
@@ -47,7 +47,7 @@ from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
 from edge_manager.status import versions
-from edge_manager.steps import open_edge, see
+from edge_manager.versions import Offer
 
 MODEL = "tea"
 FILES = {
@@ -204,16 +204,15 @@ class World:
         self.events.append(dict(event))
 
     async def rounds(self, count: int = 3) -> None:
-        await open_edge(self.edge)
+        await self.edge.open()
         for _ in range(count):
-            await look(self.edge)
-            # What was copied is news, and has another round come at once.
-            for _ in range(2):
-                self.edge.news.clear()
+            self.edge.learn(await self.edge.look())
+            # What was brought is news, and has another round come at once.
+            is_news = True
+            while is_news:
                 async with asyncio.TaskGroup() as tasks:
                     await one_round(self.edge, tasks)
-                if not self.edge.news.is_set():
-                    break
+                is_news = self.edge.catch_up()
             self.now += 15
 
     # --- central
@@ -532,7 +531,7 @@ async def test_a_version_that_the_server_cannot_load_is_refused_and_the_older_on
 async def test_refusals_that_nobody_asks_for_again_are_forgotten_but_for_the_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_manager.records.KEPT", 2)
+    monkeypatch.setattr("edge_manager.plan.REFUSALS_KEPT", 2)
     world = World(tmp_path, "bucket")
     for version in (1, 2, 3, 4):
         world.publish(version, verdict="rejected")
@@ -542,7 +541,7 @@ async def test_refusals_that_nobody_asks_for_again_are_forgotten_but_for_the_new
     await world.rounds()
     world.restart()
     await world.rounds(1)
-    assert [ref.version for ref in world.edge.records.refused] == [3, 4, 6]
+    assert [ref.version for ref in world.edge.known.refused] == [3, 4, 6]
 
 
 async def test_after_a_refusal_the_next_newest_is_brought(world: World) -> None:
@@ -574,7 +573,7 @@ async def test_a_version_that_does_not_load_in_time_is_taken_away_and_gets_more_
     await world.rounds(1)
     assert world.told("pushmodel") == [1, 2]
     assert world.told("model-rejected") == [2], "it is told once"
-    assert not world.edge.records.refused
+    assert not world.edge.known.refused
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "NOT_FOUND"])
@@ -606,9 +605,9 @@ async def test_a_failure_that_goes_on_is_tried_less_and_less_often(tmp_path: Pat
     world.publish(1)
     world.server.failing = {1: "UNAVAILABLE"}
     for _ in range(100):
-        before = world.edge.models[MODEL].aside.get(1) if MODEL in world.edge.models else None
+        before = world.edge.known.model(MODEL).backoffs.get(1)
         await world.rounds(1)
-        if world.edge.models[MODEL].aside.get(1) != before:
+        if world.edge.known.model(MODEL).backoffs.get(1) != before:
             tries.append(world.now)
     waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert len(waits) >= 3
@@ -667,7 +666,7 @@ async def test_a_version_set_aside_is_tried_again_after_a_restart(world: World) 
     await world.rounds()
     assert world.told("pushmodel") == [1]
     assert not world.hidden()
-    assert not world.edge.records.refused
+    assert not world.edge.known.refused
 
 
 async def test_what_is_older_than_the_version_that_serves_is_not_kept_aside(world: World) -> None:
@@ -838,7 +837,7 @@ async def test_what_was_rejected_or_is_for_another_edge_is_refused_whoever_signe
     world.publish(2, key=key, **facts)
     await world.rounds()
     assert world.at_edge() == {1: whole}
-    refused = {ref.version: why for ref, why in world.edge.records.refused.items()}
+    refused = {ref.version: why for ref, why in world.edge.known.refused.items()}
     old = is_signed and facts["verdict"] is None if "verdict" in facts else False
     assert refused[2].cause == ("signature" if old else cause)
 
@@ -1069,13 +1068,13 @@ async def test_what_nobody_foresaw_of_one_model_is_told_and_everything_else_goes
     world = World(tmp_path, "bucket")
     obstore.put(world.central, "models/a-model/1/saved_model.pb", b"graph")
     obstore.put(world.central, "models/a-model/1/manifest.json", b"{}")
-    place = bringing if step == "inspect" else steps
+    place = bringing if step == "inspect" else plan
     real = getattr(place, step)
 
-    async def fails(first: Any, second: Any, **more: Any) -> Any:
+    def fails(first: Any, second: Any, **more: Any) -> Any:
         if "a-model" in (second if step == "sweep" else second.ref.model):
             raise ZeroDivisionError("a fault of ours")
-        return await real(first, second, **more)
+        return real(first, second, **more)
 
     monkeypatch.setattr(place, step, fails)
     for version in (1, 2):
@@ -1172,7 +1171,7 @@ async def test_a_bucket_at_the_edge_that_is_gone_is_made_again(tmp_path: Path) -
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(Transient, match="production"):
             await rounds(world.edge, tasks)
-        await open_edge(world.edge)
+        await world.edge.open()
     assert prepared == 2
     await one_round(world.edge, tasks)
 
@@ -1183,9 +1182,9 @@ async def test_a_folder_named_beyond_all_numbers_is_no_version(tmp_path: Path) -
     odd.mkdir(parents=True)
     (odd / "saved_model.pb").write_bytes(b"graph")
     world.publish(1)
-    await look(world.edge)
-    await see(world.edge)
-    assert world.edge.models[MODEL].newest == 0
+    world.edge.learn(await world.edge.look())
+    world.edge.learn(await world.edge.list())
+    assert world.edge.known.model(MODEL).newest == 0
 
 
 async def test_a_version_that_cannot_be_read_gives_way_to_the_one_before_it(
@@ -1271,12 +1270,12 @@ async def test_a_copy_that_hangs_delays_no_confirmation(tmp_path: Path) -> None:
     await world.rounds(1)
     world.publish(2)
     async with asyncio.TaskGroup() as tasks:
-        await look(world.edge)
+        world.edge.learn(await world.edge.look())
         await one_round(world.edge, tasks)
         world.server.is_away = False
         await one_round(world.edge, tasks)
         assert world.told("pushmodel") == [1], "while version 2 is on its way"
-        await look(world.edge)
+        world.edge.learn(await world.edge.look())
         await one_round(world.edge, tasks)
         go_on.set()
     await world.rounds(1)
@@ -1405,7 +1404,7 @@ async def test_killed_at_any_effect_the_next_life_ends_the_same(
         assert all("variables" not in key for key in fetched), "it is held as a piece of the version before"
         if ending != "good":
             assert 2 not in life.told("pushmodel")
-            assert [ref.version for ref in life.edge.records.refused] == [2]
+            assert [ref.version for ref in life.edge.known.refused] == [2]
         life.assert_central_untouched()
         if not killer.is_dead:
             break
@@ -1584,7 +1583,7 @@ async def test_a_sink_that_is_away_is_a_transient_error(tmp_path: Path) -> None:
     await world.rounds(1)
     world.directory.rename(tmp_path / "elsewhere")
     with pytest.raises(Transient):
-        await see(world.edge)
+        await world.edge.list()
 
 
 async def test_a_model_that_cannot_be_written_is_told_and_waited_for(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,8 +16,9 @@ from prometheus_client import REGISTRY
 from caravan.errors import Transient
 from edge_manager import status
 from edge_manager.central import Central
-from edge_manager.edge import Edge, Model, Rules
-from edge_manager.model_server import ModelServer
+from edge_manager.edge import Edge
+from edge_manager.known import Known, Model, Rules
+from edge_manager.model_server import ModelServer, State
 from edge_manager.records import Records
 from edge_manager.versions import Ref, Refused
 
@@ -34,9 +36,12 @@ async def edge(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edge]:
             post=lambda _: None,
             rules=Rules("edge1"),
             clock=time.monotonic,
-            models={"tea": Model(serving=1)},
-            is_seen=True,
+            known=Known(models={"tea": serving(1)}, is_seen=True),
         )
+
+
+def serving(version: int) -> Model:
+    return Model(states={version: State("AVAILABLE")})
 
 
 class Listener:
@@ -75,9 +80,14 @@ async def test_central_is_told_at_the_start_and_whenever_something_changes(edge:
     central = Listener()
     async with telling(edge, central):
         await until(lambda: len(central.told) == 1)
-        edge.models["tea"].serving = 2
-        await edge.records.serves(Ref("tea", 2))
-        await edge.records.refuse(Ref("tea", 3), "f", Refused("content", "a byte is wrong"))
+        since = await edge.records.serve(Ref("tea", 2))
+        why = await edge.records.refuse(Ref("tea", 3), "f", Refused("content", "a byte is wrong"))
+        edge.known = replace(
+            edge.known,
+            models={"tea": serving(2)},
+            served={Ref("tea", 2): since},
+            refused={Ref("tea", 3): why},
+        )
         await until(lambda: bool(central.told[-1]["models"]["tea"]["refused"]))
     first, last = central.told[0], central.told[-1]
     assert (first["schema"], first["edge"], first["central"]) == (1, "edge1", "ok")
@@ -96,12 +106,12 @@ async def test_central_is_told_again_after_a_while_though_nothing_changes(edge: 
 
 async def test_nothing_is_told_before_the_first_look(edge: Edge) -> None:
     central = Listener()
-    edge.is_seen = False
+    edge.known = replace(edge.known, is_seen=False)
     async with telling(edge, central, every=0):
         for _ in range(50):
             await asyncio.sleep(0.001)
         assert central.told == []
-        edge.is_seen = True
+        edge.known = replace(edge.known, is_seen=True)
         await until(lambda: bool(central.told))
 
 
@@ -112,7 +122,7 @@ async def test_a_cut_link_costs_nothing_and_all_is_told_once_it_is_back(edge: Ed
     central.cut = True
     async with telling(edge, central):
         await until(lambda: central.tries >= 2)
-        edge.models["tea"].serving = 7
+        edge.known = replace(edge.known, models={"tea": serving(7)})
         central.cut = False
         await until(lambda: bool(central.told))
     assert central.told[0]["models"]["tea"]["serving"] == 7
@@ -121,12 +131,6 @@ async def test_a_cut_link_costs_nothing_and_all_is_told_once_it_is_back(edge: Ed
 
 async def test_since_when_a_version_serves_outlives_a_restart() -> None:
     store = MemoryStore()
-    records = Records(store)
-    await records.serves(Ref("tea", 4))
-    since = records.served_since(Ref("tea", 4))
-    again = Records(store)
-    await again.load()
-    found = again.served_since(Ref("tea", 4))
-    assert since is not None
-    assert found is not None
-    assert abs((found - since).total_seconds()) < 5
+    since = await Records(store).serve(Ref("tea", 4))
+    found, _ = await Records(store).load()
+    assert abs((found[Ref("tea", 4)] - since).total_seconds()) < 5

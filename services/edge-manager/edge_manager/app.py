@@ -23,7 +23,8 @@ from caravan.tls import verifying
 from edge_manager import api
 from edge_manager.bringing import MODEL_SYNC
 from edge_manager.central import Central
-from edge_manager.edge import Edge, Rules
+from edge_manager.edge import Edge
+from edge_manager.known import Rules
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
 from edge_manager.routes import model_sync

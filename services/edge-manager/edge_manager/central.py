@@ -6,8 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import obstore
 import structlog
@@ -21,7 +20,7 @@ from caravan.model_index import Index
 from caravan.retry import pause
 from caravan.tf_index import Readable
 from edge_manager.streams import stretch
-from edge_manager.versions import Listed, Offered, Ref, offers
+from edge_manager.versions import Listed, Offer, Offered, Ref, Standing, offers
 
 log = structlog.get_logger()
 
@@ -41,28 +40,9 @@ OPEN_AT_ONCE = 2
 LISTINGS = 8
 """Of each model between two looks at all folders: where many versions are waited for, the newest."""
 
-Standing = Literal["open", "waiting", "refused"]
-"""What is known of a version: it may be taken, it is not complete or not readable, it is refused as it is."""
-
 
 class CentralAway(Transient):
     """Central does not answer, or not as it should; the edge goes on without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What central offers of one model.
-
-    Attributes:
-        versions: the numbers that it names, newest first, some of which may be gone.
-        offered: the versions above the edge's own that were looked at, newest first.
-        fault: why the model could not be looked at; the rest is then as it was before.
-
-    """
-
-    versions: tuple[int, ...] = ()
-    offered: tuple[Offered, ...] = ()
-    fault: str | None = None
 
 
 class Central:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
 import structlog
 
+from caravan import retry
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.retry import forever
-from edge_manager import bringing, metrics, steps
-from edge_manager.bringing import MODEL_SYNC
-from edge_manager.confirming import confirm
-from edge_manager.edge import Edge, Model
-from edge_manager.looking import keep_looking
+from edge_manager import metrics, plan
+from edge_manager.bringing import MODEL_SYNC, bring
+from edge_manager.edge import Edge
+from edge_manager.effects import carry_out
 
 log = structlog.get_logger()
 
@@ -26,18 +27,11 @@ ROUTES = (MODEL_SYNC,)
 async def model_sync(edge: Edge) -> NoReturn:
     """FROM S3 `E-ready` (central) → judge → copy, verified → TO the sinks → model server → `pushmodel`.
 
-    `E-ready` is only ever read. *Look* and *bring* wait for the link, and so run beside the rounds of the
-    others, *bring* once for each model: neither a link that hangs nor another model delays a confirmation.
-
-    1. *Look* at `E-ready`. If central is away that is said once, and the rest goes on.
-    2. *See* what the sinks hold.
-    3. *Configure* the model server: which models there are, where that has changed.
-    4. *Sweep* what was refused and is still there.
-    5. *Confirm* the newest version at the edge. Once the server says AVAILABLE: remember that it has served
-       here, announce it, remove what is older than the versions kept. If the server fails on it for good:
-       remember the refusal, remove the version, tell. If the failure may pass, or the version is not loaded
-       within `LOAD_SECONDS`: hide it for a while, tell once. The version before serves on.
-    6. *Bring* the newest complete version that the edge does not have.
+    `E-ready` is only ever read. A round observes, decides and carries out: what is known is a value
+    (`known.py`), each observation is added to it (`observations.py`), what is to be done is decided from it
+    purely (`plan.py`), and done in one place (`effects.py`). *Look* and *bring* wait for the link, and so run
+    beside the rounds, which learn from the inbox what came of them: neither a link that hangs nor another
+    model delays a confirmation.
 
     What a life leaves that is killed before or after each effect is a table of the service's README.
     A version that has once served here, or that central does not offer, is never refused; a server that does
@@ -49,17 +43,26 @@ async def model_sync(edge: Edge) -> NoReturn:
             await forever(MODEL_SYNC.id, partial(rounds, edge, tasks))
 
 
+async def keep_looking(edge: Edge) -> NoReturn:
+    """Look at central again and again; while it is away, less and less often."""
+    failures = 0
+    while True:
+        looked = await edge.look()
+        edge.inbox.put_nowait(looked)
+        failures = 0 if looked.fault is None else failures + 1
+        await asyncio.sleep(max(edge.pace.pause, retry.pause(failures) if failures else 0))
+
+
 async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:
-    """Go through the steps every `POLL_SECONDS`, in the long run five times as seldom, or when there is news.
+    """Go round and round, at the edge's pace and whenever there is news.
 
     Raises:
         Transient: if a sink is away.
 
     """
     while True:
-        edge.news.clear()
         try:
-            await steps.open_edge(edge)
+            await edge.open()
             await one_round(edge, tasks)
         except FileNotFoundError as exc:
             edge.is_open = False
@@ -67,44 +70,45 @@ async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:
         except Permanent as exc:
             # Rights can be mended while we run; until then the edge serves what it has.
             raise Transient(str(exc)) from exc
-        with suppress(TimeoutError):
-            if not edge.is_settled:
-                edge.pace.stir()
-            async with asyncio.timeout(edge.pace.pause):
-                await edge.news.wait()
+        await edge.pause()
 
 
 async def one_round(edge: Edge, tasks: asyncio.TaskGroup) -> None:
-    """Configure the model server, and go once through the steps of each model, in no other's way.
+    """Go once through the steps, those of each model in no other's way.
 
     Raises:
         Transient: if a sink is away.
 
     """
-    await steps.see(edge)
-    await steps.configure(edge)
-    for name in sorted(edge.models):
-        with _told_if_stuck(name, edge.models[name]):
-            await steps.sweep(edge, name)
-            await confirm(edge, name)
-    bringing.begin(edge, tasks)
-    refused = edge.refused()
-    for name, model in edge.models.items():
+    edge.catch_up()
+    edge.learn(await edge.list())
+    await carry_out(edge, plan.configure(edge.known, [sink.name for sink in edge.sinks]))
+    for name in sorted(edge.known.models):
+        with _told_if_stuck(edge, name):
+            await carry_out(edge, plan.sweep(edge.known, name))
+            edge.learn(await edge.ask(name))
+            await carry_out(edge, plan.confirm(edge.known, name, edge.clock(), edge.rules))
+    for offered in plan.bring(edge.known, edge.clock()):
+        edge.known = edge.known.with_model(offered.ref.model, bringing=offered.ref.version)
+        tasks.create_task(bring(edge, offered), name=f"bring {offered.ref}")
+    edge.known = replace(edge.known, is_seen=edge.known.has_looked)
+    refused = edge.known.fingerprints_refused(edge.clock())
+    for name, model in edge.known.models.items():
         metrics.READY.labels(name).set(model.ready(refused))
-    edge.is_seen = edge.has_looked
 
 
 @contextmanager
-def _told_if_stuck(name: str, model: Model) -> Iterator[None]:
+def _told_if_stuck(edge: Edge, name: str) -> Iterator[None]:
     """Tell once what fails with a model; the next round tries it again."""
-    was, model.stuck = model.stuck, None
+    was, error = edge.known.model(name).stuck, None
     try:
         yield
     except CaravanError as exc:
-        model.stuck = str(exc)
+        error = str(exc)
         if was is None:
-            log.warning("a model is stuck; the others go on", model=name, error=model.stuck)
+            log.warning("a model is stuck; the others go on", model=name, error=error)
     except Exception as exc:
-        model.stuck = repr(exc)
+        error = repr(exc)
         if was is None:
             log.exception("a model is stuck; the others go on", model=name)
+    edge.known = edge.known.with_model(name, stuck=error)

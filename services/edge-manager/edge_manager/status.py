@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -12,7 +12,8 @@ import structlog
 from caravan import retry, telemetry
 from caravan.contracts import to_json
 from caravan.errors import CaravanError
-from edge_manager.edge import Edge, Model
+from edge_manager.edge import Edge
+from edge_manager.known import Known
 from edge_manager.versions import Ref
 
 log = structlog.get_logger()
@@ -26,11 +27,13 @@ Send = Callable[[bytes], Awaitable[None]]
 
 def versions(edge: Edge, name: str) -> dict[str, Any]:
     """Return for each model what serves and since when, what is here, what is offered, what was refused."""
+    known = edge.known
+    refused = known.fingerprints_refused(edge.clock())
     return {
         "edge": name,
-        "central": edge.central_fault or "ok",
-        "model_server": edge.server_fault or "ok",
-        "models": {model: _model(edge, model, known) for model, known in sorted(edge.models.items())},
+        "central": known.central_fault or "ok",
+        "model_server": known.server_fault or "ok",
+        "models": {model: _model(known, model, refused) for model in sorted(known.models)},
     }
 
 
@@ -51,7 +54,7 @@ async def tell_status(edge: Edge, name: str, send: Send, every: float) -> NoRetu
     while True:
         current = versions(edge, name)
         # Before the first round nothing is known, which is not the same as that nothing is there.
-        if edge.is_seen and (current != told or loop.time() >= again):
+        if edge.known.is_seen and (current != told or loop.time() >= again):
             try:
                 await send(to_json({"schema": SCHEMA, "at": _now(), **current}))
             except CaravanError as exc:
@@ -65,16 +68,17 @@ async def tell_status(edge: Edge, name: str, send: Send, every: float) -> NoRetu
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _model(edge: Edge, name: str, model: Model) -> dict[str, Any]:
-    since = edge.records.served_since(Ref(name, model.serving))
+def _model(known: Known, name: str, refused: Mapping[Ref, str]) -> dict[str, Any]:
+    model = known.models[name]
+    since = known.served.get(Ref(name, model.serving))
     return {
         "serving": model.serving or None,
         "serving_since": None if since is None else since.isoformat(timespec="seconds"),
         "fault": model.trouble,
         "at_edge": sorted(model.at_edge),
-        "newest_ready": model.ready(edge.refused()) or None,
+        "newest_ready": model.ready(refused) or None,
         "waiting": [
-            {"version": ref.version, "reason": reason} for ref, reason in sorted(model.waiting.items())
+            {"version": version, "reason": reason} for version, reason in sorted(model.waiting.items())
         ],
         "refused": [
             {
@@ -84,7 +88,7 @@ def _model(edge: Edge, name: str, model: Model) -> dict[str, Any]:
                 "at": why.at,
                 "tried_again": why.may_pass,
             }
-            for ref, why in sorted(edge.records.refused.items())
+            for ref, why in sorted(known.refused.items())
             if ref.model == name
         ],
     }

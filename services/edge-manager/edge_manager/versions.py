@@ -35,6 +35,10 @@ Cause = Literal["manifest", "signature", "edge", "verdict", "index", "content", 
 gate at central rejected it, its TensorFlow index, its bytes, or the model server could not load it."""
 
 
+Standing = Literal["open", "waiting", "refused"]
+"""What is known of a version: it may be taken, it is not complete or not readable, it is refused as it is."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Ref:
     """A version of a model."""
@@ -76,6 +80,22 @@ class Offered:
     def by_path(self) -> dict[str, Listed]:
         """The files by their path."""
         return {file.path: file for file in self.files}
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What central offers of one model.
+
+    Attributes:
+        versions: the numbers that it names, newest first, some of which may be gone.
+        offered: the versions above the edge's own that were looked at, newest first.
+        fault: why the model could not be looked at; the rest is then as it was before.
+
+    """
+
+    versions: tuple[int, ...] = ()
+    offered: tuple[Offered, ...] = ()
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

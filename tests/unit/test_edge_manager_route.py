@@ -1071,10 +1071,10 @@ async def test_what_nobody_foresaw_of_one_model_is_told_and_everything_else_goes
     place = bringing if step == "inspect" else plan
     real = getattr(place, step)
 
-    def fails(first: Any, second: Any, **more: Any) -> Any:
+    def fails(first: Any, second: Any, *more: Any) -> Any:
         if "a-model" in (second if step == "sweep" else second.ref.model):
             raise ZeroDivisionError("a fault of ours")
-        return real(first, second, **more)
+        return real(first, second, *more)
 
     monkeypatch.setattr(place, step, fails)
     for version in (1, 2):

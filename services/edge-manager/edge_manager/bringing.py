@@ -16,7 +16,7 @@ from edge_manager.edge import Edge
 from edge_manager.inspection import inspect
 from edge_manager.known import Loading, Tried
 from edge_manager.model_server import State
-from edge_manager.observations import Brought, Copied, Reconsidered
+from edge_manager.observations import Brought, Reconsidered
 from edge_manager.sinks import NoRoom, Sink
 from edge_manager.streams import Mismatch
 from edge_manager.versions import Complete, Inspection, Offered, Ref, Refused
@@ -38,7 +38,7 @@ async def bring(edge: Edge, offered: Offered) -> None:
     before = edge.known.model(ref.model).tried.get(ref.version)
     inspection = before.inspection if before is not None and before.is_known(offered) else None
     try:
-        inspection = inspection or await _inspect(edge, offered)
+        inspection = inspection or await inspect(edge.central, offered, edge.rules)
         if isinstance(inspection, Complete):
             with tracing.following(await edge.central.trace(offered)):
                 loading = await _copy(edge, inspection)
@@ -52,17 +52,6 @@ async def bring(edge: Edge, offered: Offered) -> None:
         if tried.failures == 1:
             log.exception("version fails", model=ref.model, version=ref.version)
     edge.inbox.put_nowait(Brought(tried, loading))
-
-
-async def _inspect(edge: Edge, offered: Offered) -> Inspection:
-    rules = edge.rules
-    return await inspect(
-        edge.central,
-        offered,
-        edge=rules.edge,
-        keys=rules.keys,
-        require_signature=rules.require_signature,
-    )
 
 
 def _failed(edge: Edge, offered: Offered, inspection: Inspection | None, error: Exception) -> Tried:
@@ -101,7 +90,6 @@ async def _copy(edge: Edge, version: Complete) -> Loading:
         for sink in edge.sinks:
             if not held.get(sink.name, {}).get(ref.version):
                 loading = replace(loading, before=await _copy_into(edge, version, sink))
-                edge.inbox.put_nowait(Copied(ref, sink.name))
         edge.fetched.pop(ref.model, None)
         return replace(loading, copied=time.time_ns(), trace=tracing.headers())
 

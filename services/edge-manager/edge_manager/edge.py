@@ -64,10 +64,6 @@ class Edge:
             self.known = replace(self.known, served=served, refused=refused)
             self.is_open = True
 
-    def sink(self, name: str) -> Sink:
-        """Return the sink of a name."""
-        return next(sink for sink in self.sinks if sink.name == name)
-
     # --- what is observed
 
     async def look(self) -> Looked:

@@ -56,17 +56,10 @@ class Hide:
 
 @dataclass(frozen=True)
 class Remove:
-    """Take a version away, whole or not, wherever it is."""
+    """Take a version away, whole or not, wherever it is; or out of one sink, where it is old."""
 
     ref: Ref
-
-
-@dataclass(frozen=True)
-class Retire:
-    """Take an old version out of a sink."""
-
-    ref: Ref
-    sink: str
+    sink: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,7 @@ class Diagnose:
     model: str
 
 
-Effect = Configure | Refuse | Hide | Remove | Retire | RememberServed | Announce | ForgetRefusal | Diagnose
+Effect = Configure | Refuse | Hide | Remove | RememberServed | Announce | ForgetRefusal | Diagnose
 
 
 async def carry_out(edge: Edge, effects: Iterable[Effect]) -> None:
@@ -114,7 +107,7 @@ async def carry_out(edge: Edge, effects: Iterable[Effect]) -> None:
 async def _carry_out(edge: Edge, effect: Effect) -> None:
     match effect:
         case Configure(sink, models):
-            await edge.sink(sink).configure(models)
+            await _named(edge, sink).configure(models)
             edge.known = replace(edge.known, configured={**edge.known.configured, sink: models})
             log.info("models configured", sink=sink, models=sorted(models))
         case Refuse(ref, fingerprint, refused):
@@ -123,10 +116,10 @@ async def _carry_out(edge: Edge, effect: Effect) -> None:
             _tell(edge, ref, refused, "version refused")
         case Hide():
             await _hide(edge, effect)
-        case Remove(ref):
+        case Remove(ref, ""):
             await _remove(edge, ref, edge.sinks)
-        case Retire(ref, sink):
-            await _remove(edge, ref, [edge.sink(sink)])
+        case Remove(ref, sink):
+            await _remove(edge, ref, [_named(edge, sink)])
             log.info("old version removed", model=ref.model, version=ref.version, sink=sink)
         case RememberServed(ref):
             since = await edge.records.serve(ref)
@@ -138,6 +131,10 @@ async def _carry_out(edge: Edge, effect: Effect) -> None:
             edge.known = replace(edge.known, refused=without(edge.known.refused, ref))
         case Diagnose(model):
             _diagnose(edge, model)
+
+
+def _named(edge: Edge, sink: str) -> Sink:
+    return next(one for one in edge.sinks if one.name == sink)
 
 
 async def _refuse(edge: Edge, ref: Ref, fingerprint: str, refused: Refused) -> None:

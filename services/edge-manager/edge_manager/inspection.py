@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from caravan.contracts import MANIFEST, ONNX_MODEL, SAVED_MODEL, SIGNATURE
 from caravan.errors import Permanent
@@ -13,6 +12,7 @@ from caravan.manifest import Manifest
 from caravan.pieces import MOST_BYTES, PIECES, from_manifest
 from caravan.tf_index import SavedModel, read_index, read_saved_model
 from edge_manager.central import Central, CentralAway
+from edge_manager.known import Rules
 from edge_manager.versions import (
     VARIABLES_INDEX,
     Complete,
@@ -27,9 +27,6 @@ from edge_manager.versions import (
     judge_manifest,
 )
 
-if TYPE_CHECKING:
-    from caravan.signatures import PublicKeys
-
 MANIFEST_BYTES = 4 * 2**20
 SIGNATURE_BYTES = 4 * 2**20
 INDEX_BYTES = 16 * 2**20
@@ -39,44 +36,29 @@ UNBOUND = (
 )
 
 
-async def inspect(
-    central: Central,
-    offered: Offered,
-    *,
-    edge: str,
-    keys: PublicKeys | None,
-    require_signature: bool,
-) -> Inspection:
+async def inspect(central: Central, offered: Offered, rules: Rules) -> Inspection:
     """Judge a version by its manifest, or by TensorFlow's own index if it has none.
 
     Args:
         central: where it lies.
         offered: what was listed; without a manifest it has to be settled.
-        edge: id of this edge.
-        keys: of those who vouch for versions; a signature that they can check has to fit.
-        require_signature: whether a version without a signature is refused.
+        rules: for which edge it has to be, and who may sign it; a signature that can be checked has to fit.
 
     Raises:
         CentralAway: if the version cannot be read, or changes meanwhile.
 
     """
     if MANIFEST in offered.by_path:
-        return await _by_manifest(central, offered, edge, keys, require_signature)
+        return await _by_manifest(central, offered, rules)
     if not offered.is_settled:
         return Waiting("there is no manifest, and the listing is not known to rest yet")
-    verdict = await _by_index(central, offered)
-    if isinstance(verdict, Complete) and require_signature:
+    inspection = await _by_index(central, offered)
+    if isinstance(inspection, Complete) and rules.require_signature:
         return Refused("signature", "there is no manifest, and signatures are required here")
-    return verdict
+    return inspection
 
 
-async def _by_manifest(
-    central: Central,
-    offered: Offered,
-    edge: str,
-    keys: PublicKeys | None,
-    require_signature: bool,
-) -> Inspection:
+async def _by_manifest(central: Central, offered: Offered, rules: Rules) -> Inspection:
     file = offered.by_path[MANIFEST]
     if file.size > MANIFEST_BYTES:
         return Refused("manifest", f"the manifest has {file.size} bytes; {MANIFEST_BYTES} are read")
@@ -86,17 +68,15 @@ async def _by_manifest(
     except Permanent as exc:
         return Refused("manifest", str(exc))
     try:
-        signature = None
-        if keys is not None:
-            signature = await _vouched(central, offered, manifest, raw, keys, required=require_signature)
+        signature = await _vouched(central, offered, manifest, raw, rules)
     except Permanent as exc:
         return Refused("signature", str(exc))
-    verdict = _refusal(manifest, edge) or judge_manifest(offered, manifest, raw)
-    if not isinstance(verdict, Complete):
-        return verdict
+    inspection = _refusal(manifest, rules.edge) or judge_manifest(offered, manifest, raw)
+    if not isinstance(inspection, Complete):
+        return inspection
     if signature is not None:
-        verdict = replace(verdict, files=(*verdict.files, signature))
-    return await _in_pieces(central, offered, manifest, verdict)
+        inspection = replace(inspection, files=(*inspection.files, signature))
+    return await _in_pieces(central, offered, manifest, inspection)
 
 
 async def _in_pieces(central: Central, offered: Offered, manifest: Manifest, version: Complete) -> Inspection:
@@ -114,7 +94,7 @@ async def _in_pieces(central: Central, offered: Offered, manifest: Manifest, ver
 
 
 async def _vouched(
-    central: Central, offered: Offered, manifest: Manifest, raw: bytes, keys: PublicKeys, *, required: bool
+    central: Central, offered: Offered, manifest: Manifest, raw: bytes, rules: Rules
 ) -> Wanted | None:
     """Check who vouches for a version; return its `model.sig`, if that does.
 
@@ -122,6 +102,9 @@ async def _vouched(
         Permanent: if nobody does whose key is known here, though it is required, or is said.
 
     """
+    keys, required = rules.keys, rules.require_signature
+    if keys is None:
+        return None
     # Seven megabytes, which only those spend who have a key.
     from caravan import model_signature, signatures  # noqa: PLC0415
 

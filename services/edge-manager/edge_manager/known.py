@@ -63,11 +63,6 @@ class Tried:
         may_differ = isinstance(self.inspection, Waiting) and not self.offered.is_settled
         return is_same and not (may_differ and offered.is_settled)
 
-    def waits_at_rest(self, offered: Offered) -> bool:
-        """Tell whether it is not complete as it is listed, and nothing changes there."""
-        is_same = self.offered.fingerprint == offered.fingerprint
-        return is_same and self.offered.is_settled and isinstance(self.inspection, Waiting)
-
 
 @dataclass(frozen=True)
 class Loading:
@@ -218,19 +213,15 @@ class Known:
         """Tell what is known of a version as it is listed."""
         if refused.get(offered.ref) == offered.fingerprint:
             return "refused"
-        tried = self.model(offered.ref.model).tried.get(offered.ref.version)
-        return "waiting" if tried and (tried.failures >= TRIES or tried.waits_at_rest(offered)) else "open"
+        tried = self.model(offered.ref.model).tried.get(offered.ref.version) or Tried(offered)
+        is_waiting = isinstance(tried.inspection, Waiting) and tried.is_known(offered)
+        return "waiting" if is_waiting or tried.failures >= TRIES else "open"
 
     # --- the same, but for a change
 
     def with_model(self, name: str, **changes: Any) -> Known:
         """Change what is known of a model."""
         return replace(self, models={**self.models, name: replace(self.model(name), **changes)})
-
-    def with_copy(self, ref: Ref, sink: str) -> Known:
-        """Note that a version is whole in a sink."""
-        held = self.model(ref.model).held
-        return self.with_model(ref.model, held={**held, sink: {**held.get(sink, {}), ref.version: True}})
 
     def without(self, ref: Ref, sinks: Collection[str]) -> Known:
         """Note that nothing of a version is in these sinks, not even hidden."""

@@ -110,34 +110,21 @@ class Reconsidered:
 
 
 @dataclass(frozen=True)
-class Copied:
-    """A version is whole in a sink."""
-
-    ref: Ref
-    sink: str
-
-    def added_to(self, known: Known) -> Known:
-        """Note it."""
-        return known.with_copy(self.ref, self.sink)
-
-
-@dataclass(frozen=True)
 class Brought:
-    """What came of a version that was to be brought; if it is here now, the model server may load it."""
+    """What came of a version that was to be brought; where every sink has it, what the server is given."""
 
     tried: Tried
     loading: Loading | None = None
 
     def added_to(self, known: Known) -> Known:
-        """Note it; what serves here is not refused, it was only wanted in one more sink."""
+        """Note it; what serves here is not refused: it was only wanted in one more sink."""
         tried, ref = self.tried, self.tried.offered.ref
         if isinstance(tried.inspection, Refused) and ref in known.served:
             reason = f"it serves here, but cannot be copied again: {tried.inspection.reason}"
             tried = replace(tried, inspection=Waiting(reason))
-        model: Model = known.model(ref.model)
-        return known.with_model(
-            ref.model,
-            bringing=0,
-            tried={**model.tried, ref.version: tried},
-            loading=self.loading or model.loading,
-        )
+        model = known.model(ref.model)
+        model = replace(model, bringing=0, tried={**model.tried, ref.version: tried})
+        if self.loading is not None:
+            held = {sink: {**versions, ref.version: True} for sink, versions in model.held.items()}
+            model = replace(model, held=held, loading=self.loading)
+        return replace(known, models={**known.models, ref.model: model})

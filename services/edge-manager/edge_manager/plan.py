@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
-from edge_manager.effects import (
-    Announce,
-    Configure,
-    Diagnose,
-    Effect,
-    ForgetRefusal,
-    Hide,
-    Refuse,
-    RememberServed,
-    Remove,
-    Retire,
-)
+from edge_manager import effects
+from edge_manager.effects import Effect
 from edge_manager.known import TRIES, Known, Model, Rules
 from edge_manager.model_server import State
 from edge_manager.versions import Offered, Ref, Refused, Waiting, surplus, worth_a_look
@@ -33,7 +23,7 @@ UNUSED = ("END", UNKNOWN.name)
 """States in which the model server has no use for a version's files."""
 
 
-def configure(known: Known, sinks: Iterable[str]) -> Iterator[Configure]:
+def configure(known: Known, sinks: Iterable[str]) -> Iterator[effects.Configure]:
     """Tell the model server which models there are, where that has changed.
 
     Only those that have a version: TensorFlow Serving waits for the others, and takes no further change.
@@ -41,7 +31,7 @@ def configure(known: Known, sinks: Iterable[str]) -> Iterator[Configure]:
     for sink in sinks:
         models = frozenset(n for n, model in known.models.items() if any(model.held.get(sink, {}).values()))
         if known.configured.get(sink) != models:
-            yield Configure(sink, models)
+            yield effects.Configure(sink, models)
 
 
 def sweep(known: Known, name: str) -> Iterator[Effect]:
@@ -54,10 +44,10 @@ def sweep(known: Known, name: str) -> Iterator[Effect]:
         return
     for version, tried in sorted(model.tried.items()):
         if isinstance(tried.inspection, Refused):
-            yield Refuse(Ref(name, version), tried.offered.fingerprint, tried.inspection)
+            yield effects.Refuse(Ref(name, version), tried.offered.fingerprint, tried.inspection)
     held = {Ref(name, version) for versions in model.held.values() for version in versions}
     for ref in sorted(held & known.refused.keys()):
-        yield Remove(ref)
+        yield effects.Remove(ref)
 
 
 def confirm(known: Known, name: str, now: float, rules: Rules) -> Iterator[Effect]:
@@ -72,7 +62,7 @@ def confirm(known: Known, name: str, now: float, rules: Rules) -> Iterator[Effec
     if not model.states:
         # The version is not to blame: that is how the server was started.
         if model.fault is None and _waited(model.loading.unknown_since, now) >= rules.load_seconds:
-            yield Diagnose(name)
+            yield effects.Diagnose(name)
     elif model.states.get(ref.version, UNKNOWN).is_available:
         yield from _serves(known, ref, rules)
     elif ref not in known.served:
@@ -103,30 +93,32 @@ def _next(model: Model, refused: Mapping[Ref, str], now: float) -> Offered | Non
     return None
 
 
-def _never_to_load(known: Known, name: str, states: Mapping[int, State]) -> Iterator[Refuse]:
+def _never_to_load(known: Known, name: str, states: Mapping[int, State]) -> Iterator[effects.Refuse]:
     """Refuse for good what is hidden, where the server has told since that it can never load it."""
     model = known.models[name]
     for version, backoff in () if model.bringing else model.backoffs.items():
         ref, state = Ref(name, version), states.get(version, UNKNOWN)
         has_failed = state.has_failed and state != backoff.before and ref in known.refused
         if has_failed and not state.may_pass(is_first=True):
-            yield Refuse(ref, backoff.fingerprint, Refused("load", _failure(state)))
+            yield effects.Refuse(ref, backoff.fingerprint, Refused("load", _failure(state)))
 
 
 def _serves(known: Known, ref: Ref, rules: Rules) -> Iterator[Effect]:
     """Remember it, tell it, and clear away what is older."""
     model, states = known.models[ref.model], known.models[ref.model].states or {}
     if ref not in known.served:
-        yield RememberServed(ref)
+        yield effects.RememberServed(ref)
     if ref not in known.announced:
-        yield Announce(ref)
+        yield effects.Announce(ref)
     refused = sorted(one for one in known.refused if one.model == ref.model and one < ref)
-    yield from map(ForgetRefusal, refused[:-REFUSALS_KEPT])
-    yield from (Remove(Ref(ref.model, version)) for version in model.backoffs if version < ref.version)
+    yield from map(effects.ForgetRefusal, refused[:-REFUSALS_KEPT])
+    yield from (
+        effects.Remove(Ref(ref.model, version)) for version in model.backoffs if version < ref.version
+    )
     in_use = {version for version, state in states.items() if state.name not in UNUSED}
     for sink, held in model.held.items():
         for version in surplus(held, serving=ref.version, keep=rules.keep_versions, in_use=in_use):
-            yield Retire(Ref(ref.model, version), sink)
+            yield effects.Remove(Ref(ref.model, version), sink)
 
 
 def _does_not_serve(model: Model, ref: Ref, now: float, rules: Rules) -> Iterator[Effect]:
@@ -144,13 +136,13 @@ def _does_not_serve(model: Model, ref: Ref, now: float, rules: Rules) -> Iterato
     if state.has_failed and state != loading.before:
         reason = _failure(state)
         if not state.may_pass(is_first=tries == 0):
-            yield Refuse(ref, fingerprint, Refused("load", reason))
+            yield effects.Refuse(ref, fingerprint, Refused("load", reason))
             return
     elif _waited(loading.since, now) >= allowed:
         reason = f"the model server did not load it within {allowed:g} s ({state.name})"
     else:
         return
-    yield Hide(ref, fingerprint, reason, tries + 1, pause, loading.before)
+    yield effects.Hide(ref, fingerprint, reason, tries + 1, pause, loading.before)
 
 
 def _waited(since: float | None, now: float) -> float:

@@ -62,7 +62,6 @@ async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:
     """
     while True:
         try:
-            await edge.open()
             await one_round(edge, tasks)
         except FileNotFoundError as exc:
             edge.is_open = False
@@ -81,6 +80,7 @@ async def one_round(edge: Edge, tasks: asyncio.TaskGroup) -> None:
 
     """
     edge.catch_up()
+    await edge.open()
     edge.learn(await edge.list())
     await carry_out(edge, plan.configure(edge.known, [sink.name for sink in edge.sinks]))
     for name in sorted(edge.known.models):

@@ -139,8 +139,9 @@ def _named(edge: Edge, sink: str) -> Sink:
 
 async def _refuse(edge: Edge, ref: Ref, fingerprint: str, refused: Refused) -> None:
     refusal = await edge.records.refuse(ref, fingerprint, refused)
-    known = replace(edge.known, refused={**edge.known.refused, ref: refusal})
-    edge.known = known.with_model(ref.model, tried=without(known.model(ref.model).tried, ref.version))
+    known, model = edge.known, edge.known.model(ref.model)
+    known = known.with_model(ref.model, replace(model, tried=without(model.tried, ref.version)))
+    edge.known = replace(known, refused={**known.refused, ref: refusal})
 
 
 async def _remove(edge: Edge, ref: Ref, sinks: Collection[Sink]) -> None:
@@ -164,8 +165,9 @@ async def _hide(edge: Edge, hide: Hide) -> None:
         await sink.hide(ref)
     await _gone(edge, ref, edge.sinks)
     backoff = Backoff(hide.fingerprint, hide.tries, edge.clock() + hide.pause, hide.before)
-    backoffs = {**edge.known.model(ref.model).backoffs, ref.version: backoff}
-    edge.known = edge.known.with_model(ref.model, backoffs=backoffs)
+    model = edge.known.model(ref.model)
+    model = replace(model, backoffs={**model.backoffs, ref.version: backoff})
+    edge.known = edge.known.with_model(ref.model, model)
     if hide.tries == 1:
         _tell(edge, ref, refused, "version set aside")
     else:
@@ -188,7 +190,7 @@ def _diagnose(edge: Edge, name: str) -> None:
         f"the model server knows no version of it: is it started with --model_config_file={places} and "
         "--model_config_file_poll_wait_seconds=1, and is MODEL_SERVER_BASE_PATH where it sees the models?"
     )
-    edge.known = edge.known.with_model(name, fault=fault)
+    edge.known = edge.known.with_model(name, replace(edge.known.model(name), fault=fault))
     log.warning("the model server does not know a model", model=name, fault=fault)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edge_manager.model_server import State
 from edge_manager.records import Refusal
@@ -219,9 +219,9 @@ class Known:
 
     # --- the same, but for a change
 
-    def with_model(self, name: str, **changes: Any) -> Known:
+    def with_model(self, name: str, model: Model) -> Known:
         """Change what is known of a model."""
-        return replace(self, models={**self.models, name: replace(self.model(name), **changes)})
+        return replace(self, models={**self.models, name: model})
 
     def without(self, ref: Ref, sinks: Collection[str]) -> Known:
         """Note that nothing of a version is in these sinks, not even hidden."""
@@ -230,8 +230,8 @@ class Known:
             sink: without(versions, ref.version) if sink in sinks else versions
             for sink, versions in model.held.items()
         }
-        known = self.with_model(ref.model, held=held, backoffs=without(model.backoffs, ref.version))
-        return replace(known, served=without(self.served, ref))
+        model = replace(model, held=held, backoffs=without(model.backoffs, ref.version))
+        return replace(self.with_model(ref.model, model), served=without(self.served, ref))
 
 
 def without(mapping: Mapping[K, V], key: K) -> dict[K, V]:

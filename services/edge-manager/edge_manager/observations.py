@@ -81,18 +81,19 @@ class Answered:
         version, states = model.newest, self.states or {}
         loading = model.loading if model.loading.version == version else Loading(version)
         serves = version in states and states[version].is_available
-        known = known.with_model(
-            self.model,
+        loading = replace(
+            loading,
+            since=self._since(loading.since) if states and not serves else None,
+            unknown_since=self._since(loading.unknown_since) if self.states == {} else None,
+        )
+        model = replace(
+            model,
             states=self.states,
-            loading=replace(
-                loading,
-                since=self._since(loading.since) if states and not serves else None,
-                unknown_since=self._since(loading.unknown_since) if self.states == {} else None,
-            ),
+            loading=loading,
             backoffs=without(model.backoffs, version) if serves else model.backoffs,
             fault=None if states else model.fault,
         )
-        return replace(known, server_fault=self.fault)
+        return replace(known.with_model(self.model, model), server_fault=self.fault)
 
     def _since(self, before: float | None) -> float:
         return self.at if before is None else before
@@ -127,4 +128,4 @@ class Brought:
         if self.loading is not None:
             held = {sink: {**versions, ref.version: True} for sink, versions in model.held.items()}
             model = replace(model, held=held, loading=self.loading)
-        return replace(known, models={**known.models, ref.model: model})
+        return known.with_model(ref.model, model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 
 from edge_manager import effects
 from edge_manager.effects import Effect
@@ -74,9 +73,9 @@ def bring(known: Known, now: float) -> list[Offered]:
     if known.central_fault is not None:
         return []
     refused = known.fingerprints_refused(now)
-    free = BROUGHT_AT_ONCE - sum(model.bringing > 0 for model in known.models.values())
-    wanted = (_next(model, refused, now) for model in known.models.values() if not model.bringing)
-    return list(islice((offered for offered in wanted if offered is not None), free))
+    idle = [model for model in known.models.values() if not model.bringing]
+    wanted = [offered for model in idle if (offered := _next(model, refused, now)) is not None]
+    return wanted[: BROUGHT_AT_ONCE - (len(known.models) - len(idle))]
 
 
 def _next(model: Model, refused: Mapping[Ref, str], now: float) -> Offered | None:

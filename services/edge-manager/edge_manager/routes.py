@@ -89,7 +89,8 @@ async def one_round(edge: Edge, tasks: asyncio.TaskGroup) -> None:
             edge.learn(await edge.ask(name))
             await carry_out(edge, plan.confirm(edge.known, name, edge.clock(), edge.rules))
     for offered in plan.bring(edge.known, edge.clock()):
-        edge.known = edge.known.with_model(offered.ref.model, bringing=offered.ref.version)
+        name, version = offered.ref.model, offered.ref.version
+        edge.known = edge.known.with_model(name, replace(edge.known.model(name), bringing=version))
         tasks.create_task(bring(edge, offered), name=f"bring {offered.ref}")
     edge.known = replace(edge.known, is_seen=edge.known.has_looked)
     refused = edge.known.fingerprints_refused(edge.clock())
@@ -111,4 +112,4 @@ def _told_if_stuck(edge: Edge, name: str) -> Iterator[None]:
         error = repr(exc)
         if was is None:
             log.exception("a model is stuck; the others go on", model=name)
-    edge.known = edge.known.with_model(name, stuck=error)
+    edge.known = edge.known.with_model(name, replace(edge.known.model(name), stuck=error))

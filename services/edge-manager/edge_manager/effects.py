@@ -139,9 +139,11 @@ def _named(edge: Edge, sink: str) -> Sink:
 
 async def _refuse(edge: Edge, ref: Ref, fingerprint: str, refused: Refused) -> None:
     refusal = await edge.records.refuse(ref, fingerprint, refused)
-    known, model = edge.known, edge.known.model(ref.model)
-    known = known.with_model(ref.model, replace(model, tried=without(model.tried, ref.version)))
-    edge.known = replace(known, refused={**known.refused, ref: refusal})
+    known = replace(edge.known, refused={**edge.known.refused, ref: refusal})
+    model = known.model(ref.model)
+    # What may pass need not be looked into again.
+    tried = model.tried if refused.may_pass else without(model.tried, ref.version)
+    edge.known = known.with_model(ref.model, replace(model, tried=tried))
 
 
 async def _remove(edge: Edge, ref: Ref, sinks: Collection[Sink]) -> None:

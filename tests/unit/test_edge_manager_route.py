@@ -36,8 +36,8 @@ from caravan.manifest import File, Lineage, Manifest
 from caravan.pieces import PIECES, to_json
 from caravan.signatures import PrivateKey, PublicKeys, sign
 from edge_manager import bringing, plan
-from edge_manager.api import install
 from edge_manager.central import Central, CentralAway
+from edge_manager.doors.versions import install
 from edge_manager.edge import Edge
 from edge_manager.known import Rules
 from edge_manager.model_server import ModelServer

@@ -20,9 +20,9 @@ from caravan.intake import Senders
 from caravan.mqtt import Mqtt
 from caravan.runtime import Service
 from caravan.tls import verifying
-from edge_manager import api
 from edge_manager.bringing import MODEL_SYNC
 from edge_manager.central import Central
+from edge_manager.doors import versions
 from edge_manager.edge import Edge
 from edge_manager.known import Rules
 from edge_manager.model_server import ModelServer
@@ -66,7 +66,7 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
             "model-server": edge.server.ping,
         }
         http.install(app, checks, Senders(settings.doors))
-        api.install(app, edge, settings.edge)
+        versions.install(app, edge, settings.edge)
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "mqtt": mqtt.run,
             "monitor": partial(mqtt.drain, MONITOR),

@@ -1,0 +1,1 @@
+"""The doors: where messages come in. Each decodes, calls a route or the core, and encodes."""

@@ -8,7 +8,7 @@ import importlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from caravan.route import table
+from caravan.route import Route, table
 from caravan.settings import CentralS3Settings, EdgeS3Settings, KafkaSettings, MqttSettings, ServiceSettings
 from caravan.tokens import TokenSettings
 from delivery.settings import DeliverySettings
@@ -25,6 +25,7 @@ from edge_manager.settings import EdgeManagerSettings
 from feeder.settings import FeederSettings
 from monitor.settings import MonitorSettings
 from shopper.settings import ShopperSettings
+from support.flow import Service, picture
 from training.settings import TrainingSettings
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,10 @@ SERVICES: dict[str, type[BaseSettings]] = {
     "infra/training": TrainingSettings,
 }
 COMMON = "services/common"
-SETTINGS, COMMANDS = Path("docs/settings.md"), Path("docs/commands.md")
+SETTINGS, COMMANDS, FLOW = Path("docs/settings.md"), Path("docs/commands.md"), Path("docs/flow.svg")
+AT_CENTRAL, AT_THE_EDGE = ("feeder", "delivery", "training", "monitor"), ("shopper", "edge-manager")
+SERVING = Route("serve", source="gRPC `model-server`, S3 `production`", mandatory="the answer: a prediction")
+"""The model server keeps to another system's API, and declares no route."""
 HOME, STYLE = Path("docs/home.md"), Path("docs/site.css")
 PAGES = ("*.md", "docs/*.md", "services/*/README.md", "infra/*/README.md")
 ROUTES = re.compile(r"(?<=<!-- routes -->\n).*?(?=\n<!-- /routes -->)", re.DOTALL)
@@ -195,10 +199,24 @@ def commands_page() -> str:
 
 def routes_readme(folder: str) -> str:
     """Return a service's README with the table of its routes."""
-    path = ROOT / folder / "README.md"
+    return ROUTES.sub(lambda _: table(routes_of(folder)), (ROOT / folder / "README.md").read_text())
+
+
+def routes_of(folder: str) -> Sequence[Route]:
+    """Return the routes that a service declares."""
     (package,) = (ROOT / folder).glob("*/routes.py")
-    declared = importlib.import_module(f"{package.parent.name}.routes").ROUTES
-    return ROUTES.sub(lambda _: table(declared), path.read_text())
+    routes: Sequence[Route] = importlib.import_module(f"{package.parent.name}.routes").ROUTES
+    return routes
+
+
+def flow() -> str:
+    """Return the picture of all services' routes; of the monitor's, the bridge runs at the edge."""
+    declared = {Path(folder).name: routes_of(folder) for folder in SERVICES}
+    bridge = [route for route in declared["monitor"] if route.id == "bridge"]
+    declared["monitor"] = [route for route in declared["monitor"] if route not in bridge]
+    central = [Service(name, declared[name]) for name in AT_CENTRAL]
+    edge = [Service(name, declared[name]) for name in AT_THE_EDGE]
+    return picture(central, [*edge, Service("model-server", [SERVING]), Service("monitor (edge)", bridge)])
 
 
 def written() -> dict[Path, str]:
@@ -206,6 +224,7 @@ def written() -> dict[Path, str]:
     return {
         SETTINGS: settings_page(),
         COMMANDS: commands_page(),
+        FLOW: flow(),
         **{Path(folder, "README.md"): routes_readme(folder) for folder in SERVICES},
     }
 

@@ -24,8 +24,8 @@ WAITING = Gauge("caravan_training_edges_waiting", "Edges that wait for a trainin
 
 TRAINING_RUN = Route(
     "training-run",
-    source="the queue of markers",
-    mandatory="the run's end: a version in S3 `E-models` and, if it passed, `E-ready`; or a refusal for good",
+    source="the queue of markers; S3 `E-data`",
+    mandatory="the run's end: a version in S3 `E-models`, if passed in S3 `E-ready`; or a refusal for good",
     best_effort="the events on Kafka `E`",
 )
 CRASHES = 5

@@ -26,8 +26,8 @@ LISTENER = "eventlistener"
 TRIGGER_PIPELINE = Route(
     "trigger-pipeline",
     source="Kafka `trigger`",
-    mandatory="the EventListener's 2xx; or, of a trigger that waits too long, the same on Kafka `trigger` "
-    "again; or the dead letter of what is refused or too old",
+    mandatory="the 2xx of HTTP `training`, or of another EventListener; or, of one that waits too long, "
+    "the same on Kafka `trigger` again; or the dead letter of what is refused or too old",
 )
 ROUTES = (TRIGGER_PIPELINE,)
 

@@ -63,7 +63,7 @@ QUARANTINE_PAGE = Route(
 )
 DASHBOARD = Route(
     "dashboard",
-    source="Kafka `E` of all edges, `edge-status`",
+    source="Kafka `E` and `edge-status` of all edges",
     mandatory="none: the topics are the store",
     best_effort="the dashboard's pages",
 )

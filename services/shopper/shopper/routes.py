@@ -29,7 +29,10 @@ from shopper.ports import (
 from shopper.review.decisions import Decision, Ref
 from shopper.review.review_queue import ReviewQueue
 
-_ANSWERED = "the model's answer; the image in S3 `valid` or `unclassified`, or on the disk until S3 is back"
+_ANSWERED = (
+    "the prediction of gRPC `model-server`; the image in S3 `valid` or `unclassified`, "
+    "or on the disk until S3 is back"
+)
 _RECORDED = "the record, on its way to `edge-metrics`; MQTT `monitor`: `detection`"
 DETECT_HTTP = Route("detect-http", source="`POST /detection`", mandatory=_ANSWERED, best_effort=_RECORDED)
 DETECT_BINARY = Route("detect-binary", source="`POST /binary`", mandatory=_ANSWERED, best_effort=_RECORDED)
@@ -92,7 +95,7 @@ EVENT_STREAM = Route(
 PUSH_TRAINING_DATA = Route(
     "push-training-data",
     source="`GET` or `POST /zip`",
-    mandatory="the feeder's account of every image of S3 `data`; while the link is down, the request there",
+    mandatory="what HTTP `feeder` says of every image of S3 `data`; else the request there",
     best_effort="MQTT `monitor`: `zipdata`, `zipsend`",
 )
 PRICE = Route("price", source="`GET /price`", mandatory="the answer: an item's label and price")

@@ -52,9 +52,11 @@ async def pages() -> AsyncIterator[str]:
     app = FastAPI()
     http.install(app, {})
     sessions = Sessions(Tokens({}), "shopper")
-    count = TrainingCounts(MemoryStore(), CatalogueFile())
+    count = TrainingCounts(MemoryStore())
     relay = EventRelay()
-    page_api.install(app, page=PageSettings(), sessions=sessions, relay=relay, count=count)
+    page_api.install(
+        app, page=PageSettings(), sessions=sessions, relay=relay, count=count, catalogue_file=CatalogueFile()
+    )
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     server.config.load()
     socket = server.config.bind_socket()

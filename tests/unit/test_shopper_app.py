@@ -41,7 +41,8 @@ class Pages:
             page=page or PageSettings(),
             sessions=Sessions(tokens or Tokens({}), "shopper"),
             relay=self.relay,
-            count=TrainingCounts(self.store, CatalogueFile()),
+            count=TrainingCounts(self.store),
+            catalogue_file=CatalogueFile(),
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://shop")
@@ -285,12 +286,12 @@ async def test_training_images_are_counted_by_product(pages: Pages) -> None:
 async def test_a_count_is_good_for_a_moment() -> None:
     now = [0.0]
     store = MemoryStore()
-    count = TrainingCounts(store, CatalogueFile(), lambda: now[0])
-    assert (await count())["images"] == 0
+    count = TrainingCounts(store, lambda: now[0])
+    assert (await count()).total() == 0
     await store.put_async("images/a/1.jpg", b"x")
-    assert (await count())["images"] == 0
+    assert (await count()).total() == 0
     now[0] = 1.5
-    assert (await count())["images"] == 1
+    assert (await count()).total() == 1
 
 
 # --- once ---------------------------------------------------------------------------------------

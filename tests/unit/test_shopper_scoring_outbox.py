@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +15,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from caravan.errors import Permanent, Transient
+from caravan.retry import forever
+from shopper import routes
 from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
@@ -64,7 +66,7 @@ class Kafka:
 
 
 class Bench:
-    """A outbox with a broker behind it and a clock in hand."""
+    """An outbox with a broker behind it and a clock in hand."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +80,7 @@ class Bench:
 
     @asynccontextmanager
     async def outbox(self, *, sending: bool = True) -> AsyncIterator[ScoringOutbox]:
-        """Run a outbox and its loops."""
+        """Run an outbox and its loops."""
         async with ScoringOutbox(
             self.open,
             self.kafka.send,
@@ -88,8 +90,11 @@ class Bench:
             max_message_bytes=10**6,
             clock=lambda: self.now,
         ) as outbox:
-            loops = [outbox.write, outbox.close_windows, *([outbox.send] if sending else [])]
-            tasks = [asyncio.create_task(loop()) for loop in loops]
+            sender = partial(forever, routes.EDGE_METRICS.id, partial(routes.edge_metrics, outbox))
+            loops: list[Callable[[], Awaitable[None]]] = [outbox.write, outbox.close_windows]
+            if sending:
+                loops.append(sender)
+            tasks = [asyncio.ensure_future(loop()) for loop in loops]
             try:
                 yield outbox
                 assert not [task for task in tasks if task.done()]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
-import aiomqtt
 import grpc
 import httpx
 from obstore.store import ObjectStore
@@ -40,7 +40,7 @@ from shopper.doors import http, page, reports, review
 from shopper.doors.codecs import Json, Tensor
 from shopper.doors.encoding import json_limit
 from shopper.doors.kafka import KafkaDoor, policy
-from shopper.doors.mqtt import Binding, MqttDoor
+from shopper.doors.mqtt import Binding, Inbox, MqttDoor, Publish
 from shopper.doors.relay import EventRelay
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
 from shopper.images.budget import MemoryBudget
@@ -49,6 +49,7 @@ from shopper.model.class_names import ClassNames
 from shopper.model.models import Models
 from shopper.model.preparing import Preparing
 from shopper.model.tfserving import TfServing, open_channel
+from shopper.ports import Post
 from shopper.quality.telling import tell_quality
 from shopper.review.review_queue import ReviewQueue
 from shopper.scoring.journal import Journal
@@ -61,6 +62,33 @@ from shopper.storage.push import TrainingPush
 from shopper.storage.spool import ImageSpool
 
 BUCKETS = (DATA, VALID, UNCLASSIFIED)
+Loops = dict[str, Callable[[], Awaitable[None]]]
+
+
+@dataclass(frozen=True)
+class _Clients:
+    """What talks to other processes; closed in the reverse of this order."""
+
+    producer: kafka.Producer
+    scoring: ScoringOutbox
+    channel: grpc.aio.Channel
+    http: httpx.AsyncClient
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What takes images in: the memory that they may have, what decodes them, and where they are kept.
+
+    MQTT has a share of the memory for bodies, which HTTP's senders cannot take.
+    """
+
+    senders: Senders
+    http_bodies: MemoryBudget
+    mqtt_bodies: MemoryBudget
+    decoding: MemoryBudget
+    limits: ImageLimits
+    buckets: Mapping[str, ObjectStore]
+    store: BufferedImageStore
 
 
 @asynccontextmanager
@@ -68,108 +96,77 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
     """Make the clients, the doors and the loops; close the clients at the end."""
     async with AsyncExitStack() as stack:
         stack.enter_context(locks.held(settings.spool, "SPOOL_DIR"))
-        producer = await stack.enter_async_context(kafka.Producer(settings))
-        scoring = await stack.enter_async_context(_scoring(settings, producer))
-        channel = await stack.enter_async_context(
-            open_channel(settings.tfserving_grpc, settings.tfserving_ca)
-        )
+        clients = await _clients(settings, stack)
         tokens, token = await asyncio.to_thread(lambda: (settings.door, settings.token_to_show))
-        verify = await asyncio.to_thread(verifying, settings.feeder_url, settings.feeder_ca)
-        client = await stack.enter_async_context(httpx.AsyncClient(verify=verify))
-
+        sessions = Sessions(tokens, f"shopper_{settings.edge}")
         catalogue_file = await asyncio.to_thread(CatalogueFile, settings.catalogue)
-        stores = {name: s3.open_bucket(settings.edge_s3, name) for name in BUCKETS}
         production = s3.open_bucket(settings.edge_s3, PRODUCTION)
-        make_buckets = partial(s3.ensure_buckets, settings.edge_s3, BUCKETS)
-        spool = await ImageSpool.opened(settings.spool, settings.max_spool_bytes)
-        image_store = BufferedImageStore(stores, make_buckets, spool, settings.keep_seconds)
-        senders = Senders(settings.doors)
-        # A share for MQTT, which HTTP's senders cannot take.
-        of_mqtt = settings.max_memory_bytes // 4
-        bodies = MemoryBudget(settings.max_memory_bytes - of_mqtt, make_room=senders.make_room)
-        decoding = MemoryBudget(settings.max_memory_bytes)
-        bounds = ImageBounds(settings.max_image_bytes, settings.max_pixels)
-        limits = ImageLimits(Decoding(settings.decodes_at_once, settings.decode_seconds, bounds), decoding)
-        models = _models(settings, channel, limits, production, token)
-
-        relay = EventRelay()
-
-        async def receive(message: aiomqtt.Message) -> None:
-            if message.topic.value == MONITOR and isinstance(message.payload, bytes):
-                if not message.retain:  # pages are told what happens, not what happened once
-                    relay.receive(message.payload)
-            else:
-                await mqtt_door.receive(message)
+        images = await _images(settings)
+        models = _models(settings, clients.channel, images.limits, production, token)
 
         bindings = _bindings(settings)
-        mqtt = Mqtt(settings, [binding.topics.requests for binding in bindings], receive)
+        relay = EventRelay()
+        inbox = Inbox(relay.receive)
+        mqtt = Mqtt(settings, [binding.topics.requests for binding in bindings], inbox.receive)
         detect = partial(
             routes.detect,
-            limits=limits,
+            limits=images.limits,
             classifier=models,
             catalogue_file=catalogue_file,
             score_accuracy=settings.accuracy_of,
-            image_store=image_store,
-            record=scoring.record,
+            image_store=images.store,
+            record=clients.scoring.record,
             post=mqtt.post,
         )
-        push = TrainingPush(
-            stores[DATA],
-            FeederClient(client, settings.feeder_url, settings.edge, settings.push_seconds),
-            mqtt.post,
-            scratch=settings.spool,
-            max_bytes=settings.max_zip_bytes,
-            max_images=settings.max_zip_images,
+        mqtt_door = _mqtt_door(settings, images, bindings, detect, mqtt.publish)
+        inbox.detections = mqtt_door.receive
+        kafka_door = _kafka_door(settings, detect, clients.producer)
+        consumption = Consumption(
+            routes.DETECT_KAFKA.id, partial(_consume, settings, clients.producer, kafka_door)
         )
-        mqtt_door = MqttDoor(
-            bindings,
-            detect,
-            mqtt.publish,
-            MemoryBudget(of_mqtt),
-            decoding,
-            max_payload=json_limit(settings.max_image_bytes),
-            concurrency=settings.mqtt_concurrency,
-            waiting=settings.mqtt_waiting,
-        )
-        # An answer has the headers of its request, and no other.
-        answer = partial(producer.send, traced=False)
-        kafka_door = KafkaDoor(
-            detect, answer, detections_topic(settings.edge), patience=settings.kafka_retry_seconds / 2
-        )
-        images = Consumption(routes.DETECT_KAFKA.id, partial(_consume, settings, producer, kafka_door))
+        push = _push(settings, images.buckets[DATA], clients.http, mqtt.post)
 
-        sessions = Sessions(tokens, f"shopper_{settings.edge}")
         app = http.make_app(
             detect=detect,
             ingest=partial(
                 routes.ingest,
-                limits=limits,
+                limits=images.limits,
                 catalogue_file=catalogue_file,
-                image_store=image_store,
+                image_store=images.store,
                 post=mqtt.post,
             ),
             push=push,
             catalogue_file=catalogue_file,
-            bodies=bodies,
+            bodies=images.http_bodies,
             max_image_bytes=settings.max_image_bytes,
             checks={
                 "model-server": models.ping,
                 "s3": partial(s3.ping, settings.edge_s3, DATA),
                 "mqtt": mqtt.ping,
-                routes.DETECT_KAFKA.id: images.ping,
+                routes.DETECT_KAFKA.id: consumption.ping,
             },
             sessions=sessions,
-            senders=senders,
+            senders=images.senders,
         )
-        count = TrainingCounts(stores[DATA], catalogue_file)
-        page.install(app, page=settings.page, sessions=sessions, relay=relay, count=count)
+        page.install(
+            app,
+            page=settings.page,
+            sessions=sessions,
+            relay=relay,
+            count=TrainingCounts(images.buckets[DATA]),
+            catalogue_file=catalogue_file,
+        )
         reports.install(app, production, sessions)
-        queue = ReviewQueue(stores, settings.model_name, settings.certain_score, scoring)
         review.install(
-            app, sessions=sessions, queue=queue, catalogue_file=catalogue_file, limits=limits, post=mqtt.post
+            app,
+            sessions=sessions,
+            queue=ReviewQueue(images.buckets, settings.model_name, settings.certain_score, clients.scoring),
+            catalogue_file=catalogue_file,
+            limits=images.limits,
+            post=mqtt.post,
         )
 
-        loops: dict[str, Callable[[], Awaitable[None]]] = {
+        loops: Loops = {
             "mqtt": mqtt.run,
             "events": partial(mqtt.drain, MONITOR),
             "pages": partial(
@@ -178,24 +175,103 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             routes.DETECT_MQTT.id: mqtt_door.serve,
             "catalogue": catalogue_file.watch,
             "buckets": partial(forever, "buckets", partial(s3.keep_buckets, settings.edge_s3, BUCKETS)),
-            "spool": image_store.drain,
+            "spool": images.store.drain,
             "push": push.run,
-            "scoring": scoring.write,
-            "windows": scoring.close_windows,
-            "drift": partial(scoring.watch, limits.look),
-            routes.EDGE_METRICS.id: partial(routes.edge_metrics, scoring.send),
+            **_scoring_loops(settings, clients, images.limits, catalogue_file),
         }
-        if settings.audits_per_week:
-            loops["quality"] = partial(
-                tell_quality,
-                settings.edge,
-                partial(scoring.accuracy, lambda item: catalogue_file.catalogue.product(item).label),
-                partial(kafka.ensure_topics, settings, [EDGE_STATUS]),
-                producer.send,
-            )
         if settings.kafka_detection:
-            loops[routes.DETECT_KAFKA.id] = images.run
+            loops[routes.DETECT_KAFKA.id] = consumption.run
         yield Service(app, loops, on_stop=relay.close)
+
+
+async def _clients(settings: ShopperSettings, stack: AsyncExitStack) -> _Clients:
+    producer = await stack.enter_async_context(kafka.Producer(settings))
+    scoring = await stack.enter_async_context(_scoring(settings, producer))
+    channel = await stack.enter_async_context(open_channel(settings.tfserving_grpc, settings.tfserving_ca))
+    verify = await asyncio.to_thread(verifying, settings.feeder_url, settings.feeder_ca)
+    client = await stack.enter_async_context(httpx.AsyncClient(verify=verify))
+    return _Clients(producer, scoring, channel, client)
+
+
+async def _images(settings: ShopperSettings) -> _Images:
+    senders = Senders(settings.doors)
+    of_mqtt = settings.max_memory_bytes // 4
+    decoding = MemoryBudget(settings.max_memory_bytes)
+    bounds = ImageBounds(settings.max_image_bytes, settings.max_pixels)
+    buckets = {name: s3.open_bucket(settings.edge_s3, name) for name in BUCKETS}
+    spool = await ImageSpool.opened(settings.spool, settings.max_spool_bytes)
+    make_buckets = partial(s3.ensure_buckets, settings.edge_s3, BUCKETS)
+    return _Images(
+        senders=senders,
+        http_bodies=MemoryBudget(settings.max_memory_bytes - of_mqtt, make_room=senders.make_room),
+        mqtt_bodies=MemoryBudget(of_mqtt),
+        decoding=decoding,
+        limits=ImageLimits(Decoding(settings.decodes_at_once, settings.decode_seconds, bounds), decoding),
+        buckets=buckets,
+        store=BufferedImageStore(buckets, make_buckets, spool, settings.keep_seconds),
+    )
+
+
+def _mqtt_door(
+    settings: ShopperSettings,
+    images: _Images,
+    bindings: Sequence[Binding],
+    detect: http.Detect,
+    publish: Publish,
+) -> MqttDoor:
+    return MqttDoor(
+        bindings,
+        detect,
+        publish,
+        images.mqtt_bodies,
+        images.decoding,
+        max_payload=json_limit(settings.max_image_bytes),
+        concurrency=settings.mqtt_concurrency,
+        waiting=settings.mqtt_waiting,
+    )
+
+
+def _kafka_door(settings: ShopperSettings, detect: http.Detect, producer: kafka.Producer) -> KafkaDoor:
+    # An answer has the headers of its request, and no other.
+    answer = partial(producer.send, traced=False)
+    return KafkaDoor(
+        detect, answer, detections_topic(settings.edge), patience=settings.kafka_retry_seconds / 2
+    )
+
+
+def _push(
+    settings: ShopperSettings, data: ObjectStore, client: httpx.AsyncClient, post: Post
+) -> TrainingPush:
+    return TrainingPush(
+        data,
+        FeederClient(client, settings.feeder_url, settings.edge, settings.push_seconds),
+        post,
+        scratch=settings.spool,
+        max_bytes=settings.max_zip_bytes,
+        max_images=settings.max_zip_images,
+    )
+
+
+def _scoring_loops(
+    settings: ShopperSettings, clients: _Clients, limits: ImageLimits, catalogue_file: CatalogueFile
+) -> Loops:
+    scoring = clients.scoring
+    send = partial(routes.edge_metrics, scoring)
+    loops: Loops = {
+        "scoring": scoring.write,
+        "windows": scoring.close_windows,
+        "drift": partial(scoring.watch, limits.look),
+        routes.EDGE_METRICS.id: partial(forever, routes.EDGE_METRICS.id, send),
+    }
+    if settings.audits_per_week:
+        loops["quality"] = partial(
+            tell_quality,
+            settings.edge,
+            partial(scoring.accuracy, lambda item: catalogue_file.catalogue.product(item).label),
+            partial(kafka.ensure_topics, settings, [EDGE_STATUS]),
+            clients.producer.send,
+        )
+    return loops
 
 
 def _models(

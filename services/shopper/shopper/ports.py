@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shopper.scoring.values import Message
+
+Ends = Sequence[BaseException | None]
+"""How each of several messages ended: None for one that was sent, or its error."""
 Origin = Literal["http", "mqtt", "kafka"]
 Post = Callable[[Event], None]
 """Takes an event for the dashboard; never waits, never fails."""
@@ -148,8 +153,24 @@ class Push(Protocol):
 class CountImages(Protocol):
     """Counts training images."""
 
-    async def __call__(self) -> dict[str, Any]:
-        """Return how many wait, by product."""
+    async def __call__(self) -> Counter[str]:
+        """Return how many wait, by item."""
+        ...
+
+
+class Outbox(Protocol):
+    """Messages on the disk that wait for Kafka."""
+
+    def batches(self) -> AsyncIterator[Sequence[Message]]:
+        """Yield the oldest messages, as soon as there are some, until they are settled."""
+        ...
+
+    async def send(self, messages: Sequence[Message]) -> Ends:
+        """Send messages; return how each ended."""
+        ...
+
+    async def settle(self, messages: Sequence[Message], ends: Ends) -> None:
+        """Remove the messages that Kafka has; raise Transient if it was away."""
         ...
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any
 
 from caravan.contracts import DATA, OTHER
 from caravan.names import metadata
@@ -19,6 +19,7 @@ from shopper.ports import (
     Classifier,
     CountImages,
     ImageStore,
+    Outbox,
     Photo,
     Picture,
     Post,
@@ -145,13 +146,16 @@ async def detect(
     return reply
 
 
-async def edge_metrics(send_notes: Callable[[], Awaitable[NoReturn]]) -> NoReturn:
+async def edge_metrics(outbox: Outbox) -> None:
     """FROM the record of every detection → counts by window, uncertain images → TO Kafka `edge-metrics`.
 
     A message stays on the local disk until Kafka acknowledges it, whatever is killed meanwhile. It may come
     twice, with the same id. While the disk fails, detections go on, logged and counted.
     """
-    await send_notes()
+    async for messages in outbox.batches():
+        with EDGE_METRICS.exchange(begins_trace=False):
+            ends = await outbox.send(messages)
+            await outbox.settle(messages, ends)
 
 
 async def ingest(
@@ -192,9 +196,12 @@ async def ingest_options(catalogue_file: CatalogueFile) -> dict[str, Any]:
     return {"products": catalogue_file.catalogue.labels}
 
 
-async def ingest_counts(count: CountImages) -> dict[str, Any]:
-    """FROM a request → TO how many training images wait, by product."""
-    return await count()
+async def ingest_counts(count: CountImages, catalogue_file: CatalogueFile) -> dict[str, Any]:
+    """FROM a request → S3 `data`, counted → TO how many training images wait, by product, most first."""
+    waiting = await count()
+    named = [(catalogue_file.catalogue.product(item), images) for item, images in waiting.most_common()]
+    products = [{"item": each.item, "label": each.label, "images": images} for each, images in named]
+    return {"images": waiting.total(), "products": products}
 
 
 async def event_stream(relay: EventRelay, names: Collection[str], last: str) -> AsyncIterator[bytes]:

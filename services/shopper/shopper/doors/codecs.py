@@ -13,7 +13,7 @@ from shopper import detection
 from shopper.catalogue import Catalogue
 from shopper.detection import Recognition
 from shopper.doors.encoding import ImageMessage, decode_image
-from shopper.ports import Picture
+from shopper.ports import Picture, Sender
 from shopper.routes import DETECT_MQTT, DETECT_TENSOR
 
 
@@ -33,6 +33,10 @@ class DetectionRequest:
     model: str
     camera: str
     echo: Mapping[str, Any]
+
+    def sender(self, by_topic: Sender) -> Sender:
+        """Return who sent it: what the message says comes before what its topic says."""
+        return Sender(by_topic.origin, self.camera or by_topic.camera, self.model or by_topic.model)
 
 
 class Codec(Protocol):

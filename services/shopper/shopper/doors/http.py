@@ -43,9 +43,9 @@ from shopper.ports import Picture, Push, Sender
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-Body = Callable[[Request, int], AbstractAsyncContextManager[bytes]]
-Read = Callable[[Request, bytes], tuple[bytes, str]]
-"""Returns the image in a body, and the model that it names, or nothing."""
+Received = Callable[[Request, Route, int], AbstractAsyncContextManager[bytes]]
+Decode = Callable[[Request, bytes], tuple[bytes, str]]
+"""Returns the image in a body, and the model that the body names, empty if none."""
 
 MOST_CLASSES = 1000
 """Most classes whose probabilities a reply lists."""
@@ -107,20 +107,19 @@ def make_app(
     app = FastAPI(title="Caravan shopper", docs_url=None, redoc_url=None)
     app.add_middleware(Cors)
     http.install(app, checks, senders, unsafe={"/zip"})
-    answered = IdempotencyCache()
-    body = partial(_body, bodies)
+    once = IdempotencyCache()
+    received = partial(_received, bodies)
     admitted = partial(_admitted, sessions)
     max_json_bytes = json_limit(max_image_bytes)
 
-    async def detected(request: Request, route: Route, limit: int, read: Read) -> Response:
+    async def detected(request: Request, route: Route, limit: int, decode: Decode) -> Response:
         with admitted(request) as sender:
             answer = _answer(request)
-            async with body(request, limit) as raw:
-                with route.exchange():
-                    image, model = await _decoded(partial(read, request), raw)
-                    repeatable = await _idempotent(request, sessions, image, model)
-                    asking = replace(sender, model=sender.model or model)
-                    return _json(await answered(repeatable, partial(detect, image, asking, answer)))
+            async with received(request, route, limit) as raw:
+                image, model = await _in_thread(partial(decode, request), raw)
+                named = replace(sender, model=sender.model or model)
+                key = await _idempotency(request, sessions, image, model)
+                return _json(await once(key, partial(detect, image, named, answer)))
 
     @app.post("/detection", tags=["detection"])
     async def detection(request: Request) -> Response:
@@ -137,12 +136,10 @@ def make_app(
     async def ingestion(request: Request) -> Response:
         """Take a training image in: `{"image": "<base64>", "product": "<label>"[, "new": true]}`, a form."""
         with admitted(request) as sender:
-            async with body(request, max_json_bytes) as raw:
-                with routes.INGEST.exchange():
-                    image, product, new = await _decoded(partial(_labelled, request), raw)
-                    repeatable = await _idempotent(request, sessions, image, product, new)
-                    taking = partial(ingest, image, product, sender, new=new)
-                    return _json(await answered(repeatable, taking))
+            async with received(request, routes.INGEST, max_json_bytes) as raw:
+                image, product, new = await _in_thread(partial(_labelled, request), raw)
+                key = await _idempotency(request, sessions, image, product, new)
+                return _json(await once(key, partial(ingest, image, product, sender, new=new)))
 
     @app.get("/zip", tags=["training"])
     @app.post("/zip", tags=["training"])
@@ -152,11 +149,11 @@ def make_app(
             account = await routes.push_training_data(push)
         return _json(to_json(account), 202 if account["status"] == "queued" else 200)
 
-    _install_catalogue(app, catalogue_file, body)
+    _install_catalogue(app, catalogue_file, received)
     return app
 
 
-def _install_catalogue(app: FastAPI, catalogue_file: CatalogueFile, body: Body) -> None:
+def _install_catalogue(app: FastAPI, catalogue_file: CatalogueFile, received: Received) -> None:
     @app.get("/ingestion/options", tags=["training"])
     async def options() -> Response:
         """List the labels that an image can have."""
@@ -175,32 +172,38 @@ def _install_catalogue(app: FastAPI, catalogue_file: CatalogueFile, body: Body) 
     @app.post("/item", tags=["catalogue"])
     async def item(request: Request) -> Response:
         """Name the item of a label: `{"product": "Green Tea"}`."""
-        async with body(request, SMALL_BODY) as raw:
-            with routes.ITEM.exchange():
-                wanted = http.decode_json(ProductName, raw)
-                return _json(to_json(await routes.item(wanted.product, catalogue_file)))
+        async with received(request, routes.ITEM, SMALL_BODY) as raw:
+            wanted = http.decode_json(ProductName, raw)
+            return _json(to_json(await routes.item(wanted.product, catalogue_file)))
 
 
 @asynccontextmanager
-async def _body(bodies: MemoryBudget, request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Hold a body as it comes, and the same again for what is decoded from it, while a request is served."""
+async def _received(bodies: MemoryBudget, request: Request, route: Route, limit: int) -> AsyncIterator[bytes]:
+    """Read a body within its limit, then open the route's exchange.
+
+    While the request is served, its body counts twice in `bodies`: as it came, and as it is decoded.
+    """
     async with bodies.growing() as held:
-        yield await http.bounded_body(request, limit, lambda size, left: held.grow(2 * size, 2 * left))
+        raw = await http.bounded_body(request, limit, lambda size, left: held.grow(2 * size, 2 * left))
+        with route.exchange():
+            yield raw
 
 
-async def _idempotent(
+async def _idempotency(
     request: Request, sessions: Sessions, image: bytes, *more: str | bool
 ) -> IdempotentRequest:
+    """Return what identifies a request that is sent again; `more` is what it says beside the image."""
     key = _text_of(request, "idempotency-key")
     if not key:
         return IdempotentRequest("", "", "", b"")
     said = repr((request.url.query, _text_of(request, "camera"), *more)).encode()
-    digest = await _decoded(lambda content: hashlib.sha256(said + content).digest(), image)
+    digest = await _in_thread(lambda content: hashlib.sha256(said + content).digest(), image)
     return IdempotentRequest(sessions.holder(request), request.url.path, key, digest)
 
 
-async def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
-    return decode(raw) if len(raw) <= QUICK_BODY else await asyncio.to_thread(decode, raw)
+async def _in_thread(work: Callable[[bytes], T], raw: bytes) -> T:
+    """Work on a body, in a thread if it is large."""
+    return work(raw) if len(raw) <= QUICK_BODY else await asyncio.to_thread(work, raw)
 
 
 def _image(request: Request, raw: bytes) -> tuple[bytes, str]:

@@ -71,7 +71,8 @@ class KafkaDoor:
 
         """
         try:
-            answer = await self._detect(record.value or b"", sender_of(record))
+            image, sender = decode(record)
+            answer = await self._detect(image, sender)
         except Silent as exc:
             if exc.seconds < self._patience:
                 raise
@@ -102,12 +103,12 @@ class KafkaDoor:
             raise BadInput(message, 413, reason="answer-too-large") from exc
 
 
-def sender_of(record: ConsumerRecord) -> Sender:
-    """Return who sent a message: headers `camera`, else the key's text, and `model`.
+def decode(record: ConsumerRecord) -> tuple[bytes, Sender]:
+    """Return a message's image, encoded, and its sender: headers `camera`, else the key's text, and `model`.
 
     Raises:
         BadInput: 400 if a header is not UTF-8.
 
     """
     camera = header(record, "camera") or (record.key or b"").decode(errors="replace")
-    return Sender("kafka", camera, header(record, "model"))
+    return record.value or b"", Sender("kafka", camera, header(record, "model"))

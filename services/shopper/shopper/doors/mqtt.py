@@ -11,6 +11,7 @@ import aiomqtt
 import structlog
 
 from caravan import telemetry, tracing
+from caravan.contracts import MONITOR
 from caravan.errors import BadInput, CaravanError
 from caravan.mqtt import trace_of
 from caravan.problems import Problem, problem, problem_of, unexpected
@@ -33,6 +34,22 @@ class Binding:
 
     topics: Topics
     codec: Codec
+
+
+@dataclass(slots=True)
+class Inbox:
+    """Hands on what comes over MQTT: events to `events`, everything else to `detections`."""
+
+    events: Callable[[bytes], None]
+    detections: Callable[[aiomqtt.Message], Awaitable[None]] | None = None
+
+    async def receive(self, message: aiomqtt.Message) -> None:
+        """Take a message; of events only what happens now, not what the broker has kept."""
+        if message.topic.value == MONITOR and isinstance(message.payload, bytes):
+            if not message.retain:
+                self.events(message.payload)
+        elif self.detections is not None:
+            await self.detections(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,27 +149,19 @@ class MqttDoor:
             await self._reply(request, answer)
 
     async def _answer(self, request: _Request) -> Mapping[str, Any]:
-        route, client = request.codec.route, request.sender.camera
-        echo: Mapping[str, Any] = {}
+        codec, size = request.codec, len(request.payload)
+        echo: Mapping[str, Any] = {}  # known before the image is: a reply that refuses the image has it too
         try:
-            with tracing.following(request.trace), route.exchange():
-                async with self._decoding.hold(request.codec.cost(len(request.payload))):
-                    asked = await _aside(request, lambda: request.codec.read(request.payload))
-                    echo = asked.echo
-                    picture = await _aside(request, asked.picture)
-                sender = Sender("mqtt", asked.camera or client, asked.model or request.sender.model)
-                return {**await self._detect(picture, sender, request.codec.answer), **echo}
-        except BadInput as exc:
-            log.warning("message refused", route=route.id, client=client, reason=exc.reason, error=str(exc))
-            telemetry.REFUSALS.labels(route.id, exc.reason).inc()
-            return {**problem_of(exc), "reason": exc.reason, **echo}
-        except CaravanError as exc:
-            log.warning("message not served", route=route.id, client=client, error=str(exc))
-            return {**problem_of(exc), **echo}
-        except Exception as exc:
-            # One message must not stop the others; the trace is for us, not for the sender.
-            log.exception("message failed", route=route.id, client=client)
-            return {**unexpected(exc), **echo}
+            with tracing.following(request.trace), codec.route.exchange():
+                async with self._decoding.hold(codec.cost(size)):
+                    message = await _in_thread(size, lambda: codec.read(request.payload))
+                    echo = message.echo
+                    image = await _in_thread(size, message.picture)
+                sender = message.sender(request.sender)
+                answer: Mapping[str, Any] = await self._detect(image, sender, codec.answer)
+        except Exception as exc:  # noqa: BLE001 - one message must not stop the others
+            answer = _problem(request, exc)
+        return {**answer, **echo}
 
     def _turn_away(self, request: _Request, answer: Problem) -> None:
         telemetry.REFUSALS.labels(request.codec.route.id, answer["reason"]).inc()
@@ -172,5 +181,22 @@ class MqttDoor:
             await self._publish(request.reply_to, request.codec.write(answer))
 
 
-async def _aside(request: _Request, work: Callable[[], T]) -> T:
-    return work() if len(request.payload) <= SMALL_BODY else await asyncio.to_thread(work)
+def _problem(request: _Request, error: Exception) -> Mapping[str, Any]:
+    """Log why a message was not answered; return what its sender is told."""
+    about = {"route": request.codec.route.id, "client": request.sender.camera}
+    match error:
+        case BadInput():
+            log.warning("message refused", **about, reason=error.reason, error=str(error))
+            telemetry.REFUSALS.labels(about["route"], error.reason).inc()
+            return {**problem_of(error), "reason": error.reason}
+        case CaravanError():
+            log.warning("message not served", **about, error=str(error))
+            return problem_of(error)
+        case _:  # the trace is for us, not for the sender
+            log.error("message failed", **about, exc_info=error)
+            return unexpected(error)
+
+
+async def _in_thread(size: int, work: Callable[[], T]) -> T:
+    """Work on a message of a size, in a thread if it is large."""
+    return work() if size <= SMALL_BODY else await asyncio.to_thread(work)

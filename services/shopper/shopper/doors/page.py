@@ -9,13 +9,20 @@ from caravan import http
 from caravan import sessions as logins
 from caravan.sessions import Sessions
 from shopper import routes
+from shopper.catalogue_file import CatalogueFile
 from shopper.doors import web
 from shopper.doors.relay import EventRelay
 from shopper.ports import CountImages
 
 
 def install(
-    app: FastAPI, *, page: web.PageSettings, sessions: Sessions, relay: EventRelay, count: CountImages
+    app: FastAPI,
+    *,
+    page: web.PageSettings,
+    sessions: Sessions,
+    relay: EventRelay,
+    count: CountImages,
+    catalogue_file: CatalogueFile,
 ) -> None:
     """Give an app the pages, the way to sign in, `GET /events` and `GET /ingestion/counts`."""
     web.install(app, page, sessions)
@@ -36,5 +43,5 @@ def install(
         """Tell how many training images wait here, by product."""
         sessions.holder(request)
         with routes.INGEST_COUNTS.exchange():
-            answer = await routes.ingest_counts(count)
+            answer = await routes.ingest_counts(count, catalogue_file)
         return http.fresh_json(answer)

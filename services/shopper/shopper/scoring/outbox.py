@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -17,10 +17,9 @@ import structlog
 from caravan import telemetry
 from caravan.contracts import EDGE_METRICS, OTHER
 from caravan.errors import Permanent, Transient
-from caravan.retry import forever
 from shopper import metrics, routes
 from shopper.detection import Recognition
-from shopper.ports import Sender
+from shopper.ports import Ends, Sender
 from shopper.quality.drift import appearance
 from shopper.quality.notes import Answered, Audit
 from shopper.quality.report import accuracy
@@ -116,8 +115,9 @@ class ScoringOutbox:
         with suppress(Transient, TimeoutError):
             async with asyncio.timeout(LAST_SECONDS):
                 await self._close_windows()
-                while await self._send_some():
-                    pass
+                while messages := await self._oldest():
+                    with routes.EDGE_METRICS.exchange(begins_trace=False):
+                        await self.settle(messages, await self.send(messages))
         if self._journal is not None and self._journal.messages:
             log.info("messages stay on disk for the next start", messages=self._journal.messages)
         self._thread.submit(self._shut)
@@ -239,36 +239,42 @@ class ScoringOutbox:
             _, end = scoring.window_bounds(now, self._window_seconds)
             await asyncio.sleep(end - now + LATE_SECONDS)
 
-    async def send(self) -> NoReturn:
-        """Send the outbox whenever Kafka is there; to be run as a task."""
-        await forever(routes.EDGE_METRICS.id, self._send)
-
     async def _close_windows(self) -> None:
         if await self.on_disk(Journal.close_windows, self._clock()):
             self._filled.set()
 
-    async def _send(self) -> None:
+    async def batches(self) -> AsyncIterator[Sequence[Message]]:
+        """Yield the oldest messages, as soon as there are some, until they are settled; makes the topic."""
         await self._make_topic()
         while True:
             self._filled.clear()
-            if not await self._send_some():
+            if messages := await self._oldest():
+                yield messages
+            else:
                 await self._filled.wait()
 
-    async def _send_some(self) -> int:
-        batch = await self.on_disk(Journal.oldest, SENT_AT_ONCE, BYTES_AT_ONCE)
-        if not batch:
-            return 0
-        with routes.EDGE_METRICS.exchange(begins_trace=False):
-            ends = await asyncio.gather(*map(self._sent, batch), return_exceptions=True)
-            sent = [message.number for message, end in zip(batch, ends, strict=True) if end is None]
-            await self.on_disk(Journal.remove, sent)
-            for message, end in zip(batch, ends, strict=True):
-                if isinstance(end, Permanent):
-                    # It must not hold up the others, and what it counted must not be lost.
-                    await self.on_disk(Journal.refuse, message.number)
-                elif end is not None:
-                    raise end
-        return len(batch)
+    async def send(self, messages: Sequence[Message]) -> Ends:
+        """Send messages side by side; return how each ended: None, or its error."""
+        return await asyncio.gather(*map(self._sent, messages), return_exceptions=True)
+
+    async def settle(self, messages: Sequence[Message], ends: Ends) -> None:
+        """Remove the messages that Kafka has, and hold back those that it refuses.
+
+        Raises:
+            Transient: if Kafka, or the disk, was away for any of them: it stays.
+
+        """
+        sent = [message.number for message, end in zip(messages, ends, strict=True) if end is None]
+        await self.on_disk(Journal.remove, sent)
+        for message, end in zip(messages, ends, strict=True):
+            if isinstance(end, Permanent):
+                # It must not hold up the others, and what it counted must not be lost.
+                await self.on_disk(Journal.refuse, message.number)
+            elif end is not None:
+                raise end
+
+    async def _oldest(self) -> list[Message]:
+        return await self.on_disk(Journal.oldest, SENT_AT_ONCE, BYTES_AT_ONCE)
 
     async def _sent(self, message: Message) -> None:
         try:

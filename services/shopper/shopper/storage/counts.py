@@ -6,14 +6,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from obstore.store import ObjectStore
 
 from caravan import s3
 from caravan.contracts import IMAGES, image_of
 from caravan.errors import Unavailable
-from shopper.catalogue_file import CatalogueFile
 
 LIST_SECONDS = 10.0
 FRESH_SECONDS = 1.0
@@ -26,23 +24,19 @@ class TrainingCounts:
 
     Args:
         store: the bucket `data`.
-        catalogue_file: the catalogue, for labels.
         clock: seconds, only ever growing.
 
     """
 
-    def __init__(
-        self, store: ObjectStore, catalogue_file: CatalogueFile, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._catalogue_file = catalogue_file
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._counted: Counter[str] = Counter()
         self._good_until = float("-inf")
 
-    async def __call__(self) -> dict[str, Any]:
-        """Return `{"images": 12, "products": [{"item", "label", "images"}, …]}`, most images first.
+    async def __call__(self) -> Counter[str]:
+        """Return how many wait, by item.
 
         Raises:
             Transient: if the object store is away.
@@ -51,12 +45,7 @@ class TrainingCounts:
         async with self._one_at_a_time:
             if self._clock() >= self._good_until:
                 await self._count()
-        named = [
-            (self._catalogue_file.catalogue.product(item), count)
-            for item, count in self._counted.most_common()
-        ]
-        products = [{"item": each.item, "label": each.label, "images": count} for each, count in named]
-        return {"images": self._counted.total(), "products": products}
+        return self._counted
 
     async def _count(self) -> None:
         begin = self._clock()

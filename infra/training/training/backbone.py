@@ -29,21 +29,21 @@ Array = NDArray[np.float32]
 SIDE = 224
 EPSILON = 1e-3
 COARSE_SIDE, COARSE_STAGE = SIDE // 2, 4
-"""Pixels along a side at the first look, and the last stage that it takes."""
+"""Pixels per side of the first look, and its last stage."""
 COARSE_CELLS = 7
-"""Cells along a side of that stage's feature map."""
+"""Cells per side of that stage's feature map."""
 SPREADS, LEAST_BOX = 2.4, 0.4
-"""Half the side of the box in spreads of the weights, and the least that its side may be of the image's."""
+"""Half the box's side in standard deviations of the weights, and its least share of the image's side."""
 FINE_SIDE = 160
-"""Pixels along a side of what is in the box."""
+"""Pixels per side of the box's content."""
 FINE_CELLS = 5
-"""Cells along a side of the last feature map."""
+"""Cells per side of the last feature map."""
 NEAREST = 4
-"""A cell is held against the cells of the border most like it, without the one that it may be itself."""
+"""Border cells, the most alike, that a cell is compared with, itself left out."""
 SHARPNESS = 3
 """The exponent of a cell's weight, and how fast the weight falls towards the border."""
 LEAST = 1e-3
-"""Where all cells are alike, none stands out, and they weigh by their place alone."""
+"""Least weight: where all cells are alike, they weigh by their place alone."""
 MIDDLE = {3: 0.0203, 4: 0.0217}
 """Stages of which features are taken, and the factor that brings them to seven tenths of the spread of the
 last layer."""
@@ -51,11 +51,11 @@ last layer."""
 HUES = 16
 """Bins of hue, for strong colours and as many for pale ones. Beside them is one for what has no hue."""
 BIN_WIDTH = 0.3
-"""How far a hue counts for a bin, in radians."""
+"""Distance in radians over which a hue counts for a bin."""
 SATURATED, DARK = 0.3, 0.04
 """A colour of less saturation counts as one without hue, in part; one that is not brighter has little."""
 PATCH = 8
-"""Pixels along the side of a patch that has one colour."""
+"""Pixels per side of a patch of one colour."""
 STRONG, BLEND = 0.4, 0.06
 """The saturation from which a colour is strong rather than pale, and how gradually it becomes so."""
 

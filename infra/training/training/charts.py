@@ -9,10 +9,10 @@ from training.evaluate import Evaluation
 from training.layer import Curves
 
 MOST_CLASSES = 30
-"""Rows and columns of a confusion matrix that can still be read."""
+"""Most rows and columns of a legible confusion matrix."""
 MOST_PAIRS = 30
 WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 240, 40, 24, 8
-"""Of the drawing of the curves, its axes and what is around them, in units of its own."""
+"""Sizes of the drawing of curves, in its own units."""
 MOST_POINTS = 160
 
 

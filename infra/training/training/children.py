@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 COMMAND = (sys.executable, "-m", "training", "worker")
 LINE_BYTES = 2**24
-"""Of a line of a run: a job of the exporter has a few images' probabilities for all classes."""
+"""Most bytes of a line of a run: an exporter's job has a few images' probabilities for all classes."""
 
 State = Literal["done", "refused", "again", "crashed"]
 

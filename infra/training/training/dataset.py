@@ -15,7 +15,7 @@ MOST = 5000
 """Images that are learnt from and judged on, of all classes together: beyond that a retraining costs the
 same, and a layer on features that are given learns little from more."""
 FEW = 50
-"""Images that every class may have beside that."""
+"""Images that each class may have in any case, even beyond MOST."""
 
 
 @dataclass(frozen=True)

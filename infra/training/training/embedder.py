@@ -15,7 +15,7 @@ from training.twin import features_of
 from training.views import view_of
 
 WORKERS = 2
-"""Images that are decoded and embedded side by side, each by one thread: so no thread waits for another."""
+"""Images decoded and embedded side by side, one thread each."""
 
 
 class Embedder:

@@ -15,18 +15,18 @@ BACKBONE = "efficientnet-lite0-224-7"
 """What embeddings are made by; their cache and a version's figures name it. Change it when pixels
 (`caravan.images`), views (`training.views`), weights or layers change."""
 SHAPES = 1472
-"""Features that tell what an image shows by its shapes; those after them tell its colours."""
+"""Number of features of shape, which come first; features of colour follow."""
 FEATURES = SHAPES + 33
 
 Array = NDArray[np.float32]
 Key = tuple[str, int]
-"""SHA-256 of an image and the number of a view of it; 0 is the image as it is."""
+"""An image's SHA-256 and the number of its view; view 0 is the image itself."""
 Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
+"""Called with the number of images done, and of all."""
 
 BATCH = 32
 BLOCK = 1024
-"""Embeddings of a file, 6 MB."""
+"""Embeddings per file, 6 MB."""
 
 _ROW = np.dtype([("sha256", "S64"), ("view", "u1"), ("features", "<f4", FEATURES)])
 _DIGEST_BYTES = 32

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOP = 3
-"""Classes whose probabilities an answer keeps."""
+"""Likeliest classes whose probabilities an answer keeps."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ SHARES: Mapping[str, tuple[float, float]] = {
     "evaluate": (0.6, 0.85),
     "publish": (0.85, 1.0),
 }
-"""Where each stage begins and ends in the whole run."""
+"""Begin and end of each stage, as shares of the run."""
 
 
 class Send(Protocol):

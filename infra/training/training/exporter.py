@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 COMMAND = (sys.executable, "-m", "training.exporting")
 
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "MALLOC_ARENA_MAX": "1"}
-"""TensorFlow's start-up notes are for its developers. One arena: a tenth less memory, and no more CPU."""
+"""Hides TensorFlow's start-up notes; one arena takes a tenth less memory and no more CPU."""
 
 Job = Mapping[str, Any]
-"""What `training.exporting` takes."""
+"""Arguments of `training.exporting`."""
 Ask = Callable[[Job], Awaitable[str | None]]
-"""Has a job done, and returns the fault that was found; see `ExporterProcess.ask`."""
+"""Carries out a job, and returns the fault that was found; see `ExporterProcess.ask`."""
 
 
 class ExporterProcess:

@@ -14,7 +14,7 @@ from training.samples import Rows, Samples, folds_of
 from training.space import learn_space
 
 BORNE = 0.5
-"""A kind of view teaches a class if this share of it still comes nearest to the class."""
+"""Least share of a kind of view that must come nearest to its class for the class to learn from it."""
 
 
 def fit(samples: Samples, seed: int) -> tuple[Head, Curves]:

@@ -15,11 +15,11 @@ from training.evaluate import Answer
 from training.holdout import Judged
 
 LEVEL = 0.05
-"""Of significance: how often a version that is worse by just the margin is rejected, at most."""
+"""Level of significance: the largest share of versions, worse by just the margin, that are rejected."""
 COLLAPSE = 0.5
-"""No class may lose this share of the images that the parent knew, however few they are."""
+"""Share of the images that the parent knew in a class, whose loss rejects a version, however few they are."""
 COLLAPSED = 2
-"""But for a single one: that may be chance."""
+"""Fewest lost images of a collapse: a single one may be chance."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ ALIKE = 0.7
 """From this likeness on, two images of a class are near-copies: on photos, views of one side of a package in
 one place. Of pairs of photos of different products one in a hundred is more than 0.3 alike."""
 LEAF = 512
-"""So many images are compared with one another; a larger class is cut into such leaves, TREES times."""
+"""Images that are compared with one another; a larger class is cut into such leaves, TREES times."""
 TREES = 8
 
 

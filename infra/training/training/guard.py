@@ -19,11 +19,11 @@ FARTHER, LENIENT = 1.5, 6.0
 """Where no image of `other` comes near, the limit is so many times as far as any left-out image was, and at
 least so many spreads."""
 LEAST = 0.05
-"""The least spread: left-out images that are all alike do not tell how another will look."""
+"""Least spread: left-out images that are all alike do not tell how another will look."""
 FEW = 10
-"""Images at which a product's own spread counts as much as that of all."""
+"""Images at which a product's own spread weighs as much as that of all."""
 UNTRIED = 0.3
-"""The threshold where no product has an image that was left out of training."""
+"""Threshold if no product has an image that was left out of training."""
 SURE = 8.0
 """A product's median image passes the guard with probability sigmoid(SURE) = 0.9997."""
 

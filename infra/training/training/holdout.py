@@ -14,11 +14,11 @@ from training.groups import groups_of, moments_of
 from training.head import Array, Labels
 
 SHARE = 0.2
-"""Of the groups of a class are held out; which ones, their content decides."""
+"""Share of a class's groups that are held out, chosen by their content."""
 LEAST = 2
-"""Images of a class of six or more: that one of one is lost may be chance."""
+"""Fewest held-out images of a class of six or more: the loss of a single one may be chance."""
 LARGE = 1 / 3
-"""What has more than this share of a class is not held out whole: it may be all there is of a place."""
+"""Largest share of a class that is held out as one group: a larger one may be all there is of a place."""
 
 
 @dataclass(frozen=True)

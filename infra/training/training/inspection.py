@@ -14,12 +14,12 @@ from training.dataset import Member
 from training.head import Array
 
 SURE = 0.95
-"""Probability from which on the version is sure."""
+"""Least probability of a sure answer."""
 MOST_OF = 0.6
 """The share of a batch's photos of a class that must be contradicted surely. Of photos of packages with wrong
 labels 0.68 and more were, of photos of a new place 0.4 and less."""
 FEWEST = 5
-"""Photos that must be contradicted: of fewer the gate and the reference set bear the harm."""
+"""Fewest contradicted photos of a quarantine: gate and reference set bear the harm of fewer."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ LIBRARIES = (
     "pillow",
     "tensorflow",
 )
-"""Those whose versions change what is learnt."""
+"""Libraries whose versions change what is learnt."""
 
 
 def made_with(settings: TrainingSettings, seed: int, backbone: str) -> dict[str, Any]:

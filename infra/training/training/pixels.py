@@ -24,7 +24,7 @@ REASONS = (
     headers.CODING,
     headers.INKS,
 )
-"""Why an image is refused before it is decoded; which one is chosen by its place."""
+"""Reasons for refusing an image before it is decoded; a verdict is an index into them."""
 _FINE = len(REASONS)
 
 Fields = dict[str, tf.Tensor]
@@ -37,7 +37,7 @@ Powers = NDArray[np.int64]
 
 _EXIF_BYTES = 2**16
 _ENTRY = 12
-"""Bytes of an entry in a directory of EXIF."""
+"""Bytes of an EXIF directory's entry."""
 
 
 def preprocess(encoded: tf.Tensor) -> tf.Tensor:

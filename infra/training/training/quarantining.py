@@ -29,10 +29,10 @@ from training.thumbnails import data_url
 log = structlog.get_logger()
 
 MOST_PICTURES = 24
-"""Of each contradiction, on the page."""
+"""Most pictures of each contradiction on the page."""
 PICTURE_SIDE = 160
 UNLISTED = "unlisted-"
-"""Begins the name of a batch of images that no receipt speaks of."""
+"""Prefix of a batch's name whose images have no receipt."""
 
 Embed = Callable[[Sequence[Member]], Embedded]
 

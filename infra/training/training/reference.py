@@ -35,7 +35,7 @@ SCHEMA = 1
 MOST = 20_000
 MOST_OF_CLASS = 200
 MOST_OF_GROUP = 3
-"""Near-copies say the same; the room is for other places."""
+"""Most images of a group of near-copies: they say the same, and other places need the room."""
 
 _IMAGES = TypeAdapter(dict[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], str])
 

@@ -19,17 +19,17 @@ from training.thumbnails import data_url
 
 PAGE = "index.html"
 MOST_MISTAKES = 60
-"""Misclassified images; the page says how many more there are."""
+"""Most misclassified images on the page, which says how many more there are."""
 MOST_CHANGED = 24
-"""Images that the parent answered otherwise: so many newly right, and as many newly wrong."""
+"""Most images that are newly right, and as many newly wrong, against the parent."""
 PICTURE_SIDE = 160
-"""In pixels."""
+"""Pixels per side of a picture."""
 SAMPLES = 4
 MOST_SAMPLED = 30
-"""Classes of which samples are shown."""
+"""Most classes with sample pictures."""
 SAMPLE_SIDE = 80
 MOST_CLASSES = 100
-"""Classes that have a line of their own; of more, those with the lowest F1."""
+"""Most classes with a line of their own, those with the lowest F1."""
 
 
 @dataclass(frozen=True)

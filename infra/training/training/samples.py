@@ -15,7 +15,7 @@ from training.views import is_turned
 
 FOLDS = 5
 MOST_COMPARED = 256
-"""Images that tell the direction in which a group differs most."""
+"""Most images from which the direction of a group's largest variation is computed."""
 
 
 @dataclass(frozen=True)

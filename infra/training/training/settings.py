@@ -19,12 +19,12 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = DEFAULT_MODEL
 
     gate_tolerance: float = Field(default=0.01, ge=0, le=1)
-    """By how much a version may be worse than its parent, before it counts against it."""
+    """How much worse than its parent a version may be before the gate counts it."""
     seed: int = Field(default=0, ge=0)
     signing_key: OptionalPath = None
 
     trial_seconds: float = Field(default=120, gt=0)
-    """So long may a model that somebody sent take to load and to answer."""
+    """Seconds that an uploaded model may take to load and to answer."""
     max_model_bytes: int = Field(default=2**30, gt=0)
 
     cache_dir: Path = ROOT / "cache"
@@ -33,12 +33,12 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
 
     runs_at_once: int = Field(default=1, ge=1)
     run_seconds: float = Field(default=3600, gt=0)
-    """After so long a run is taken for hung, ended and made again."""
+    """Seconds after which a run counts as hung, is ended and made again."""
     warm_worker: bool = True
     """Keep a process ready that has the backbone loaded."""
     warm_exporter: bool = True
     """Keep a process ready that has TensorFlow and the template loaded; else each run starts one."""
     traceparent: str = ""
-    """The trace that a step goes on with, where it runs alone, as a task of a pipeline."""
+    """Trace that a step continues if it runs alone, as a task of a pipeline."""
     namespace: str = "caravan"
-    """What the listener says in its answers, as Tekton does."""
+    """Namespace in the listener's answers, as Tekton's has it."""

@@ -18,7 +18,7 @@ from training.head import Head
 from training.twin_check import Asked, check_twin, scaled
 
 CLOSE = 5e-3
-"""How far probabilities may be from those of the head in memory."""
+"""Largest difference of a probability from that of the head in memory."""
 
 
 class Prepared:

@@ -27,7 +27,7 @@ from training.orphan import lines_of_parent
 CLASSIFY, DEFAULT = "classify", "serving_default"
 MAX_CLASSES = 100_000
 MAX_REASON = 400
-"""Characters of what a model's runtime says of it."""
+"""Most characters kept of a runtime's error."""
 _SAYS_NOTHING = re.compile(
     r"Graph execution error:?|Detected at node|Exception encountered|Traceback|File \""
 )

@@ -15,10 +15,10 @@ from training.trial import Found, Job
 
 COMMAND = (sys.executable, "-m", "training.trial")
 ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH")
-"""What of our environment a trial sees: no credentials."""
+"""Variables of our environment that a trial sees; no credentials."""
 ANSWER_BYTES = 16 * 2**20
 SECONDS_AN_IMAGE = 0.5
-"""What a trial may take for each image that it is asked, beside the time to load."""
+"""Seconds that a trial may take per image, beside the time to load."""
 
 
 async def tried(job: Job, seconds: float) -> Found:

@@ -17,13 +17,13 @@ from caravan.graphs.twin import SIDE, UnfitError, open_twin, pixels_of
 from training.pixels import drawn, preprocess
 
 CLOSE = 0.01
-"""How far a probability may be from the SavedModel's. So labels are the same, but where the best two are
-within twice as much."""
+"""Largest difference of a probability from the SavedModel's; labels then agree unless the best two are within
+twice as much."""
 AT_ONCE = 8
 ANSWERS = {"labels", "scores", "probabilities", "classes"}
 
 Asked = tuple[bytes, NDArray[np.uint8]]
-"""A picture: encoded, and its pixels as the backbone's graph has them, [224, 224, 3]."""
+"""A picture, encoded, and its pixels for the backbone's graph, [224, 224, 3]."""
 Arrays = Mapping[str, NDArray[Any]]
 Classify = Callable[[Arrays], Arrays]
 

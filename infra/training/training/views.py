@@ -21,15 +21,15 @@ Pixels = NDArray[np.uint8]
 """[S, S, 3], RGB."""
 
 MOST = 2
-"""Views of an image."""
+"""Most views of an image."""
 PER_CLASS = 200
-"""About so many views has a class: one of many images shows its product in many ways already."""
+"""Views that a class aims at: many images show its product in many ways already."""
 
 TURN, LEAN = 30.0, 8.0
-"""Degrees by which a turned and an upright view lean at most, beside quarter turns."""
+"""Most degrees by which a turned and an upright view lean, beside quarter turns."""
 CROP = (0.5, 0.9)
 SHRINK = (0.4, 0.8)
-"""Shares of the side that a nearer and a smaller view keep."""
+"""Shares of the side that a nearer and a farther view keep."""
 DARKER, BRIGHTER = -0.8, 0.5
 """Logarithms of the factors of brightness."""
 CONTRAST = 0.3

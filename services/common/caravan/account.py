@@ -60,16 +60,16 @@ U = TypeVar("U")
 
 AT_ONCE = 16
 FEW_IMAGES, IMAGE_BYTES = 200, 250
-"""Images in a receipt that is read in a millisecond or two, and the bytes that one takes there."""
+"""Images of a receipt that is parsed without a thread, and bytes of a receipt per image."""
 KEPT = timedelta(days=7)
-"""How long a receipt stays in `uploads/` after its batch was last accepted; then it is closed."""
+"""How long a receipt stays in `uploads/` after its batch was last accepted; later it is closed."""
 MOST_KEPT = 10_000
-"""Receipts that stay there, however young: of labelled images on Kafka one may come every ten seconds."""
+"""Most receipts in `uploads/`, however young: labelled images on Kafka may bring one every ten seconds."""
 CLOSED_TOGETHER = 1000
 """Fewest receipts that are closed together."""
 NEW_RECEIPTS = 100
 NEW_IMAGES = 1000
-"""Fewest new images for which the ledger is written again; fewer are read anew each time."""
+"""Fewest new images for which the ledger is rewritten; fewer are read again each time."""
 
 
 class _Outdated(Exception):

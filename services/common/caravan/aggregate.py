@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 LINKS = 20
-"""Most traces that an exchange of gathered messages links to; it continues the trace of the last one."""
+"""Most traces that a gathered exchange links to; it continues the last one."""
 _NO_TRACE: Mapping[str, str] = {}
 
 

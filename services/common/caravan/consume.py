@@ -30,7 +30,7 @@ POLL_SECONDS = 5.0
 COMMIT_SECONDS = 0.2
 """Pause between two commits: each is a request, and at the embedded broker a written object."""
 FAREWELL_SECONDS = 3.0
-"""Deadline of the last commit when a loop ends."""
+"""Deadline in seconds of the last commit when a loop ends."""
 MIB = 2**20
 
 Effect = Callable[[], Awaitable[object]]

@@ -53,7 +53,7 @@ REJECTED = "rejected/"
 MODELS = "models/"
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
-"""OpenSSF's, of every other file of a version, the manifest among them."""
+"""OpenSSF model signature over every other file of a version, the manifest included."""
 SAVED_MODEL = "saved_model.pb"
 ONNX_MODEL = "model.onnx"
 ENTRY_FILES = (SAVED_MODEL, ONNX_MODEL)
@@ -64,13 +64,13 @@ TWIN = "assets.extra/twin.onnx"
 Input `pixels` [N, 224, 224, 3] uint8, RGB, upright; output `probabilities` [N, C] float32; the C names are
 in its metadata under `classes`, as a JSON array."""
 HEAD = "assets.extra/head.npz"
-"""What a version of ours has learnt, as arrays, by which central compares later ones with it."""
+"""Arrays that a version has learnt, by which central compares later versions with it."""
 ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask classify"
-"""The error of our models when one request has several images."""
+"""Error of our models for a request with several images."""
 MODELS_CONFIG = "models/models.config"
-"""Beside the models of an edge: which of them its model server serves, as TensorFlow Serving reads it."""
+"""Models that an edge's model server serves, beside them, in TensorFlow Serving's format."""
 UPLOADS = "uploads/"
-"""In `E-models`: models that people sent, as they came, until the pipeline has judged them."""
+"""Prefix in `E-models` of models that people sent, until the pipeline has judged them."""
 
 
 def image_key(item: str, file: str) -> str:
@@ -182,7 +182,7 @@ def is_edge_id(text: str) -> bool:
 
 
 LONGEST_EDGE = 63 - len("-models")
-"""Characters of an edge's id: a bucket's name has 63 at most, and `models_bucket` is the longest."""
+"""Most characters of an edge's id: a bucket's name has at most 63, and `models_bucket` is the longest."""
 _NO_BUCKETS = ("xn--", "sthree-")
 
 
@@ -196,7 +196,7 @@ MONITOR = "monitor"
 
 
 EDGE_METRICS = "edge-metrics"
-"""Kafka topic of what the shoppers counted, and of the images that their models were unsure of."""
+"""Kafka topic of the shoppers' counts and uncertain images."""
 
 EDGE_STATUS = "edge-status"
 """Kafka topic of what each edge serves, told by its edge-manager when that changes and every minute.
@@ -214,7 +214,7 @@ TRAINING_IMAGES = "training-images"
 """Kafka topic of labelled images on their way into training data."""
 
 TRAINING_IMAGES_RETRY = "training-images-retry"
-"""Kafka topic of those among them that wait, because their edge's bucket refuses, say."""
+"""Kafka topic of labelled images that wait, as when their edge's bucket refuses them."""
 
 _SHARED_TOPICS = (TRIGGER, EDGE_METRICS, EDGE_STATUS, TRAINING_IMAGES, TRAINING_IMAGES_RETRY)
 

@@ -23,7 +23,8 @@ from caravan.images import ImageBounds, ImageInfo
 T = TypeVar("T")
 
 SECONDS = 10.0
-"""A decoding takes a second at most on an idle machine: `caravan.image_headers` bounds its work."""
+"""Deadline of a decoding. It takes a second at most on an idle machine: `caravan.image_headers` bounds its
+work."""
 _TRIES = 2
 
 

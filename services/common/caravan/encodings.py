@@ -12,7 +12,7 @@ from caravan.errors import BadInput
 
 TAKEN = "gzip, deflate"
 STEP = 2**18
-"""Bytes unpacked at a time, before other tasks have their turn."""
+"""Bytes unpacked before other tasks get their turn."""
 
 _EITHER, _RAW = zlib.MAX_WBITS + 32, -zlib.MAX_WBITS
 _NAMES = frozenset({"gzip", "x-gzip", "deflate"})

@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 log = structlog.get_logger()
 
 ANEW_SECONDS = 5.0
-"""How long a log's end may lie before what was read: a broker may report the end late."""
+"""Seconds for which a log's end may lie before the last offset read: a broker may report it late."""
 
 
 class Gaps:

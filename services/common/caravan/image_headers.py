@@ -37,11 +37,11 @@ JPEG, PNG, RIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
 APP0, APP1, APP14, SCAN = 0xE0, 0xE1, 0xEE, 0xDA
 FRAMES = range(0xC0, 0xD0)
 NO_FRAMES = (0xC4, 0xC8, 0xCC)
-"""Huffman tables, an extension and arithmetic conditioning, in the range of the frames."""
+"""JPEG markers in the range of frame headers that begin no frame."""
 TAKEN_FRAMES = (0xC0, 0xC1, 0xC2)
 PROGRESSIVE = 0xC2
 STANDALONE = (0x01, *range(0xD0, 0xDA))
-"""Markers without a segment; none belongs before the pixels."""
+"""JPEG markers without a segment; none belongs before the pixels."""
 EXIF = b"Exif\0\0"
 ORIENTATION, EXIF_DIRECTORY, TAKEN = 0x0112, 0x8769, 0x9003
 ASCII, SHORT = 2, 3

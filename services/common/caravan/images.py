@@ -57,15 +57,15 @@ __all__ = [
 
 QUALITY = 95
 MAX_TURNED = 25_000_000
-"""Pixels of a JPEG that is turned in memory; a larger one is made at half its size."""
+"""Most pixels of a JPEG that is turned at full size; a larger one is halved."""
 QUICK_PIXELS = 1_000_000
-"""Pixels that are decoded within some 15 ms, whatever they show; half as many in a PNG."""
+"""Most pixels that are decoded in a thread, within some 15 ms; half as many in a PNG."""
 MAX_CHUNKS = 20_000
-"""Most chunks of a PNG, of all kinds."""
+"""Most chunks of a PNG."""
 CHUNK_BYTES = 12
-"""Bytes of a PNG's chunk beside its content."""
+"""Bytes of a PNG chunk without its content."""
 PNG_COLOUR_TYPE, PALETTE = 25, 3
-"""Where a PNG says what its numbers are, and how it says that they choose from a palette."""
+"""Offset of a PNG's colour type, and the value of one with a palette."""
 
 _DAMAGE = (
     ArithmeticError,
@@ -82,7 +82,7 @@ _DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What decoders raise on content made to upset them."""
+"""Errors that decoders raise on hostile content."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -19,11 +19,11 @@ from caravan.errors import BadInput, Unavailable
 
 MAX_OPEN_FILES = 2**16
 HEAD_START_SECONDS = 0.2
-"""How long a body may be received without a place: most are whole by then."""
+"""Seconds for which a body may be received without a place: most are complete by then."""
 GRACE_SECONDS = 1.0
-"""How long a new sender is not asked to give way."""
+"""Seconds for which a new sender is not asked to give way."""
 STEADY_RATE = 2**16
-"""Bytes a second; a sender as fast as this is never asked to give way."""
+"""Bytes a second above which a sender is never asked to give way."""
 FILES_PER_CONNECTION = 2
 FILES_PER_SENDER = 4
 """Open files per sender: its connection, its spooled body, and as many for everything else."""

@@ -34,39 +34,39 @@ from caravan.unreadable import Past
 log = structlog.get_logger()
 
 CONNECT_SECONDS = 5
-"""How long connecting may take, beside the request itself."""
+"""Seconds for connecting, beside the request itself."""
 JOIN_SECONDS = 30
-"""A broker may hold a group back for its members before; the embedded one takes up to 20 s."""
+"""Deadline of joining a group. The broker waits for the former members; the embedded one up to 20 s."""
 POLL_SECONDS = 5.0
 WAIT_MILLISECONDS = 500
-"""Longest fetch of a reader that may be told to seek: its position is known once the broker has answered."""
+"""Longest fetch of a reader that may seek: its position is known once the broker has answered."""
 LONG_WAIT_MILLISECONDS = 5000
-"""Longest fetch of a reader that only reads on: the broker answers as soon as something comes."""
+"""Longest fetch of a reader that only reads on; the broker answers as soon as something comes."""
 FETCHER_MILLISECONDS = 5000
 """Between two looks of aiokafka's at whether there is something to fetch: whatever makes it so tells it by
 itself, and the 200 that it comes with are most of what an idle consumer costs."""
 POLL_AGAIN_SECONDS = 0.05
 LAG_SECONDS = 5.0
-"""Pause between two measurements of a consumer's lag; nothing is sent for them."""
+"""Seconds between two measurements of a consumer's lag; they send nothing."""
 BATCH_BYTES = 64 * 1024
 """Most bytes of small messages sent together as one batch."""
 ROOM_BYTES = 64 * 1024
-"""Bytes beyond the largest message: a dead letter has the message and the reason."""
+"""Bytes beyond the largest message, for a dead letter's reason."""
 SMALL_BYTES = 16 * 1024
-"""Most bytes of key and headers that are kept of a message too large to be kept whole."""
+"""Most bytes of key and headers kept of a message whose value is too large."""
 REASON_CHARACTERS = 500
 DEAD_LETTER_HEADER = "dead-letter-"
 """Prefix of our own headers on a dead letter."""
 PARKED = "caravan-parked-"
 """Prefix of our own headers on a parked message."""
 MOST_DIGITS = 18
-"""Most digits of an offset: any number of so many digits fits into 64 bits."""
+"""Most digits of an offset, so that it fits into 64 bits."""
 IDLE_MILLISECONDS = 24 * 3600 * 1000
 """A loop whose places are all taken does not ask for more; whether it lives, its heartbeat tells."""
 
 Headers = Mapping[str, str]
 RawHeaders = Sequence[tuple[str, bytes | None]]
-"""Headers as they came: a name may come twice, a value may be anything, or nothing."""
+"""Headers as received: a name may come twice, a value may be any bytes or None."""
 Batch = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
 

@@ -31,14 +31,14 @@ from caravan.errors import Permanent
 SCHEMA = 1
 MEMBERS = "members.jsonl.gz"
 FACT = "members"
-"""Key in a manifest's metrics: the SHA-256 of the file of members."""
+"""Key of the members file's SHA-256 in a manifest's metrics."""
 LONGEST_LINE = 2**20
 
 Role = Literal["learnt", "held-out"]
 Image = tuple[str, str]
 """Class, and SHA-256 of the content."""
 Member = tuple[Role, str, str]
-"""What a version did with an image, its class, and the SHA-256 of its content."""
+"""What a version did with an image: its use, its class, and the SHA-256 of its content."""
 
 UNPACKED_AT_ONCE = 2**16
 

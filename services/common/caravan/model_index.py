@@ -24,9 +24,9 @@ from caravan.errors import Transient
 
 INDEX = "index.json"
 NEWEST = 20
-"""Versions of each model that the index names."""
+"""Newest versions that the index names per model."""
 LARGEST_VERSION = 2**63 - 1
-"""The largest version number that a model server can read."""
+"""Largest version number that model servers read."""
 _SCHEMA = 1
 _MOST_BYTES = 4 * 2**20
 _ATTEMPTS = 10

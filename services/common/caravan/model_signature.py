@@ -36,7 +36,7 @@ IN_TOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://model_signing/signature/v1.0"
 IGNORED = (SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore")
-"""What their tool leaves out: a path that begins with one of these is not signed."""
+"""Prefixes of paths that OpenSSF's tool does not sign."""
 
 Digests = Mapping[str, str]
 """SHA-256 of files, in hex, by their path within the model."""

@@ -32,11 +32,11 @@ MAX_LABELS_BYTES = 2**20
 _FOLDERS = ("variables", "assets", "assets.extra")
 _BESIDE = (SAVED_MODEL, "fingerprint.pb", "keras_metadata.pb")
 _LOCATION = re.compile(rb"\n\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
-"""An entry of ONNX's `external_data` up to its value: the key, and the value's length."""
+"""Start of an `external_data` entry in ONNX: its key, and the length of its value."""
 _LONGEST_LOCATION = 2**14
 _PIECE = 2**20
 _BOMB_BYTES = 20 * 2**20
-"""A file larger than this that shrinks much is taken for a bomb; zeros that were never trained are few."""
+"""Bytes above which a strongly compressed file is rejected; a model has few zeros."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,21 +28,21 @@ log = structlog.get_logger()
 
 PUBLISH_SECONDS = 10
 OUTBOX = 1000
-"""Events that wait while the broker is away; the oldest give way."""
+"""Most events that wait while the broker is away; the oldest give way."""
 INBOX = 1000
 PAUSE_SECONDS = 0.05
 """Pause between two windows of events: a message sent alone costs three times as much as in a window."""
 WINDOW = 50
-"""Messages that may be on their way to the broker at once."""
+"""Most messages on their way to the broker."""
 
 FIRST_REFUSAL = 0x80
-"""The lowest reason code that refuses, in a PUBACK or SUBACK (MQTT 5, 2.4; in a SUBACK of MQTT 3.1.1 too)."""
+"""Lowest reason code of a refusal in PUBACK and SUBACK (MQTT 5, 2.4; SUBACK of MQTT 3.1.1 too)."""
 
 _CORK: int | None = getattr(socket, "TCP_CORK", None)
 """The socket option TCP_CORK, which only Linux has."""
 
 _REFUSED = re.compile("CERTIFICATE_REQUIRED|ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_)", re.IGNORECASE)
-"""How OpenSSL says that the other side did not take our certificate."""
+"""OpenSSL's words for a certificate that the other side refused."""
 
 _PROTOCOLS = {"3.1.1": aiomqtt.ProtocolVersion.V311, "5": aiomqtt.ProtocolVersion.V5}
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 QUIET_SECONDS = 12
-"""Quiet seconds for which a pause grows by one second."""
+"""Quiet seconds per second by which a pause grows."""
 TIMES, LONGEST_SECONDS = 5, 5.0
-"""What a pause grows to: so many times the shortest, and so many seconds. A longer one stays what it is."""
+"""Bounds of a grown pause: a multiple of the shortest, and seconds. A longer shortest pause stays."""
 
 
 class Pace:

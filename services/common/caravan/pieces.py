@@ -26,9 +26,9 @@ from caravan.names import cut
 PIECES = "assets.extra/pieces.json"
 MOST_BYTES = 4 * 2**20
 LONGEST = 4 * 2**20
-"""Bytes of a piece of a file that is cut: one is held in memory while it is looked at."""
+"""Most bytes of a piece: one is held in memory while it is verified."""
 LEAST = 16 * 2**10
-"""Bytes of an array that is a piece of its own; smaller ones beside each other are one."""
+"""Fewest bytes of an array that is a piece of its own; smaller neighbours form one piece."""
 _SCHEMA = 1
 _NAME = re.compile(r"[0-9a-f]{32}")
 

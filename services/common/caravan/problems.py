@@ -10,7 +10,7 @@ from caravan.errors import BadInput, CaravanError, Refused, Transient, Unavailab
 Problem = dict[str, Any]
 
 RETRY_AFTER_SECONDS = 5
-"""`Retry-After` of a 503."""
+"""Seconds of `Retry-After` in a 503."""
 
 
 def problem(status: int, detail: str, **members: object) -> Problem:

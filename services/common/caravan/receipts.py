@@ -47,7 +47,7 @@ _TYPES = {
     "completed": str,
     "images": list,
 }
-"""The type of each member of a receipt."""
+"""Types of a receipt's members."""
 
 
 class NotAReceipt(Permanent):

@@ -37,11 +37,11 @@ log = structlog.get_logger()
 
 GROUP = "replay"
 WAIT_MILLISECONDS = 2000
-"""How long a broker may take to find the first letters."""
+"""Longest fetch of the first dead letters, in milliseconds."""
 SILENT_SECONDS = 60.0
-"""After so long without a letter that is known to be there, Kafka counts as away."""
+"""Seconds without an expected dead letter after which Kafka counts as away."""
 LEFT = f"{DEAD_LETTER_HEADER}left"
-"""Header of a letter that could not be sent again: why."""
+"""Header with the reason why a dead letter could not be sent again."""
 SHOWN = 5
 _ANY_BYTES = 2**30
 

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 REPORT = "report/index.html"
 LATEST = "latest"
 MOST_VERSIONS = 50
-"""Versions of each model in a list, the newest; the list says how many older ones there are."""
+"""Newest versions listed per model; the list says how many older ones there are."""
 MOST_BYTES = 8 * 2**20
 """Most bytes of a page or manifest read into memory; our own reports have a quarter of it at most."""
 MOST_NAMED = 5
@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"[1-9]\d{0,18}")
 Sizes = Mapping[str, int]
 """Size in bytes of each file of a version, by its path."""
 Address = Callable[[str, int], str]
-"""Where the report of a model's version is shown."""
+"""Returns the address of a version's report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,9 +45,9 @@ FAREWELL_SECONDS = 0.25
 KEEP_SECONDS = 30
 MOST_PINGED = 5
 PIECE = 8 * 2**20
-"""Bytes of a large object that are in memory, and under way in one request."""
+"""Bytes of a large object per request, and so in memory."""
 STREAMED = 2**18
-"""Bytes of an object that is read from its beginning to its end in one request."""
+"""Least bytes of a piece of an object that is streamed by one request."""
 
 
 class Bucket(S3Store):
@@ -108,7 +108,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _OF_THE_OBJECT = {"400", "413", "414", "431"}
 _FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
-"""Codes of a store that has no room, or lets us have none: 403 at Ceph, 400 or 507 at MinIO."""
+"""Error codes of a full store, or an exceeded quota: 403 at Ceph, 400 or 507 at MinIO."""
 _INSUFFICIENT_STORAGE = "507"
 _OF_THE_REQUEST = {
     "AuthorizationHeaderMalformed",
@@ -122,7 +122,7 @@ _OF_THE_REQUEST = {
     "RequestTimeout",
     "SlowDown",
 }
-"""Codes that come with a 400 and say nothing of the object: credentials, clocks, a broken connection."""
+"""Error codes with status 400 that say nothing of the object: credentials, clocks, broken connections."""
 
 
 @contextmanager

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 ATTEMPTS = 3
 MOST_NAMED = 1000
-"""Most odd keys logged; further ones are only counted."""
+"""Most odd keys that are logged; further ones are counted."""
 ODD_KEYS = Counter(
     "caravan_odd_keys_total", "Keys passed over in listings of a bucket: they cannot be ours", ["bucket"]
 )

@@ -29,13 +29,13 @@ from caravan.lingering import IDLE_SECONDS, LINGERS
 from caravan.problems import RETRY_AFTER_SECONDS, problem
 
 MAX_READ = 2**16
-"""Bytes that are read at once, and so what lies here of each connection that nobody has asked for."""
+"""Most bytes per read, and so the buffer of a connection."""
 MAX_HEAD = 2**16
-"""Bytes of a request's line and headers."""
+"""Most bytes of a request's line and headers."""
 HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics", b"/v2/health/live", b"/v2/health/ready"})
-"""Paths answered however many connections there are."""
+"""Paths that are answered even beyond the limit of connections."""
 MAX_PIPELINE = 100
-"""Requests of one connection that may wait for their turn: each is in memory, many times its size."""
+"""Most pipelined requests of one connection: each takes many times its size in memory."""
 SPARE = 64
 """Connections beyond the limit that are answered 503; further ones are closed without an answer."""
 OFFERS = frozenset({b"upgrade", b"http2-settings"})

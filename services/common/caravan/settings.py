@@ -53,7 +53,7 @@ EdgeIds = Annotated[
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
-"""A path that an empty variable leaves unset."""
+"""A path; None if its variable is empty."""
 
 
 KAFKA_FILES = ("KAFKA_SSL_CA", "KAFKA_SSL_CERT", "KAFKA_SSL_KEY")
@@ -64,9 +64,9 @@ class TraceSettings(BaseSettings):
 
     traces: Literal["off", "file", "otlp"] = "off"
     traces_file: OptionalPath = None
-    """Empty: `.caravan/traces/<service>.jsonl`."""
+    """File of traces; `.caravan/traces/<service>.jsonl` if empty."""
     traces_per_second: float = Field(default=10.0, gt=0)
-    """Traces that may begin here each second, of each route; one that began elsewhere is gone on with."""
+    """Most traces that begin here per second and route; traces from elsewhere always continue."""
     otel_exporter_otlp_endpoint: str = Field(default="", pattern=r"^(https?://[^\s/]+.*)?$")
 
     @model_validator(mode="after")
@@ -132,7 +132,7 @@ class KafkaSettings(BaseSettings):
     kafka_create_topics: bool = True
     kafka_replication: int = Field(default=1, ge=1)
     kafka_partitions: str = "1"
-    """How many a topic is made with: a number for all, `trigger=2` for one, several with commas between."""
+    """Partitions of a new topic: a number for all, or `trigger=2` for one; several with commas."""
 
     # Each field is checked against those before it, so that all faults are found, not the first alone.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNUSED = ("rich", "pygments", "greenlet")
-"""What libraries load where there is one, structlog and httpx for what they draw: no service draws."""
+"""Modules that structlog and httpx import to draw, if they find them; no service draws."""
 
 
 @contextmanager

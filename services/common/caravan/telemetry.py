@@ -41,7 +41,7 @@ CIRCUIT_OPEN = Gauge(
     "caravan_circuit_open", "Whether a dependency is spared for a while, having failed", ["dependency"]
 )
 REFUSALS = Counter("caravan_refusals_total", "Input sent back to its sender", ["door", "reason"])
-"""`door` is a method and a path (`POST /detection`), or a route's id where there is no path."""
+"""`door` is a method and path (`POST /detection`), or a route's id."""
 
 
 def configure_logging(level: str, log_format: str) -> None:

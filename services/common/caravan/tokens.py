@@ -16,7 +16,7 @@ from caravan.errors import BadInput
 from caravan.settings import OptionalPath
 
 ANYONE = "anyone"
-"""Who asks at a door without tokens."""
+"""Holder at a door without tokens."""
 
 _ENTRY = re.compile(r"([A-Za-z0-9_.-]{1,64}):([\x21-\x7e]{8,512})")
 
@@ -97,7 +97,7 @@ class TokenSettings(BaseSettings):
     tokens_file: OptionalPath = None
     """The same, one on each line; used beside `TOKENS`."""
     tfserving_token: SecretStr = Field(default=SecretStr(""))
-    """Shown to the model server; the first of the tokens if empty."""
+    """Token for the model server; the first of the tokens if empty."""
 
     @field_validator("tokens")
     @classmethod

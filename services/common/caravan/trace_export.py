@@ -26,7 +26,7 @@ from caravan.telemetry import BEST_EFFORT_FAILURES
 
 SINK = "traces"
 MOST_BYTES = 8 * 2**20
-"""Most bytes of a file; as much again is kept beside it, as `.1`."""
+"""Most bytes of a file; one older file of that size is kept as `.1`."""
 QUEUED = 2048
 FILE_MILLISECONDS = 500
 OTLP_MILLISECONDS = 2000

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 TRACEPARENT = "traceparent"
-"""Where a trace is named: in headers of HTTP, Kafka and gRPC, in MQTT's properties and S3's metadata."""
+"""Name of the trace's header in HTTP, Kafka, gRPC, MQTT and S3's metadata."""
 
 LAST_SECONDS = 3.0
-"""How long the last spans may take to be sent when a process ends, whether the collector answers or not."""
+"""Deadline in seconds for the last spans when a process ends."""
 
 _W3C = TraceContextTextMapPropagator()
 

@@ -25,7 +25,7 @@ from prometheus_client import Counter
 log = structlog.get_logger()
 
 MOST_SINGLE = 10_000
-"""Messages that are asked for one by one; then it may have been of a partition that is another's by now."""
+"""Messages fetched one by one before batches are tried again: the partition may be another's by then."""
 UNREADABLE = (
     UnicodeDecodeError,
     CorruptRecordException,
@@ -34,7 +34,7 @@ UNREADABLE = (
     EOFError,
     zlib.error,
 )
-"""Errors of aiokafka that are about a message's content, not about the broker."""
+"""aiokafka's errors about a message's content, not about the broker."""
 PASSED_OVER = Counter(
     "caravan_unreadable_messages_total", "Messages passed over, as the client cannot read them", ["topic"]
 )

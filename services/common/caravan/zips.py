@@ -45,7 +45,7 @@ DAMAGE = (
     RuntimeError,
     ValueError,
 )
-"""What reading a damaged ZIP may raise."""
+"""Errors that reading a damaged ZIP raises."""
 
 
 @dataclass(frozen=True, slots=True)

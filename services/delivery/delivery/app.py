@@ -20,7 +20,7 @@ from delivery.routes import EDGES_IN_FLIGHT, LISTENER, TRIGGER_PIPELINE, policy,
 from delivery.settings import DeliverySettings
 
 CONNECTIONS = httpx.Limits(max_connections=EDGES_IN_FLIGHT + 1)
-"""A connection for each edge and one for the ping: a request that hangs takes no other's place."""
+"""One connection per edge and one for the ping: a request that hangs blocks no other."""
 
 
 @asynccontextmanager

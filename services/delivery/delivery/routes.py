@@ -33,7 +33,7 @@ ROUTES = (TRIGGER_PIPELINE,)
 
 EDGES_IN_FLIGHT = 1000
 TRY_SECONDS = 30.0
-"""How long a run is asked for before its trigger is parked at the end of the topic; later offsets go on."""
+"""Seconds for which a run is requested before its trigger is parked at the end of the topic."""
 
 
 class Listener(Protocol):

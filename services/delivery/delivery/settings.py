@@ -14,6 +14,6 @@ class DeliverySettings(ServiceSettings, KafkaSettings):
     eventlistener_url: str = "http://127.0.0.1:8085/"
     kafka_group: str = "delivery"
     coalesce_seconds: float = Field(default=0.1, ge=0)
-    """How long the first trigger of an edge waits for company."""
+    """Seconds that an edge's first trigger waits for others."""
     max_age_seconds: float = Field(default=86_400, gt=0)
-    """How long a run is asked for before its trigger is a dead letter."""
+    """Seconds for which a run is requested before its trigger becomes a dead letter."""

@@ -22,7 +22,7 @@ SHAPE = "images/<class>/<name>.(jpg|jpeg|png|webp)"
 OTHER_IMAGES = frozenset(
     {".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jxl", ".jp2", ".jfif", ".svg", ".dng"}
 )
-"""Suffixes of images that are not taken; the answer names them, as their sender expects them to be learnt."""
+"""Suffixes of images that are not accepted. The answer names such files: their senders count on them."""
 ILLEGIBLE = (
     "its name is in a code page that the ZIP does not tell: make the ZIP with UTF-8 names, "
     "as macOS, Linux and 7-Zip do"
@@ -31,7 +31,7 @@ _MAC = "__MACOSX"
 """The folder in which macOS keeps each file's extra attributes."""
 
 BOMB_BYTES = 4 * 2**20
-"""An entry larger than this that shrinks much is no photo: images are compressed already."""
+"""Bytes above which a strongly compressed entry is rejected: photos are compressed already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from feeder.archive import Archive, ArchiveLimits, Candidate, RejectedEntry, rea
 from feeder.concurrency import Budget
 
 TOGETHER, TOGETHER_BYTES = 16, 2**20
-"""Entries checked in one hop to a thread, and their unpacked bytes: a hop costs as much as a photo."""
+"""Entries, and their unpacked bytes, that are checked in one call of a thread: a call costs as much as a
+photo."""
 
 
 @dataclass(frozen=True, slots=True)

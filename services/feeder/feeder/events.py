@@ -19,7 +19,7 @@ log = structlog.get_logger()
 SINK = "events"
 FLUSH_SECONDS = 5
 GATHER_SECONDS = 0.25
-"""How long events are gathered: a batch costs the embedded broker the same, however many it has."""
+"""Seconds for which events are gathered: a batch costs the embedded broker the same, however many it has."""
 _BATCH = 500
 
 

@@ -29,7 +29,7 @@ from feeder.spool import Spooled
 
 POLL_SECONDS = 0.5
 LISTED = 100
-"""Uploads of one model in a list, the latest."""
+"""Latest uploads listed per model."""
 
 
 class ModelChecks:

@@ -61,11 +61,11 @@ PARKED_INTAKE = Route(
 ROUTES = (ZIP_UPLOAD, MODEL_UPLOAD, KAFKA_INTAKE, PARKED_INTAKE)
 
 BATCHES_IN_MEMORY = 4
-"""Largest batches from Kafka in memory; a fetch takes KAFKA_MAX_MESSAGE_BYTES a partition more."""
+"""Batches from Kafka in memory; a fetch takes KAFKA_MAX_MESSAGE_BYTES per partition more."""
 PATIENCE_SECONDS = 5.0
-"""How long a batch may be stored before its edge counts as stuck; then one more batch of it waits at most."""
+"""Seconds of storing after which an edge counts as stuck; then at most one more batch of it waits."""
 PARKED_AT_ONCE = 100
-"""Parked images tried side by side: with fewer, those of one edge would hold up all others for long."""
+"""Parked images tried side by side; with fewer, one edge's would hold up all others."""
 
 Feed = Callable[[str, Batch], Awaitable["Fed"]]
 Check = Callable[[ConsumerRecord], Awaitable[tuple[str, Labelled]]]

@@ -21,13 +21,13 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
     edges: EdgeIds = ("edge1",)
 
     spool_dir: OptionalPath = None
-    """Where ZIPs lie while they are taken in; empty for the system's temporary directory."""
+    """Directory of ZIPs while they are received; the system's temporary directory if empty."""
     max_upload_bytes: Bytes = 2 * 2**30
     max_spool_bytes: Bytes = 8 * 2**30
     min_free_bytes: Annotated[int, Field(ge=0)] = 512 * 2**20
     idle_seconds: Seconds = 60
     body_seconds: Seconds = 6 * 3600
-    """Long enough for 2 GiB at 100 kB a second."""
+    """Deadline of a body in seconds: enough for 2 GiB at 100 kB a second."""
 
     max_entries: Count = 100_000
     max_entry_bytes: Bytes = images.MAX_BYTES

@@ -22,7 +22,7 @@ SPOOLED = Gauge("caravan_feeder_spool_bytes", "Bytes of ZIPs that are being take
 
 _WRITE_BYTES = 2**20
 _BUFFER_BYTES = 16 * 2**20
-"""Bytes of all uploads in memory before they are written."""
+"""Most bytes of all uploads in memory before they are written."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL = "the disk has no room for this upload now"
 

@@ -16,7 +16,7 @@ from caravan.contracts import to_json
 
 KEPT = 1000
 LONGEST = 18
-"""Digits of an event's number."""
+"""Most digits of an event's number."""
 
 
 @dataclass(frozen=True, slots=True)

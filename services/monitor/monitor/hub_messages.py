@@ -28,12 +28,12 @@ MOST_CLASSES = 10_000
 MOST_CAMERAS = 200
 """Most cameras of one message; the others are counted as one."""
 COUNTED_CLASSES = 1000
-"""Classes counted in a window, those with the most images; the others are counted as one."""
+"""Most classes of a window that are counted, by images; the others are counted as one."""
 LARGEST = 2**53
-"""The largest count: the largest integer that a browser's numbers hold."""
+"""Largest count: the largest integer that JavaScript holds exactly."""
 LONGEST_FAULT = 300
 SHOWN_PREDICTIONS = 100
-"""Classes shown of an uncertain image, the likeliest; the others are one."""
+"""Likeliest classes shown of an uncertain image; the others are summed."""
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")

@@ -22,13 +22,13 @@ from monitor.hub_counts import Counts, Entries, folded
 from monitor.hub_messages import Uncertain, Window
 
 STEPS = 96
-"""Steps of the history: totals forget one step at a time."""
+"""Steps of the history; totals forget one step at a time."""
 LAST_WINDOWS = 25
 LAST_UNCERTAIN = 200
 MOST_CLASSES = 1000
 """Most classes shown of a camera's totals."""
 SHOWN_CLASSES = 100
-"""Classes shown of a window, those with the most images; the others are shown as one."""
+"""Classes shown of a window, by images; the others are shown as one."""
 
 State = Literal["live", "silent"]
 Name = tuple[str, str]
@@ -83,7 +83,7 @@ class Camera:
     state: State = "live"
     window_seconds: float = 0.0
     windows: deque[dict[str, Any]] = field(default_factory=deque)
-    """The last windows as they are shown, oldest first; none is ever changed."""
+    """The last windows as shown, oldest first; they are never changed."""
 
     def totals(self) -> dict[str, Any]:
         """Return the counts by class, and how many images they are."""

@@ -71,7 +71,7 @@ ROUTES = (BRIDGE, HUB, REPORTS, REPORT, QUARANTINE, QUARANTINE_PAGE, DASHBOARD)
 
 MQTT = "mqtt"
 MQTT_AWAY_SECONDS = 240.0
-"""How long events are kept while MQTT is away; then they are read again from the committed offset."""
+"""Seconds for which events are kept while MQTT is away; then they are read again from the committed one."""
 BRIDGE_POLICY = Policy(
     route=BRIDGE.id,
     sink=MQTT,

@@ -39,7 +39,7 @@ class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Set
 
     edge: EdgeId = "edge1"
     kafka_group: str = ""
-    """Consumer group; empty is `monitor-<edge>`."""
+    """Consumer group; `monitor-<edge>` if empty."""
     max_event_bytes: int = Field(default=256 * 1024, gt=0)
 
     edges: EdgeIds = ("edge1",)

@@ -18,7 +18,7 @@ LOOK_SECONDS = 1.0
 MAX_BYTES = 10 * 2**20
 
 Stamp = tuple[int, int, int]
-"""What changes when a file does: time of change in ns, size in bytes, inode."""
+"""What tells a changed file from an unchanged one: time of change in ns, size in bytes, inode."""
 
 
 def default() -> Catalogue:

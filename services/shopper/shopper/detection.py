@@ -32,7 +32,7 @@ class Recognition:
 Answer = Callable[[Recognition, Catalogue], dict[str, Any]]
 """Makes the reply out of a recognition."""
 Record = Callable[[Recognition, Sender, bytes, datetime, str], Awaitable[None]]
-"""Takes note of a recognition: with it the sender, the image (JPEG), when it came in (UTC), and its key."""
+"""Notes a recognition, with its sender, the image (JPEG), the time it came in (UTC) and its key."""
 
 
 def judge(prediction: Prediction, catalogue: Catalogue, score_accuracy: float) -> Recognition:

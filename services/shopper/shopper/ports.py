@@ -22,7 +22,7 @@ Ends = Sequence[BaseException | None]
 """How each of several messages ended: None for one that was sent, or its error."""
 Origin = Literal["http", "mqtt", "kafka"]
 Post = Callable[[Event], None]
-"""Takes an event for the dashboard; never waits, never fails."""
+"""Takes an event for the dashboard. It never waits and never fails."""
 
 
 @dataclass(frozen=True, slots=True)

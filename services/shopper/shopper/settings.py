@@ -38,7 +38,7 @@ def _topics(value: object) -> object:
 ModelsOption = Annotated[Mapping[str, ModelOptions], NoDecode, BeforeValidator(parse_options)]
 TensorTopics = Annotated[tuple[Topics, ...], NoDecode, BeforeValidator(_topics)]
 CAMERAS = (Topics("apparel_images", "apparel-predict", "fashion_classifier"),)
-"""The cameras of the apparel demo; while no such model is there, their reply says so."""
+"""Tensor cameras of the apparel demo; while that model is missing, their reply says so."""
 
 
 class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settings, TokenSettings):
@@ -68,7 +68,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     mqtt_waiting: int = Field(default=256, gt=0)
     kafka_detection: bool = True
     kafka_group: str = ""
-    """Consumer group; empty is `shopper-<edge>`."""
+    """Consumer group; `shopper-<edge>` if empty."""
     kafka_concurrency: int = Field(default=16, gt=0)
     kafka_retry_seconds: float = Field(default=30.0, gt=0)
 

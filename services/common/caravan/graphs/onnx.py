@@ -41,7 +41,7 @@ _PLAINLY = (
         "its operator {} is none of ONNX Runtime's own",
     ),
 )
-"""What some of its errors come to."""
+"""Plain words for some of ONNX Runtime's errors."""
 
 
 class OnnxError(Exception):

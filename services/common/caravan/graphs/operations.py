@@ -6,7 +6,7 @@ prints into files is not on it, and neither is anything that this list does not 
 """
 
 LOG_STREAMS = frozenset({b"stdout", b"stderr", b"log(info)", b"log(warning)", b"log(error)"})
-"""Where `tf.print` may print; it could print into a file, too."""
+"""Streams to which `tf.print` may print; others are files."""
 
 READERS = {
     "InitializeTableFromTextFile": 1,
@@ -15,7 +15,7 @@ READERS = {
     "RestoreSlice": 0,
     "RestoreV2": 0,
 }
-"""Operations that read a file, and which of their inputs is its name: a model's own, while it is loaded."""
+"""Operations that read a file, and which input is its path. A model may read its own while it is loaded."""
 
 COMPUTING = frozenset(
     """
@@ -162,4 +162,4 @@ COMPUTING = frozenset(
     While Xdivy Xlog1py Xlogy ZerosLike Zeta
     """.split()  # noqa: SIM905 - as a list it is nine hundred lines
 )
-"""Operations that compute, and do nothing else."""
+"""Operations that only compute."""

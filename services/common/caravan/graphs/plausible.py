@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 MAX_VALUES = 2**26
-"""Values of one input at most: a quarter of a gigabyte of floats."""
+"""Most values of one input: a quarter of a gigabyte of floats."""
 
 _IMAGE_RANK = 4
 _RANKS = (4, 2, 1, 0, 3)
-"""How many dimensions an input may have that does not say."""
+"""Ranks that are tried for an input of unknown rank."""
 _CHANNELS = (3, 1)
 _SIDES = (224, 28, 32, 64, 96, 128, 160, 192, 240, 256, 299, 300, 320, 384, 448, 512, 640)
-"""Heights and widths that image models are made for, in pixels."""
+"""Heights and widths in pixels that are tried for an image input."""
 _LENGTHS = (16, *range(1, 16), 20, 30, 32, 50, 64, 100, 128, 256, 512, 768, 784, 1024, 2048)
-"""Numbers of features, or of steps."""
+"""Lengths that are tried for features and sequences."""
 _COLOUR = {1, 3, 4}
 _CHANNEL_NAME = re.compile(r"chan|^c$", re.IGNORECASE)
 _SIDE_NAME = re.compile(r"height|width|^[hw]$", re.IGNORECASE)

@@ -10,9 +10,9 @@ from caravan.graphs.plausible import texts
 
 _PARSERS = {"ParseExample", "ParseExampleV2", "ParseSingleExample"}
 _NUMBERS = (0.5, 1.0)
-"""What numeric features are in one example and the next, rounded down where they are integers."""
+"""Values of numeric features in successive examples, rounded down for integers."""
 _MAX_VALUES = 2**20
-"""Values of one feature at most."""
+"""Most values of one feature."""
 
 
 def plausible_texts(graph: graph_pb2.GraphDef) -> list[bytes]:

@@ -15,7 +15,7 @@ from caravan.receipts import Account
 
 KEPT_SECONDS = 10.0
 SHARE = 20
-"""An account is shown for this many times as long as it took: adding up stays a small part of the work."""
+"""An account is kept this many times as long as it took, so that accounting is a small part of the work."""
 COUNT_SECONDS = 60.0
 MOST_KEYS = 20
 

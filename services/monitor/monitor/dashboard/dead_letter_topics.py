@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 FIND_SECONDS = 10.0
 LOOK_MILLISECONDS = 1000
-"""Pause between two looks at what was replayed, while letters wait; a new letter is taken at once."""
+"""Milliseconds between two reads of replayed offsets while letters wait; a new letter is taken at once."""
 REPLAY_SECONDS = 600.0
 MOST_TOPICS = 200
 

@@ -19,7 +19,7 @@ from monitor.hub_state import iso
 
 SUFFIX = dead_letter("")
 KEPT = 20
-"""Dead letters shown of a topic, the newest; the others are counted."""
+"""Newest dead letters shown per topic; the others are counted."""
 LOOK_CHARACTERS = 300
 MOST_HEADERS = 10
 MAGIC = {b"\xff\xd8\xff": "JPEG image", b"\x89PNG": "PNG image", b"RIFF": "WebP image", b"PK\x03\x04": "ZIP"}

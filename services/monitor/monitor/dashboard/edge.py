@@ -16,7 +16,7 @@ from monitor.dashboard.messages import Event, Quality, Status
 from monitor.hub_state import iso
 
 MOST_WAITING = 5
-"""Batches shown one by one, the oldest; the count is of all."""
+"""Oldest batches shown one by one; the count is of all."""
 SILENT_SECONDS = 150.0
 """Seconds after which an edge counts as silent: two of its minutely reports are missing."""
 ENDED = ("done", "skipped", "failed")

@@ -19,7 +19,7 @@ FRAME_LINES = 20
 FRAME_CAMERAS = 40
 FRAME_UNCERTAIN = 12
 MOST_CAMERAS = 60
-"""Cameras shown one by one; the sums are of all."""
+"""Most cameras shown one by one; the sums are of all."""
 MOST_UNCERTAIN = 24
 SNAPSHOT_LINES = 60
 

@@ -29,7 +29,7 @@ from monitor.settings import MonitorSettings
 from monitor.wiring import Wiring
 
 KEPT_FRAMES = 240
-"""Frames kept for a page that reconnects: a minute's worth at the busiest; after that it starts over."""
+"""Frames kept for a page that reconnects, a minute's worth at the busiest; later it starts over."""
 BATCH = 2000
 
 

@@ -20,7 +20,7 @@ from monitor.hub_feed import Feed
 
 MOST_CLIENTS = 200
 FRESH_SECONDS = 1.0
-"""How long one snapshot serves all who start; what changed since follows it."""
+"""Seconds for which one snapshot serves all new readers; later changes follow it."""
 BEAT_SECONDS = 15.0
 PIECE = 2**16
 NO_CACHE = {"Cache-Control": "no-store"}

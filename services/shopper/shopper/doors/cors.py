@@ -12,7 +12,7 @@ from caravan.sessions import is_foreign
 
 PUSH = "/zip"
 REVIEW = "/review"
-"""Path of the review: only our own page is shown what others photographed."""
+"""Path of the review. Only our own page may read it: it shows what others photographed."""
 OPEN_POSTS = frozenset({"/detection", "/binary", "/item"})
 READS = frozenset({"GET", "HEAD"})
 

@@ -12,11 +12,11 @@ from caravan.errors import BadInput
 _SPACE = str.maketrans("", "", " \t\r\n\f\v")
 _STANDARD = str.maketrans("-_", "+/")
 _PLAIN = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
-"""Decodes either alphabet, padded or not, in an eighth of the time that Python's own takes."""
+"""A base64 decoder for both alphabets, padded or not, eight times as fast as Python's own."""
 
 
 AROUND_BYTES = 2**16
-"""Of a JSON message, beside its image."""
+"""Bytes that a JSON message may have beside its image."""
 
 
 def json_limit(max_image_bytes: int) -> int:

@@ -50,16 +50,17 @@ Decode = Callable[[Request, bytes], tuple[bytes, str]]
 MOST_CLASSES = 1000
 """Most classes whose probabilities a reply lists."""
 SMALL_BODY = 2**16
-"""Bytes of a body without an image."""
+"""Most bytes of a body without an image."""
 QUICK_BODY = 2**18
-"""Bytes up to which decoding is not worth a thread: it takes half a millisecond and holds the interpreter."""
+"""Most bytes of a body that is decoded without a thread: decoding takes half a millisecond and holds the
+interpreter."""
 IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
-"""JPEG, PNG and WebP."""
+"""First bytes of JPEG, PNG and WebP."""
 FIELDS = "application/x-www-form-urlencoded"
-"""The type of a form without files."""
+"""Content type of a form without files."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 JSON_MARGIN = 64
-"""Bytes in which an object of JSON begins, if it is one."""
+"""First bytes of a body in which a JSON object must begin."""
 
 
 class Detect(Protocol):

@@ -17,9 +17,9 @@ from shopper.ports import Sender, Silent
 from shopper.routes import DETECT_KAFKA
 
 ERROR = "error"
-"""Header of an answer that is a problem document: what was wrong in a word or three."""
+"""Header of an answer that is a problem document; its value is the reason's code."""
 READ_AHEAD = 4
-"""Messages in memory, for each that is classified at once."""
+"""Messages in memory per message that is classified."""
 
 
 class Send(Protocol):

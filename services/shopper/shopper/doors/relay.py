@@ -20,22 +20,22 @@ from shopper.metrics import EVENT_LISTENERS, EVENTS_MISSED
 log = structlog.get_logger()
 
 RECENT = 256
-"""Events kept for a page that lost its connection for a moment."""
+"""Most recent events kept for a page that reconnects."""
 WAITING = 256
-"""Events that may wait for one listener; the oldest give way."""
+"""Most events that wait for one listener; the oldest give way."""
 LISTENERS = 100
 MAX_EVENT = 2**16
 BEAT_SECONDS = 15.0
 HEAR_SECONDS = 2.0
-"""How long a page waits for the broker to know that there is one."""
+"""Seconds that a page waits for the subscription at the broker."""
 LINGER_SECONDS = 600.0
-"""How long events are still heard after the last page has gone: it may come back."""
+"""Seconds for which the subscription stays after the last page has gone: it may come back."""
 RETRY_MS = 2000
 LONGEST = 18
-"""Digits of an event's number."""
+"""Most digits of an event's number."""
 
 Stamped = tuple[int, str, bytes]
-"""Number, name, and the event itself as JSON."""
+"""An event's number, name and JSON."""
 
 
 class EventRelay:

@@ -19,7 +19,7 @@ from shopper.review.decisions import Decision, Ref
 from shopper.review.review_queue import ReviewQueue
 
 MOST = 200
-"""Images on one page, and decisions in one request."""
+"""Most images on one page, and most decisions in one request."""
 USUAL = 60
 MAX_BODY = 2**18
 NO_STORE = {"Cache-Control": "no-store"}

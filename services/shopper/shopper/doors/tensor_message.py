@@ -21,7 +21,7 @@ from shopper.ports import Pixels
 MAX_NUMBERS = 2**20
 """Most numbers in one message's lists and maps. Larger images are sent as bytes."""
 BYTES_PER_NUMBER = 104
-"""Most bytes of a number as an object of its own: a list with a single float in it."""
+"""Most bytes of memory per number: a list that holds a single float."""
 MAX_LIST = 2**14
 MAX_MAP = 64
 MAX_EXTENSION = 16
@@ -31,9 +31,9 @@ CHANNELS = (1, 3)
 WHITE = 255
 
 SCALES = {"0..1": (1.0, 0.0), "0..255": (1 / 255, 0.0), "-1..1": (0.5, 0.5)}
-"""What floats may mean: factor and summand that make them 0..1."""
+"""Factor and summand that bring floats of each range to 0..1."""
 ROUNDING = 1e-3
-"""How far beyond black and white a float may be."""
+"""How far a float may lie beyond black or white, by rounding."""
 
 _DTYPE = re.compile(r"(?:[<>|=]?[iu](?:1|2|4|8)|[<>=]?f(?:2|4|8)|u?int(?:8|16|32|64)|float(?:16|32|64))")
 

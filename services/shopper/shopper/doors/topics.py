@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from caravan.contracts import MONITOR, is_model_name
 
 DETECTION = "detection/#"
-"""All of `detection/+`, and clients whose names have slashes."""
+"""Topics of detections; `#` rather than `+`, as a client's name may have slashes."""
 DETECTION_REPLIES = "response/detection"
 
 _LEVEL = r"[^/#+=:\x00]+"

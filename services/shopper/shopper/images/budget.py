@@ -13,7 +13,7 @@ from caravan.errors import Unavailable
 
 WAIT_SECONDS = 10.0
 STANDSTILL_SECONDS = 0.05
-"""For so long nothing is given back, and who needs most of those who wait gives way."""
+"""Seconds without memory given back, after which the waiter with the largest need gives way."""
 
 
 class MemoryBudget:

@@ -12,14 +12,14 @@ from shopper.ports import Picture, Pixels
 from shopper.quality.drift import LOOK_SIDE
 
 BYTES_PER_PIXEL = 4
-"""Of a decoded baseline JPEG, times the weight of other images."""
+"""Bytes of memory per pixel of a baseline JPEG; other images have a weight beside."""
 BYTES_PER_VALUE = 12
-"""Of an image that came decoded: floats, and their copies in other forms."""
+"""Bytes of memory per value of an image that came decoded: floats, and their copies in other forms."""
 THUMBNAIL_SIDE = 320
 THUMBNAIL_QUALITY = 80
 GREY = 1
 REVIEW = "review"
-"""Whose share of the decoding the pages for people have."""
+"""Name under which the review's pages share in the decoding."""
 
 
 class ImageLimits:

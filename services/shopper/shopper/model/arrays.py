@@ -13,7 +13,7 @@ from shopper.model.stubs import TensorProto
 from shopper.ports import Pixels
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Grey out of red, green and blue (ITU-R 601-2), as Pillow has it."""
+"""Weights of red, green and blue in grey (ITU-R 601-2), as in Pillow."""
 _CODES = {name: code for code, name in DTYPES.items()}
 
 

@@ -16,9 +16,9 @@ log = structlog.get_logger()
 
 READ_SECONDS = 2.0
 ASK_AGAIN_SECONDS = 30.0
-"""How long a manifest that could not be read is not asked for again."""
+"""Seconds before an unreadable manifest is read again."""
 MOST = 64
-"""Versions whose names are remembered."""
+"""Most versions whose class names are remembered."""
 
 Read = Callable[[str], Awaitable[bytes]]
 """Returns an object of the edge's bucket `production`; FileNotFoundError where it is not."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_HALF, DT_INT32, DT_INT64, DT_STRING, DT_UINT8
 
 Scale = Literal["0..1", "-1..1", "0..255"]
-"""What black and white are in a tensor of floats; in one of integers they are always 0 and 255."""
+"""Values of black and white in a tensor of floats; in one of integers they are 0 and 255."""
 Size = tuple[int, int]
 """Height and width."""
 

@@ -14,7 +14,7 @@ from shopper.model.inputs import Scale
 from shopper.ports import NotServed, Photo, Picture, Prediction, Silent
 
 MOST = 64
-"""Models that are remembered; of one that is asked for after a long time the signatures are asked again."""
+"""Most models remembered. A forgotten model's signatures are asked for again."""
 MAX_SIDE = 4096
 
 
@@ -40,13 +40,13 @@ class ModelOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scale: Scale | None = None
-    """What black and white are in its tensor; `TENSOR_SCALE` if not said."""
+    """Values of black and white in its tensor; `TENSOR_SCALE` if None."""
     size: tuple[int, int] | None = None
-    """Height and width of its input where the signature leaves them open."""
+    """Height and width of its input, if the signature leaves them open."""
     classes: tuple[str, ...] = ()
-    """Names of its classes, in the order of its output, where neither it nor its manifest says them."""
+    """Its class names in the order of its output, if neither model nor manifest has them."""
     score_accuracy: float | None = Field(default=None, ge=0, le=1)
-    """The score from which its answer counts as known; `SCORE_ACCURACY` if not said."""
+    """Least score of a known answer; `SCORE_ACCURACY` if None."""
 
     @field_validator("size")
     @classmethod
@@ -66,7 +66,7 @@ class ModelOptions(BaseModel):
 
 
 NO_OPTIONS = ModelOptions()
-"""The options of a model of which nothing is set."""
+"""Options of a model for which nothing is set."""
 
 
 def parse_options(text: object) -> Mapping[str, ModelOptions]:

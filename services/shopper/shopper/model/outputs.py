@@ -10,7 +10,7 @@ from typing import Any
 from shopper.model.tensors import is_of_floats, is_of_strings, numbers, shape, texts
 
 PREFERRED = ("probabilities", "probability", "softmax", "predictions", "scores", "logits", "output_0")
-"""Which output to believe where several have floats."""
+"""Names by which one output is preferred if several have floats, the best first."""
 SUM_TOLERANCE = 0.01
 """How far from 1 the sum of probabilities may be; half precision is no better."""
 _PAIR = 2

@@ -11,7 +11,7 @@ from shopper.model.tensors import string_tensor
 from shopper.ports import Photo, Picture, Pixels
 
 AT_ONCE = 2**14
-"""Numbers of an image; up to here, and with no resizing, preparing it is not worth a thread."""
+"""Most numbers of an image that is prepared without a thread, if it needs no resizing."""
 
 
 class Preparing:

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 FORGOTTEN_SECONDS = 60.0
-"""A failure that is longer ago says nothing of now."""
+"""Seconds after which a failure counts no more."""
 
 
 class Standing:

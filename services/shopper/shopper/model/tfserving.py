@@ -48,10 +48,10 @@ CHANNEL = (
 )
 
 Names = Callable[[str, int, int], Awaitable[tuple[str, ...]]]
-"""Returns the names of a model's classes: of a model, a version, and how many there are."""
+"""Returns class names, given a model, its version and their number."""
 
 _PATH = re.compile(r"(?<![\w:/])(?:/[\w.+-]+){2,}")
-"""Of a file on the model server's machine, which is nobody's business here."""
+"""A file's path on the model server's machine; callers are not told it."""
 _WRONG_SIGNATURE = re.compile(
     r"Serving signature key .* not found|input size does not match signature|Signature input alias"
 )

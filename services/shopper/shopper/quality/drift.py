@@ -25,7 +25,7 @@ ALPHA = 0.25
 HORIZON = 30 * 86_400.0
 """Seconds over which a false alarm has the probability ALPHA."""
 FIRST = 100
-"""Answers of a version that are only learnt from: among fewer, none stands out."""
+"""First answers of a version that only train the test: among fewer, none stands out."""
 POWERS = (0.3, 0.5, 0.7)
 """Bets: a rank p in 0..1 pays k p^(k-1), which is 1 on average. A small k bets on a few odd answers, a large
 one on many that are a little odd."""
@@ -40,13 +40,13 @@ _SIDES = (
     *((place, False) for place in range(STATISTICS)),
     *((place, True) for place in range(SCORES, STATISTICS)),
 )
-"""Which statistics are bet on to fall, and which (mirrored) to rise: scores that rise are no trouble."""
+"""Direction in which each statistic is tested: scores that rise are no trouble."""
 LOOK_SIDE = 112
-"""Pixels a side of a photo whose look is asked."""
+"""Pixels per side of the photo whose appearance is tested."""
 LOOKED_AT = f"{LOOK_SIDE} RGB"
-"""How photos are looked at: what was counted in another way says nothing of what is counted now."""
+"""Version of the appearance features; counts of another version are dropped."""
 WIDEST = 14.0
-"""Logits beyond are counted as this: further digits of a probability near 0 or 1 say nothing."""
+"""Largest logit, either way: further digits of a probability near 0 or 1 say nothing."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 ALPHA = 0.05
 WRONG_RATE = 0.05
-"""A product is said to be confidently wrong only if more than this share of its confident answers is."""
+"""Share of wrong confident answers above which a product counts as confidently wrong."""
 _STEPS = 60
 _TINY = 1e-300
 _TERMS = 300

@@ -27,14 +27,14 @@ log = structlog.get_logger()
 
 DAY = 86_400.0
 UNSURE_SHARE = 2
-"""Of the unsure answers, half as many as of the confident: they wait for a label in any case."""
+"""Confident answers drawn per unsure one: an unsure one waits for a label in any case."""
 
 RECENT = 300
-"""Answers among which those are chosen that show a drift best."""
+"""Most recent answers among which those that show a drift best are chosen."""
 SHOWN = 20
-"""Images that people are asked about where answers drift."""
+"""Images that people are shown if answers drift."""
 LATE_VERSIONS = 3
-"""Versions whose tests are kept: one that is rolled back to goes on with its own."""
+"""Most versions whose tests are kept, so that a rollback goes on with its own."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (

@@ -12,7 +12,7 @@ from bisect import insort
 from dataclasses import dataclass, field
 
 DAYS = 7
-"""Days before today that are asked about."""
+"""Days before today whose answers are drawn from."""
 
 
 @dataclass(slots=True)

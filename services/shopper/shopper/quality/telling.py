@@ -14,7 +14,7 @@ from shopper import metrics
 SINK = "edge-status"
 LOOK_SECONDS = 60.0
 AGAIN_SECONDS = 600.0
-"""The hub is told again so often, though nothing has changed: it remembers nothing over its own start."""
+"""Seconds after which unchanged figures are sent again: the hub forgets them at its start."""
 
 
 class Send(Protocol):

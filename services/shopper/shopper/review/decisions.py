@@ -14,7 +14,7 @@ from caravan.names import metadata
 from shopper.catalogue import Catalogue, Product
 
 BUCKETS = (UNCLASSIFIED, VALID)
-"""Where they are, in the order in which they are shown."""
+"""Buckets of images that wait, in the order in which they are shown."""
 Why = Literal["unknown", "uncertain", "audit", "drift"]
 
 _MODEL = ("label", "score", "model", "version")

@@ -25,13 +25,13 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 20.0
 MOST_LOOKED_AT = 1000
-"""Images whose facts one page may ask for; where few of them wait, the page is short and names the next."""
+"""Most images whose metadata is read for one page; a page may be shorter, and names the next."""
 AT_ONCE = 32
-"""Facts asked for side by side."""
+"""Metadata requests side by side."""
 MOST_REMEMBERED = 50_000
 """Most images remembered as not needing review."""
 MOVED_AT_ONCE = 4
-"""Images in memory while decisions are carried out."""
+"""Most images in memory while decisions are carried out."""
 
 Outcome = Literal["taught", "discarded", "gone"]
 

@@ -7,7 +7,7 @@ from caravan.errors import BadInput
 
 QUALITY = 85
 SMALLEST = 16
-"""Pixels of the longer side, below which an image is of no use."""
+"""Least pixels of the longer side; a smaller image is left out."""
 
 
 def fitting(image: bytes, room: int) -> bytes | None:

@@ -32,19 +32,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 NOTE_SECONDS = 1.0
-"""How long a reply waits for its note."""
+"""Seconds that a reply waits for its note."""
 AWAY_SECONDS = 5.0
-"""How long no reply waits for a disk that has just been too slow."""
+"""Seconds for which no reply waits for a disk that was too slow."""
 MOST_WAITING = 1000
-"""Notes on their way to the disk."""
+"""Most notes on their way to the disk."""
 LATE_SECONDS = 0.05
-"""A window is closed so long after its end."""
+"""Seconds between a window's end and its closing."""
 SENT_AT_ONCE = 64
 BYTES_AT_ONCE = 2**20
 LOOK_SECONDS = 1.0
-"""At least so long between two answers that are asked whether they look like those before."""
+"""Least seconds between two answers whose appearance is tested."""
 LAST_SECONDS = 2.0
-"""How long the last messages may take to be sent when the process ends."""
+"""Deadline in seconds for the last messages when the process ends."""
 
 
 class Send(Protocol):

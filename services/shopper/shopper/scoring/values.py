@@ -26,7 +26,7 @@ UNKNOWN = "unknown"
 PERCENTILES = (50, 75, 90, 99)
 DIGITS = 6
 AROUND_BYTES = 4096
-"""Left free in a Kafka message, for its key and the format around it."""
+"""Bytes of a Kafka message left free for its key and format."""
 
 _MARK = "<image>"
 

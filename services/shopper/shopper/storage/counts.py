@@ -16,7 +16,7 @@ from caravan.errors import Unavailable
 LIST_SECONDS = 10.0
 FRESH_SECONDS = 1.0
 SHARE = 5
-"""A count is shown for this many times as long as it took: counting stays a small part of the work."""
+"""A count is kept this many times as long as it took, so that counting is a small part of the work."""
 
 
 class TrainingCounts:

@@ -13,7 +13,7 @@ from caravan import strict_json, tracing
 from caravan.errors import Refused, Transient
 
 TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
-"""Between two bytes; the feeder answers once everything is durable, which takes a while."""
+"""Timeouts in seconds. The feeder answers once everything is durable, hence the long read."""
 PING_SECONDS = 5.0
 CHUNK = 2**20
 _MAY_PASS = {408, 425, 429}

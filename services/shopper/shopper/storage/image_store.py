@@ -24,13 +24,13 @@ from shopper.storage.spool import ImageSpool
 log = structlog.get_logger()
 
 AWAY_SECONDS = 5.0
-"""How long no sender tries a store that has just failed."""
+"""Seconds for which a store that failed is not tried."""
 
 _ITS_OWN_FAULT = (s3.Unstorable, s3.NamesTaken)
 
 MILLISECOND = timedelta(milliseconds=1)
 MOST_AHEAD = timedelta(seconds=10)
-"""How far a name may be ahead of the clock, as where more than a thousand images a second come."""
+"""How far a name's time may lie ahead of the clock, as with a thousand images a second."""
 
 
 def key(capture: Capture) -> str:

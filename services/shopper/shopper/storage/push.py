@@ -28,7 +28,7 @@ log = structlog.get_logger()
 PENDING = "push/requested.json"
 LOOK_SECONDS = 60.0
 UNREAD_IN_A_ROW = 3
-"""Unreadable images in a row after which the store, not an image, is taken to be at fault."""
+"""Unreadable images in a row after which the store counts as away."""
 MOST_UNFIT = 20
 """Most images of one push that are rejected because central refused a ZIP for them."""
 

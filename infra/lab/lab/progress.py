@@ -19,12 +19,12 @@ from rich.progress import (
 PLAIN_SECONDS = 10.0
 """Pause between two lines."""
 
-Told = Callable[[int, int], None]
-"""Told how much is done, of how much."""
+OnProgress = Callable[[int, int], None]
+"""Called with how much is done, of how much."""
 
 
 @contextmanager
-def progress(console: Console, what: str) -> Iterator[Told]:
+def progress(console: Console, what: str) -> Iterator[OnProgress]:
     """Show how far `what` is, as long as it lasts."""
     if not console.is_terminal:
         yield _lines(console, what)
@@ -42,7 +42,7 @@ def progress(console: Console, what: str) -> Iterator[Told]:
         yield lambda done, of: shown.update(task, completed=done, total=of)
 
 
-def _lines(console: Console, what: str) -> Told:
+def _lines(console: Console, what: str) -> OnProgress:
     said = time.monotonic()
 
     def told(done: int, of: int) -> None:

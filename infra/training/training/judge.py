@@ -22,7 +22,7 @@ from caravan.members import MEMBERS, write_members
 from caravan.model_zips import ModelZipLimits, read_model_zip
 from caravan.names import cut
 from caravan.uploads import Listed, Upload, Verdict, pending_uploads, read_upload, write_verdict, zip_key
-from training.comparison import Comparison, comparison
+from training.baseline import Baseline, baseline
 from training.cutting import with_pieces
 from training.evaluate import Answer, evaluate
 from training.gate import gate
@@ -94,7 +94,7 @@ async def _published(run: Run, upload: Upload) -> Verdict:
     with tempfile.TemporaryDirectory(dir=run.workspace.directory.absolute(), prefix="upload-") as folder:
         directory = Path(folder, "model")
         files = await _unpacked(run, upload, directory)
-        against = await comparison(run) if model == settings.model_name else None
+        against = await baseline(run) if model == settings.model_name else None
         found, metrics = await _tried(run, upload, directory, against)
         lineage = Lineage(
             upload=upload.id,
@@ -136,7 +136,7 @@ async def _unpacked(run: Run, upload: Upload, directory: Path) -> dict[str, Path
 
 
 async def _tried(
-    run: Run, upload: Upload, directory: Path, against: Comparison | None
+    run: Run, upload: Upload, directory: Path, against: Baseline | None
 ) -> tuple[Found, dict[str, Any]]:
     """Load and ask a model, and hold it against its parent where it has one.
 

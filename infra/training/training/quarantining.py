@@ -126,7 +126,7 @@ def _answers(head: Head, new: Sequence[Member], embed: Embed) -> tuple[list[Memb
 
 
 async def _batches(stores: Stores, members: Sequence[Member]) -> dict[Member, str]:
-    """Return the newest batch that brought each image under its class; what none did is one, too."""
+    """Return the newest batch of each image under its class; images without a batch form one, too."""
     digest = hashlib.sha256("".join(sha for _, sha in members).encode()).hexdigest()
     found = dict.fromkeys(members, ("", f"{UNLISTED}{digest[:12]}"))
 

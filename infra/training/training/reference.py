@@ -90,7 +90,7 @@ def _labels(key: str, raw: bytes) -> dict[str, str]:
 
 
 def grown(labels: Mapping[str, str], judged: Iterable[Judged]) -> dict[str, str]:
-    """Add what an accepted version was judged on, as far as there is room; what is there stays as it is."""
+    """Add the images that an accepted version was judged on, as far as there is room; earlier ones stay."""
     after = dict(labels)
     judged = sorted(judged, key=lambda image: image.sha256)
     of_group = Counter(image.group for image in judged if image.sha256 in labels)

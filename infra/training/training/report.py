@@ -123,7 +123,7 @@ class Row:
 
 
 def _rows(material: Material) -> list[Row]:
-    """Return the classes by name; where not all get a line, those that need a look come first."""
+    """Return the classes by name; if not all get a line, those to look at come first."""
     evaluation, learned = material.evaluation, material.facts.learned
     names = sorted({*learned, *evaluation.classes})
     if len(names) > MOST_CLASSES:
@@ -148,7 +148,7 @@ def _rows(material: Material) -> list[Row]:
 
 
 def _warnings(rows: Sequence[Row]) -> list[str]:
-    """Return, a sentence each, of which classes the figures promise more than a shop will see."""
+    """Return a sentence per class whose figures promise more than a shop will see."""
     lone = [row.name for row in rows if row.learned + row.held_out == 1]
     alike = [row.name for row in rows if row.groups == 1 and row.name not in lone]
     return [

@@ -240,7 +240,7 @@ def check_finite(name: str, outputs: Arrays) -> None:
 
 
 def check_classes(classes: Sequence[str], outputs: Mapping[str, NDArray[Any]]) -> None:
-    """See that there are as many names as scores, where it is plain which output the scores are.
+    """Check that there are as many names as scores, if it is plain which output the scores are.
 
     Raises:
         Fault: if not.

@@ -119,7 +119,7 @@ async def write(
     written: Collection[File] = frozenset(),
     signature: bytes | None = None,
 ) -> None:
-    """Write a whole version into a bucket, what makes it visible after its other files, the manifest last.
+    """Write a whole version into a bucket: its entry file after the other files, the manifest last.
 
     Who finds it there goes on with the current trace, by the manifest's metadata. Files that are `written`
     already are left out. The signature is that of `model.sig`, if there is one.

@@ -213,7 +213,7 @@ async def promises(store: ObjectStore) -> AsyncIterator[tuple[str, Promise]]:
 
 
 async def each_receipt(store: ObjectStore, take: Callable[[Receipt], None]) -> None:
-    """Hand on every receipt there is, the closed ones too, one at a time; one may come twice.
+    """Hand on every receipt, closed ones too, one at a time; one may come twice.
 
     Raises:
         CaravanError: if the store is away, or refuses us.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
-    """Do something with each item, so many at a time; the first error ends all and is raised as it is."""
+    """Do something with each item, so many at a time; the first error ends all and is raised."""
     todo = iter(items)
 
     async def worker() -> None:

@@ -284,8 +284,8 @@ def _edge_fault(edge: str, owners: dict[str, str]) -> str:
 
 Event = dict[str, Any]
 
-TOLD = 500
-"""Most characters of a reason in an event."""
+LONGEST_FACT = 500
+"""Most characters of a text in an event, as of a reason."""
 
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -313,8 +313,8 @@ def model_upload_event(model: str, upload: str, size: int) -> Event:
 
 def training_event(stage: str, progress: float, **facts: Any) -> Event:
     """Training is at `stage`, `progress` in 0..1 of the whole run."""
-    told = {name: cut(fact, TOLD) if isinstance(fact, str) else fact for name, fact in facts.items()}
-    return {"name": "training", "stage": stage, "progress": round(progress, 3), **told}
+    short = {name: cut(fact, LONGEST_FACT) if isinstance(fact, str) else fact for name, fact in facts.items()}
+    return {"name": "training", "stage": stage, "progress": round(progress, 3), **short}
 
 
 def model_ready_event(model: str, version: int, **facts: Any) -> Event:
@@ -328,14 +328,14 @@ def model_rejected_event(model: str, version: int | None, reason: str, **facts: 
         "name": "model-rejected",
         "model": model,
         "version": version,
-        "reason": cut(reason, TOLD),
+        "reason": cut(reason, LONGEST_FACT),
         **facts,
     }
 
 
 def quarantine_event(batch: str, images: int, reason: str) -> Event:
     """Tell that so many images of a batch are not learnt from until a person says so, and why."""
-    return {"name": "quarantine", "batch": batch, "images": images, "reason": cut(reason, TOLD)}
+    return {"name": "quarantine", "batch": batch, "images": images, "reason": cut(reason, LONGEST_FACT)}
 
 
 def pushmodel_event(model: str, version: int) -> Event:

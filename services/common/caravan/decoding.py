@@ -29,7 +29,7 @@ _TRIES = 2
 
 
 class FairQueue:
-    """Lets so many go at once; of those that wait, the next is of whoever has had least.
+    """Lets so many go at once; the next one is the waiter with the least cost so far.
 
     This is start-time fair queuing.
 
@@ -117,7 +117,7 @@ class Decoding:
         return await self._run(images.verify, encoded, sender=sender)
 
     async def as_jpeg(self, encoded: bytes, sender: str = "") -> bytes:
-        """Return an upright JPEG; of one that is, only the header is read."""
+        """Return an upright JPEG; of an image that is one, only the header is read."""
         if self.inspect(encoded).is_upright_jpeg:
             return encoded
         return await self._run(images.as_jpeg, encoded, sender=sender)

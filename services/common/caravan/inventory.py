@@ -66,7 +66,7 @@ async def take_inventory(store: ObjectStore) -> AsyncIterator[Inventory]:
 
     """
     receipts, withdrawn = await list_receipts(store), await read_withdrawn(store)
-    digest = hashlib.sha256(repr((sorted(receipts.items()), withdrawn.told)).encode())
+    digest = hashlib.sha256(repr((sorted(receipts.items()), withdrawn.keys)).encode())
     with tempfile.TemporaryFile() as file:
         images = PageFile(file)
         async for page in s3.raw_pages(store, IMAGES):

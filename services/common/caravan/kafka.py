@@ -407,7 +407,7 @@ async def send_dead_letter(
 
 
 async def park(producer: Producer, topic: str, record: ConsumerRecord) -> None:
-    """Send a message that has to wait to a topic where it is read again, so that it can be committed here.
+    """Send a message to a topic where it is read again later, so that it can be committed here.
 
     Raises:
         Transient: if Kafka is away.

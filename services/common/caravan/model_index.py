@@ -45,7 +45,7 @@ class Index:
 
     @classmethod
     def from_json(cls, raw: bytes, e_tag: str | None = None) -> Index:
-        """Read an index; one that is not ours says nothing."""
+        """Read an index; an unknown format counts as empty."""
         try:
             body = strict_json.loads_object(raw)
             models: dict[str, dict[str, str]] = body["models"] if body["schema"] == _SCHEMA else {}

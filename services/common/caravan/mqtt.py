@@ -163,7 +163,7 @@ class Mqtt:
         telemetry.MQTT_OUTBOX.set(self._outbox.qsize())
 
     async def drain(self, topic: str) -> NoReturn:
-        """Publish the outbox in order, what comes close together at once; to be run as a task."""
+        """Publish the outbox in order, events that come close together in one window; to be run as a task."""
         while True:
             events = [await self._outbox.get()]
             while len(events) < WINDOW and not self._outbox.empty():
@@ -205,7 +205,7 @@ class Mqtt:
             raise Transient(f"MQTT at {where} refuses the subscription to {topic}: {granted[0]}")
 
     def _hint(self, error: str) -> str:
-        """What to change, where the error is of a kind that waiting does not mend."""
+        """Return what to change, if waiting does not mend the error."""
         settings = self._settings
         if "CERTIFICATE_VERIFY_FAILED" in error:
             whose = f"MQTT_TLS_CA ({settings.mqtt_tls_ca})" if settings.mqtt_tls_ca else "the system's CAs"

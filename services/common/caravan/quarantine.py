@@ -87,7 +87,7 @@ async def read_waiting(store: ObjectStore) -> tuple[Quarantined, ...]:
 
 
 async def put_in_quarantine(store: ObjectStore, new: Quarantined, page: bytes) -> None:
-    """Keep images back, more of a batch than before perhaps; the page comes first, what counts last.
+    """Keep images back, perhaps more of a batch than before; write the page first, the record last.
 
     Raises:
         Transient: if the store is away, or somebody else changes it.

@@ -221,7 +221,7 @@ class Receipt:
 
 @dataclass(slots=True)
 class Promise:
-    """Content that receipts say is under a key: its SHA-256, what is known of the object, and how often."""
+    """Content that receipts promise under a key: its SHA-256, the object's facts, the number of promises."""
 
     sha256: str
     etag: str
@@ -230,7 +230,7 @@ class Promise:
 
 
 class Tally:
-    """What receipts say, added up; those of pending batches apart.
+    """Sums over receipts; those of pending batches apart.
 
     Attributes:
         captured: images in all of them.
@@ -261,7 +261,7 @@ class Tally:
 
 
 def add_promise(promised: dict[str, list[Promise]], key: str, promise: Promise) -> None:
-    """Add content under a key; what the one that was there knows of the object counts."""
+    """Add content under a key; the earlier promise's facts of the object stay."""
     there = promised.setdefault(key, [])
     for known in there:
         if known.sha256 == promise.sha256:

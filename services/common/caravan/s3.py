@@ -560,7 +560,7 @@ async def folders(store: ObjectStore, prefix: str = "") -> list[str]:
 
 
 async def delete(store: ObjectStore, keys: Collection[str]) -> None:
-    """Delete objects; one that is gone already is no error."""
+    """Delete objects; a missing one is no error."""
     with translated(f"delete {len(keys)} objects"):
         for key in keys:
             try:

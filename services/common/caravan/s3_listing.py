@@ -149,7 +149,7 @@ def read(content: bytes, bucket: str) -> Page:
 
 
 async def make_bucket(address: S3Address, bucket: str) -> None:
-    """Make a bucket; one that is there already is no error.
+    """Make a bucket; an existing one is no error.
 
     Raises:
         Transient: if the server is away or will not.

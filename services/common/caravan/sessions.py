@@ -38,7 +38,7 @@ class Login(BaseModel):
 
 
 class Sessions:
-    """Tells who asks: by the header `Authorization`, or by the cookie of a page of this very origin.
+    """Tells a request's holder, by the header `Authorization` or the cookie of a page of this origin.
 
     Args:
         tokens: those that open the door.
@@ -58,7 +58,7 @@ class Sessions:
         return bool(self._tokens)
 
     def holder(self, request: Request) -> str:
-        """Return the name of who asks.
+        """Return the name of the request's holder.
 
         Raises:
             BadInput: 401 if the request shows neither a token nor a session that holds.
@@ -70,7 +70,7 @@ class Sessions:
         return self._tokens.holder(authorization)
 
     def access(self, request: Request) -> dict[str, Any]:
-        """Return what a page is told: whether the door asks for a token, and who asks, if known."""
+        """Return what a page is told: whether the door needs a token, and the holder, if known."""
         try:
             holder = self.holder(request)
         except BadInput:
@@ -131,7 +131,7 @@ def is_own_page(method: str, headers: Headers) -> bool:
 
 
 def is_foreign(method: str, headers: Headers) -> bool:
-    """Tell whether a page of another site asks; what is no browser does not say."""
+    """Tell whether a page of another site asks; clients other than browsers do not count."""
     return ("origin" in headers or "sec-fetch-site" in headers) and not is_own_page(method, headers)
 
 

@@ -13,7 +13,7 @@ UNUSED = ("rich", "pygments", "greenlet")
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Import, within, what a service runs on: without collections of garbage, and without what is UNUSED.
+    """Import a service's modules within this context: without garbage collections, and without UNUSED.
 
     Validators are made once a model is used: most of FastAPI's, those of OpenAPI's documents, never are.
     """

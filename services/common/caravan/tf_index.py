@@ -273,5 +273,5 @@ def _crc32c(raw: bytes) -> int:
 
 
 def _masked(crc: int) -> int:
-    """Mask a checksum as LevelDB does, so that it can be stored beside what it covers."""
+    """Mask a checksum as LevelDB does, so that it can be stored beside its data."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -66,7 +66,7 @@ class Tokens:
         return "" if token is None else hmac.new(token, text.encode(), hashlib.sha256).hexdigest()
 
     def holder(self, authorization: str | None) -> str:
-        """Return the name of who shows this `Authorization` header.
+        """Return the name of the token's holder, given an `Authorization` header.
 
         Raises:
             BadInput: 401 if there is none, or its token is not known.

@@ -44,7 +44,7 @@ class Withdrawn:
         return len(self.everywhere) + len(self._labels)
 
     @property
-    def told(self) -> list[str]:
+    def keys(self) -> list[str]:
         """The keys of their tombstones, in order."""
         labels = [tombstone_key(sha256, item) for item, sha256 in self._labels]
         return sorted([*map(tombstone_key, self.everywhere), *labels])

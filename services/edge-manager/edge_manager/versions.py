@@ -14,9 +14,9 @@ from typing import Literal
 
 from caravan.contracts import (
     ENTRY_FILES,
+    LONGEST_FACT,
     MANIFEST,
     SIGNATURE,
-    TOLD,
     VersionKey,
     is_model_name,
     version_prefix,
@@ -148,7 +148,7 @@ class Waiting:
     reason: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reason", cut(self.reason, TOLD))
+        object.__setattr__(self, "reason", cut(self.reason, LONGEST_FACT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Refused:
     may_pass: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reason", cut(self.reason, TOLD))
+        object.__setattr__(self, "reason", cut(self.reason, LONGEST_FACT))
 
 
 Inspection = Complete | Waiting | Refused

@@ -92,7 +92,7 @@ class BatchBounds:
 
 
 class Checks:
-    """Checks archives side by side, in fair turns; what all of them keep in memory is bounded.
+    """Checks archives side by side, in fair turns, within a bound of memory for all.
 
     Args:
         pool: threads that unpack; those of all uploads.

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 
 class Budget:
-    """Bytes that may be in memory at once; who asks first is served first, of one owner a share.
+    """Bytes that may be in memory at once, granted in the order of asking, to each owner up to a share.
 
     An owner has no more than it leaves free, unless it has nothing yet: one whose bucket hangs holds half of
     all, and the others go on.

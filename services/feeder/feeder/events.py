@@ -35,7 +35,7 @@ class MessageProducer(Protocol):
 
 @asynccontextmanager
 async def zipfile_events(producer: MessageProducer, edge: str) -> AsyncIterator[Callable[[], None]]:
-    """Yield a function that tells of one more stored image; what is not told yet is sent at the end.
+    """Yield a function that reports one more stored image; send unsent reports at the end.
 
     The events are all alike, so a number is the whole queue. Once Kafka takes none of a batch, the rest is
     given up; what was not told is counted and logged once.

@@ -13,7 +13,7 @@ GATHERED = Gauge("caravan_feeder_gathered_images", "Images from Kafka that wait 
 
 
 def as_batch(images: Sequence[Labelled]) -> Batch:
-    """Return images as a batch; its id is made of what it holds, so that a repeat has the same."""
+    """Return images as a batch. Its id is a hash of its content, so that a repeat has the same."""
     lines = sorted(f"{image.key} {image.sha256}\n" for image in images)
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     return Batch(digest, sum(image.size for image in images), tuple(images), rejected=(), ignored=0)

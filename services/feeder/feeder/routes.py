@@ -73,7 +73,7 @@ Check = Callable[[ConsumerRecord], Awaitable[tuple[str, Labelled]]]
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What became of a batch: counts of images, those that were not taken, and what to do better."""
+    """What became of a batch: counts of images, the rejected ones, and advice to the sender."""
 
     edge: str
     batch: str

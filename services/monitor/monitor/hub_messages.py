@@ -171,7 +171,7 @@ def _windows(name: str, body: dict[str, Any]) -> list[Window]:
 
 
 def _cameras(metrics: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return what each camera counted; those beyond the bound are one, by a name that no camera has."""
+    """Return each camera's counts; cameras beyond the bound count as one, under a name that no camera has."""
     cameras: dict[str, list[dict[str, Any]]] = {}
     for sent, counts in metrics.items():
         camera = MORE if sent == MORE else _text(sent)

@@ -33,7 +33,7 @@ class History:
         self.is_read = False
 
     def starts(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
-        """Take the offsets to start at, and the ends as they are now; what was read is not read again."""
+        """Take the offsets to start at and the present ends; messages read before are not read again."""
         self._next = {**starts, **{p: offset for p, offset in self._next.items() if p in starts}}
         self._ends = ends
         self._notice()

@@ -214,7 +214,7 @@ class Hub:
         )
 
     def _keep(self, camera: Camera, shown: dict[str, Any]) -> None:
-        """Keep a window; where there are many entries, a camera keeps fewer of them."""
+        """Keep a window; with many entries, a camera keeps fewer windows."""
         camera.windows.append(shown)
         self._window_entries += _entries(shown)
         while len(camera.windows) > 1 and (

@@ -77,7 +77,7 @@ class _Clients:
 
 @dataclass(frozen=True)
 class _Images:
-    """What takes images in: the memory that they may have, what decodes them, and where they are kept.
+    """What images need: memory, decoding, buckets, and the store that keeps them.
 
     MQTT has a share of the memory for bodies, which HTTP's senders cannot take.
     """

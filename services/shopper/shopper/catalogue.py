@@ -87,7 +87,7 @@ class Catalogue:
         return self._items[OTHER]
 
     def product(self, item: str) -> Product:
-        """Return the entry of an item; one that has none is its own label and has no price."""
+        """Return the entry of an item; an unknown item is its own label and has no price."""
         name = names.normal(item)
         return self._items.get(name) or Product(name, name, Price())
 

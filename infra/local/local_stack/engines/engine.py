@@ -18,13 +18,13 @@ FOLDER = Path(__file__).parents[2] / "engines"
 class Engine:
     """A program in the place of an embedded one.
 
-    `rows` makes the rows of its names anew, those `without` it does not need. A part that is told the setting
-    `told` is told `services` too, where `{…}` is filled in as in any row. `programs` are what it runs, by the
+    `rows` makes the rows of its names anew, those `without` it does not need. A part that has the variable
+    `setting` gets `services` too, where `{…}` is filled in as in any row. `programs` are what it runs, by the
     name that commands have for them, and the words that say how to get one that is missing.
     """
 
     rows: Mapping[str, Callable[[Part], Part]]
-    told: str
+    setting: str
     services: Mapping[str, str] = field(default_factory=dict)
     programs: Mapping[str, tuple[str | Path, str]] = field(default_factory=dict)
     certificates: bool = False
@@ -36,7 +36,7 @@ class Engine:
             return None
         if part.name in self.rows:
             return self.rows[part.name](part)
-        return replace(part, env={**part.env, **self.services}) if self.told in part.env else part
+        return replace(part, env={**part.env, **self.services}) if self.setting in part.env else part
 
     def found(self) -> dict[str, str]:
         """Return where its programs are.

@@ -24,4 +24,4 @@ def _row(part: Part) -> Part:
     )
 
 
-FILES = Engine(rows={"s3-central": _row, "s3": _row}, told="S3_CENTRAL_ENDPOINT")
+FILES = Engine(rows={"s3-central": _row, "s3": _row}, setting="S3_CENTRAL_ENDPOINT")

@@ -68,7 +68,7 @@ def _row(part: Part) -> Part:
 
 APACHE = Engine(
     rows={"kafka": _row},
-    told="KAFKA_BOOTSTRAP_SERVERS",
+    setting="KAFKA_BOOTSTRAP_SERVERS",
     services={
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:{kafka.secure}",
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",

@@ -62,7 +62,7 @@ def _row(part: Part) -> Part:
 
 MOSQUITTO = Engine(
     rows={"mqtt": _row},
-    told="MQTT_HOST",
+    setting="MQTT_HOST",
     services={
         "MQTT_PORT": "{mqtt.mqtts}",
         "MQTT_USERNAME": USER,

@@ -27,7 +27,7 @@ def _row(part: Part) -> Part:
 
 VERSITYGW = Engine(
     rows={"s3-central": _row, "s3": _row},
-    told="S3_CENTRAL_ENDPOINT",
+    setting="S3_CENTRAL_ENDPOINT",
     programs={
         "versitygw": (
             FOLDER / "versitygw" / "versitygw",

@@ -13,7 +13,7 @@ from local_stack.plan import USUAL, Plan, PlannedPart
 from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings
 
-TOLD = ("S3_CENTRAL_ENDPOINT", "KAFKA_BOOTSTRAP_SERVERS", "FEEDER_URL", "MQTT_WS_URL")
+PASSED_ON = ("S3_CENTRAL_ENDPOINT", "KAFKA_BOOTSTRAP_SERVERS", "FEEDER_URL", "MQTT_WS_URL")
 """How central is reached, and the broker by browsers; where these are not set, it is on loopback."""
 
 SMALL = USUAL | {"segments": "5", "captured_mib": "8192"}
@@ -57,8 +57,10 @@ def _program(part: PlannedPart, environment: Mapping[str, str]) -> Program:
         raise StackError(
             f"{part.name} is no Python program: an edge in one place takes S3=files and {EMBEDDED} MQTT"
         )
-    told = {name: environment[name] for name in TOLD if environment.get(name) and name in part.row.env}
-    return Program(part.name, words[0], words[1:], {**part.environment, **told}, part.folder)
+    passed_on = {
+        name: environment[name] for name in PASSED_ON if environment.get(name) and name in part.row.env
+    }
+    return Program(part.name, words[0], words[1:], {**part.environment, **passed_on}, part.folder)
 
 
 def _prepare(part: PlannedPart) -> None:

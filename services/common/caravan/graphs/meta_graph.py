@@ -326,7 +326,7 @@ def _add_inputs(
     kept: Collection[str],
     signatures: Iterable[meta_graph_pb2.SignatureDef],
 ) -> None:
-    """Give each input of a signature a placeholder, where what it stands for is not part of the graph.
+    """Give each input of a signature a placeholder, if its tensor is not part of the graph.
 
     A training graph's inputs may be the outputs of a pipeline, which a request takes the place of.
     """

@@ -66,7 +66,7 @@ class Accounts:
 
 
 def as_json(edge: str, account: Account) -> dict[str, Any]:
-    """Return what is shown of an account; of keys the first few, and how many there are."""
+    """Return an account as shown: the first few keys, and their number."""
     return {
         "edge": edge,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -128,7 +128,7 @@ def read_status(value: bytes | None) -> Status:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How often answers are right: `answers` of them, of which some are labelled.
+    """How often answers are right: `answers` is their number, of which some are labelled.
 
     `share`, `low` and `high` (an interval of 95 %) are 0..1, None where nothing is labelled.
     """

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 def take(state: Dashboard, record: ConsumerRecord, route: str, history: History) -> None:
-    """Take one message in; what cannot be read is counted and logged, and stays on its topic as it came.
+    """Take one message in; count and log an unreadable one, which stays on its topic.
 
     Args:
         state: what is shown.

@@ -12,7 +12,7 @@ Ready = Mapping[str, int]
 
 
 def beside(ready: Ready, status: Status | None, silent: float | None) -> list[dict[str, Any]]:
-    """Return a row for each model: what is ready, what serves, since when, and why they differ.
+    """Return a row per model: the ready version, the serving one, since when, and why they differ.
 
     Args:
         ready: what central offers.

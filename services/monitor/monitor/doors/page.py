@@ -22,5 +22,5 @@ def install(app: FastAPI, files: Mapping[str, bytes], sessions: Sessions) -> Non
 
     @app.get("/dashboard/access", tags=["dashboard"])
     async def access(request: Request) -> Response:
-        """Tell a page whether this door asks for a token, and who asks."""
+        """Tell a page whether this door needs a token, and the holder of its session."""
         return http.fresh_json(sessions.access(request))

@@ -46,7 +46,7 @@ def policy(concurrency: int, within: float) -> Policy:
 
 
 class KafkaDoor:
-    """Reads images from Kafka, and answers them; what is refused is answered too, then a dead letter.
+    """Reads images from Kafka and answers them. A refused image is answered too, then a dead letter.
 
     Args:
         detect: the route.

@@ -87,7 +87,7 @@ class EventRelay:
             await rest()
 
     def receive(self, payload: bytes) -> None:
-        """Take an event from the broker; what is no event is left out."""
+        """Take an event from the broker; leave out messages that are no event."""
         if len(payload) > MAX_EVENT:
             return
         try:

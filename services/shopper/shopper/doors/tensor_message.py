@@ -100,7 +100,7 @@ class TensorMessage:
 
 
 def unpack(payload: bytes, max_bytes: int) -> TensorMessage:
-    """Read a message's form; what it may allocate is bounded by `MAX_NUMBERS` and its own length.
+    """Read a message without its image. `MAX_NUMBERS` and the message's length bound the memory.
 
     Raises:
         BadInput: 400 `not-msgpack` if it is none, 413 `too-large` if it has too much in it.

@@ -60,7 +60,7 @@ def install(app: FastAPI, page: PageSettings, sessions: Sessions) -> None:
 
     @app.get("/app.json", include_in_schema=False)
     async def app_json(request: Request) -> Response:
-        """Tell a page who asks, and what this edge has."""
+        """Tell a page its user and this edge's features."""
         facts = {
             "version": version,
             "access": sessions.access(request),

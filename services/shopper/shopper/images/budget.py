@@ -17,7 +17,7 @@ STANDSTILL_SECONDS = 0.05
 
 
 class MemoryBudget:
-    """A sum of bytes; what is larger than all of it counts as all of it, and so has it alone.
+    """A sum of bytes. A larger request counts as all of it, and is served alone.
 
     Who needs least has the next turn: a small image does not wait for large ones that come slowly. Those who
     hold some and wait for more could wait for one another: then one of them is turned away.

@@ -29,7 +29,7 @@ class Reservoir:
     kept: list[float] = field(default_factory=list)
 
     def takes(self, number: float) -> bool:
-        """Take a number in if it is one of the smallest; one that is larger then gives way."""
+        """Take a number in if it is one of the smallest; the largest then gives way."""
         if not self.most or (len(self.kept) >= self.most and number >= self.kept[-1]):
             return False
         insort(self.kept, number)

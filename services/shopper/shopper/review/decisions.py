@@ -52,7 +52,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class RecordedOpinion:
-    """What the model said of an image when it came in; what is not known is empty, the score then None."""
+    """The model's answer to an image when it came in. Unknown facts are empty, an unknown score is None."""
 
     label: str = ""
     score: float | None = None

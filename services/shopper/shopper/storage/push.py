@@ -265,7 +265,7 @@ class TrainingPush:
             yield batch
 
     async def _pack(self, keys: Sequence[str], target: IO[bytes], account: PushAccount) -> list[str]:
-        """Pack what can be read; one that the store does not give stays, and holds back no other.
+        """Pack the readable images; an unreadable one stays and holds back no other.
 
         Raises:
             CaravanError: if it gives none of several in a row.

@@ -17,8 +17,8 @@ from training.steps import Run
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What a version has to stand up to.
+class Baseline:
+    """What an uploaded model is compared with.
 
     Attributes:
         parent: the version that serves now, and its answers on the held-out images.
@@ -30,7 +30,7 @@ class Comparison:
     out: HeldOut
 
 
-async def comparison(run: Run) -> Comparison | None:
+async def baseline(run: Run) -> Baseline | None:
     """Ask the parent; None where there is no parent, none that answers, or nothing held out.
 
     Raises:
@@ -56,7 +56,7 @@ async def comparison(run: Run) -> Comparison | None:
         answers = await parents.ask(parent, out, run.settings.trial_seconds)
     except Permanent:
         return None
-    return Comparison(Against(parent.version, answers), out)
+    return Baseline(Against(parent.version, answers), out)
 
 
 def _held_out(run: Run, dataset: Dataset, reference: Reference, learnt: frozenset[str]) -> HeldOut:

@@ -40,7 +40,7 @@ class Children:
         warm: whether one is kept ready.
         seconds: that a run may take.
         ask: has what they export done; without it each has an exporter of its own.
-        command: of a run.
+        command: command line of a run.
 
     """
 

@@ -37,8 +37,8 @@ class Embedded:
     """What was asked for.
 
     Attributes:
-        features: of each image as it is, by SHA-256: [F] float32.
-        views: of the views that were asked for beside it.
+        features: embedding of each image, by SHA-256: [F] float32.
+        views: embeddings of the views that were asked for.
         unreadable: by SHA-256, why an image could not be read.
 
     """

@@ -37,8 +37,8 @@ class Evaluation:
     Attributes:
         classes: C names, the rows (truth) and columns (answer) of `confusion`, [C, C] counts.
         accuracy: share of right answers, 0..1.
-        precision: of what was answered with a class, the share that is of it; 0 where nothing was.
-        recall: of a class's images, the share that was answered with it.
+        precision: share of right answers among those with this class; 0 if there were none.
+        recall: share of the class's images that were answered with it.
         f1: the harmonic mean of both; all three for each class that has held-out images.
         answers: one for each held-out image.
 

@@ -74,7 +74,7 @@ def gate(
         answers: its own, in the same order.
         against: the parent, and its answers in the same order; None for a first version.
         margin: by how much of accuracy it may be worse, 0..1.
-        fault: what the smoke test found, or None.
+        fault: fault that the smoke test found, or None.
 
     """
     if fault is not None:

@@ -48,7 +48,7 @@ class HeldOut:
     Attributes:
         judged: N images.
         features: their embeddings [N, F], float32, in the same order.
-        files: where each of them is, in the same order.
+        files: file of each image, in the same order.
 
     """
 
@@ -83,8 +83,8 @@ class Division:
     """How an edge's images are divided.
 
     Attributes:
-        learned: what is learnt from.
-        held_out: what is not.
+        learned: images to learn from.
+        held_out: images to judge by.
         groups: on how many groups each class stands, where those of one moment count as one.
 
     """
@@ -105,7 +105,7 @@ def divide(
 
     Args:
         members: unique (class, SHA-256) pairs; those without features are left out.
-        features: of these, and of the images of the reference set.
+        features: embeddings of these, and of the reference set's images.
         reference: the class of images that are held out in any case, by SHA-256, whatever `members` says.
         learnt: SHA-256 of what the parent learnt from.
         taken: when an image was taken, in seconds, by SHA-256, where that is known.

@@ -30,7 +30,7 @@ class Contradiction:
         batch: its id.
         label: the class that they have.
         answer: the product that the version surely takes them for.
-        sure: how many of them.
+        sure: number of photos that it surely takes for it.
         members: all new ones of this class in the batch.
 
     """

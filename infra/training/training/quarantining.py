@@ -65,7 +65,7 @@ async def keep_back(
         model: name of the model.
         dataset: without what is in quarantine already.
         embed: embeds members, mostly from the cache; called in a thread.
-        path: where an image is, by its SHA-256.
+        path: returns an image's file, given its SHA-256.
         announce: sends an event.
 
     Raises:

@@ -46,7 +46,7 @@ class Reference:
 
     Attributes:
         labels: the class of each image, by SHA-256.
-        etag: of the object; None where there is none yet.
+        etag: ETag of the object; None if there is none yet.
 
     """
 

@@ -40,7 +40,7 @@ class Facts:
         parent: the version that served when this one was made; None for the first.
         learned: images that it learned from, by class.
         groups: on how many groups each class stands.
-        left_aside: how many images, by reason.
+        left_aside: number of images left out, by reason.
         not_compared: why there is no comparison though there is a version before; empty otherwise.
 
     """

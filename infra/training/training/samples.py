@@ -28,7 +28,7 @@ class Samples:
         views: [V, F], features of views.
         image: [V], of which image each view is.
         turned: [V], whether the view may be turned or mirrored.
-        shapes: of the F features, how many tell shapes; those after them tell colours.
+        shapes: number of features of shape, which come first; features of colour follow.
 
     """
 
@@ -55,7 +55,7 @@ class Rows:
         y: [N], numbers of classes.
         folds: [N], which are left out together.
         is_view: [N], of views.
-        shapes: of the F features, how many tell shapes; those after them tell colours.
+        shapes: number of features of shape, which come first; features of colour follow.
 
     """
 

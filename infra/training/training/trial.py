@@ -45,7 +45,7 @@ class Job:
     """What is asked.
 
     Attributes:
-        directory: where the model's files are.
+        directory: directory of the model's files.
         entry: `saved_model.pb` or `model.onnx`.
         classes: names that were given with it; may be empty.
         contract: whether it has to answer encoded images by label and probability, as our own models do.

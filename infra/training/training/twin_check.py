@@ -52,8 +52,8 @@ def check_twin(directory: Path, classify: Classify, asked: Iterable[Asked]) -> N
     """Ask a twin, and the signature `classify` of its SavedModel, about the same pixels.
 
     Args:
-        directory: of the version.
-        classify: of the contract: encoded images in, the four answers out.
+        directory: directory of the version.
+        classify: the signature of the contract: encoded images in, the four answers out.
         asked: pictures, encoded for the SavedModel, and as pixels for the twin.
 
     Raises:

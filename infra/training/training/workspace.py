@@ -36,7 +36,7 @@ class Acquired:
     Attributes:
         attempt: id under which a version number is claimed; kept when the same data is acquired again, so
             that an interrupted run goes on where it was.
-        settled: what became of the version that has this data already; then there is nothing to train.
+        settled: the version that has this data already, if any; then there is nothing to train.
 
     """
 
@@ -50,7 +50,7 @@ class Trained:
     """Written by train: from what the head was made, and how it learned.
 
     Attributes:
-        held_out: what it did not learn from.
+        held_out: images that it did not learn from.
         groups: on how many groups each class stands.
 
     """

@@ -83,10 +83,10 @@ class _Receipts:
     Attributes:
         listed: tag and time of each receipt in `uploads/`, by batch.
         known: tag and digest of those that the ledger holds.
-        fresh: of the done ones, the tag and the digest, by batch.
-        images: how many images those have that are added up here.
-        done: what these say.
-        pending: what the pending ones say.
+        fresh: tag and digest of each done receipt, by batch.
+        images: number of images in the receipts that are added up here.
+        done: sums of the done receipts.
+        pending: sums of the pending receipts.
         unreadable: keys of those that are none.
 
     """
@@ -132,7 +132,7 @@ class _AddedUp:
     Attributes:
         account: the account.
         receipts: those that were read for it.
-        new: how many images were, or were found to be under another ETag.
+        new: number of images that are new, or have another ETag.
         found: ETag and size of contents that were read, by key and SHA-256.
         disputed: keys to which different contents are ascribed.
 
@@ -152,8 +152,8 @@ async def read_account(
 
     Args:
         store: the bucket; without the right to write there, all is added up each time.
-        kept: how long a receipt stays where the feeder looks for it.
-        closed_together: how many must be older before they are closed.
+        kept: age at which a receipt is closed.
+        closed_together: fewest receipts of that age that are closed together.
 
     Raises:
         Transient: if the store is away.

@@ -58,8 +58,8 @@ class Aggregator(Generic[K, T]):
     another. A context manager: what is on its way at the end is cancelled, and its messages are not done.
 
     Args:
-        route: whose exchange an aggregate is.
-        sink: what `hand_over` depends on, for counting what is tried again.
+        route: id of the route that an aggregate belongs to.
+        sink: the dependency of `hand_over`, for counting retries.
         hand_over: takes a key and what was gathered, in the order of its coming.
         within: seconds for which an aggregate is tried that may work later.
         count: messages of an aggregate.

@@ -68,10 +68,10 @@ class Policy:
 
     Attributes:
         route: its id, in logs, metrics and traces.
-        sink: what its effect depends on, for counting what is tried again.
+        sink: the dependency of its effect, for counting retries.
         at_once: messages that are handled side by side.
         in_flight: messages taken and not done, in memory.
-        in_flight_bytes: of their values; a larger message is taken alone.
+        in_flight_bytes: most bytes of their values; a larger message is taken alone.
         order: `key` has the effects of one key (of messages without a key: none) follow one another;
             `partition` has the effects of a partition begin in its order, so that an aggregator gets them so.
         within: seconds for which a message is tried that may work later.
@@ -196,7 +196,7 @@ async def consume(
         send_dead_letter: called with what `handle` or the effect refuses (`BadInput`,
             `Permanent`), and what fails in a way that nobody foresaw, with the code `unexpected`.
         policy: see there.
-        park: where the policy says so, sends a message to where it is read again later.
+        park: sends a message to where it is read again later, if the policy says so.
 
     Raises:
         Transient: if a message could neither be handled nor become a dead letter in time.
@@ -224,8 +224,8 @@ class _Message:
     Attributes:
         record: as it came.
         done: to be called once nothing more is to be done for it.
-        before: what ends before its effect may begin.
-        over: what ends when that of the next may.
+        before: ends when this message's effect may begin.
+        over: ends when the next message's effect may begin.
         began: when it was last begun, by the loop's clock.
 
     """

@@ -34,7 +34,7 @@ class FairQueue:
     This is start-time fair queuing.
 
     Args:
-        at_once: how many.
+        at_once: most holders at once.
 
     """
 
@@ -51,8 +51,8 @@ class FairQueue:
         """Wait for a turn and hold it for the length of the context.
 
         Args:
-            name: who goes.
-            cost: what the turn counts for.
+            name: the sender's name.
+            cost: what the turn counts for, in a unit of the caller's choice.
 
         """
         self._here[name] += 1
@@ -93,9 +93,9 @@ class Decoding:
     Unavailable if no process can be started. `sender` is whose image it is: each gets a fair share.
 
     Args:
-        at_once: how many processes it keeps busy.
-        seconds: what one image may take.
-        bounds: what one image may have.
+        at_once: most decodings at once.
+        seconds: deadline of one image, in seconds.
+        bounds: bounds on one image.
 
     """
 

@@ -38,7 +38,7 @@ class Gaps:
         """Return the messages up to a gap, and the offset to read again from; None if nothing may come.
 
         Args:
-            partition: where they are from.
+            partition: the partition of the messages.
             records: they, in order.
             expected: the offset of the next message, if none is missing.
 

@@ -59,7 +59,7 @@ async def bounded_body(
     """Read a request's body into memory, unpacked, up to `limit` bytes.
 
     Args:
-        request: whose body.
+        request: the request.
         limit: bytes of it at most, unpacked.
         charge: is told how many bytes came before they are kept, and how many may come in all from there on,
             these among them; it may wait or raise.
@@ -124,7 +124,7 @@ class Heads:
     Of an answer without end, as a stream of events, only the head is asked: then the client is gone.
 
     Args:
-        app: what it wraps.
+        app: the wrapped ASGI app.
         unsafe: paths that are left to the app, as a GET does something there.
 
     """

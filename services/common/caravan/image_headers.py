@@ -58,7 +58,7 @@ class ImageInfo:
         width: in pixels, as stored.
         height: in pixels, as stored.
         orientation: 1 to 8 as EXIF has it; 1 is upright.
-        weight: of a pixel in memory while it is decoded, beside one of a baseline JPEG: 1, 2 or 4.
+        weight: memory per pixel while it is decoded, relative to a baseline JPEG: 1, 2 or 4.
 
     """
 

@@ -155,7 +155,7 @@ def resized(encoded: bytes, mode: str, width: int, height: int, bounds: ImageBou
         mode: `L` for grey, `RGB`.
         width: in pixels.
         height: in pixels.
-        bounds: what it may have.
+        bounds: bounds on the image.
 
     Returns:
         uint8, [height, width, 1 or 3].

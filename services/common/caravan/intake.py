@@ -123,7 +123,7 @@ class Intake:
     The error is raised where the body is read, so that it is answered as any other.
 
     Args:
-        app: what it wraps.
+        app: the wrapped ASGI app.
         senders: those of all doors of the process.
 
     """

@@ -44,9 +44,9 @@ class Inventory:
 
     Attributes:
         receipts: tag and time of each receipt in `uploads/`, by batch.
-        withdrawn: what was taken out.
+        withdrawn: withdrawn contents.
         images: pages of their listing as the server wrote them; see `s3.raw_pages`.
-        digest: of all of this, with ETag, size and time of each image.
+        digest: hash of all of this, with ETag, size and time of each image.
 
     """
 

@@ -216,7 +216,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
     """Reads from the beginning, commits nothing by itself, and waits for messages that come out of turn.
 
     Args:
-        settings: how to reach Kafka.
+        settings: Kafka's settings.
         topics: which; none for a consumer that is assigned its partitions.
         options: more of aiokafka's.
 

@@ -51,8 +51,8 @@ class Ledger:
     Attributes:
         body: key of the object with their promises, by the SHA-256 of its content.
         captured: images in them.
-        rejected: of those, refused.
-        receipts: of each batch, the tag of its receipt and the digest of what it says; see `digest`.
+        rejected: number of captured images refused with a reason.
+        receipts: tag of each batch's receipt, and the digest of its content; see `digest`.
         closed: of each batch whose receipt is among the closed ones and may still be in `uploads/`, its tag.
         disputed: keys to which they ascribe different contents.
 

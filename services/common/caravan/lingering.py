@@ -22,9 +22,9 @@ class LingeringClose:
     """ASGI middleware.
 
     Args:
-        app: what it wraps.
-        seconds: how long a sender that does not stop is listened to.
-        idle_seconds: how long one that has fallen silent is waited for.
+        app: the wrapped ASGI app.
+        seconds: most seconds for which a sender that does not stop is read.
+        idle_seconds: most seconds for which a silent sender is waited for.
 
     """
 

@@ -21,7 +21,7 @@ def held(folder: Path, setting: str) -> Iterator[None]:
     """Keep a folder, made if it is not there, to this process; the system lets it go with the process.
 
     Args:
-        folder: what nobody else may use meanwhile.
+        folder: the folder that is to be used by one process alone.
         setting: that named it, for the message.
 
     Raises:

@@ -53,9 +53,9 @@ class ModelZip:
 
     Attributes:
         entry: `saved_model.pb` or `model.onnx`.
-        files: what belongs to the model, by its path within the version.
+        files: the model's files, by path within the version.
         labels: class names out of `labels.txt`; empty without one.
-        ignored: how many other files there are.
+        ignored: number of other files.
 
     """
 
@@ -96,7 +96,7 @@ def read_model_zip(file: BinaryIO, limits: ModelZipLimits) -> ModelZip:
 
     Args:
         file: open for reading, seekable; it must stay open while files are read.
-        limits: what it may hold.
+        limits: bounds on the archive.
 
     Raises:
         BadInput: 400 if it is no ZIP or a truncated one, 413 if it holds too much, 422 if there is no model

@@ -53,7 +53,7 @@ class Mqtt:
     """A connection to the broker that is made again whenever it breaks.
 
     Args:
-        settings: where the broker is.
+        settings: the broker's settings.
         subscriptions: topic filters to subscribe to, at QoS 1.
         on_message: called for each message in turn; it must not wait for long.
 
@@ -87,7 +87,7 @@ class Mqtt:
         """Publish messages at QoS 1, in order, and wait until the broker has them all.
 
         Args:
-            topic: of all of them.
+            topic: topic of all messages.
             payloads: at most `WINDOW`.
 
         Raises:

@@ -66,11 +66,11 @@ class ImageReceipt:
     Attributes:
         name: its name in the batch.
         outcome: pending, stored, duplicate or rejected.
-        key: where it is, or is meant to be; empty if it was rejected.
+        key: key of the object, present or planned; empty if the image was rejected.
         sha256: of its content, in hex; empty if it was rejected.
         reason: why it was rejected; empty otherwise.
-        size: of its content, in bytes; 0 where the receipt is older than this fact.
-        etag: of the object, once it is there; empty before, or where the store gives none.
+        size: bytes of the content; 0 if the receipt is older than this fact.
+        etag: ETag of the stored object; empty before, or if the store gives none.
 
     """
 
@@ -137,8 +137,8 @@ class Receipt:
         edge: id of the edge.
         batch: id of the batch; of a ZIP, its SHA-256 in hex.
         size: bytes that came in.
-        ignored: how many entries were no images by their names.
-        uploads: how often the batch was accepted; 0 while pending for the first time.
+        ignored: number of entries whose names are not those of images.
+        uploads: how often the batch was accepted; 0 while it is pending for the first time.
         received: ISO 8601 time, UTC, when it first came.
         completed: the same, of the last time that it was accepted; empty before.
         images: one for each image of the batch.
@@ -234,9 +234,9 @@ class Tally:
 
     Attributes:
         captured: images in all of them.
-        rejected: of those, refused with a reason.
+        rejected: number of captured images refused with a reason.
         promised: by key, the contents that done batches put there; more than one is a contradiction.
-        open_images: of pending batches.
+        open_images: images of pending batches.
 
     """
 
@@ -346,8 +346,8 @@ class Expected:
 
     Args:
         promised: what done receipts promise, as in `Tally`; older promises under its keys are added to it.
-        open_images: of pending receipts.
-        withdrawn: what was taken out again.
+        open_images: images of pending batches.
+        withdrawn: withdrawn contents.
         disputed: keys of older promises that contradict each other.
 
     Attributes:
@@ -473,7 +473,7 @@ def account(
     Args:
         receipts: every receipt of the edge, each once; read one at a time.
         bucket: the keys in its data bucket; those outside `images/` are passed over.
-        withdrawn: what was taken out again.
+        withdrawn: withdrawn contents.
 
     """
     tally = Tally()

@@ -50,8 +50,8 @@ class DeadLettersLeft(Permanent):
     """Some letters could not be sent again: they are at the end of their topic now, all others were sent.
 
     Args:
-        sent: how many were.
-        reasons: of each that was not, a sentence.
+        sent: number of letters that were sent.
+        reasons: a sentence for each letter that was not sent.
 
     """
 

@@ -15,9 +15,9 @@ class Route:
 
     Attributes:
         id: in kebab case; it names the route in logs, metrics, traces and `/readyz`.
-        source: where a message comes from, in Markdown.
-        mandatory: what is done before the message counts as handled, or else it fails.
-        best_effort: what may fail without failing the message; empty for nothing.
+        source: source of its messages, in Markdown.
+        mandatory: effects without which a message fails, in Markdown.
+        best_effort: effects that may fail without failing the message; empty for none.
 
     """
 

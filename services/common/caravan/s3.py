@@ -359,7 +359,7 @@ async def read_changed(store: ObjectStore, key: str, known: str | None, *, most:
 
     Args:
         store: the bucket.
-        key: of the object.
+        key: key of the object.
         known: the ETag of what was read before; None if nothing was.
         most: bytes that are read.
 

@@ -75,9 +75,9 @@ async def pages(
     """Yield the pages of a listing, of up to 1,000 keys each, in the server's order.
 
     Args:
-        address: of the server.
+        address: address of the server.
         bucket: its name.
-        prefix: of the keys.
+        prefix: prefix of the keys.
         after: leaves out keys up to and with this one.
         delimiter: with `/`, what lies in folders below the prefix is left out, and the folders are named.
 

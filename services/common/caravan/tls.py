@@ -37,7 +37,7 @@ def client_context(
         ca: PEM file of the authorities to trust; None for the system's.
         cert: PEM file of a certificate to show, with what links it to its authority; None for none.
         key: PEM file of its key; None if `cert` holds it too.
-        names: what the user calls the three.
+        names: the user's names of the three.
 
     Raises:
         Permanent: naming the one that is missing or wrong.

@@ -66,7 +66,7 @@ def span(name: str, *, begins: bool = True, **facts: Fact) -> Iterator[None]:
     """Make a span of what is done within: part of the current trace, else the first of a new one.
 
     Args:
-        name: of the work: a route's id, or a step's name.
+        name: name of the work: a route's id, or a step.
         begins: whether a trace may begin here.
         facts: its attributes.
 

@@ -59,12 +59,12 @@ class Upload:
 
     Attributes:
         model: name of the model.
-        id: of the upload.
+        id: id of the upload.
         sha256: of the ZIP, in hex.
         size: bytes of the ZIP.
         entry: `saved_model.pb` or `model.onnx`.
         classes: names given with it, in the order of the model's outputs; may be empty.
-        ignored: how many files of the ZIP do not belong to the model.
+        ignored: number of files in the ZIP that do not belong to the model.
         received: ISO 8601 time, UTC, of the last time that it came to be judged.
 
     """

@@ -71,7 +71,7 @@ def read_directory(file: BinaryIO, max_entries: int) -> tuple[zipfile.ZipFile, t
 
     Args:
         file: open for reading, seekable; it must stay open while entries are read.
-        max_entries: how many it may have.
+        max_entries: most entries.
 
     Raises:
         BadInput: 400 if it is no whole ZIP, 413 if it has too many entries, 422 if one is unsafe.

@@ -123,9 +123,9 @@ def make_app(
         stores: the data bucket of each edge.
         models: the models bucket of each edge.
         producer: Kafka.
-        prepared: of each edge, set once its buckets and topics are there.
+        prepared: events per edge, set once its buckets and topics exist.
         pool: threads in which archives are unpacked.
-        checks: what `/readyz` asks.
+        checks: checks of `/readyz`, by name.
 
     """
     spool = UploadSpool(

@@ -49,7 +49,7 @@ class Candidate:
 
     Attributes:
         name: its name in the archive, fit to be shown.
-        key: where the image belongs in the bucket.
+        key: key of the image in the bucket.
         info: the archive's own entry; `file_size` is what is read of it at most.
 
     """
@@ -74,7 +74,7 @@ class Archive:
     Attributes:
         candidates: the images by name, in the archive's order.
         rejected: entries in an image's place whose class or file name cannot be a key.
-        ignored: how many other entries there are, folders too.
+        ignored: number of other entries, folders included.
         misplaced: the name of one of these that is an image by its name; empty if there is none.
 
     """
@@ -112,7 +112,7 @@ def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Archive:
 
     Args:
         file: open for reading, seekable; it must stay open while entries are read.
-        limits: what it may hold.
+        limits: bounds on the archive.
 
     Raises:
         BadInput: 400 if it is no ZIP or a truncated one, 413 if it holds too much, 422 if an entry is unsafe.

@@ -36,10 +36,10 @@ class DataBuckets:
 
     Args:
         stores: the bucket of each edge.
-        prepared: of each edge, set once its buckets and topics are there; cleared where one is gone.
-        at_once: how many images of a batch are on their way at once.
-        buffer_bytes: how much content of all batches is in memory at once.
-        retry_seconds: how long a write is tried while the object store is away.
+        prepared: events per edge, set once its buckets and topics exist; cleared if one is gone.
+        at_once: most images of a batch that are written at once.
+        buffer_bytes: most bytes of all batches in memory.
+        retry_seconds: seconds for which a write is tried while the object store is away.
 
     """
 
@@ -112,7 +112,7 @@ class DataBuckets:
         """Put every image where it belongs; a repeat finds it there, and one that S3 refuses is rejected.
 
         Args:
-            edge: whose bucket.
+            edge: the edge that the bucket belongs to.
             batch: the images.
             one_stored: called for each image that was not there before.
 

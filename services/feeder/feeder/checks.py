@@ -31,7 +31,7 @@ class Labelled:
 
     Attributes:
         name: its name in the batch.
-        key: where it belongs in the bucket: `images/<class>/<file>`.
+        key: key in the bucket: `images/<class>/<file>`.
         sha256: of its content, in hex.
         size: bytes of its content.
         media_type: such as `image/jpeg`.
@@ -54,11 +54,11 @@ class Batch:
     """What came in at once: its id and size, the images to store, the rest by reason or number.
 
     Attributes:
-        id: of a ZIP, its SHA-256 in hex.
+        id: SHA-256 of a ZIP, in hex.
         size: bytes that came in.
-        images: what is to be stored, in the order in which it came.
+        images: the images to be stored, in the order in which they came.
         rejected: images that are not taken.
-        ignored: how many entries are no images by their names.
+        ignored: number of entries whose names are not those of images.
         misplaced: an image that is in no image's place; empty if there is none.
 
     """
@@ -76,7 +76,7 @@ class BatchBounds:
     """What checking one batch may cost.
 
     Attributes:
-        pixels: of all its images.
+        pixels: most pixels of all its images.
         pixels_per_byte: of all its images, for each byte that was sent; two of the largest are always taken.
         seconds: from its first image to its last.
 
@@ -96,11 +96,11 @@ class Checks:
 
     Args:
         pool: threads that unpack; those of all uploads.
-        decoding: what images are checked with.
-        at_once: how many images of an upload are checked at once.
+        decoding: decodes the images.
+        at_once: most images of an upload that are checked at once.
         limits: what an archive may hold; so many entries, twice, may be in memory of all archives.
-        bounds: what checking an archive may cost.
-        buffer_bytes: of images in memory while they are checked.
+        bounds: bounds on the work of checking an archive.
+        buffer_bytes: most bytes of images in memory while they are checked.
 
     """
 

@@ -17,7 +17,7 @@ class Budget:
     all, and the others go on.
 
     Args:
-        size: how many; one that asks for more waits until all are free, and takes all.
+        size: number of bytes; a larger request waits until all are free, and takes all.
 
     """
 
@@ -79,8 +79,8 @@ class KeyedLock:
     """Lets so many go at once, and of those with the same name one after the other.
 
     Args:
-        at_once: how many.
-        of_one: how many with the same first word of their names.
+        at_once: most holders at once.
+        of_one: most holders with the same first word of their names.
 
     """
 

@@ -72,8 +72,8 @@ class ModelBuckets:
 
     Args:
         stores: the bucket of each edge.
-        prepared: of each edge, set once its buckets and topics are there; cleared where one is gone.
-        retry_seconds: how long a write is tried while the object store is away.
+        prepared: events per edge, set once its buckets and topics exist; cleared if one is gone.
+        retry_seconds: seconds for which a write is tried while the object store is away.
 
     """
 

@@ -32,7 +32,7 @@ class Feed:
     """The last changes, and a way to wait for the next; quiet until `start_over`.
 
     Args:
-        kept: how many changes a reader may be behind.
+        kept: most changes that a reader may be behind.
 
     """
 

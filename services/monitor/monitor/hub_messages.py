@@ -44,14 +44,14 @@ class Window:
     """What one camera sent in one window.
 
     Args:
-        id: of the message, and of the camera where it has several.
-        edge: whose camera.
+        id: id of the message, with the camera's name if it has several.
+        edge: the camera's edge.
         camera: its name.
-        start: of the window, ISO 8601; empty where the message does not say.
-        end: of the window, ISO 8601.
+        start: start of the window, ISO 8601; empty if the message does not say.
+        end: end of the window, ISO 8601.
         seconds: its length; 0 where the message does not say.
         model: whose opinions; empty where the message does not say.
-        version: of the model; 0 where the message does not say.
+        version: version of the model; 0 if the message does not say.
         threshold: the score from which a detection is certain.
         certain: count by class; classes without any are left out.
         uncertain: the same.
@@ -83,8 +83,8 @@ class Uncertain:
     """An image that a model was unsure of.
 
     Args:
-        id: of the message; safe in a URL.
-        edge: whose camera.
+        id: id of the message; safe in a URL.
+        edge: the camera's edge.
         camera: its name.
         item: the class with the highest score.
         score: its probability.
@@ -92,10 +92,10 @@ class Uncertain:
         timestamp: when the image came, as the edge wrote it.
         model: whose opinion.
         version: its version.
-        prep_seconds: what its preparation took.
-        predict_seconds: what the model took.
+        prep_seconds: seconds of preparing the input.
+        predict_seconds: seconds of the model's call.
         image: JPEG or PNG; None where there is none, or where it is something else.
-        media_type: of the image; empty where there is none.
+        media_type: media type of the image; empty if there is none.
 
     """
 

@@ -84,11 +84,11 @@ async def reader(
     """Read topics from a time on, but at most so many messages of each partition that are there already.
 
     Args:
-        settings: how to reach Kafka.
+        settings: Kafka's settings.
         topics: which.
         since: seconds since 1970.
         most: messages.
-        history: where an earlier reader of this process was; it goes on from there.
+        history: offsets of an earlier reader of this process, which this one continues.
 
     Raises:
         Transient: if the broker is away.

@@ -41,12 +41,12 @@ class HubLimits:
     """How much the hub keeps.
 
     Args:
-        history_seconds: how far totals reach back.
+        history_seconds: seconds that totals reach back.
         silent_windows: windows without a message after which a camera is silent.
         window_seconds: length of a window of a camera that does not say.
         max_cameras: beyond it those leave that were heard of longest ago.
         max_ids: messages that are known again when they come twice.
-        max_image_bytes: of all uncertain images; beyond it the oldest lose theirs.
+        max_image_bytes: most bytes of all uncertain images; the oldest give way.
         max_classes: names of classes, of all cameras; what is beyond is counted as one.
         max_entries: of the tables that count by class, and of those in last windows; one has some 100 bytes.
 
@@ -124,7 +124,7 @@ class Hub:
     """The state, and what changed in it.
 
     Args:
-        limits: how much is kept.
+        limits: bounds on the state.
         tell: called with the name and the facts of each change.
         now: seconds since 1970.
 
@@ -149,7 +149,7 @@ class Hub:
         """Take a message in, unless it is known or too old.
 
         Args:
-            message: what was read.
+            message: the decoded message.
             sent: when it came to Kafka, seconds since 1970.
             heard: when its camera was heard of by it.
 

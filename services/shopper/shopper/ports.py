@@ -80,8 +80,8 @@ class Prediction:
         version: its version, a positive integer; 0 where the server does not say.
         probabilities: by class, in the model's own order; empty where the model does not give them.
         classes: all that the model knows, in its own order; empty where it does not say.
-        prep_seconds: what the input took to be prepared.
-        predict_seconds: what the call of the model took.
+        prep_seconds: seconds of preparing the input.
+        predict_seconds: seconds of the model's call.
 
     """
 

@@ -10,8 +10,8 @@ class SessionLimits:
     Attributes:
         intra_op_threads: threads within an operation, shared by all sessions of the process.
         inter_op_threads: threads across operations, this session's own.
-        run_seconds: what a call may take before it is cancelled: DEADLINE_EXCEEDED.
-        load_seconds: what restoring and initialising may take.
+        run_seconds: seconds after which a call is cancelled: DEADLINE_EXCEEDED.
+        load_seconds: deadline of restoring and initialising, in seconds.
 
     """
 

@@ -194,7 +194,7 @@ def _check(nodes: Nodes, names: Collection[str], library: Library, *, own: Colle
 
     Args:
         nodes: the graph's.
-        names: of the operations.
+        names: names of the operations.
         library: the graph's functions.
         own: tensors that take the paths of the model's own files, which alone may be read.
 

@@ -37,7 +37,7 @@ class Input:
     """An input of a signature.
 
     Attributes:
-        name: of the input.
+        name: name of the input.
         dtype: NumPy's type; object for strings.
         dims: the batch first; None, or a name, where one is open; None as a whole if it does not say.
 
@@ -61,7 +61,7 @@ def shapes(inputs: Sequence[Input], *, channels_first: bool) -> Iterator[dict[st
     """Yield shapes of one example of all inputs, the most plausible ones first.
 
     Args:
-        inputs: of one signature.
+        inputs: inputs of one signature.
         channels_first: how images are laid out where nothing tells: [N, C, H, W], not [N, H, W, C].
 
     """

@@ -42,7 +42,7 @@ def install(app: FastAPI, edges: Collection[str], model_upload: ModelUpload, buc
         app: the service's app.
         edges: those configured.
         model_upload: takes edge, model, class names, the body's chunks and the size that the sender declares.
-        buckets: where verdicts come from.
+        buckets: source of the verdicts.
 
     """
     router = APIRouter()

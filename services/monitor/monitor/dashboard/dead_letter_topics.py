@@ -29,8 +29,8 @@ class DeadLetterTopics:
     """Follows every `*-dead-letter` topic, and sends letters again when asked.
 
     Args:
-        settings: how to reach Kafka.
-        letters: where they are kept to be shown.
+        settings: Kafka's settings.
+        letters: the dead letters as shown.
 
     """
 

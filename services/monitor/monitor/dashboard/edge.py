@@ -126,9 +126,9 @@ class Edge:
         """Take an event in.
 
         Args:
-            event: what happened.
+            event: the decoded event.
             at: when, seconds since 1970.
-            name: of its message, the same at each start.
+            name: name of the event's message, the same at each start.
 
         """
         match event.name:

@@ -29,13 +29,13 @@ class Event:
     Args:
         name: one of `NAMES`.
         files: images of a `pipeline`.
-        run: of a `training`, which one; empty where the event does not say.
-        stage: of the same.
-        progress: of the same, 0..1 of the whole run.
+        run: id of a training's run; empty if the event does not say.
+        stage: stage of that run.
+        progress: progress of that run, 0..1.
         model: whose; empty where the event does not say.
-        version: of the model; 0 where there is none.
+        version: version of the model; 0 if there is none.
         reason: why not; empty where there is none.
-        outcome: how a training ended; empty where it has not.
+        outcome: how a training ended; empty while it runs.
 
     """
 

@@ -19,8 +19,8 @@ def take(state: Dashboard, record: ConsumerRecord, route: str, history: History)
     """Take one message in; count and log an unreadable one, which stays on its topic.
 
     Args:
-        state: what is shown.
-        record: of a topic `E`, or of `edge-status`.
+        state: the dashboard's state.
+        record: a message of a topic `E`, or of `edge-status`.
         route: for counting.
         history: tells when an edge was heard of, whose clock may be wrong; the clocks at central are trusted.
 

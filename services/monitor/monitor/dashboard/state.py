@@ -31,7 +31,7 @@ class Dashboard:
 
     Args:
         edges: ids of the edges that are shown.
-        feed: where frames are told.
+        feed: receives the frames.
         letters: returns the dead letters, as shown.
         now: seconds since 1970.
 

@@ -15,8 +15,8 @@ def beside(ready: Ready, status: Status | None, silent: float | None) -> list[di
     """Return a row per model: the ready version, the serving one, since when, and why they differ.
 
     Args:
-        ready: what central offers.
-        status: what the edge last said; None if it never did.
+        ready: the versions that central offers.
+        status: the edge's last status; None if there was none.
         silent: seconds since it should have said something; None if it has.
 
     """

@@ -26,7 +26,7 @@ async def watch(edges: Mapping[str, Edge], stores: Mapping[str, ObjectStore]) ->
     """Look at the start, when an edge's events say that something changed, and while a batch waits.
 
     Args:
-        edges: what is known of each.
+        edges: the state of each edge.
         stores: by edge, its bucket `E-data`.
 
     """

@@ -30,7 +30,7 @@ class Snapshots:
     """All there is, as JSON, with the number of the feed that it stands for.
 
     Args:
-        feed: what changes.
+        feed: source of the changes.
         take: returns all there is, an object; it is written in a thread, so nothing in it may change later.
 
     """
@@ -84,8 +84,8 @@ def install(app: FastAPI, path: str, feed: Feed, snapshots: Snapshots) -> None:
 
     Args:
         app: the service's app.
-        path: of the door.
-        feed: what changes.
+        path: path of the door.
+        feed: source of the changes.
         snapshots: all there is, for who starts.
 
     """

@@ -25,7 +25,7 @@ class DetectionRequest:
         picture: returns the image, or raises BadInput; blocks for as long as that takes.
         model: the model that is to answer; empty where the message does not say.
         camera: the sender by its own word; empty where it does not say.
-        echo: what it wants to find again in the reply, also in one that refuses its image.
+        echo: facts that its reply repeats, even if the image is refused.
 
     """
 
@@ -86,8 +86,8 @@ class Tensor:
     """A msgpack map: see `tensor_message`, which is loaded, and NumPy with it, once one has come.
 
     Args:
-        max_bytes: of a message.
-        max_pixels: of an image.
+        max_bytes: most bytes of a message.
+        max_pixels: most pixels of an image.
 
     """
 

@@ -99,8 +99,8 @@ def make_app(
         push: sends training images.
         catalogue_file: the catalogue.
         bodies: memory that all request bodies may take.
-        max_image_bytes: of an image, encoded.
-        checks: what `/readyz` asks.
+        max_image_bytes: most bytes of an encoded image.
+        checks: checks of `/readyz`, by name.
         sessions: open the doors that detect, teach and send.
         senders: those who send a body now; None for the usual limits.
 

@@ -23,10 +23,10 @@ class IdempotentRequest:
     """A request that may come again.
 
     Attributes:
-        holder: who asks.
+        holder: the sender's name.
         path: where.
         key: the header `Idempotency-Key`; empty for a request that is done each time.
-        digest: of all that it says.
+        digest: SHA-256 of the request's content.
 
     """
 
@@ -51,8 +51,8 @@ class IdempotencyCache:
     training image that it has.
 
     Args:
-        remembered: how many answers.
-        remembered_bytes: how many bytes of them.
+        remembered: most answers kept.
+        remembered_bytes: most bytes of the answers kept.
 
     """
 

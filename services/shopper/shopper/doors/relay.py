@@ -42,7 +42,7 @@ class EventRelay:
     """Hands each event to every listener; never waits for any of them.
 
     Args:
-        listeners: how many there may be at once.
+        listeners: most listeners at once.
         waiting: events that may wait for each.
 
     """
@@ -104,7 +104,7 @@ class EventRelay:
         """Return the events from now on as the text of a stream, until closed.
 
         Args:
-            names: of the events wanted; empty for all.
+            names: names of the wanted events; empty for all.
             last: id of the last event seen, to catch up from.
 
         Raises:

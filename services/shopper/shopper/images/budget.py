@@ -24,7 +24,7 @@ class MemoryBudget:
 
     Args:
         total: bytes that may be held at once.
-        wait_seconds: how long is waited for bytes that are not free.
+        wait_seconds: longest wait for bytes, in seconds.
         make_room: called where there are none; may have others give theirs back soon, and tells whether.
 
     """

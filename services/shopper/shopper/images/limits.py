@@ -29,8 +29,8 @@ class ImageLimits:
     and Unavailable if there is not the memory for it in time.
 
     Args:
-        decoding: what encoded images are decoded by, with its bounds.
-        memory: what all images being decoded may take.
+        decoding: decodes encoded images, within its bounds.
+        memory: memory for all images that are being decoded.
 
     """
 

@@ -55,7 +55,7 @@ class ClassNames:
         Args:
             model: its name.
             version: the one that answered; 0 where the server does not say, and then no manifest is read.
-            count: how many numbers it answered with.
+            count: number of scores in its answer.
 
         """
         sources = {

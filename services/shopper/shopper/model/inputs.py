@@ -69,7 +69,7 @@ def form_of(info: Any, size: Size | None = None) -> Form | None:
     """Read from a TensorInfo what the model wants; None if that is not one image.
 
     Args:
-        info: of the signature's input.
+        info: the signature's entry for the input.
         size: height and width where the signature leaves them open.
 
     """

@@ -21,7 +21,7 @@ class Opinion:
     """What a model says of one image, in its own words.
 
     Args:
-        probabilities: of each class, in the model's order; empty where it does not say.
+        probabilities: probability per class, in the model's order; empty if the model does not say.
         classes: names of all the classes, in the same order; empty where it does not say.
         label: the class that it names as the first; empty where it gives numbers alone.
         score: the probability of that class, 0..1 or NaN.

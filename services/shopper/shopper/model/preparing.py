@@ -18,8 +18,8 @@ class Preparing:
     """Makes the input of one model.
 
     Args:
-        limits: what images may cost.
-        scale: what black and white are in a tensor of floats.
+        limits: bounds on images and on their decoding.
+        scale: values of black and white in a tensor of floats.
         size: height and width of the images where the signature leaves them open.
 
     """

@@ -25,7 +25,7 @@ class Plan:
         version: the version whose metadata this was decided from; 0 where the server does not say.
         signature: `classify` or `serving_default`.
         input: name of the one input.
-        form: what that input is to be.
+        form: shape and type that the input needs.
 
     """
 
@@ -63,7 +63,7 @@ def decide(model: str, version: int, signatures: Mapping[str, Any], size: Size |
 
     Args:
         model: the model's name.
-        version: whose signatures these are.
+        version: the version that has these signatures.
         signatures: a SignatureDef by name.
         size: height and width of the images where the signature leaves them open.
 

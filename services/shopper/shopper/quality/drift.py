@@ -56,12 +56,12 @@ class DriftTest:
     Args:
         counts: answers by bin, [STATISTICS][BINS].
         wealth: of each side and bet, all that was begun so far.
-        answers: how many were seen.
+        answers: number of answers seen.
         last: when the last answer came, seconds since 1970.
         excess: how much the newest bets have won in a row, in nats; 0 while there is nothing to win.
         since: when that was 0 for the last time, seconds since 1970: the change came after it.
         alarm: when the alarm was raised, seconds since 1970; 0 while there is none.
-        looked_at: how the photos were looked at.
+        looked_at: version of the appearance features.
 
     """
 
@@ -90,7 +90,7 @@ class DriftTest:
         """Look at an answer; return whether it raises the alarm.
 
         Args:
-            scores: what `statistics` and `appearance` return, 0..1 each.
+            scores: results of `statistics` and `appearance`, 0..1 each.
             now: seconds since 1970; never less than before.
             draws: as many random numbers in [0, 1), for ranks among equals.
 
@@ -158,7 +158,7 @@ def spread(points: Sequence[Sequence[float]], most: int) -> list[int]:
 
     Args:
         points: [N, D].
-        most: how many.
+        most: number of answers returned.
 
     """
     import numpy as np  # noqa: PLC0415 - 13 MB, and no alarm may ever come

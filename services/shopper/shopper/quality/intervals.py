@@ -25,9 +25,9 @@ class Stratum:
     """Answers of one kind, and what labels say of some of them.
 
     Args:
-        answers: how many there were.
-        labelled: how many of them have a label.
-        right: how many of these were right.
+        answers: number of answers.
+        labelled: number of answers with a label.
+        right: number of labelled answers that were right.
 
     """
 
@@ -90,9 +90,9 @@ def is_confidently_wrong(labelled: int, wrong: int, score: float, products: int)
 
     Args:
         labelled: labels of confident answers.
-        wrong: how many of them say otherwise.
+        wrong: number of labels that contradict the answer.
         score: the mean score of its confident answers, 0..1.
-        products: how many products are tested.
+        products: number of products tested.
 
     """
     rate = max(1 - score, WRONG_RATE)

@@ -57,9 +57,9 @@ class Answered:
     """An answer as it was given to the sender.
 
     Args:
-        image: where the image is kept: `<bucket>/<key>`.
+        image: place of the image: `<bucket>/<key>`.
         item: the product that was answered, `other` where it was not known.
-        score: of the model's first choice, 0..1.
+        score: score of the model's first choice, 0..1.
         sure: whether it was known, and its score reaches `CERTAIN_SCORE`.
         guess: the model's first choice.
         products: probabilities of all classes but `other`; empty where the model does not say.

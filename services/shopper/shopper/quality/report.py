@@ -20,9 +20,9 @@ class Answers:
     Args:
         item: the product that was answered.
         sure: whether these are the confident ones.
-        count: how many.
+        count: number of answers.
         score: their mean score, 0..1.
-        labels: what people say that those of the sample show which they have looked at.
+        labels: people's labels of the sampled images that were reviewed.
 
     """
 
@@ -43,9 +43,9 @@ class Drift:
     """Answers of a version look unlike those before.
 
     Args:
-        version: of the trained model.
+        version: version of the trained model.
         since: after when, seconds since 1970.
-        images: how many of those that show it wait for a label.
+        images: number of images that show it and wait for a label.
 
     """
 
@@ -62,7 +62,7 @@ def accuracy(answers: Sequence[Answers], name: Callable[[str], str]) -> dict[str
     kept, and not each product's, so that a handful of labels does not fall to pieces.
 
     Args:
-        answers: of each product and kind.
+        answers: counts per product and kind.
         name: returns the label of a product.
 
     """

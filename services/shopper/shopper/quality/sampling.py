@@ -20,7 +20,7 @@ class Reservoir:
     """The smallest random numbers of one day.
 
     Args:
-        most: how many are kept.
+        most: number of values kept.
         kept: they, rising.
 
     """

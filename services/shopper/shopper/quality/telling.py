@@ -36,7 +36,7 @@ async def tell_quality(
     """Tell how good the answers are whenever that has changed, once a minute at most; best effort.
 
     Args:
-        edge: whose answers.
+        edge: the edge whose answers these are.
         read: returns the accuracy; Transient where it cannot be told.
         make_topic: makes the topic if it is not there.
         send: sends one message.

@@ -114,9 +114,9 @@ def why(ref: Ref, opinion: RecordedOpinion, model: str, certain_score: float) ->
 
     Args:
         ref: the image.
-        opinion: what was said of it.
+        opinion: the model's recorded answer.
         model: the one that training images are for; what was asked of another is no lesson for it.
-        certain_score: from which a known answer needs no second look, 0..1.
+        certain_score: least score of a known answer that needs no review, 0..1.
 
     """
     if opinion.model not in {"", model}:

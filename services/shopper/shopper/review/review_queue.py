@@ -63,9 +63,9 @@ class ReviewQueue:
     between shows it once more, and deciding it again the same way changes nothing.
 
     Args:
-        stores: of the buckets `data`, `valid` and `unclassified`, by name.
+        stores: stores of the buckets `data`, `valid` and `unclassified`, by name.
         model: the one that training images are for.
-        certain_score: from which a known answer needs no second look, 0..1.
+        certain_score: least score of a known answer that needs no review, 0..1.
         audits: knows which answers were drawn; they come first, their product not told.
 
     """

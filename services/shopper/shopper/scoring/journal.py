@@ -72,7 +72,7 @@ class Journal:
 
     Args:
         folder: made if it is not there.
-        edge: in whose name messages are.
+        edge: the edge named in messages.
         window_seconds: length of a window.
         certain_score: named in the messages as the threshold.
         max_bytes: of all messages that wait; beyond it uncertain images give way, the oldest first. Counts
@@ -81,9 +81,9 @@ class Journal:
         draw: a random number in [0, 1).
 
     Attributes:
-        messages: how many wait.
-        bytes: what they have together.
-        quality: what tells how good the answers are.
+        messages: number of waiting messages.
+        bytes: bytes of all waiting messages.
+        quality: samples and tests of the answers' quality.
 
     """
 

@@ -71,7 +71,7 @@ class ScoringOutbox:
         certain_score: the score from which a detection is certain.
         audited_model: the one whose answers are audited, as training images are for it alone.
         window_seconds: length of a window.
-        max_message_bytes: of one Kafka message.
+        max_message_bytes: most bytes of one Kafka message.
         look_seconds: between two answers that are asked whether they look like those before.
         clock: seconds since 1970.
 

@@ -38,7 +38,7 @@ class Scored:
     """What is noted of one detection.
 
     Args:
-        camera: who sent the image.
+        camera: name of the camera.
         prediction: the model's opinion.
         certain: whether its score reaches the threshold.
         at: when the image came, UTC.
@@ -70,10 +70,10 @@ class Window:
     """A tumbling window of one camera and one version of a model.
 
     Args:
-        start: of the window, seconds since 1970.
-        end: of the window, seconds since 1970; not part of it.
-        camera: whose images.
-        model: whose opinions.
+        start: start of the window, seconds since 1970.
+        end: end of the window, seconds since 1970, exclusive.
+        camera: name of the camera.
+        model: name of the model.
         version: its version.
         classes: all that the model knows, in its own order; empty where it does not say.
 
@@ -93,7 +93,7 @@ class Message:
 
     Args:
         number: its place in the outbox.
-        kind: what it tells of.
+        kind: `window` or `uncertain`.
         camera: its key.
         body: the inner JSON, without the image.
         image: a JPEG, where there is one.

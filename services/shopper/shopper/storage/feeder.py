@@ -50,7 +50,7 @@ class FeederClient:
     Args:
         client: for HTTP.
         url: the feeder's, without a path.
-        edge: in whose name.
+        edge: the edge that the images belong to.
         within: deadline of one upload, seconds.
 
     """

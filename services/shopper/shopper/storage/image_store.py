@@ -49,7 +49,7 @@ class BufferedImageStore:
     Args:
         buckets: stores by bucket.
         make_buckets: makes those that are missing.
-        spool: where images wait.
+        spool: keeps images on the disk while the store is away.
         within: seconds that a sender waits for the store.
 
     """

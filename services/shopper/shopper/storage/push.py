@@ -77,11 +77,11 @@ class TrainingPush:
 
     Args:
         store: the bucket `data`.
-        feeder: where the ZIPs go.
+        feeder: receives the ZIPs.
         post: takes the dashboard's events.
         scratch: folder for one ZIP at a time.
-        max_bytes: of one ZIP; the disk that a push needs.
-        max_images: of one ZIP.
+        max_bytes: most bytes of one ZIP, and so the disk that a push needs.
+        max_images: most images of one ZIP.
 
     """
 

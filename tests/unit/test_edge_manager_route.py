@@ -30,7 +30,7 @@ from prometheus_client import REGISTRY
 import edge_manager.sinks.bucket
 import edge_manager.streams
 from caravan import model_index
-from caravan.contracts import SIGNATURE
+from caravan.contracts import SIGNATURE, model_ready_event
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest
 from caravan.pieces import PIECES, to_json
@@ -1300,6 +1300,51 @@ async def test_a_look_that_hangs_delays_no_confirmation(tmp_path: Path) -> None:
     hangs = True
     running = asyncio.create_task(model_sync(world.edge))
     world.server.is_away = False
+    async with asyncio.timeout(30):
+        while world.told("pushmodel") != [1]:
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_at_rest_an_edge_that_is_told_of_versions_looks_when_it_hears_of_one(world: World) -> None:
+    looks = 0
+    look = world.link.look
+
+    async def counted(now: float, **how: Any) -> Mapping[str, Offer]:
+        nonlocal looks
+        looks += 1
+        return await look(now, **how)
+
+    world.link.look = counted  # type: ignore[method-assign]
+    world.rules = {"poll_seconds": 0.001}
+    edge = world.restart()
+    running = asyncio.create_task(model_sync(edge))
+    ready = json.dumps(model_ready_event(MODEL, 1)).encode()
+    async with asyncio.timeout(30):
+        edge.hear(ready)
+        seen = -1
+        while looks != seen:  # until it waits for a hint
+            world.now += 3600
+            seen = looks
+            await asyncio.sleep(0.2)
+        edge.hear(b'{"name": "detection"}')
+        await asyncio.sleep(0.2)
+        assert looks == seen
+        world.publish(1)
+        edge.hear(ready)
+        while world.told("pushmodel") != [1]:
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_an_edge_that_nobody_tells_goes_on_looking(world: World) -> None:
+    world.rules = {"poll_seconds": 0.001}
+    edge = world.restart()
+    running = asyncio.create_task(model_sync(edge))
+    world.now += 3600
+    world.publish(1)
     async with asyncio.timeout(30):
         while world.told("pushmodel") != [1]:
             await asyncio.sleep(0.001)

@@ -194,6 +194,8 @@ TRIGGER = "trigger"
 MONITOR = "monitor"
 """MQTT topic of all that an edge's dashboard shows."""
 
+MODEL_READY = "model-ready"
+"""Name of the event that a version is on its way to the edge."""
 
 EDGE_METRICS = "edge-metrics"
 """Kafka topic of the shoppers' counts and uncertain images."""
@@ -319,7 +321,7 @@ def training_event(stage: str, progress: float, **facts: Any) -> Event:
 
 def model_ready_event(model: str, version: int, **facts: Any) -> Event:
     """Tell that a version passed the gate and is on its way to the edge."""
-    return {"name": "model-ready", "model": model, "version": version, **facts}
+    return {"name": MODEL_READY, "model": model, "version": version, **facts}
 
 
 def model_rejected_event(model: str, version: int | None, reason: str, **facts: Any) -> Event:

@@ -36,6 +36,13 @@ class Pace:
     @property
     def pause(self) -> float:
         """Seconds until the next look."""
-        quiet = self._clock() - self._changed
-        grown = min(quiet / QUIET_SECONDS, self._longest)
-        return max(self._seconds, grown)
+        return max(self._seconds, min(self._grown, self._longest))
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing has changed for so long that the pause grows no more."""
+        return self._grown >= self._longest
+
+    @property
+    def _grown(self) -> float:
+        return (self._clock() - self._changed) / QUIET_SECONDS

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import aiomqtt
 import httpx
 from fastapi import FastAPI
 from obstore.store import LocalStore
@@ -48,7 +49,11 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
         client = await stack.enter_async_context(_model_server_client(settings))
         sinks = _sinks(settings)
         ready = ready_bucket(settings.edge)
-        mqtt = Mqtt(settings)
+
+        async def hear(message: aiomqtt.Message) -> None:
+            edge.hear(message.payload)
+
+        mqtt = Mqtt(settings, [MONITOR], hear)
         edge = Edge(
             central=Central(s3.open_bucket(settings.central, ready)),
             sinks=sinks,

@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from caravan import retry
+from caravan.contracts import MODEL_READY
 from caravan.errors import Transient
 from caravan.pace import Pace
 from edge_manager import metrics
@@ -23,6 +25,10 @@ from edge_manager.sinks import Sink
 from edge_manager.versions import Ref
 
 log = structlog.get_logger()
+
+HINT = f'"{MODEL_READY}"'.encode()
+TOLD_SECONDS = 120.0
+"""Between two looks at central of an edge at rest that is told of versions."""
 
 Post = Callable[[Mapping[str, Any]], None]
 """Posts an event for the edge's dashboard; never waits, never fails."""
@@ -50,6 +56,10 @@ class Edge:
     fetched: dict[str, Fetched] = field(default_factory=dict)
     """By model, what came of the version that is being brought, for the next try; a cache, no more."""
     pace: Pace = field(init=False)
+    hint: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when central is to be looked at now."""
+    is_told: bool = False
+    """Whether a hint has come in this life: then more are expected."""
 
     def __post_init__(self) -> None:
         """Begin at the pace that the rules ask for."""
@@ -63,6 +73,35 @@ class Edge:
             served, refused = await self.records.load()
             self.known = replace(self.known, served=served, refused=refused)
             self.is_open = True
+
+    # --- what is heard
+
+    def hear(self, event: bytes) -> None:
+        """Take an event of the edge, as JSON: one that tells of a version is a hint to look at central."""
+        if HINT in event:  # a false one costs a look
+            self.is_told = True
+            self.hint.set()
+
+    async def wait_for_hint(self, failures: int) -> None:
+        """Wait until central is to be looked at again: for the pause, or at least `POLL_SECONDS` and a hint.
+
+        Args:
+            failures: looks in a row to which central did not answer.
+
+        """
+        shortest = self.rules.poll_seconds
+        longest = self.pace.pause
+        if failures:
+            longest = max(longest, retry.pause(failures))
+        elif self.is_told and self.pace.is_at_rest:
+            longest = max(longest, TOLD_SECONDS)
+        await asyncio.sleep(shortest)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest - shortest):
+                await self.hint.wait()
+                self.pace.stir()
+        # Not after the look: what is published while that goes on, it may not have seen.
+        self.hint.clear()
 
     # --- what is observed
 

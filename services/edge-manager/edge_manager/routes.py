@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import structlog
 
-from caravan import retry
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.retry import forever
 from edge_manager import metrics, plan
@@ -44,13 +43,13 @@ async def model_sync(edge: Edge) -> NoReturn:
 
 
 async def keep_looking(edge: Edge) -> NoReturn:
-    """Look at central again and again; while it is away, less and less often."""
+    """Look at central again and again, at once where a hint comes; while it is away, less and less often."""
     failures = 0
     while True:
         looked = await edge.look()
         edge.inbox.put_nowait(looked)
         failures = 0 if looked.fault is None else failures + 1
-        await asyncio.sleep(max(edge.pace.pause, retry.pause(failures) if failures else 0))
+        await edge.wait_for_hint(failures)
 
 
 async def rounds(edge: Edge, tasks: asyncio.TaskGroup) -> NoReturn:

@@ -72,6 +72,14 @@ def test_a_package_imports_only_what_it_may() -> None:
     assert wrong == []
 
 
+def test_what_tests_have_instead_of_the_outside_is_imported_by_nothing_that_runs() -> None:
+    testing = {name for name in modules() if name.startswith(f"{SHARED}.testing")}
+    assert testing
+    assert [
+        name for name, path in modules().items() if name not in testing and imported(path) & testing
+    ] == []
+
+
 def test_no_import_goes_in_a_circle() -> None:
     graph = {name: imported(path) - {name} for name, path in modules().items()}
     try:

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from caravan.consume import Consumption, Effect, LogAndContinue, Offsets, Policy, Stopped, consume
 from caravan.errors import BadInput, Permanent, Transient
-from support.partitions import Topic
+from caravan.testing.kafka import Topic, record
 
 ONE, TWO = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -323,10 +323,7 @@ async def test_a_stopped_route_is_not_ready_and_says_why_until_it_begins_again()
 
 
 def keyed(*pairs: tuple[str, str]) -> list[ConsumerRecord]:
-    return [
-        ConsumerRecord("t", 0, 0, 0, 0, key.encode() or None, text.encode(), None, 0, 0, ())
-        for key, text in pairs
-    ]
+    return [record(text.encode(), key=key.encode() or None) for key, text in pairs]
 
 
 async def test_effects_of_one_key_follow_one_another_while_others_pass() -> None:

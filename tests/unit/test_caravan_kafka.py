@@ -21,6 +21,7 @@ from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps, Shortened
 from caravan.kafka import Producer, header, send_dead_letter
 from caravan.settings import KafkaSettings, load
+from caravan.testing import kafka as testing
 
 # --- messages out of turn -------------------------------------------------------------------------
 
@@ -28,7 +29,7 @@ PARTITION = TopicPartition("edge1", 0)
 
 
 def messages(*offsets: int) -> list[ConsumerRecord]:
-    return [ConsumerRecord("edge1", 0, offset, 0, 0, None, b"", None, 0, 0, ()) for offset in offsets]
+    return [testing.record(b"", topic="edge1", offset=offset) for offset in offsets]
 
 
 def test_messages_are_taken_up_to_an_offset_that_is_missing_and_read_again_from_there() -> None:
@@ -70,38 +71,35 @@ def test_a_log_that_has_ended_before_its_reader_for_a_while_was_made_again() -> 
 def record(
     value: bytes | None, *headers: tuple[str, bytes | None], key: bytes | None = b"k"
 ) -> ConsumerRecord:
-    return ConsumerRecord("edge1-images", 3, 42, 0, 0, key, value, None, 0, 0, headers)
+    return testing.record(value, key=key, headers=headers, topic="edge1-images", partition=3, offset=42)
 
 
-class Broker:
-    """Keeps what was sent; refuses what is larger than it takes."""
+def taking(most: int) -> testing.Kafka:
+    """Return a broker that refuses what is larger than it takes."""
 
-    def __init__(self, largest: int) -> None:
-        self.largest = largest
-        self.sent: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes | None]]]] = []
+    def is_larger(sent: testing.Sent) -> bool:
+        around = sum(len(name) + len(text or b"") for name, text in sent.headers)
+        return len(sent.value or b"") + len(sent.key or b"") + around > most
 
-    async def send(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any) -> None:
-        around = sum(len(name) + len(text or b"") for name, text in headers)
-        if len(value or b"") + len(key or b"") + around > self.largest:
-            raise Permanent("more than Kafka takes here")
-        self.sent.append((topic, value, key, headers))
+    broker = testing.Kafka()
+    broker.fail(Permanent("more than Kafka takes here"), where=is_larger)
+    return broker
 
 
 HEADERS = (("trace", b"\xff\x00"), ("trace", b"again"), ("nothing", None))
 
 
 async def put(
-    broker: Broker, message: ConsumerRecord, reason: str = "not an image"
+    broker: testing.Kafka, message: ConsumerRecord, reason: str = "not an image"
 ) -> dict[str, bytes | None]:
     """Put a message aside; return the one letter's own headers."""
     await send_dead_letter(broker, "detect-kafka", message, reason, "not-an-image")  # type: ignore[arg-type] # a fake
-    ((topic, _, _, headers),) = broker.sent
-    assert topic == "edge1-images-dead-letter"
-    return {name: text for name, text in headers if name.startswith("dead-letter-")}
+    (letter,) = broker.to("edge1-images-dead-letter")
+    return {name: text for name, text in letter.headers if name.startswith("dead-letter-")}
 
 
 async def test_a_dead_letter_is_the_message_as_it_came_with_the_reason() -> None:
-    broker = Broker(10_000)
+    broker = taking(10_000)
     own = await put(broker, record(b"value", *HEADERS, ("dead-letter-reason", b"of an earlier time")))
     assert own == {
         "dead-letter-route": b"detect-kafka",
@@ -110,8 +108,8 @@ async def test_a_dead_letter_is_the_message_as_it_came_with_the_reason() -> None
         "dead-letter-partition": b"3",
         "dead-letter-offset": b"42",
     }
-    ((_, value, key, headers),) = broker.sent
-    assert (value, key, tuple(headers[:3])) == (b"value", b"k", HEADERS)
+    (letter,) = broker.sent
+    assert (letter.value, letter.key, tuple(letter.headers[:3])) == (b"value", b"k", HEADERS)
 
 
 def count(name: str, **labels: str) -> float:
@@ -120,7 +118,7 @@ def count(name: str, **labels: str) -> float:
 
 @pytest.mark.parametrize("size", [9_900, 10_000, 50_000])
 async def test_of_a_message_that_is_too_large_to_be_kept_size_digest_and_place_are_kept(size: int) -> None:
-    broker = Broker(10_000)
+    broker = taking(10_000)
     names = "caravan_dead_letters_without_value_total", "caravan_dead_letters_total"
     before = (
         count(names[0], route="detect-kafka"),
@@ -132,8 +130,8 @@ async def test_of_a_message_that_is_too_large_to_be_kept_size_digest_and_place_a
         count(names[1], route="detect-kafka", reason="not-an-image"),
     )
     assert after == (before[0] + 1, before[1] + 1)
-    ((_, value, key, headers),) = broker.sent
-    assert (value, key, tuple(headers[:3])) == (None, b"k", HEADERS)
+    (letter,) = broker.sent
+    assert (letter.value, letter.key, tuple(letter.headers[:3])) == (None, b"k", HEADERS)
     assert own["dead-letter-size"] == str(size).encode()
     assert own["dead-letter-sha256"] == hashlib.sha256(bytes(size)).hexdigest().encode()
     assert (own["dead-letter-partition"], own["dead-letter-offset"]) == (b"3", b"42")
@@ -144,22 +142,20 @@ async def test_of_a_message_that_is_too_large_to_be_kept_size_digest_and_place_a
     [record(b"v", ("h", bytes(50_000))), record(b"v", key=bytes(50_000)), record(None, key=bytes(50_000))],
 )
 async def test_key_and_headers_that_are_too_large_themselves_are_left_out(message: ConsumerRecord) -> None:
-    broker = Broker(10_000)
+    broker = taking(10_000)
     own = await put(broker, message, reason="é" * 5000)
-    ((_, value, key, headers),) = broker.sent
-    assert (value, key) == (None, None)
-    assert {name for name, _ in headers} == set(own)
+    (letter,) = broker.sent
+    assert (letter.value, letter.key) == (None, None)
+    assert {name for name, _ in letter.headers} == set(own)
 
 
 async def test_while_kafka_is_away_nothing_counts_as_a_dead_letter() -> None:
-    class Away(Broker):
-        async def send(self, *_: Any, **__: Any) -> None:
-            raise Transient("away")
-
+    broker = testing.Kafka()
+    broker.fail(Transient("away"))
     labels = {"route": "detect-kafka", "reason": "not-an-image"}
     before = count("caravan_dead_letters_total", **labels)
     with pytest.raises(Transient):
-        await send_dead_letter(Away(1), "detect-kafka", record(b""), "why", "not-an-image")  # type: ignore[arg-type]
+        await send_dead_letter(broker, "detect-kafka", record(b""), "why", "not-an-image")  # type: ignore[arg-type]
     assert count("caravan_dead_letters_total", **labels) == before
 
 
@@ -445,7 +441,7 @@ async def test_a_login_is_tried_with_the_mechanism_and_the_user_that_are_set(
 
 def parked(topic: str, /, **facts: str) -> ConsumerRecord:
     headers = tuple((f"caravan-parked-{name}", text.encode()) for name, text in facts.items())
-    return ConsumerRecord(topic, 3, 7, 0, 0, b"k", b"v", None, 1, 1, headers)
+    return testing.record(b"v", key=b"k", headers=headers, topic=topic, partition=3, offset=7)
 
 
 @pytest.mark.parametrize(
@@ -469,13 +465,8 @@ def test_where_a_parked_message_was_first_is_told_by_no_header_that_anyone_may_s
 
 
 async def test_a_message_parked_by_a_clock_that_was_ahead_does_not_wait_until_then() -> None:
-    sent: list[dict[str, bytes]] = []
-
-    class Sender:
-        async def send(self, topic: str, value: bytes, *, key: bytes, headers: Any) -> None:
-            sent.append(dict(headers))
-
+    broker = testing.Kafka()
     ahead = parked("trigger", since=str(int(time.time()) + 10**6))
     assert kafka.parked_for(ahead) == 0
-    await kafka.park(Sender(), "trigger", ahead)  # type: ignore[arg-type]
-    assert int(sent[0]["caravan-parked-since"]) <= time.time()
+    await kafka.park(broker, "trigger", ahead)  # type: ignore[arg-type] # a fake
+    assert int(dict(broker.sent[0].headers)["caravan-parked-since"]) <= time.time()

@@ -19,6 +19,7 @@ from caravan import http, kafka
 from caravan.errors import Transient
 from caravan.mqtt import OUTBOX, Mqtt
 from caravan.settings import MqttSettings
+from caravan.testing.kafka import Topic
 from delivery.routes import policy, trigger_pipeline
 from feeder.checks import Labelled
 from feeder.routes import IntakePorts, kafka_intake
@@ -26,7 +27,6 @@ from feeder.settings import FeederSettings
 from shopper.ports import Capture
 from shopper.storage.image_store import BufferedImageStore
 from shopper.storage.spool import ImageSpool
-from support.partitions import Topic
 
 
 class Page:

@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from aiokafka import ConsumerRecord
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -26,6 +25,7 @@ from pydantic import ValidationError
 
 from caravan import http, kafka, telemetry, trace_export, traces, tracing
 from caravan.settings import KafkaSettings, TraceSettings
+from caravan.testing.kafka import record
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -166,8 +166,7 @@ async def test_kafka_carries_a_trace_and_one_that_is_there_stays(
     assert dict(first) == {"batch": b"b", "traceparent": here["traceparent"].encode()}
     assert dict(second) == {"traceparent": PARENT["traceparent"].encode()}
     assert as_it_is == third == []
-    record = ConsumerRecord("trigger", 0, 0, 0, 0, None, b"edge1", None, 0, 5, tuple(first))
-    assert kafka.trace_of(record) == here
+    assert kafka.trace_of(record(b"edge1", headers=first)) == here
     assert trace_ids(spans) == [here["traceparent"][3:35]]
 
 

@@ -8,6 +8,7 @@ from aiokafka.errors import CorruptRecordException
 from cramjam import DecompressionError
 from prometheus_client import REGISTRY
 
+from caravan.testing import kafka
 from caravan.unreadable import Fetched, Past
 
 ONE, TWO = TopicPartition("edge1", 0), TopicPartition("edge1", 1)
@@ -54,7 +55,7 @@ class Client:
 
 
 def record(partition: TopicPartition, offset: int) -> ConsumerRecord:
-    return ConsumerRecord(partition.topic, partition.partition, offset, 0, 0, None, b"", None, 0, 0, ())
+    return kafka.record(b"", topic=partition.topic, partition=partition.partition, offset=offset)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """delivery: what becomes of the triggers on Kafka."""
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,9 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import delivery.listener
 from caravan.errors import Permanent, Transient
 from caravan.kafka import park
+from caravan.testing.kafka import Kafka, Topic, record
 from delivery.listener import EventListener
 from delivery.routes import policy, trigger_pipeline
-from support.partitions import Topic
 
 TRIGGER = TopicPartition("trigger", 0)
 
@@ -38,20 +37,18 @@ class Listener:
         return "event"
 
 
-class Kafka(Topic):
-    """The topic `trigger`, and what is parked: at the end of the same topic."""
+class Triggers(Topic):
+    """The topic, and what is parked: at the end of the same topic."""
 
     def __init__(self, *values: bytes | ConsumerRecord | None) -> None:
         super().__init__("trigger", *values)
         self.parked = 0
 
-    async def park(self, record: ConsumerRecord) -> None:
+    async def park(self, message: ConsumerRecord) -> None:
         if self.refuses is not None:
             raise self.refuses
         self.parked += 1
-        parked = Sent()
-        await park(parked, "trigger", record)  # type: ignore[arg-type]
-        self.send(dataclasses.replace(record, headers=tuple(parked.headers)))
+        await park(Kafka(self), "trigger", message)  # type: ignore[arg-type]
 
     async def deliver(
         self,
@@ -74,42 +71,33 @@ class Kafka(Topic):
         await self.run(route, until)
 
 
-class Sent:
-    """A producer that keeps the headers of the last message."""
-
-    headers: list[tuple[str, bytes | None]]
-
-    async def send(self, topic: str, value: bytes | None, *, key: bytes | None, headers: Any) -> None:
-        self.headers = headers
-
-
 async def test_triggers_of_one_edge_become_one_run() -> None:
-    kafka, listener = Kafka(b"edge1", b"edge1", b"edge1"), Listener()
+    kafka, listener = Triggers(b"edge1", b"edge1", b"edge1"), Listener()
     await kafka.deliver(listener, lambda: kafka.offset == 3)
     assert listener.asked == ["edge1"]
 
 
 async def test_each_edge_gets_its_own_run() -> None:
-    kafka, listener = Kafka(b"edge1", b"edge2"), Listener()
+    kafka, listener = Triggers(b"edge1", b"edge2"), Listener()
     await kafka.deliver(listener, lambda: kafka.offset == 2)
     assert sorted(listener.asked) == ["edge1", "edge2"]
 
 
 async def test_nothing_that_waits_is_committed_while_the_listener_is_away() -> None:
-    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")] * 3)
+    kafka, listener = Triggers(b"edge1"), Listener(edge1=[Transient("away")] * 3)
     await kafka.deliver(listener, lambda: len(listener.asked) == 2)
     assert kafka.offset == 0
 
 
 async def test_a_run_is_asked_for_again_until_the_listener_is_back() -> None:
-    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")] * 3)
+    kafka, listener = Triggers(b"edge1"), Listener(edge1=[Transient("away")] * 3)
     await kafka.deliver(listener, lambda: kafka.offset == 1)
     assert listener.asked == ["edge1"] * 4
     assert kafka.aside == []
 
 
 async def test_triggers_that_come_while_the_listener_is_away_join_the_waiting_one() -> None:
-    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")])
+    kafka, listener = Triggers(b"edge1"), Listener(edge1=[Transient("away")])
 
     def has_come() -> bool:
         if listener.asked and len(kafka.records[TRIGGER]) == 1:
@@ -121,7 +109,7 @@ async def test_triggers_that_come_while_the_listener_is_away_join_the_waiting_on
 
 
 async def test_while_the_listener_hangs_for_one_edge_the_runs_of_the_others_start() -> None:
-    kafka, listener = Kafka(b"edge2", b"edge1", b"edge3"), Listener()
+    kafka, listener = Triggers(b"edge2", b"edge1", b"edge3"), Listener()
     listener.hangs = {"edge1"}
     await kafka.deliver(listener, lambda: len(listener.asked) == 3 and kafka.offset == 1)
     assert sorted(listener.asked) == ["edge1", "edge2", "edge3"]
@@ -129,7 +117,7 @@ async def test_while_the_listener_hangs_for_one_edge_the_runs_of_the_others_star
 
 
 async def test_an_edge_that_waits_long_is_committed_and_asked_for_again_from_the_end_of_the_topic() -> None:
-    kafka, listener = Kafka(b"edge1", b"edge2"), Listener(edge1=[Transient("overloaded")] * 3)
+    kafka, listener = Triggers(b"edge1", b"edge2"), Listener(edge1=[Transient("overloaded")] * 3)
     await kafka.deliver(listener, lambda: kafka.offset == 2 + kafka.parked > 2, tried=0)
     assert listener.asked.count("edge1") == 4
     assert listener.asked.count("edge2") == 1
@@ -139,15 +127,18 @@ async def test_an_edge_that_waits_long_is_committed_and_asked_for_again_from_the
 
 async def test_a_trigger_that_has_waited_for_too_long_is_a_dead_letter_with_the_reason() -> None:
     since = (("caravan-parked-since", b"1"), ("caravan-parked-offset", b"5"))
-    old = ConsumerRecord("trigger", 0, 0, 0, 0, None, b"edge1", None, 0, 0, since)
-    kafka, listener = Kafka(old, b"edge2"), Listener(edge1=[Transient("the EventListener answers 503")] * 9)
+    old = record(b"edge1", headers=since)
+    kafka, listener = (
+        Triggers(old, b"edge2"),
+        Listener(edge1=[Transient("the EventListener answers 503")] * 9),
+    )
     await kafka.deliver(listener, lambda: kafka.offset == 2, tried=0)
     assert kafka.aside == [(b"edge1", "the EventListener answers 503", "away")]
     assert listener.asked.count("edge2") == 1
 
 
 async def test_a_trigger_that_cannot_be_parked_is_not_committed() -> None:
-    kafka, listener = Kafka(b"edge1"), Listener(edge1=[Transient("away")] * 9)
+    kafka, listener = Triggers(b"edge1"), Listener(edge1=[Transient("away")] * 9)
     kafka.refuses = Transient("Kafka is away")
     with pytest.raises(Transient, match="Kafka is away"):
         await kafka.deliver(listener, lambda: False, tried=0)
@@ -156,7 +147,7 @@ async def test_a_trigger_that_cannot_be_parked_is_not_committed() -> None:
 
 def traced(number: int) -> ConsumerRecord:
     header = ("traceparent", f"00-{number:032x}-00f067aa0ba902b7-01".encode())
-    return ConsumerRecord("trigger", 0, 0, 0, 0, None, b"edge1", None, 0, 5, (header,))
+    return record(b"edge1", headers=(header,))
 
 
 async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_others(
@@ -168,7 +159,7 @@ async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_ot
         asked.append(request)
         return httpx.Response(202, json={"eventID": "an-id"})
 
-    kafka = Kafka(traced(7), traced(8), traced(9))
+    kafka = Triggers(traced(7), traced(8), traced(9))
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         await kafka.deliver(EventListener(client, "http://listener/"), lambda: kafka.offset == 3)
     (span,) = spans.get_finished_spans()
@@ -179,7 +170,7 @@ async def test_a_run_goes_on_with_the_trace_of_its_last_trigger_and_names_the_ot
 
 
 async def test_what_the_listener_refuses_becomes_a_dead_letter_with_the_reason_and_the_rest_goes_on() -> None:
-    kafka, listener = Kafka(b"edge9", b"edge1"), Listener(edge9=[Permanent("refuses with 404")])
+    kafka, listener = Triggers(b"edge9", b"edge1"), Listener(edge9=[Permanent("refuses with 404")])
     await kafka.deliver(listener, lambda: kafka.offset == 2)
     assert kafka.aside == [(b"edge9", "refuses with 404", "refused")]
     assert "edge1" in listener.asked
@@ -187,14 +178,14 @@ async def test_what_the_listener_refuses_becomes_a_dead_letter_with_the_reason_a
 
 @pytest.mark.parametrize("value", [None, b"", b"Not An Edge", b"\xff\xfe", b"-edge", b"e" * 64])
 async def test_a_value_that_is_no_edge_id_becomes_a_dead_letter(value: bytes | None) -> None:
-    kafka, listener = Kafka(value), Listener()
+    kafka, listener = Triggers(value), Listener()
     await kafka.deliver(listener, lambda: kafka.offset == 1)
     assert kafka.aside == [(value, "the value is not an edge id", "not-an-edge")]
     assert listener.asked == []
 
 
 async def test_if_the_dead_letter_cannot_be_written_nothing_is_committed() -> None:
-    kafka = Kafka(b"NOT AN EDGE")
+    kafka = Triggers(b"NOT AN EDGE")
     kafka.refuses = Transient("Kafka is away")
     with pytest.raises(Transient):
         await kafka.deliver(Listener(), lambda: False, tried=0)

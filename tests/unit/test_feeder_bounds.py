@@ -9,6 +9,7 @@ import pytest
 
 from caravan.concurrency import for_each
 from caravan.errors import BadInput, Unavailable
+from caravan.testing.kafka import Kafka
 from feeder.concurrency import Budget, KeyedLock
 from feeder.events import zipfile_events
 from feeder.spool import SpoolLimits, UploadSpool
@@ -222,22 +223,6 @@ async def test_the_same_name_goes_one_after_the_other_without_taking_the_place_o
 # --- events -------------------------------------------------------------------------------------
 
 
-class Kafka:
-    """Counts what it takes; breaks down after so many."""
-
-    def __init__(self, breaks_after: int = 10**9) -> None:
-        self.taken = 0
-        self.tried = 0
-        self.breaks_after = breaks_after
-
-    async def send(self, *_: Any, **__: Any) -> None:
-        await asyncio.sleep(0)
-        self.tried += 1
-        if self.tried > self.breaks_after:
-            raise ConnectionError
-        self.taken += 1
-
-
 async def test_every_stored_image_is_told_by_the_end() -> None:
     kafka = Kafka()
     async with zipfile_events(kafka, "edge1") as one_stored:
@@ -246,14 +231,15 @@ async def test_every_stored_image_is_told_by_the_end() -> None:
                 one_stored()
             await asyncio.sleep(0.01)
 
-    assert kafka.taken == 1200
+    assert len(kafka.sent) == 1200
 
 
 async def test_events_are_given_up_once_kafka_takes_none() -> None:
-    kafka = Kafka(breaks_after=10)
+    kafka = Kafka()
+    kafka.fail(ConnectionError(), after=10)
     async with zipfile_events(kafka, "edge1") as one_stored:
         for _ in range(5000):
             one_stored()
 
-    assert kafka.taken == 10
-    assert kafka.tried < 2000
+    assert len(kafka.sent) == 10
+    assert kafka.failed < 1990

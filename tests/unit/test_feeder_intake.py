@@ -17,13 +17,13 @@ from caravan import images, s3
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.kafka import park
 from caravan.receipts import Account, Receipt, account
+from caravan.testing.kafka import Kafka, Sent, Topic, record
 from feeder import labels
 from feeder.app import data_buckets
 from feeder.checks import Batch, Labelled
 from feeder.gathering import as_batch
 from feeder.routes import Fed, IntakePorts, feed, kafka_intake, parked_intake
 from feeder.settings import FeederSettings
-from support.partitions import Topic
 
 BOUNDS = images.ImageBounds(max_bytes=5000, max_pixels=10_000)
 
@@ -42,7 +42,7 @@ def message(
     value: bytes | None, key: bytes | None = None, offset: int = 0, partition: int = 0, **headers: Any
 ) -> ConsumerRecord:
     pairs = tuple((name, text.encode() if isinstance(text, str) else text) for name, text in headers.items())
-    return ConsumerRecord("training-images", partition, offset, 0, 0, key, value, None, 0, 0, pairs)
+    return record(value, key=key, headers=pairs, topic="training-images", partition=partition, offset=offset)
 
 
 # --- one message --------------------------------------------------------------------------------
@@ -124,8 +124,7 @@ class Intake(Topic):
         super().__init__("training-images", *records, fetch=fetch)
         self.parked = Topic("training-images-retry")
         self.stores: dict[str, ObjectStore] = {"edge1": MemoryStore(), "edge2": MemoryStore()}
-        self.sent: list[tuple[str, bytes | None, dict[str, str]]] = []
-        self.away: list[Exception] = []
+        self.kafka = Kafka(self.parked)
         self.refusing: dict[str, Exception] = {}
         self.hanging: set[str] = set()
         self.tried: list[str] = []
@@ -148,7 +147,7 @@ class Intake(Topic):
         prepared = asyncio.Event()
         prepared.set()
         buckets = data_buckets(settings, self.stores, dict.fromkeys(self.stores, prepared))
-        store = partial(feed, buckets=buckets, producer=self.producer, retry_seconds=settings.retry_seconds)
+        store = partial(feed, buckets=buckets, producer=self.kafka, retry_seconds=settings.retry_seconds)
 
         async def feed_unless_it_refuses(edge: str, batch: Batch) -> Fed:
             self.tried.append(edge)
@@ -160,21 +159,17 @@ class Intake(Topic):
 
         return IntakePorts(self.check, feed_unless_it_refuses, self.send_dead_letter, self.park)
 
-    async def check(self, record: ConsumerRecord) -> tuple[str, Labelled]:
-        return await labels.read(record, tuple(self.stores), verified)
+    async def check(self, message: ConsumerRecord) -> tuple[str, Labelled]:
+        return await labels.read(message, tuple(self.stores), verified)
 
-    async def park(self, record: ConsumerRecord) -> None:
+    async def park(self, message: ConsumerRecord) -> None:
         if self.refuses is not None:
             raise self.refuses
-        await park(self.producer, self.parked.name, record)  # type: ignore[arg-type]
-
-    @property
-    def producer(self) -> "Sent":
-        return Sent(self)
+        await park(self.kafka, self.parked.name, message)  # type: ignore[arg-type]
 
     @property
     def triggers(self) -> list[tuple[bytes | None, str]]:
-        return [(value, facts["files"]) for topic, value, facts in self.sent if topic == "trigger"]
+        return [(message.value, message.headers["files"]) for message in self.kafka.to("trigger")]
 
     async def images(self, edge: str = "edge1") -> list[str]:
         return sorted([entry["path"] async for entry in s3.listing(self.stores[edge], "images/")])
@@ -185,21 +180,8 @@ class Intake(Topic):
         return account((Receipt.from_json(raw) for raw in receipts), await self.images(edge))
 
 
-class Sent:
-    """The producer."""
-
-    def __init__(self, intake: Intake) -> None:
-        self.intake = intake
-
-    async def send(
-        self, topic: str, value: bytes | None, *, key: bytes | None = None, headers: Any = None
-    ) -> None:
-        if topic == self.intake.parked.name:
-            self.intake.parked.send(ConsumerRecord(topic, 0, 0, 0, 0, key, value, None, 0, 0, tuple(headers)))
-            return
-        if topic == "trigger" and self.intake.away:
-            raise self.intake.away.pop(0)
-        self.intake.sent.append((topic, value, dict(headers or {})))
+def is_trigger(message: Sent) -> bool:
+    return message.topic == "trigger"
 
 
 def labelled(count: int, edge: str = "edge1", start: int = 0) -> list[ConsumerRecord]:
@@ -213,7 +195,7 @@ async def test_a_batch_is_fed_when_it_is_full_and_the_rest_when_it_is_old() -> N
     assert await intake.images() == [f"images/tea/{n}.jpg" for n in range(7)]
     books = await intake.account()
     assert (books.captured, books.stored, books.adds_up) == (7, 7, True)
-    assert sum(topic == "edge1" for topic, _, _ in intake.sent) == 7 + 3
+    assert len(intake.kafka.to("edge1")) == 7 + 3
 
 
 async def test_each_edge_has_its_own_batch() -> None:
@@ -270,7 +252,7 @@ async def test_cut_off_before_the_trigger_the_same_images_come_again_and_each_is
     error: Exception,
 ) -> None:
     intake = Intake(*labelled(5))
-    intake.away = [error] * 20
+    intake.kafka.fail(error, where=is_trigger)
     intake.refuses = Transient("Kafka is away")
     with pytest.raises(Transient):
         await intake.fed(lambda: False, intake_count=5, intake_seconds=60)
@@ -278,7 +260,8 @@ async def test_cut_off_before_the_trigger_the_same_images_come_again_and_each_is
     books = await intake.account()
     assert (books.captured, books.pending, books.adds_up) == (5, 5, True)
 
-    intake.away, intake.refuses = [], None
+    intake.kafka.mend()
+    intake.refuses = None
     await intake.until(5, intake_count=5, intake_seconds=60)
     assert intake.triggers == [(b"edge1", "5")]
     books = await intake.account()
@@ -287,11 +270,12 @@ async def test_cut_off_before_the_trigger_the_same_images_come_again_and_each_is
 
 async def test_images_gathered_otherwise_the_second_time_still_add_up() -> None:
     intake = Intake(*labelled(5))
-    intake.away = [Transient("away")] * 20
+    intake.kafka.fail(Transient("away"), where=is_trigger)
     intake.refuses = Transient("Kafka is away")
     with pytest.raises(Transient):
         await intake.fed(lambda: False, intake_count=3)
-    intake.away, intake.refuses = [], None
+    intake.kafka.mend()
+    intake.refuses = None
     await intake.until(5, intake_count=2)
     books = await intake.account()
     assert (books.stored, books.pending, books.adds_up) == (5, 0, True)

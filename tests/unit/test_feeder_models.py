@@ -21,6 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from caravan import s3
 from caravan.errors import Transient
 from caravan.model_zips import ModelZipLimits, read_model_zip
+from caravan.testing.kafka import Kafka
+from caravan.testing.waiting import until
 from caravan.uploads import Upload, Verdict, read_upload, write_verdict
 from feeder.app import make_app
 from feeder.settings import FeederSettings
@@ -31,25 +33,6 @@ SAVED = {
     "variables/variables.index": b"an index",
     "variables/variables.data-00000-of-00001": bytes(999),
 }
-
-
-class Kafka:
-    """Keeps what was sent; is away when told."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes | None, dict[str, str]]] = []
-        self.is_away = False
-
-    async def send(
-        self, topic: str, value: bytes | None, *, key: bytes | None = None, headers: Any = None
-    ) -> None:
-        await asyncio.sleep(0)
-        if self.is_away:
-            raise Transient("away")
-        self.sent.append((topic, value, dict(headers or {})))
-
-    def triggers(self) -> list[dict[str, str]]:
-        return [headers for topic, _, headers in self.sent if topic == "trigger"]
 
 
 @dataclass
@@ -63,6 +46,9 @@ class Door:
     async def put(self, content: bytes, **query: str) -> httpx.Response:
         asked = {"edgeId": "edge1", "name": MODEL, "wait": "0"} | query
         return await self.http.put("/model", params=asked, content=content)
+
+    def triggers(self) -> list[dict[str, str]]:
+        return [message.headers for message in self.kafka.to("trigger")]
 
     async def keys(self) -> list[str]:
         return sorted([entry["path"] async for entry in s3.listing(self.store)])
@@ -125,8 +111,8 @@ async def test_a_zipped_saved_model_is_kept_whole_and_the_pipeline_triggered(doo
         "received": "",
     }
     assert await s3.read(door.store, f"uploads/{MODEL}/{sha}.zip") == content
-    assert door.kafka.triggers() == [{"model": MODEL, "upload": sha}]
-    events = [json.loads(value or b"") for topic, value, _ in door.kafka.sent if topic == "edge1"]
+    assert door.triggers() == [{"model": MODEL, "upload": sha}]
+    events = [json.loads(event.value or b"") for event in door.kafka.to("edge1")]
     assert events == [{"name": "model-upload", "model": MODEL, "upload": sha, "bytes": len(content)}]
 
 
@@ -191,9 +177,8 @@ async def test_class_names_of_the_request_go_first_and_make_another_upload(door:
 
 async def test_the_sender_waits_for_the_verdict(door: Door) -> None:
     sending = asyncio.create_task(door.put(zipped(SAVED), wait="20"))
-    while not door.kafka.triggers():
-        await asyncio.sleep(0.01)
-    await door.judge(door.kafka.triggers()[0]["upload"], 1)
+    await until(door.triggers)
+    await door.judge(door.triggers()[0]["upload"], 1)
     answer = await sending
     assert (answer.status_code, answer.json()["status"], answer.json()["version"]) == (200, "ready", 1)
 
@@ -203,7 +188,7 @@ async def test_what_is_ready_is_answered_so_again_without_another_run(door: Door
     await door.judge(upload, 3)
     answer = await door.put(zipped(SAVED))
     assert (answer.status_code, answer.json()["version"]) == (200, 3)
-    assert len(door.kafka.triggers()) == 1
+    assert len(door.triggers()) == 1
 
 
 async def test_what_a_rollback_holds_is_answered_with_the_reason_and_not_judged_again(door: Door) -> None:
@@ -213,36 +198,35 @@ async def test_what_a_rollback_holds_is_answered_with_the_reason_and_not_judged_
     shown = answer.json()
     assert (answer.status_code, shown["status"], shown["version"]) == (200, "held", 3)
     assert shown["reason"] == "held since yesterday"
-    assert len(door.kafka.triggers()) == 1
+    assert len(door.triggers()) == 1
 
 
 async def test_what_is_pending_triggers_again_and_stays_one_upload(door: Door) -> None:
     first, second = await door.put(zipped(SAVED)), await door.put(zipped(SAVED))
     assert first.json() == second.json()
-    assert len(door.kafka.triggers()) == 2
+    assert len(door.triggers()) == 2
     assert len(await door.keys()) == 2
 
 
 async def test_a_rejection_is_told_with_its_reason_and_judged_again_when_sent_again(door: Door) -> None:
     sending = asyncio.create_task(door.put(zipped(SAVED), wait="20"))
-    while not door.kafka.triggers():
-        await asyncio.sleep(0.01)
-    await door.judge(door.kafka.triggers()[0]["upload"], None, "it does not load")
+    await until(door.triggers)
+    await door.judge(door.triggers()[0]["upload"], None, "it does not load")
     answer = await sending
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"] == "the model was rejected: it does not load"
-    assert answer.json()["upload"] == door.kafka.triggers()[0]["upload"]
+    assert answer.json()["upload"] == door.triggers()[0]["upload"]
     assert (await door.put(zipped(SAVED))).json()["status"] == "checking"
-    assert len(door.kafka.triggers()) == 2
+    assert len(door.triggers()) == 2
 
 
 async def test_kafka_away_is_said_and_a_repeat_completes_it(door: Door) -> None:
-    door.kafka.is_away = True
+    door.kafka.fail(Transient("away"))
     assert (await door.put(zipped(SAVED))).status_code == 503
-    door.kafka.is_away = False
+    door.kafka.mend()
     assert (await door.put(zipped(SAVED))).status_code == 202
-    assert len(door.kafka.triggers()) == 1
+    assert len(door.triggers()) == 1
 
 
 async def test_uploads_are_listed_with_their_state(door: Door) -> None:

@@ -29,6 +29,7 @@ from caravan.decoding import Decoding
 from caravan.errors import Transient
 from caravan.receipts import Account, Receipt, account, receipt_key
 from caravan.settings import S3Address
+from caravan.testing.kafka import Kafka, Sent
 from caravan_cli.withdraw import withdraw
 from feeder.app import make_app
 from feeder.archive import ArchiveLimits
@@ -36,25 +37,6 @@ from feeder.checks import BatchBounds, Checks
 from feeder.settings import FeederSettings
 
 MEBI = 2**20
-
-
-class Kafka:
-    """Keeps what was sent, in order; refuses the topics that are away."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes | None, dict[str, str]]] = []
-        self.away: set[str] = set()
-
-    async def send(
-        self, topic: str, value: bytes | None, *, key: bytes | None = None, headers: Any = None
-    ) -> None:
-        await asyncio.sleep(0)
-        if topic in self.away:
-            raise Transient("away")
-        self.sent.append((topic, value, dict(headers or {})))
-
-    def topics(self) -> list[str]:
-        return [topic for topic, _, _ in self.sent]
 
 
 @dataclass
@@ -196,10 +178,10 @@ async def test_events_come_in_order_and_the_trigger_carries_its_facts(door: Door
 
     facts = {"batch": batch, "stored": "2", "duplicates": "0", "files": "2"}
     assert door.kafka.sent == [
-        ("edge1", b'{"name":"zipfile"}', {}),
-        ("edge1", b'{"name":"zipfile"}', {}),
-        ("trigger", b"edge1", facts),
-        ("edge1", b'{"name":"pipeline","files":"2"}', {}),
+        Sent("edge1", b'{"name":"zipfile"}'),
+        Sent("edge1", b'{"name":"zipfile"}'),
+        Sent("trigger", b"edge1", facts),
+        Sent("edge1", b'{"name":"pipeline","files":"2"}'),
     ]
 
 
@@ -469,8 +451,8 @@ async def test_the_same_zip_again_stores_nothing_and_still_triggers(door: Door) 
     body = (await door.put(two_teas())).json()
 
     assert (body["stored"], body["duplicates"], body["batch"]) == (0, 2, batch)
-    assert door.kafka.topics().count("trigger") == 2
-    assert door.kafka.sent[-1] == ("edge1", b'{"name":"pipeline","files":"2"}', {})
+    assert len(door.kafka.to("trigger")) == 2
+    assert door.kafka.sent[-1] == Sent("edge1", b'{"name":"pipeline","files":"2"}')
     receipt = await door.receipt(batch)
     assert (receipt.uploads, [image.outcome for image in receipt.images]) == (2, ["stored", "stored"])
     total = await door.account()
@@ -507,7 +489,7 @@ async def test_uploads_for_different_edges_at_once_do_not_mix(door: Door) -> Non
     assert [answer.json()["stored"] for answer in answers] == [40, 40]
     assert {key.split("/")[1] for key in await door.images("edge1")} == {"one"}
     assert {key.split("/")[1] for key in await door.images("edge2")} == {"two"}
-    triggers = [(value, facts["files"]) for topic, value, facts in door.kafka.sent if topic == "trigger"]
+    triggers = [(message.value, message.headers["files"]) for message in door.kafka.to("trigger")]
     assert sorted(triggers) == [(b"edge1", "40"), (b"edge2", "40")]
 
 
@@ -782,7 +764,7 @@ async def test_an_object_store_that_fails_midway_leaves_an_account_that_a_repeat
 
     assert failed.status_code == 503
     assert int(failed.headers["retry-after"]) > 0
-    assert "trigger" not in door.kafka.topics()
+    assert door.kafka.to("trigger") == []
     total = await door.account()
     assert (total.captured, total.rejected, total.pending, total.adds_up) == (21, 1, 20, True)
 
@@ -795,10 +777,10 @@ async def test_an_object_store_that_fails_midway_leaves_an_account_that_a_repeat
 
 
 async def test_no_success_is_told_before_kafka_has_the_trigger(door: Door) -> None:
-    door.kafka.away = {"trigger"}
+    door.kafka.fail(Transient("away"), where=lambda message: message.topic == "trigger")
     failed = await door.put(two_teas())
     pending = await door.account()
-    door.kafka.away = set()
+    door.kafka.mend()
     answer = await door.put(two_teas())
 
     assert failed.status_code == 503
@@ -808,10 +790,10 @@ async def test_no_success_is_told_before_kafka_has_the_trigger(door: Door) -> No
 
 
 async def test_events_are_best_effort(door: Door) -> None:
-    door.kafka.away = {"edge1"}
+    door.kafka.fail(Transient("away"), where=lambda message: message.topic == "edge1")
 
     assert (await door.put(two_teas())).status_code == 200
-    assert door.kafka.topics() == ["trigger"]
+    assert [message.topic for message in door.kafka.sent] == ["trigger"]
 
 
 async def test_an_object_store_that_is_away_is_a_503(doors: Doors) -> None:

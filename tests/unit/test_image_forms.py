@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from aiokafka import ConsumerRecord
 from PIL import Image
 
 from caravan import image_headers as headers
 from caravan import images
 from caravan.decoding import Decoding
 from caravan.errors import BadInput
+from caravan.testing.kafka import record
 from feeder import labels
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
@@ -108,8 +108,8 @@ async def test_a_form_that_is_not_taken_is_refused_everywhere_with_the_same_reas
 @pytest.mark.parametrize("name", ["a JPEG of several pictures", "a WebP", "a PNG"])
 async def test_an_image_from_kafka_is_named_by_what_it_is(name: str) -> None:
     form = FORMS[name]
-    record = ConsumerRecord("training-images", 0, 0, 0, 0, b"tea/a", form.encoded, None, 0, 0, ())
-    _, image = await labels.read(record, ["edge1"], Decoding(1).verify)
+    message = record(form.encoded, key=b"tea/a", topic="training-images")
+    _, image = await labels.read(message, ["edge1"], Decoding(1).verify)
     assert image.media_type == f"image/{form.format.lower()}"
     assert image.key == f"images/tea/a.{ {'JPEG': 'jpg'}.get(form.format, form.format.lower()) }"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from fastapi import FastAPI
 from PIL import Image
 from prometheus_client import REGISTRY
@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 from caravan import http
 from caravan.errors import BadInput
 from caravan.kafka import Batch
+from caravan.testing.kafka import record
 from monitor import hub_messages, routes
 from monitor.doors import hub as hub_door
 from monitor.doors.events import PIECE, Snapshots, in_pieces
@@ -110,8 +111,8 @@ class Bench:
         first, self.offset = self.offset, self.offset + len(values)
         yield {
             PARTITION: [
-                ConsumerRecord("edge-metrics", 0, first + i, stamp, 0, None, v, None, 0, len(v or b""), ())
-                for i, v in enumerate(values)
+                record(value, topic="edge-metrics", offset=first + i, timestamp=stamp)
+                for i, value in enumerate(values)
             ]
         }
 

@@ -8,8 +8,8 @@ import pytest
 
 from caravan.consume import Stopped
 from caravan.errors import Permanent, Transient
+from caravan.testing.kafka import Topic
 from monitor.routes import bridge
-from support.partitions import Topic
 
 
 def event(number: int) -> bytes:

@@ -11,10 +11,11 @@ from prometheus_client import REGISTRY
 
 from caravan.consume import Stopped, consume
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
+from caravan.testing import kafka
+from caravan.testing.kafka import Topic
 from shopper.detection import Answer, answer
 from shopper.doors.kafka import KafkaDoor, policy
 from shopper.ports import Picture, Sender, Silent
-from support.partitions import Topic
 
 HEADERS = (("camera", b"till-1"), ("trace", b"\xff\x00"), ("trace", b"again"), ("nothing", None))
 
@@ -22,7 +23,7 @@ HEADERS = (("camera", b"till-1"), ("trace", b"\xff\x00"), ("trace", b"again"), (
 def record(
     offset: int, value: bytes | None = b"image", key: bytes | None = b"k", headers: Any = ()
 ) -> ConsumerRecord:
-    return ConsumerRecord("edge1-images", 0, offset, 0, 0, key, value, None, 0, 0, headers)
+    return kafka.record(value, key=key, headers=headers, topic="edge1-images", offset=offset)
 
 
 class Kafka(Topic):

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
+from caravan.testing.kafka import Kafka, Sent
 from shopper import routes
 from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
@@ -27,44 +28,6 @@ AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 JPEG = b"\xff\xd8 an image"
 
 
-class Kafka:
-    """A broker that may be away or choosy, with what it has."""
-
-    def __init__(self) -> None:
-        self.away = False
-        self.loses_answers = False
-        self.largest = 10**9
-        self.messages: list[tuple[str, dict[str, Any]]] = []
-
-    async def send(self, topic: str, value: bytes | None, *, key: bytes | None = None) -> None:
-        assert (topic, type(value), type(key)) == ("edge-metrics", bytes, bytes)
-        if self.away:
-            raise Transient("Kafka is away")
-        if len(value or b"") > self.largest:
-            raise Permanent("a message larger than Kafka takes")
-        ((_, text),) = json.loads(value or b"").items()
-        self.messages.append(((key or b"").decode(), json.loads(text)))
-        if self.loses_answers:
-            self.loses_answers = False
-            raise Transient("the connection broke before the answer")
-
-    async def make_topic(self) -> None:
-        if self.away:
-            raise Transient("Kafka is away")
-
-    def counted(self) -> Counter[str]:
-        """Images by camera, each message counted once by its id."""
-        total: Counter[str] = Counter()
-        for body in {body["id"]: body for _, body in self.messages if "camera_metrics" in body}.values():
-            for camera, counts in body["camera_metrics"].items():
-                total[camera] += sum(counts["certain"]) + sum(counts["uncertain"])
-        return total
-
-    def uncertain(self) -> list[dict[str, Any]]:
-        """Return the messages of uncertain images."""
-        return [body for _, body in self.messages if "result_class" in body]
-
-
 class Bench:
     """An outbox with a broker behind it and a clock in hand."""
 
@@ -73,6 +36,30 @@ class Bench:
         self.kafka = Kafka()
         self.now = 1000.0
         self.open_journal: Callable[[], Journal] = partial(Journal, folder, "edge1", 0.1, 0.8, 10**9)
+
+    async def make_topic(self) -> None:
+        self.kafka.strike(Sent("edge-metrics", None))
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return what Kafka has."""
+        assert {message.topic for message in self.kafka.sent} <= {"edge-metrics"}
+        return [
+            json.loads(text)
+            for message in self.kafka.sent
+            for text in json.loads(message.value or b"").values()
+        ]
+
+    def counted(self) -> Counter[str]:
+        """Images by camera, each message counted once by its id."""
+        total: Counter[str] = Counter()
+        for body in {body["id"]: body for body in self.messages() if "camera_metrics" in body}.values():
+            for camera, counts in body["camera_metrics"].items():
+                total[camera] += sum(counts["certain"]) + sum(counts["uncertain"])
+        return total
+
+    def uncertain(self) -> list[dict[str, Any]]:
+        """Return the messages of uncertain images."""
+        return [body for body in self.messages() if "result_class" in body]
 
     def open(self) -> Journal:
         """Open the journal, by whatever opens it now."""
@@ -84,7 +71,7 @@ class Bench:
         async with ScoringOutbox(
             self.open,
             self.kafka.send,
-            self.kafka.make_topic,
+            self.make_topic,
             certain_score=0.8,
             window_seconds=0.1,
             max_message_bytes=10**6,
@@ -131,12 +118,12 @@ async def test_every_detection_is_counted_once_and_each_uncertain_image_is_sent(
         await asyncio.gather(*(note(outbox, f"cam-{n % 3}", 0.9 if n % 5 else 0.5) for n in range(60)))
         await note(outbox, "")
         bench.now += 1
-        await eventually(lambda: bench.kafka.counted().total() == 61)
-        assert bench.kafka.counted() == {"cam-0": 20, "cam-1": 20, "cam-2": 20, "unknown": 1}
-        assert len(bench.kafka.uncertain()) == 12
+        await eventually(lambda: bench.counted().total() == 61)
+        assert bench.counted() == {"cam-0": 20, "cam-1": 20, "cam-2": 20, "unknown": 1}
+        assert len(bench.uncertain()) == 12
     assert all(
-        key == body.get("camera", next(iter(body.get("camera_metrics", {})), None))
-        for key, body in bench.kafka.messages
+        sent.key == body.get("camera", next(iter(body.get("camera_metrics", {})), "")).encode()
+        for sent, body in zip(bench.kafka.sent, bench.messages(), strict=True)
     )
 
 
@@ -151,19 +138,19 @@ async def test_a_detection_is_on_the_disk_before_its_reply(bench: Bench) -> None
 
 
 async def test_what_kafka_could_not_take_is_sent_by_the_next_process_and_counted_once(bench: Bench) -> None:
-    bench.kafka.away = True
+    bench.kafka.fail(Transient("Kafka is away"))
     async with bench.outbox() as outbox:
         for n in range(10):
             await note(outbox, score=0.5 if n == 3 else 0.9)
             bench.now += 0.05
-    assert bench.kafka.messages == []
-    bench.kafka.away = False
-    bench.kafka.loses_answers = True
+    assert bench.kafka.sent == []
+    bench.kafka.mend()
+    bench.kafka.loses_answers = 1
     bench.now += 1
     async with bench.outbox():
-        await eventually(lambda: bench.kafka.counted() == {"till-3": 10} and len(bench.kafka.uncertain()) > 0)
+        await eventually(lambda: bench.counted() == {"till-3": 10} and len(bench.uncertain()) > 0)
         await eventually(lambda: in_outbox(bench.folder) == 0)
-    ids = [body["id"] for _, body in bench.kafka.messages]
+    ids = [body["id"] for body in bench.messages()]
     assert len(ids) == len(set(ids)) + 1
 
 
@@ -171,23 +158,24 @@ async def test_what_has_ended_is_sent_before_the_process_ends(bench: Bench) -> N
     async with bench.outbox(sending=False) as outbox:
         await note(outbox)
         bench.now += 1
-    assert bench.kafka.counted() == {"till-3": 1}
+    assert bench.counted() == {"till-3": 1}
 
 
 async def test_an_image_that_the_broker_refuses_goes_without_and_counts_are_never_dropped(
     bench: Bench,
 ) -> None:
-    bench.kafka.largest = 300  # smaller than any window's message
+    # smaller than any window's message
+    bench.kafka.fail(Permanent("larger than Kafka takes"), where=lambda sent: len(sent.value or b"") > 300)
     async with bench.outbox() as outbox:
         await note(outbox, score=0.5)
         bench.now += 1
         await note(outbox, "other")
         bench.now += 1
         await eventually(lambda: in_outbox(bench.folder, "refused") == 3)
-    assert bench.kafka.messages == []
-    bench.kafka.largest = 10**6
+    assert bench.kafka.sent == []
+    bench.kafka.mend()
     async with bench.outbox():
-        await eventually(lambda: bench.kafka.counted() == {"till-3": 1, "other": 1})
+        await eventually(lambda: bench.counted() == {"till-3": 1, "other": 1})
 
 
 async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_counted(bench: Bench) -> None:
@@ -198,7 +186,7 @@ async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_co
     async with ScoringOutbox(
         bench.open,
         bench.kafka.send,
-        bench.kafka.make_topic,
+        bench.make_topic,
         certain_score=0.8,
         window_seconds=0.1,
         max_message_bytes=10**6,
@@ -214,7 +202,7 @@ async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_co
         writer.cancel()
         await asyncio.wait([writer])
         bench.now += 1
-    assert bench.kafka.counted() == {"later": 1}
+    assert bench.counted() == {"later": 1}
 
 
 async def test_a_file_damaged_while_it_is_open_is_renamed_and_the_next_detection_counted(
@@ -231,7 +219,7 @@ async def test_a_file_damaged_while_it_is_open_is_renamed_and_the_next_detection
             await outbox.on_disk(corrupt)
         await note(outbox, "later")
         bench.now += 1
-        await eventually(lambda: bench.kafka.counted() == {"later": 1})
+        await eventually(lambda: bench.counted() == {"later": 1})
     assert (bench.folder / f"{FILE}.damaged").exists()
 
 

@@ -3,9 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,22 +16,9 @@ from obstore.store import ObjectStore
 from caravan import s3 as store
 from caravan.manifest import File, Manifest
 from local_stack.stack import Stack
+from support.graphs import save_adder
 
 MODEL = "tea_model_b64"
-# Pairs of a path and a number of floats, which make a version heavy: there is time to disturb its copy.
-EXPORT = """
-import sys
-import numpy as np
-import tensorflow as tf
-for path, floats in zip(sys.argv[1::2], sys.argv[2::2]):
-    module = tf.Module()
-    module.added = tf.Variable(1.0)
-    module.ballast = tf.Variable(np.random.default_rng(1).random(int(floats), np.float32))
-    module.run = tf.function(
-        lambda x: {"y": x + module.added}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
-    )
-    tf.saved_model.save(module, path, signatures=module.run)
-"""
 Files = dict[str, bytes]
 
 
@@ -46,16 +30,10 @@ def files(folder: Path) -> Files:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Files]:
-    """A small model, and one of 80 MB."""
+    """A small model, and one of 80 MB: there is time to disturb its copy."""
     folder = tmp_path_factory.mktemp("models")
-    arguments = [str(folder / "light"), "10", str(folder / "heavy"), str(20 * 2**20)]
-    subprocess.run(
-        [sys.executable, "-c", EXPORT, *arguments],
-        check=True,
-        capture_output=True,
-        timeout=120,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    save_adder(folder / "light", ballast=10)
+    save_adder(folder / "heavy", ballast=20 * 2**20)
     return files(folder / "light"), files(folder / "heavy")
 
 

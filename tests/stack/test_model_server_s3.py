@@ -20,20 +20,10 @@ from obstore.store import S3Store
 from onnx import TensorProto, helper
 
 from local_stack.keys import PASSWORD, USER
+from support.graphs import save_adder
 
 BUCKET = "production"
 WEED = Path(sys.executable).with_name("weed")
-MAKE_MODELS = """
-import sys
-import tensorflow as tf
-for path, added in zip(sys.argv[1::2], sys.argv[2::2]):
-    module = tf.Module()
-    module.added = tf.Variable(float(added))
-    module.run = tf.function(
-        lambda x: {"y": x + module.added}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
-    )
-    tf.saved_model.save(module, path, signatures=module.run)
-"""
 
 
 def free_ports(count: int) -> list[int]:
@@ -86,13 +76,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", values[:1], values[1:])
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(folder / "model.onnx"))
-    arguments = [str(folder / "1"), "1", str(folder / "2"), "2"]
-    subprocess.run(
-        [sys.executable, "-c", MAKE_MODELS, *arguments],
-        check=True,
-        timeout=120,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    for version in (1, 2):
+        save_adder(folder / f"{version}", float(version))
     return folder
 
 

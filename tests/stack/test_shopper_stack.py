@@ -6,8 +6,6 @@ import io
 import json
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,50 +20,9 @@ from caravan import s3 as store
 from caravan.contracts import MANIFEST, MODELS_CONFIG, version_prefix
 from caravan.manifest import Lineage, Manifest
 from local_stack.stack import Stack
+from support.graphs import save_colours, save_shades
 
 MODEL = "tea_model_b64"
-MAKE_MODEL = '''
-"""Classes by colour: red is licorice, green is green tea, blue is other; grey is uncertain."""
-import sys
-import tensorflow as tf
-
-class Colours(tf.Module):
-    classes = ["tea-licorice", "tea-green", "other"]
-
-    def probabilities(self, images):
-        def mean(encoded):
-            pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-            return tf.reduce_mean(tf.cast(pixels, tf.float32), [0, 1]) / 255
-        means = tf.map_fn(mean, images, fn_output_signature=tf.TensorSpec([3], tf.float32))
-        return tf.nn.softmax(10 * means)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
-    def classify(self, images):
-        p = self.probabilities(images)
-        labels = tf.gather(tf.constant(self.classes), tf.argmax(p, 1))
-        classes = tf.constant(self.classes)
-        return {"labels": labels, "scores": tf.reduce_max(p, 1), "probabilities": p, "classes": classes}
-
-    @tf.function(input_signature=[tf.TensorSpec([1], tf.string, name="image_b64")])
-    def default(self, image_b64):
-        p = self.probabilities(image_b64)[0]
-        label = tf.gather(tf.constant(self.classes), tf.argmax(p))
-        return tf.stack([label, tf.strings.as_string(tf.reduce_max(p))])
-
-colours = Colours()
-tf.saved_model.save(colours, sys.argv[1] + "/1", signatures={"serving_default": colours.default})
-both = {"serving_default": colours.default, "classify": colours.classify}
-tf.saved_model.save(colours, sys.argv[1] + "/2", signatures=both)
-
-class Shades(tf.Module):
-    @tf.function(input_signature=[tf.TensorSpec([None, 2, 3, 1], tf.float32, name="pixels")])
-    def __call__(self, pixels):
-        bright = tf.reduce_mean(pixels, [1, 2, 3])
-        return {"logits": 10 * tf.stack([1 - bright, bright], 1)}
-
-shades = Shades()
-tf.saved_model.save(shades, sys.argv[1] + "/shades", signatures=shades.__call__)
-'''
 FILE = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{3}\.jpg"
 LABELS = ["Earl Grey Tea", "Green Tea", "Lemon Tea", "Licorice Tea", "Other"]
 
@@ -74,7 +31,8 @@ LABELS = ["Earl Grey Tea", "Green Tea", "Lemon Tea", "Licorice Tea", "Other"]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 as made elsewhere, with `serving_default` alone; version 2 with `classify` too."""
     folder = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(folder)], check=True, capture_output=True)
+    save_colours(folder)
+    save_shades(folder / "shades")
     return folder
 
 

@@ -4,7 +4,6 @@ Jobs come in on standard input as lines of JSON, and an answer to each goes out 
 input that ends means that nobody waits for one: then so does this process.
 """
 
-import gc
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caravan import strict_json
+from caravan.start import TENSORFLOW_UNUSED, lean
 from training.codes import DONE
 from training.head import Head
 from training.orphan import lines_of_parent
@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Answer jobs until there are no more."""
-    # A fifth of TensorFlow's start; there is little to collect.
-    gc.disable()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints
     jobs, cache = lines_of_parent(DONE), Path(sys.argv[1])
-    from training.smoke import Prepared  # noqa: PLC0415 - TensorFlow
-    from training.template import template  # noqa: PLC0415 - TensorFlow
+    with lean(*TENSORFLOW_UNUSED):
+        from training.smoke import Prepared  # noqa: PLC0415 - TensorFlow
+        from training.template import template  # noqa: PLC0415 - TensorFlow
 
-    prepared = Prepared(template(cache))  # while the head is still being learnt
-    gc.enable()
+        prepared = Prepared(template(cache))  # while the head is still being learnt
     while True:
         fault = _done(cache, prepared, strict_json.loads_object(jobs.get()))
         answers.write(json.dumps({"fault": fault}) + "\n")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from caravan import strict_json
 from caravan.contracts import ONNX_MODEL, TWIN
 from caravan.graphs.plausible import MAX_VALUES, Input, encoded_picture, examples, shapes, texts
+from caravan.start import TENSORFLOW_UNUSED, lean
 from training.codes import AGAIN
 from training.orphan import lines_of_parent
 
@@ -88,10 +89,11 @@ def try_saved_model(job: Job) -> Found:
 
     """
     # Seconds, and an ONNX model does without.
-    from caravan.graphs.dtypes import declared_input  # noqa: PLC0415
-    from caravan.graphs.limits import SessionLimits  # noqa: PLC0415
-    from caravan.graphs.session import GraphSession  # noqa: PLC0415
-    from caravan.graphs.tf_examples import plausible_texts  # noqa: PLC0415
+    with lean(*TENSORFLOW_UNUSED):
+        from caravan.graphs.dtypes import declared_input  # noqa: PLC0415
+        from caravan.graphs.limits import SessionLimits  # noqa: PLC0415
+        from caravan.graphs.session import GraphSession  # noqa: PLC0415
+        from caravan.graphs.tf_examples import plausible_texts  # noqa: PLC0415
 
     _give_up_rights()
     with _blamed("it does not load", job.directory):

@@ -9,6 +9,22 @@ from contextlib import contextmanager
 
 UNUSED = ("rich", "pygments", "greenlet")
 """Modules that structlog and httpx import to draw, if they find them; no service draws."""
+TENSORFLOW_UNUSED = ("keras",)
+"""Modules that TensorFlow imports, if it finds them, for optimizers that a model may name; no graph needs one."""
+
+
+@contextmanager
+def lean(*unused: str) -> Iterator[None]:
+    """Import modules within this context: without garbage collections, and without those that are unused."""
+    hidden = unused if sys.modules.keys().isdisjoint(unused) else ()
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: not to be found
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextmanager
@@ -19,14 +35,9 @@ def imports() -> Iterator[None]:
     """
     from pydantic import BaseModel  # noqa: PLC0415 - within what is timed
 
-    hidden = UNUSED if sys.modules.keys().isdisjoint(UNUSED) else ()
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: not to be found
-    gc.disable()
     BaseModel.model_config["defer_build"] = True  # inherited by the models that are declared meanwhile
     try:
-        yield
+        with lean(*UNUSED):
+            yield
     finally:
         del BaseModel.model_config["defer_build"]
-        gc.enable()
-        for name in hidden:
-            del sys.modules[name]

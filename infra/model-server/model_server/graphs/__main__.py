@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+from caravan.start import TENSORFLOW_UNUSED, lean
+
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -23,6 +25,6 @@ def _quiet() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    with _quiet():
+    with _quiet(), lean(*TENSORFLOW_UNUSED):
         from model_server.graphs import runner
     runner.main()

@@ -183,7 +183,7 @@ format: setup ## Put the sources into shape
 
 .PHONY: test
 test: setup ## Run all tests; the stack tests start the real embedded stack on free ports
-	@$(BIN)/pytest -n 2 tests/unit tests/loop tests/faults tests/stack
+	@$(BIN)/pytest -n 3 tests/unit tests/loop tests/faults tests/stack
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need no other process

@@ -1,33 +1,32 @@
 """One platform, trained on rendered photos, for the tests of the loop and for those that hurt it."""
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-from xdist.scheduler import LoadScopeScheduling
 
 from lab.photos import render
 from local_stack.proxies import past_proxies
 from local_stack.stack import Stack
 from support.platform import EDGE, Platform
+from support.scheduling import Longest
 
 os.environ.update(past_proxies(os.environ))
 """Some of the clients here ask the environment whom to go through."""
 
 
-class Halves(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types here
-    """Gives two processes (`-n 2`) a half each, of about one length and with stacks of its own."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "stack" if nodeid.startswith("tests/stack/") else "others"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+"""Each process would compile every test anew, which is half of what it takes to collect them."""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Halves:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Longest:
     """Asked by xdist."""
-    return Halves(config, log)
+    return Longest(config, log)
 
 
 QUICK = {"WINDOW_SECONDS": "2"}

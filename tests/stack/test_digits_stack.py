@@ -1,6 +1,7 @@
 """Handwritten digits: what the ordinary pipeline learns of them, asked through HTTP."""
 
 import asyncio
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from lab.samples.digits import Digit, digits, split, write_zip
 from local_stack.stack import Stack
 
-pytest.importorskip("sklearn")
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300, func_only=True)]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(300, func_only=True),
+    pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed"),
+]
 
 EDGE = "edge2"
 LEARNED, ASKED = 600, 100

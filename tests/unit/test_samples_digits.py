@@ -3,7 +3,9 @@
 import io
 import zipfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,13 @@ from typer.testing import CliRunner
 from lab.cli import app
 from lab.samples.digits import MARGIN, SIDE, picture
 
-sklearn = pytest.importorskip("sklearn.datasets")
+pytestmark = pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
+
+
+def originals() -> Any:
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - seconds
+
+    return load_digits()
 
 
 def written(*words: str) -> None:
@@ -30,7 +38,7 @@ def test_every_digit_is_a_picture_under_its_class_and_the_bytes_are_always_the_s
         names = archive.namelist()
         with Image.open(io.BytesIO(archive.read(names[0]))) as image:
             assert (image.format, image.size, image.mode) == ("PNG", (SIDE, SIDE), "L")
-    truth = Counter(str(label) for label in sklearn.load_digits().target)
+    truth = Counter(str(label) for label in originals().target)
     assert Counter(name.split("/")[1] for name in names) == truth
     assert len(set(names)) == 1797
     assert all(name.startswith("images/") and name.endswith(".png") for name in names)
@@ -45,7 +53,7 @@ def test_a_fifth_of_each_class_is_held_out_and_nothing_is_on_both_sides(tmp_path
         theirs = set(archive.namelist())
     assert len(ours | theirs) == len(ours) + len(theirs) == 1797
     counts = Counter(name.split("/")[1] for name in theirs)
-    assert all(abs(counts[str(k)] - np.sum(sklearn.load_digits().target == k) / 5) < 1 for k in range(10))
+    assert all(abs(counts[str(k)] - np.sum(originals().target == k) / 5) < 1 for k in range(10))
 
 
 def test_a_picture_is_dark_ink_on_white_paper() -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,16 @@ SIDE = 8
 INK = 312
 """Pixels of 1,024, as in the originals."""
 
-load_digits = pytest.importorskip("sklearn.datasets").load_digits
+if find_spec("sklearn") is None:
+    pytest.skip("no scikit-learn here", allow_module_level=True)
 if shutil.which("node") is None:
     pytest.skip("no node here: apt-get install nodejs", allow_module_level=True)
+
+
+def load_digits() -> Any:
+    from sklearn import datasets  # noqa: PLC0415 - seconds
+
+    return datasets.load_digits()
 
 
 def node(script: str, given: Any = None) -> Any:

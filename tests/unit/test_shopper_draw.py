@@ -29,7 +29,7 @@ if shutil.which("node") is None:
 
 
 def load_digits() -> Any:
-    from sklearn import datasets  # noqa: PLC0415 - seconds
+    from sklearn import datasets  # type: ignore[import-untyped] # noqa: PLC0415 - seconds
 
     return datasets.load_digits()
 

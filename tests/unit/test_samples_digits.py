@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-lea
 
 
 def originals() -> Any:
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - seconds
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped] # noqa: PLC0415 - seconds
 
     return load_digits()
 

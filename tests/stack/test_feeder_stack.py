@@ -12,12 +12,22 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from obstore.store import ObjectStore
 from PIL import Image
 
 from caravan import s3 as store
 from caravan.receipts import Account, Receipt, account, receipt_key
 from local_stack.stack import Stack
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def feeder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A feeder, its store and its broker; each test has edges of its own."""
+    settings = {"RETRY_SECONDS": "1", "MAX_UPLOAD_BYTES": str(2**20)}
+    home, edges = tmp_path_factory.mktemp("feeder"), ("edge1", "edge2", "edge3")
+    async with Stack(home, edges=edges, parts=("feeder",), environment=settings, lasting=False) as stack:
+        yield stack
 
 
 def photos(number: int, item: str = "tea") -> bytes:
@@ -50,10 +60,9 @@ async def messages(reader: Any, count: int) -> list[Any]:
 
 
 async def test_uploads_of_two_edges_at_once_end_in_their_own_buckets_and_topics(
-    private_stack: Any, consumer: Any, http: httpx.AsyncClient
+    feeder: Stack, consumer: Any, http: httpx.AsyncClient
 ) -> None:
-    stack = await private_stack("feeder", edges=("edge1", "edge2"))
-    door = f"{stack.url('feeder')}/zip"
+    door = f"{feeder.url('feeder')}/zip"
 
     async def in_chunks(content: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(content), 5000):
@@ -65,18 +74,18 @@ async def test_uploads_of_two_edges_at_once_end_in_their_own_buckets_and_topics(
     )
 
     assert (one.json()["stored"], two.json()["stored"]) == (120, 80)
-    assert set(await keys(stack, "edge1", "images/")) == {f"images/one/{n}.png" for n in range(120)}
-    assert set(await keys(stack, "edge2", "images/")) == {f"images/two/{n}.png" for n in range(80)}
-    assert (await account_of(stack, "edge1")).adds_up
+    assert set(await keys(feeder, "edge1", "images/")) == {f"images/one/{n}.png" for n in range(120)}
+    assert set(await keys(feeder, "edge2", "images/")) == {f"images/two/{n}.png" for n in range(80)}
+    assert (await account_of(feeder, "edge1")).adds_up
 
-    events = [json.loads(m.value) for m in await messages(await consumer(stack.kafka, "edge2"), 81)]
+    events = [json.loads(m.value) for m in await messages(await consumer(feeder.kafka, "edge2"), 81)]
     assert events == [{"name": "zipfile"}] * 80 + [{"name": "pipeline", "files": "80"}]
-    triggers = await messages(await consumer(stack.kafka, "trigger"), 2)
+    triggers = await messages(await consumer(feeder.kafka, "trigger"), 2)
     assert {trigger.value: dict(trigger.headers)["files"] for trigger in triggers} == {
         b"edge1": b"120",
         b"edge2": b"80",
     }
-    ready = (await http.get(f"{stack.url('feeder')}/readyz")).json()
+    ready = (await http.get(f"{feeder.url('feeder')}/readyz")).json()
     assert ready["ready"], ready
     assert set(ready["checks"]) >= {"s3", "kafka"}
 
@@ -115,33 +124,31 @@ async def test_a_feeder_killed_while_it_stores_loses_nothing_that_a_repeat_does_
 
 
 async def test_a_feeder_outlives_its_object_store_and_broker(
-    private_stack: Any, eventually: Any, http: httpx.AsyncClient
+    feeder: Stack, eventually: Any, http: httpx.AsyncClient
 ) -> None:
-    stack = await private_stack("feeder", environment={"RETRY_SECONDS": "1"})
-    url = stack.url("feeder")
+    url = feeder.url("feeder")
     content = photos(5)
 
     async def accepted() -> bool:
-        answer = await http.put(f"{url}/zip?edgeId=edge1", content=content)
+        answer = await http.put(f"{url}/zip?edgeId=edge3", content=content)
         assert answer.status_code in {200, 502, 503}
         return answer.status_code == 200
 
-    await stack.kill("s3-central")
+    await feeder.kill("s3-central")
     assert (await http.get(f"{url}/healthz")).status_code == 200
     await eventually(accepted, seconds=90, every=0.5)
-    await stack.kill("kafka")
+    await feeder.kill("kafka")
     await eventually(accepted, seconds=90, every=0.5)
 
-    total = await account_of(stack, "edge1")
+    total = await account_of(feeder, "edge3")
     assert (total.captured, total.stored, total.pending, total.adds_up) == (5, 5, 0, True)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-async def test_curl_sees_why_a_large_file_is_refused(private_stack: Any, tmp_path: Path) -> None:
-    stack = await private_stack("feeder", environment={"MAX_UPLOAD_BYTES": str(2**20)})
+async def test_curl_sees_why_a_large_file_is_refused(feeder: Stack, tmp_path: Path) -> None:
     large = tmp_path / "large.zip"
     large.write_bytes(bytes(64 * 2**20))
-    url = f"{stack.url('feeder')}/zip"
+    url = f"{feeder.url('feeder')}/zip"
 
     async def curl(*arguments: str) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(

@@ -95,6 +95,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("export"))
 
 
+@pytest.fixture(scope="module")
+def prepared(made: Made) -> Prepared:
+    """The template, ready for the versions of all tests, as a listener has it for those of all runs."""
+    return Prepared(template(made.cache))
+
+
 def test_the_default_signature_answers_label_and_probability_as_text(made: Made) -> None:
     label, probability = made.one(made.images[0])
     expected = made.head.probabilities(made.features[:1])[0]
@@ -220,11 +226,10 @@ def test_embeddings_are_computed_once(made: Made, tmp_path: Path) -> None:
 
 
 def test_the_smoke_test_passes_a_good_model_and_names_what_is_wrong_with_a_bad_one(
-    made: Made, tmp_path: Path
+    made: Made, prepared: Prepared, tmp_path: Path
 ) -> None:
     expected = made.head.probabilities(made.features[:3])
     images = made.images[:3]
-    prepared = Prepared(template(made.cache))
     fault_of = partial(smoke.fault_of, prepared)
     assert fault_of(made.path, made.head, images, expected) is None
     assert "otherwise" in (fault_of(made.path, made.head, images, expected[::-1] * 0.5) or "")
@@ -240,9 +245,8 @@ def test_the_smoke_test_passes_a_good_model_and_names_what_is_wrong_with_a_bad_o
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["graph-of-the-template", "other-graph"])
 def test_what_is_damaged_is_refused_though_the_template_is_whole(
-    made: Made, tmp_path: Path, is_known: bool
+    made: Made, prepared: Prepared, tmp_path: Path, is_known: bool
 ) -> None:
-    prepared = Prepared(template(made.cache))
     asked = made.head, made.images[:1], made.head.probabilities(made.features[:1])
     whole = tmp_path / "whole"
     shutil.copytree(made.path, whole)

@@ -17,6 +17,8 @@ from support.dockerfiles import DOCKERFILE, IMAGES, ROOT, VERSION, stages
 
 EVERY = pytest.mark.parametrize("image", IMAGES)
 
+FOR_TESTS = ROOT / "services" / "common" / "caravan" / "testing"
+
 
 def hadolint() -> str:
     beside = Path(sys.executable).with_name("hadolint")
@@ -77,7 +79,12 @@ def test_what_is_copied_exists_and_is_in_the_build_context(image: str) -> None:
             there = [ROOT / source, *(ROOT / source).rglob("*")]
             files = [file for file in there if file.is_file()]
             assert any(in_context(file) for file in files), source
-            assert [str(file) for file in files if file.suffix == ".py" and not in_context(file)] == []
+            code = [file for file in files if file.suffix == ".py" and not file.is_relative_to(FOR_TESTS)]
+            assert [str(file) for file in code if not in_context(file)] == []
+
+
+def test_what_is_for_tests_is_in_no_image() -> None:
+    assert [file for file in FOR_TESTS.rglob("*.py") if in_context(file)] == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from obstore.store import MemoryStore
 from caravan import pages, reports, s3
 from caravan.errors import BadInput, Transient
 from caravan.manifest import File, Lineage, Manifest
+from caravan.testing.stores import Requests
 
 LINEAGE = Lineage(
     data_digest="d" * 64,
@@ -158,14 +159,8 @@ async def test_a_version_that_cannot_be_read_keeps_no_other_from_the_list(
 ) -> None:
     await publish(store, 1)
     await publish(store, 2)
-    real = s3.read_changed
-
-    async def read_changed(*arguments: Any, **options: Any) -> Any:
-        if "/2/" in arguments[1]:
-            raise Transient("500 Internal Server Error")
-        return await real(*arguments, **options)
-
-    monkeypatch.setattr(s3, "read_changed", read_changed)
+    reads = Requests(monkeypatch, s3, "read_changed")
+    reads.fail(Transient("500 Internal Server Error"), where=lambda key: "/2/" in key)
     (tea,) = await listed(store)
     assert [(one["version"], one["verdict"]) for one in tea["versions"]] == [(2, None), (1, "passed")]
 
@@ -175,16 +170,10 @@ async def test_a_report_costs_its_version_and_no_other(
 ) -> None:
     for version in range(1, 11):
         await publish(store, version, page=b"%d" % version)
-    listed, real = list[str](), s3.listing
-
-    def listing(store: Any, prefix: str) -> Any:
-        listed.append(prefix)
-        return real(store, prefix)
-
-    monkeypatch.setattr(s3, "listing", listing)
+    listings = Requests(monkeypatch, s3, "listing")
     assert (await reports.Reports(store).read_report("tea", "3")).content == b"3"
     assert (await reports.Reports(store).read_report("tea", "latest")).content == b"10"
-    assert listed == ["models/tea/3/", "models/tea/10/"]
+    assert listings.keys == ["models/tea/3/", "models/tea/10/"]
 
 
 async def test_a_report_is_found_by_its_version_or_as_the_latest(store: MemoryStore) -> None:

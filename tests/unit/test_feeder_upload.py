@@ -30,6 +30,7 @@ from caravan.errors import Transient
 from caravan.receipts import Account, Receipt, account, receipt_key
 from caravan.settings import S3Address
 from caravan.testing.kafka import Kafka, Sent
+from caravan.testing.stores import Requests
 from caravan_cli.withdraw import withdraw
 from feeder.app import make_app
 from feeder.archive import ArchiveLimits
@@ -716,14 +717,8 @@ async def test_a_withdrawn_batch_that_is_sent_again_by_mistake_stays_out(door: D
 async def test_an_image_that_the_store_does_not_take_is_rejected_and_the_rest_is_stored(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = s3.put_new
-
-    async def refuses(store: Any, key: str, *more: Any) -> s3.Placed:
-        if "long" in key:
-            raise s3.Unstorable("S3 does not take it: KeyTooLongError")
-        return await real(store, key, *more)
-
-    monkeypatch.setattr(s3, "put_new", refuses)
+    puts = Requests(monkeypatch, s3, "put_new")
+    puts.fail(s3.Unstorable("S3 does not take it: KeyTooLongError"), where=lambda key: "long" in key)
 
     content = zipped(("images/tea/long.jpg", photo(1)), ("images/tea/a.jpg", photo(2)))
     body = (await door.put(content)).json()
@@ -735,10 +730,8 @@ async def test_an_image_that_the_store_does_not_take_is_rejected_and_the_rest_is
 async def test_a_bucket_that_vanishes_is_asked_for_again_and_the_sender_may_come_back(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def vanished(*_: Any) -> s3.Placed:
-        raise s3.BucketMissing("S3 could not create it: the bucket is missing")
-
-    monkeypatch.setattr(s3, "put_new", vanished)
+    puts = Requests(monkeypatch, s3, "put_new")
+    puts.fail(s3.BucketMissing("S3 could not create it: the bucket is missing"))
 
     assert (await door.put(zipped(("images/tea/a.jpg", photo(1))))).status_code == 503
     assert not door.prepared.is_set()
@@ -751,16 +744,10 @@ async def test_an_object_store_that_fails_midway_leaves_an_account_that_a_repeat
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = zipped(*((f"images/tea/{n}.jpg", photo(n)) for n in range(20)), ("images/tea/x.jpg", b"text"))
-    real, calls = s3.put_new, iter(range(1000))
-
-    async def breaks_down(*args: Any) -> s3.Placed:
-        if next(calls) >= 7:
-            raise Transient("the object store went away")
-        return await real(*args)
-
-    monkeypatch.setattr(s3, "put_new", breaks_down)
+    puts = Requests(monkeypatch, s3, "put_new")
+    puts.fail(Transient("the object store went away"), after=7)
     failed = await door.put(content)
-    monkeypatch.undo()
+    puts.mend()
 
     assert failed.status_code == 503
     assert int(failed.headers["retry-after"]) > 0

@@ -9,6 +9,7 @@ import pytest
 from obstore.exceptions import GenericError
 from obstore.store import LocalStore, ObjectStore
 
+from caravan.testing.stores import Requests
 from model_server.errors import Code, ServingError
 from model_server.loads import Loads
 from model_server.manager import Model, ModelConfig, Rules, State
@@ -41,15 +42,7 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The entry files that were asked for."""
-    keys: list[str] = []
-    real = obstore.head_async
-
-    async def head(store: ObjectStore, key: str) -> Any:
-        keys.append(key)
-        return await real(store, key)
-
-    monkeypatch.setattr(obstore, "head_async", head)
-    return keys
+    return Requests(monkeypatch, obstore, "head_async").keys
 
 
 async def test_a_folder_without_objects_is_no_version(place: Place) -> None:
@@ -84,24 +77,16 @@ async def test_a_version_that_cannot_be_looked_for_stays_as_it_was_and_the_other
     assert set(await place.bucket.versions(All())) == {1, 2}
     place.put(3, "saved_model.pb")
     place.put(4, "saved_model.pb")
-    real = obstore.head_async
-
-    async def head(store: ObjectStore, key: str) -> Any:
-        if key.startswith(("models/tea/2/", "models/tea/4/")):
-            raise GenericError("500 Internal Server Error")
-        return await real(store, key)
-
-    monkeypatch.setattr(obstore, "head_async", head)
+    unreadable = ("models/tea/2/", "models/tea/4/")
+    heads = Requests(monkeypatch, obstore, "head_async")
+    heads.fail(GenericError("500 Internal Server Error"), where=lambda key: key.startswith(unreadable))
     assert set(await place.bucket.versions(All())) == {1, 2, 3}
 
 
 async def test_a_base_path_that_cannot_be_listed_says_nothing_of_its_versions(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: Any, **__: Any) -> Any:
-        raise GenericError("connection refused")
-
-    monkeypatch.setattr(obstore, "list_with_delimiter_async", away)
+    Requests(monkeypatch, obstore, "list_with_delimiter_async").fail(GenericError("connection refused"))
     with pytest.raises(SourceError, match="Could not list"):
         await place.bucket.versions(Latest())
 
@@ -121,14 +106,9 @@ async def test_a_version_is_copied_whole_in_pieces(place: Place, monkeypatch: py
 async def test_a_version_that_cannot_be_read_fails_alone_and_is_taken_once_it_comes_back_mended(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, broken = obstore.get_async, {"models/tea/2/saved_model.pb"}
-
-    async def get(store: ObjectStore, key: str, **options: Any) -> Any:
-        if key in broken:
-            raise GenericError("500 Internal Server Error")
-        return await real(store, key, **options)
-
-    monkeypatch.setattr(obstore, "get_async", get)
+    broken = {"models/tea/2/saved_model.pb"}
+    gets = Requests(monkeypatch, obstore, "get_async")
+    gets.fail(GenericError("500 Internal Server Error"), where=broken.__contains__)
     loaded: list[int] = []
 
     def load(name: str, number: int, path: Path) -> Any:

@@ -13,6 +13,7 @@ from caravan import contracts, http, s3
 from caravan.contracts import to_json
 from caravan.errors import Transient
 from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
+from caravan.testing.stores import Requests
 from caravan.withdrawn import batch_tombstone_key, tombstone_key
 from monitor.dashboard import waiting
 from monitor.dashboard.edge import MOST_WAITING, Edge
@@ -126,11 +127,7 @@ async def test_what_is_not_there_is_a_404_in_words(
 async def test_a_store_that_is_away_is_a_503(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    async def away(*_: object) -> None:
-        raise Transient("the store is away")
-
-    monkeypatch.setattr(s3, "listed", away)
-    monkeypatch.setattr(s3, "read_with_etag", away)
+    Requests(monkeypatch, s3, "listed", "read_with_etag").fail(Transient("the store is away"))
     assert (await client.get(path)).status_code == 503
 
 

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from caravan import s3, tracing
 from caravan.errors import Permanent, Refused, Transient
+from caravan.testing.stores import Requests
 from shopper.storage.feeder import FeederAnswer, FeederClient, RejectedImage, Unfit
 from shopper.storage.push import PENDING, TrainingPush
 
@@ -213,14 +214,8 @@ async def test_a_feeder_that_accounts_for_more_than_it_was_sent_is_not_believed(
 async def test_an_image_that_cannot_be_read_stays_and_holds_back_no_other(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = s3.read
-
-    async def damaged(store: Any, key: str) -> bytes:
-        if key == B:
-            raise Transient("S3 answers 500")
-        return await read(store, key)
-
-    monkeypatch.setattr(s3, "read", damaged)
+    reads = Requests(monkeypatch, s3, "read")
+    reads.fail(Transient("S3 answers 500"), where=lambda key: key == B)
     edge.add(A, B, C)
     async with edge.running():
         account = await edge.push()

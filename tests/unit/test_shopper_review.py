@@ -17,6 +17,7 @@ from caravan.contracts import Event
 from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from caravan.sessions import Sessions
+from caravan.testing.stores import Requests
 from caravan.tokens import Tokens
 from shopper.catalogue_file import CatalogueFile
 from shopper.doors import review as review_api
@@ -34,6 +35,8 @@ UNSURE = "valid/images/tea-green/2026-11-21_09-05-04-000.jpg"
 SURE = "valid/images/tea-green/2026-11-21_09-05-05-000.jpg"
 OPEN = Tokens({})
 ANN = Tokens({"ann": "a-token-of-ann"})
+
+AWAY = obstore.exceptions.GenericError("connection refused")
 
 
 def photo(size: tuple[int, int] = (640, 480), colour: str = "green", **options: Any) -> bytes:
@@ -321,16 +324,12 @@ async def test_killed_before_the_image_left_its_bucket_it_is_decided_again_witho
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.lay(UNKNOWN, opinion("tea-lemon", 0.41))
-    delete = obstore.delete_async
-
-    async def fail(*_: Any) -> None:
-        raise obstore.exceptions.GenericError("connection refused")
-
-    monkeypatch.setattr(obstore, "delete_async", fail)
+    deletions = Requests(monkeypatch, obstore, "delete_async")
+    deletions.fail(AWAY)
     assert (await shop.say({"image": UNKNOWN, "product": "Green Tea"})).status_code == 503
     assert shop.names("data") == ["images/tea-green/2026-11-21_09-05-03-007.jpg"]
     assert [each["image"] for each in (await shop.page())["images"]] == [UNKNOWN]
-    monkeypatch.setattr(obstore, "delete_async", delete)
+    deletions.mend()
     answer = await shop.say({"image": UNKNOWN, "product": "Green Tea"})
     assert answer.json()["decisions"][0]["outcome"] == "taught"
     assert shop.names("data") == ["images/tea-green/2026-11-21_09-05-03-007.jpg"]
@@ -341,11 +340,7 @@ async def test_an_image_that_cannot_be_written_stays_where_it_is(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.lay(UNKNOWN, opinion("tea-lemon", 0.41))
-
-    async def fail(*_: Any, **__: Any) -> None:
-        raise obstore.exceptions.GenericError("connection refused")
-
-    monkeypatch.setattr(obstore, "put_async", fail)
+    Requests(monkeypatch, obstore, "put_async").fail(AWAY)
     assert (await shop.say({"image": UNKNOWN, "product": "Green Tea"})).status_code == 503
     assert shop.names("unclassified") == [UNKNOWN.removeprefix("unclassified/")]
 

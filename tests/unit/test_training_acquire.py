@@ -10,6 +10,7 @@ from obstore.store import MemoryStore
 from caravan import s3
 from caravan.errors import Transient
 from caravan.images import MAX_BYTES
+from caravan.testing.stores import Requests
 from caravan.withdrawn import tombstone_key
 from training.acquire import ImageCache, acquire
 from training.dataset import Dataset
@@ -20,23 +21,10 @@ def cache(tmp_path: Path) -> ImageCache:
     return ImageCache(tmp_path)
 
 
-class Reads:
-    """Counts downloads."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.keys: list[str] = []
-        real = s3.read
-
-        async def read(store: object, key: str) -> bytes:
-            self.keys.append(key)
-            return await real(store, key)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(s3, "read", read)
-
-
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    return Reads(monkeypatch)
+def reads(monkeypatch: pytest.MonkeyPatch) -> Requests:
+    """What is downloaded."""
+    return Requests(monkeypatch, s3, "read")
 
 
 async def fill(store: MemoryStore, **images: bytes) -> None:
@@ -55,7 +43,7 @@ async def test_copies_within_a_class_count_once(cache: ImageCache) -> None:
         assert cache.path(sha).exists()
 
 
-async def test_when_a_photo_was_taken_is_noted_once(cache: ImageCache, reads: Reads) -> None:
+async def test_when_a_photo_was_taken_is_noted_once(cache: ImageCache, reads: Requests) -> None:
     store = MemoryStore()
     await s3.write(store, "images/a/2024-01-24_09-53-44-111.jpg", b"one")
     await s3.write(store, "images/a/b.jpg", b"two")
@@ -96,7 +84,7 @@ async def test_what_was_withdrawn_is_not_learnt_from_and_not_kept(cache: ImageCa
 
 
 async def test_what_is_there_is_not_downloaded_again_and_what_changed_is(
-    cache: ImageCache, reads: Reads
+    cache: ImageCache, reads: Requests
 ) -> None:
     store = MemoryStore()
     await fill(store, a__1=b"one", b__1=b"two")
@@ -110,7 +98,9 @@ async def test_what_is_there_is_not_downloaded_again_and_what_changed_is(
     assert changed.digest != first.digest
 
 
-async def test_a_cached_image_that_was_cut_off_is_downloaded_again(cache: ImageCache, reads: Reads) -> None:
+async def test_a_cached_image_that_was_cut_off_is_downloaded_again(
+    cache: ImageCache, reads: Requests
+) -> None:
     store = MemoryStore()
     await fill(store, a__1=b"a whole image", b__1=b"two")
     first = await acquire(store, cache, "edge1", lambda *_: None)
@@ -131,19 +121,10 @@ async def test_what_is_no_image_of_a_class_is_ignored_and_counted(cache: ImageCa
     assert dataset.ignored == 4
 
 
-async def test_an_image_deleted_meanwhile_is_ignored(
-    cache: ImageCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_image_deleted_meanwhile_is_ignored(cache: ImageCache, reads: Requests) -> None:
     store = MemoryStore()
     await fill(store, a__1=b"one", a__2=b"gone", b__1=b"two")
-    real = s3.read
-
-    async def read(bucket: object, key: str) -> bytes:
-        if key == "images/a/2.jpg":
-            raise FileNotFoundError(key)
-        return await real(bucket, key)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(s3, "read", read)
+    reads.fail(FileNotFoundError("gone"), where=lambda key: key == "images/a/2.jpg")
     dataset = await acquire(store, cache, "edge1", lambda *_: None)
     assert len(dataset.members) == 2
     assert dataset.ignored == 1

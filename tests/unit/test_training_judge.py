@@ -16,6 +16,7 @@ from PIL import Image
 
 from caravan import s3, uploads
 from caravan.errors import Transient
+from caravan.testing.stores import Requests
 from caravan.uploads import Upload, Verdict, drop_verdict, read_verdict, upload_id, zip_key
 from training import judge, versions
 from training.embeddings import FEATURES
@@ -157,21 +158,13 @@ async def test_killed_between_any_two_writes_it_is_the_same_version_in_the_end(
     site: Site, monkeypatch: pytest.MonkeyPatch, passing: int
 ) -> None:
     upload = await site.send(SAVED)
-    left, write = passing, s3.write
-
-    async def counted(store: Any, key: str, content: bytes, *more: Any) -> None:
-        nonlocal left
-        if not left:
-            raise Transient("killed")
-        left -= 1
-        await write(store, key, content, *more)
-
-    monkeypatch.setattr(s3, "write", counted)
+    writes = Requests(monkeypatch, s3, "write")
+    writes.fail(Transient("killed"), after=passing)
     for _ in range(8):
         try:
             await judge_step(site.run())
         except Transient:
-            left = passing + 3
+            writes.fail(Transient("killed"), after=passing + 3)
     assert (await site.judged(upload)).version == 1
     assert set(await site.ready()) == {1}
     assert set(await versions.complete(site.stores.models, MODEL)) == {1}

@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from caravan.manifest import Manifest
 from caravan.members import members_key, read_members
 from caravan.quarantine import read_page, read_quarantine, release_batch
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
+from caravan.testing.stores import Requests
 from caravan.withdrawn import Withdrawn, tombstone_key
 from caravan_cli.which import which
 from training import steps, versions
@@ -210,20 +211,11 @@ async def test_a_run_killed_while_it_publishes_is_finished_by_the_next(
     site: Site, monkeypatch: pytest.MonkeyPatch, passing: int
 ) -> None:
     await site.upload("red-box", "other")
-    left = passing
-
-    async def write(store: Any, key: str, content: bytes, *more: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Transient("killed")
-        await real(store, key, content, *more)
-
-    real: Callable[..., Any] = s3.write
-    monkeypatch.setattr(s3, "write", write)
+    writes = Requests(monkeypatch, s3, "write")
+    writes.fail(Transient("killed"), after=passing)
     with pytest.raises(Transient):
         await site.run()
-    left = 1000
+    writes.mend()
     outcome = await site.run()
     assert outcome.version == 1
     assert await site.ready() == {1}

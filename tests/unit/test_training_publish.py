@@ -20,6 +20,7 @@ from caravan.errors import Permanent, Transient
 from caravan.manifest import Lineage, Manifest
 from caravan.model_signature import verify as verify_model
 from caravan.signatures import digests_of, verify
+from caravan.testing.stores import Requests
 from training import versions
 from training.publish import begin, outcome_event, publish, rollback, settle
 from training.release import release
@@ -44,28 +45,12 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / "version" / name for name in named}
 
 
-class Tripwire:
-    """Lets so many writes pass, then fails each, as a process that is killed between two of them."""
-
-    def __init__(self, passing: int) -> None:
-        self.left, self.written = passing, list[str]()
-
-    async def write(self, store: Any, key: str, content: bytes, *more: Any) -> None:
-        if self.left == 0:
-            raise Transient("killed")
-        self.left -= 1
-        self.written.append(key)
-        await REAL_WRITE(store, key, content, *more)
-
-
-REAL_WRITE = s3.write
+KILLED = Transient("killed")
 
 
 @pytest.fixture
-def tripwire(monkeypatch: pytest.MonkeyPatch) -> Tripwire:
-    wire = Tripwire(1000)
-    monkeypatch.setattr(s3, "write", wire.write)
-    return wire
+def writes(monkeypatch: pytest.MonkeyPatch) -> Requests:
+    return Requests(monkeypatch, s3, "write")
 
 
 async def test_a_published_version_tells_of_its_trace_beside_the_manifest_not_in_it(
@@ -91,10 +76,10 @@ async def names(store: Any, prefix: str = "models/") -> set[str]:
 
 
 async def test_the_model_file_is_written_late_and_the_manifest_last(
-    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+    stores: Stores, files: dict[str, Path], writes: Requests
 ) -> None:
     await publish(stores, MODEL, "first", files, LINEAGE, key=None)
-    order = [key.removeprefix(f"models/{MODEL}/1/") for key in tripwire.written]
+    order = [key.removeprefix(f"models/{MODEL}/1/") for key in writes.keys]
     half = len(order) // 2
     for one in (order[:half], order[half:]):
         assert one[-2:] == ["saved_model.pb", MANIFEST]
@@ -108,14 +93,14 @@ async def begun_and_published(stores: Stores, files: dict[str, Path]) -> None:
 
 
 async def test_killed_at_any_write_and_run_again_it_is_one_version_with_the_same_bytes(
-    files: dict[str, Path], tripwire: Tripwire
+    files: dict[str, Path], writes: Requests
 ) -> None:
     for passing in range(10):
         stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
-        tripwire.left = passing
+        writes.fail(KILLED, after=passing)
         with pytest.raises(Transient):
             await begun_and_published(stores, files)
-        tripwire.left = 1000
+        writes.mend()
         published = await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
         again = await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
         assert published.manifest == again.manifest
@@ -132,19 +117,17 @@ def model_files(files: dict[str, Path]) -> dict[str, Path]:
 
 
 async def test_what_was_written_while_a_version_was_judged_is_not_written_again(
-    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+    stores: Stores, files: dict[str, Path], writes: Requests
 ) -> None:
     begun = await begin(stores, MODEL, "mine", model_files(files))
     prefix = f"models/{MODEL}/1/"
-    assert set(tripwire.written) == {prefix + path for path in model_files(files)} - {
-        prefix + "saved_model.pb"
-    }
+    assert set(writes.keys) == {prefix + path for path in model_files(files)} - {prefix + "saved_model.pb"}
     assert await versions.complete(stores.models, MODEL) == {}
-    early, tripwire.written[:] = list(tripwire.written), []
+    early, writes.keys = writes.keys, []
     await publish(stores, MODEL, "mine", files, LINEAGE, key=None, begun=begun)
     assert await names(stores.models) == await names(stores.ready)
-    half = len(tripwire.written) - len(files) - 1
-    assert not set(early) & set(tripwire.written[:half])
+    half = len(writes.keys) - len(files) - 1
+    assert not set(early) & set(writes.keys[:half])
 
 
 async def test_a_version_that_lost_its_number_while_it_was_judged_is_written_whole_under_the_next(
@@ -158,9 +141,9 @@ async def test_a_version_that_lost_its_number_while_it_was_judged_is_written_who
 
 
 async def test_a_version_whose_manifest_is_missing_is_not_complete(
-    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+    stores: Stores, files: dict[str, Path], writes: Requests
 ) -> None:
-    tripwire.left = 4
+    writes.fail(KILLED, after=4)
     with pytest.raises(Transient):
         await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
     assert await versions.complete(stores.models, MODEL) == {}
@@ -193,21 +176,22 @@ async def test_a_signature_covers_for_which_edge_a_version_is_and_that_it_passed
 
 
 async def test_killed_at_any_write_what_is_offered_has_the_signature_of_what_is_kept(
-    files: dict[str, Path], tripwire: Tripwire
+    files: dict[str, Path], writes: Requests
 ) -> None:
     key = generate_private_key(SECP256R1())
     for passing in range(13):
         stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
-        tripwire.left, tripwire.written = passing, []
+        writes.fail(KILLED, after=passing)
+        writes.keys.clear()
         with suppress(Transient):
             await publish(stores, MODEL, "mine", files, LINEAGE, key=key)
-        tripwire.left = 1000
+        writes.mend()
         published = await publish(stores, MODEL, "mine", files, LINEAGE, key=key)
         signature = await s3.read(stores.ready, f"models/{MODEL}/1/{SIGNATURE}")
         raw = await s3.read(stores.ready, f"models/{MODEL}/1/{MANIFEST}")
         assert verify_model(signature, [key.public_key()]) == digests_of(published.manifest, raw)
         assert signature == await s3.read(stores.models, f"models/{MODEL}/1/{SIGNATURE}")
-    assert tripwire.written[-1].endswith(MANIFEST)
+    assert writes.keys[-1].endswith(MANIFEST)
 
 
 async def test_two_publishers_never_share_a_number(stores: Stores, files: dict[str, Path]) -> None:
@@ -254,28 +238,21 @@ async def test_the_newest_whole_version_is_found_without_a_look_at_older_ones(
     for attempt in range(9, 12):
         await publish(stores, MODEL, f"{attempt}", files, LINEAGE, key=None)
     await s3.write(stores.ready, f"models/{MODEL}/4/saved_model.pb", b"half")
-    read: list[str] = []
-    real = s3.read
-
-    async def noted(store: Any, key: str) -> bytes:
-        read.append(key)
-        return await real(store, key)
-
-    monkeypatch.setattr(s3, "read", noted)
+    reads = Requests(monkeypatch, s3, "read")
     newest = await versions.newest_complete(stores.ready, MODEL)
     assert newest is not None
     assert newest.version == 3
-    assert read == [f"models/{MODEL}/3/{MANIFEST}"]
+    assert reads.keys == [f"models/{MODEL}/3/{MANIFEST}"]
     assert await versions.newest_complete(stores.ready, "unknown") is None
 
 
 async def test_an_interrupted_offer_is_finished_by_settling(
-    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+    stores: Stores, files: dict[str, Path], writes: Requests
 ) -> None:
-    tripwire.left = len(files) + 2
+    writes.fail(KILLED, after=len(files) + 2)
     with pytest.raises(Transient):
         await publish(stores, MODEL, "mine", files, LINEAGE, key=None)
-    tripwire.left = 1000
+    writes.mend()
     manifest = (await versions.complete(stores.models, MODEL))[1]
     assert (await settle(stores, manifest)).offered
     assert await versions.complete(stores.ready, MODEL) == {1: manifest}
@@ -306,26 +283,26 @@ async def test_a_rollback_is_the_old_files_as_the_next_version(
 
 
 async def test_an_interrupted_rollback_goes_on_with_its_number_and_a_second_one_takes_another(
-    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+    stores: Stores, files: dict[str, Path], writes: Requests
 ) -> None:
     await publish(stores, MODEL, "one", files, LINEAGE, key=None)
     for passing in (2, 6):
-        tripwire.left = passing
+        writes.fail(KILLED, after=passing)
         with pytest.raises(Transient):
             await rollback(stores, MODEL, 1, key=None)
-    tripwire.left = 1000
+    writes.mend()
     assert (await rollback(stores, MODEL, 1, key=None)).manifest.version == 2
     assert (await rollback(stores, MODEL, 1, key=None)).manifest.version == 3
 
 
 async def test_an_interrupted_rollback_takes_another_number_once_a_newer_version_is_ready(
-    stores: Stores, files: dict[str, Path], tripwire: Tripwire
+    stores: Stores, files: dict[str, Path], writes: Requests
 ) -> None:
     await publish(stores, MODEL, "one", files, LINEAGE, key=None)
-    tripwire.left = 2
+    writes.fail(KILLED, after=2)
     with pytest.raises(Transient):
         await rollback(stores, MODEL, 1, key=None)
-    tripwire.left = 1000
+    writes.mend()
     await release(stores, MODEL)
     await publish(stores, MODEL, "three", files, LINEAGE, key=None)
     assert (await rollback(stores, MODEL, 1, key=None)).manifest.version == 4
@@ -336,14 +313,14 @@ async def test_an_interrupted_rollback_takes_another_number_once_a_newer_version
 
 @pytest.mark.parametrize("passing", range(12))
 async def test_a_rollback_killed_at_any_write_lets_no_other_version_through_and_a_repeat_completes_it(
-    stores: Stores, files: dict[str, Path], tripwire: Tripwire, passing: int
+    stores: Stores, files: dict[str, Path], writes: Requests, passing: int
 ) -> None:
     await publish(stores, MODEL, "one", files, LINEAGE, key=None)
     await publish(stores, MODEL, "two", files, LINEAGE, key=None)
-    tripwire.left = passing
+    writes.fail(KILLED, after=passing)
     with suppress(Transient):
         await rollback(stores, MODEL, 1, key=None)
-    tripwire.left = 1000
+    writes.mend()
     if await names(stores.models, "holds/"):
         assert not (await publish(stores, MODEL, "other", files, LINEAGE, key=None)).offered
     await rollback(stores, MODEL, 1, key=None)
@@ -369,7 +346,7 @@ async def test_of_many_that_publish_while_an_operator_rolls_back_none_serves_aft
 
 
 async def test_of_what_was_held_the_release_offers_the_newest_that_passed_whenever_it_is_killed(
-    files: dict[str, Path], tripwire: Tripwire
+    files: dict[str, Path], writes: Requests
 ) -> None:
     for passing in range(9):
         stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
@@ -378,10 +355,10 @@ async def test_of_what_was_held_the_release_offers_the_newest_that_passed_whenev
         for attempt in ("three", "four"):
             await publish(stores, MODEL, attempt, files, LINEAGE, key=None)
         await publish(stores, MODEL, "five", files, replace(LINEAGE, rejected="worse"), key=None)
-        tripwire.left = passing
+        writes.fail(KILLED, after=passing)
         with suppress(Transient):
             await release(stores, MODEL)
-        tripwire.left = 1000
+        writes.mend()
         if passing < len(files) + 1:
             assert (await release(stores, MODEL)) is not None
         assert set(await versions.complete(stores.ready, MODEL)) == {1, 2, 4}

@@ -11,10 +11,11 @@ from caravan import kafka, s3
 from caravan.contracts import data_bucket, dead_letter, quarantine_event, training_event
 from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
 from caravan.settings import KafkaSettings
+from caravan.testing.links import Link
 from lab.photos import render
 from support.browser import PHONE, SIGN_IN, TOKEN
 from support.platform import EDGE, Platform
-from support.proxy import Network, proxy
+from support.proxy import proxy
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -147,14 +148,14 @@ async def test_a_dead_letter_that_is_sent_again_disappears(platform: Platform, o
 
 
 async def test_after_a_cut_connection_the_page_catches_up(platform: Platform, open_page: Any) -> None:
-    network = Network(platform.stack.url("hub"))
-    async with network.running() as url:
-        page = await open_page(url=f"{url}/", until=LIVE, **WALL)
+    link = Link(f"127.0.0.1:{platform.stack.port('hub')}")
+    async with link.listening() as address:
+        page = await open_page(url=f"http://{address}/", until=LIVE, **WALL)
         await page.evaluate("window.sameAsEver = true")
-        network.cut()
+        link.cut()
         await expect(page.locator("#state")).to_have_text("Connection lost; trying again")
         await tell(platform, EDGE, {"name": "model-upload", "model": "sent_meanwhile"})
-        network.mend()
+        link.mend()
         await expect(page.locator("#state")).to_have_text("Live")
         await expect(page.get_by_role("log").get_by_text("model sent_meanwhile was sent")).to_have_count(1)
         assert await page.evaluate("window.sameAsEver")

@@ -1,11 +1,10 @@
-"""What stands between a browser and a server: a proxy with a path of its own, a network that can be cut."""
+"""What stands between a browser and a server: a proxy with a path of its own."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from urllib.parse import urlsplit
+from contextlib import asynccontextmanager
 
 import httpx
 import uvicorn
@@ -45,56 +44,3 @@ async def proxy(target: str, prefix: str) -> AsyncIterator[str]:
         server.should_exit = True
         await serving
         await client.aclose()
-
-
-class Network:
-    """Carries bytes to a server for as long as it is not cut.
-
-    Args:
-        target: the server's address, `http://host:port`.
-
-    """
-
-    def __init__(self, target: str) -> None:
-        self._target = urlsplit(target)
-        self._open: set[asyncio.StreamWriter] = set()
-        self._cut = False
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """Listen; gives the address through which the server is reached."""
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            self.cut()
-            server.close()
-
-    def cut(self) -> None:
-        """Break all connections, and let none be made."""
-        self._cut = True
-        for writer in self._open:
-            writer.transport.abort()
-
-    def mend(self) -> None:
-        """Let connections be made again."""
-        self._cut = False
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._cut:
-            writer.transport.abort()
-            return
-        there_reader, there = await asyncio.open_connection(self._target.hostname, self._target.port)
-        self._open |= {writer, there}
-        with suppress(OSError):
-            await asyncio.gather(_copy(reader, there), _copy(there_reader, writer))
-        self._open -= {writer, there}
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    finally:
-        writer.close()

@@ -13,54 +13,19 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import AsyncExitStack
 
-CONNECT_SECONDS = 30.0
+from caravan.testing.links import Link
 
 
 async def main(rules: Sequence[str]) -> None:
-    for rule in rules:
-        listen, _, way = rule.partition("=")
-        target, _, rate = way.partition("@")
-        carry = partial(_carry, target, float(rate or "inf"))
-        if listen.startswith("/"):
-            await asyncio.start_unix_server(carry, listen)
-        else:
-            host, _, port = listen.rpartition(":")
-            await asyncio.start_server(carry, host, int(port))
-    print("listening", flush=True)  # noqa: T201  it is a command
-    await asyncio.to_thread(sys.stdin.read)
-
-
-async def _carry(
-    target: str, rate: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    host, _, port = target.rpartition(":")
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            there_reader, there = await asyncio.open_connection(host, int(port))
-    except (OSError, TimeoutError):
-        writer.transport.abort()
-        return
-    # Whichever side ends it, it ends on both: what is half open would hide that the other is gone.
-    ways = [
-        asyncio.create_task(_copy(reader, there, rate)),
-        asyncio.create_task(_copy(there_reader, writer, rate)),
-    ]
-    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    for way in ways:
-        way.cancel()
-    for end in (writer, there):
-        end.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-            await asyncio.sleep(len(data) / rate)
+    async with AsyncExitStack() as links:
+        for rule in rules:
+            listen, _, way = rule.partition("=")
+            target, _, rate = way.partition("@")
+            await links.enter_async_context(Link(target, float(rate or "inf")).listening(listen))
+        print("listening", flush=True)  # noqa: T201  it is a command
+        await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":

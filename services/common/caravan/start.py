@@ -10,7 +10,7 @@ from contextlib import contextmanager
 UNUSED = ("rich", "pygments", "greenlet")
 """Modules that structlog and httpx import to draw, if they find them; no service draws."""
 TENSORFLOW_UNUSED = ("keras",)
-"""Modules that TensorFlow imports, if it finds them, for optimizers that a model may name; no graph needs one."""
+"""Modules that TensorFlow imports, if it finds them, for optimizers of models; no graph needs one."""
 
 
 @contextmanager

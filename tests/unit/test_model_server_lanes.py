@@ -16,6 +16,7 @@ import tensorflow as tf
 from onnx import TensorProto, helper
 
 from caravan.graphs.limits import SessionLimits
+from caravan.testing.waiting import until
 from model_server import batching, onnx_model, saved_model, warmup
 from model_server.errors import Code, ServingError
 from model_server.loads import Loads
@@ -91,12 +92,6 @@ async def refusal(to: Scheduler, model: Any, size: int = 10) -> ServingError:
     with pytest.raises(ServingError) as caught:
         await ask(to, model, size)
     return caught.value
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_model_that_does_not_end_holds_up_no_other_and_is_put_in_quarantine(closed: Model) -> None:

@@ -1,7 +1,7 @@
 """monitor: the doors to what waits for a person, and how the dashboard keeps up with it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import httpx
@@ -14,6 +14,7 @@ from caravan.contracts import to_json
 from caravan.errors import Transient
 from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
 from caravan.testing.stores import Requests
+from caravan.testing.waiting import until
 from caravan.withdrawn import batch_tombstone_key, tombstone_key
 from monitor.dashboard import waiting
 from monitor.dashboard.edge import MOST_WAITING, Edge
@@ -132,12 +133,6 @@ async def test_a_store_that_is_away_is_a_503(
 
 
 # --- the dashboard ------------------------------------------------------------------------------
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():
-            await asyncio.sleep(0.001)
 
 
 async def test_the_dashboard_looks_at_its_start_and_when_events_say_so(

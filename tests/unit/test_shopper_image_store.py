@@ -1,7 +1,6 @@
 """shopper: no image that was answered is lost, whatever the object store does."""
 
 import asyncio
-import contextlib
 import errno
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +16,7 @@ from obstore.store import MemoryStore
 
 from caravan import s3
 from caravan.errors import Transient, Unavailable
+from caravan.testing.waiting import running, until
 from shopper.ports import Capture
 from shopper.storage.image_store import BufferedImageStore, key
 from shopper.storage.spool import ImageSpool
@@ -82,13 +82,8 @@ def image_store(
 
 @asynccontextmanager
 async def draining(image_store: BufferedImageStore) -> AsyncIterator[None]:
-    task = asyncio.create_task(image_store.drain())
-    try:
+    async with running(image_store.drain()):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def keys(store: MemoryStore) -> list[str]:
@@ -96,9 +91,7 @@ def keys(store: MemoryStore) -> list[str]:
 
 
 async def until_empty(spool: ImageSpool) -> None:
-    async with asyncio.timeout(20):
-        while len(spool):
-            await asyncio.sleep(0.02)
+    await until(lambda: not len(spool))
 
 
 async def test_an_image_is_kept_under_its_item_and_time_with_its_facts(

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from paho.mqtt.properties import Properties
 from prometheus_client import REGISTRY
 
 from caravan.errors import BadInput, Permanent, Transient, Unavailable
+from caravan.testing.waiting import running, until
 from shopper import detection
 from shopper.catalogue_file import CatalogueFile
 from shopper.doors.codecs import Json, Tensor
@@ -87,18 +87,11 @@ class Broker:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.door.serve())
-        try:
+        async with running(self.door.serve()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def until_replies(self, count: int) -> list[tuple[str, dict[str, Any]]]:
-        async with asyncio.timeout(20):
-            while len(self.replies) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.replies) >= count)
         return self.replies
 
 

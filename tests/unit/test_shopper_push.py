@@ -1,7 +1,6 @@
 """shopper: training images reach central, once the link is there, and only then leave the edge."""
 
 import asyncio
-import contextlib
 import io
 import json
 import zipfile
@@ -19,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from caravan import s3, tracing
 from caravan.errors import Permanent, Refused, Transient
 from caravan.testing.stores import Requests
+from caravan.testing.waiting import running, until
 from shopper.storage.feeder import FeederAnswer, FeederClient, RejectedImage, Unfit
 from shopper.storage.push import PENDING, TrainingPush
 
@@ -95,13 +95,8 @@ class Edge:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.push.run())
-        try:
+        async with running(self.push.run()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 @pytest.fixture
@@ -292,9 +287,7 @@ async def test_calls_during_a_push_share_the_next_one(edge: Edge) -> None:
     edge.central.gate.clear()
     async with edge.running():
         first = asyncio.create_task(edge.push())
-        async with asyncio.timeout(20):
-            while not edge.central.at_once:
-                await asyncio.sleep(0.01)
+        await until(lambda: edge.central.at_once)
         edge.add(B)
         others = [asyncio.create_task(edge.push()) for _ in range(3)]
         await asyncio.sleep(0)

@@ -5,7 +5,6 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from caravan.contracts import EDGE_STATUS
 from caravan.errors import BadInput
+from caravan.testing.waiting import until
 from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
@@ -445,11 +445,6 @@ async def test_central_is_told_when_the_accuracy_changes_and_not_otherwise() -> 
     async def send(topic: str, value: bytes | None, *, key: bytes | None = None) -> None:
         assert topic == EDGE_STATUS
         sent.append((key, json.loads(value or b"")))
-
-    async def until(holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not holds():
-                await asyncio.sleep(0.001)
 
     telling = asyncio.create_task(
         tell_quality("edge1", read, lambda: asyncio.sleep(0), send, look_seconds=0.001)

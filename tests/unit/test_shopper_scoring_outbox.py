@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
 from caravan.testing.kafka import Kafka, Sent
+from caravan.testing.waiting import until
 from shopper import routes
 from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
@@ -102,12 +103,6 @@ async def note(outbox: ScoringOutbox, camera: str = "till-3", score: float = 0.9
     await outbox.record(recognition, Sender("http", camera), JPEG, AT, "images/tea-green/a.jpg")
 
 
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 def missing() -> float:
     labels = {"sink": "edge-metrics"}
     return REGISTRY.get_sample_value("caravan_best_effort_failures_total", labels) or 0.0
@@ -118,7 +113,7 @@ async def test_every_detection_is_counted_once_and_each_uncertain_image_is_sent(
         await asyncio.gather(*(note(outbox, f"cam-{n % 3}", 0.9 if n % 5 else 0.5) for n in range(60)))
         await note(outbox, "")
         bench.now += 1
-        await eventually(lambda: bench.counted().total() == 61)
+        await until(lambda: bench.counted().total() == 61)
         assert bench.counted() == {"cam-0": 20, "cam-1": 20, "cam-2": 20, "unknown": 1}
         assert len(bench.uncertain()) == 12
     assert all(
@@ -148,8 +143,8 @@ async def test_what_kafka_could_not_take_is_sent_by_the_next_process_and_counted
     bench.kafka.loses_answers = 1
     bench.now += 1
     async with bench.outbox():
-        await eventually(lambda: bench.counted() == {"till-3": 10} and len(bench.uncertain()) > 0)
-        await eventually(lambda: in_outbox(bench.folder) == 0)
+        await until(lambda: bench.counted() == {"till-3": 10} and len(bench.uncertain()) > 0)
+        await until(lambda: in_outbox(bench.folder) == 0)
     ids = [body["id"] for body in bench.messages()]
     assert len(ids) == len(set(ids)) + 1
 
@@ -171,11 +166,11 @@ async def test_an_image_that_the_broker_refuses_goes_without_and_counts_are_neve
         bench.now += 1
         await note(outbox, "other")
         bench.now += 1
-        await eventually(lambda: in_outbox(bench.folder, "refused") == 3)
+        await until(lambda: in_outbox(bench.folder, "refused") == 3)
     assert bench.kafka.sent == []
     bench.kafka.mend()
     async with bench.outbox():
-        await eventually(lambda: bench.counted() == {"till-3": 1, "other": 1})
+        await until(lambda: bench.counted() == {"till-3": 1, "other": 1})
 
 
 async def test_detections_go_on_when_the_disk_does_not_and_what_is_missing_is_counted(bench: Bench) -> None:
@@ -219,7 +214,7 @@ async def test_a_file_damaged_while_it_is_open_is_renamed_and_the_next_detection
             await outbox.on_disk(corrupt)
         await note(outbox, "later")
         bench.now += 1
-        await eventually(lambda: bench.counted() == {"later": 1})
+        await until(lambda: bench.counted() == {"later": 1})
     assert (bench.folder / f"{FILE}.damaged").exists()
 
 

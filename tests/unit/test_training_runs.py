@@ -11,6 +11,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from caravan import http, tracing
+from caravan.testing.waiting import until
 from training.children import Ended
 from training.doors.triggers import build
 from training.markers import Markers
@@ -42,12 +43,6 @@ class Runner:
         await until(lambda: edge in self.under_way)
         self.under_way[edge].set_result(ended)
         await until(lambda: edge not in self.under_way or not self.under_way[edge].done())
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 class Told:

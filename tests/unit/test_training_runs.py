@@ -178,7 +178,7 @@ async def test_a_refusal_is_final(tmp_path: Path) -> None:
     assert Markers(tmp_path).pending() == []
 
 
-async def test_a_run_that_keeps_dying_is_set_aside_told_and_tried_again_by_the_next_trigger(
+async def test_a_run_that_keeps_dying_is_given_up_told_and_tried_again_by_the_next_trigger(
     tmp_path: Path,
 ) -> None:
     runner, told = Runner(), Told()

@@ -117,14 +117,14 @@ class _Supervisor:
                 group.create_task(self._tell(), name="state file"),
                 group.create_task(self._bound_logs(), name="logs"),
             ]
-            keepers = {
+            running = {
                 name: group.create_task(self._keep(part, http), name=name)
                 for name, part in self._parts.items()
             }
             self._dirty.set()
             await stop.wait()
             for wave in reversed(waves(list(self._parts.values()))):
-                await _cancel([keepers[part.name] for part in wave])
+                await _cancel([running[part.name] for part in wave])
             await _cancel(others)
         self._on_change(self._state)
         await asyncio.to_thread(write_state, self._state)

@@ -112,7 +112,7 @@ class Lane:
         self._pool = ThreadPoolExecutor(parameters.num_batch_threads, thread_name_prefix=name)
         self._free = parameters.num_batch_threads
         self._queues: dict[Signature, _Queue] = {}
-        self._turns: deque[Signature] = deque()
+        self._round_robin: deque[Signature] = deque()
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -145,7 +145,7 @@ class Lane:
         ):
             raise ServingError(Code.UNAVAILABLE, QUEUE_FULL)
         if not queue.jobs:
-            self._turns.append(job.signature)
+            self._round_robin.append(job.signature)
         queue.put(job)
         self.waiting_bytes += job.size
         self._pending += 1
@@ -174,17 +174,17 @@ class Lane:
 
     def _dispatch(self) -> None:
         """Give each free thread the next batch that is due, the queues taking turns."""
-        for _ in range(len(self._turns)):
+        for _ in range(len(self._round_robin)):
             if not self._free:
                 return
-            signature = self._turns.popleft()
+            signature = self._round_robin.popleft()
             queue = self._queues[signature]
             if self._held_back(queue):
-                self._turns.append(signature)
+                self._round_robin.append(signature)
                 continue
             batch = queue.take(self._parameters.max_batch_size)
             if queue.jobs:
-                self._turns.append(signature)
+                self._round_robin.append(signature)
             self._free -= 1
             queue.running += 1
             task = asyncio.create_task(self._work(batch, queue), name="batch")
@@ -265,7 +265,7 @@ class Lane:
                 if not job.future.done():
                     job.future.set_exception(ServingError(Code.UNAVAILABLE, self.quarantine))
                 self._forget(job)
-        self._turns.clear()
+        self._round_robin.clear()
 
     def _execute(self, batch: Sequence[Job]) -> list[Any]:
         """Run a batch on a worker's thread: an answer or a ServingError for each job."""

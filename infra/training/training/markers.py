@@ -41,7 +41,7 @@ class Markers:
         (self._pending / f"{edge}.json").unlink(missing_ok=True)
         sync_directory(self._pending)
 
-    def set_aside(self, edge: str, event: str, reason: str) -> None:
+    def give_up(self, edge: str, event: str, reason: str) -> None:
         """Keep a trigger whose runs keep dying, with the reason; the next trigger tries again."""
         write_json(self._aside / f"{edge}.json", {"event": event, "reason": reason})
         self.remove(edge)

@@ -166,7 +166,7 @@ class Runs:
             if given_up is None:
                 await asyncio.to_thread(self._markers.remove, current.edge)
             else:
-                await asyncio.to_thread(self._markers.set_aside, current.edge, current.run, given_up)
+                await asyncio.to_thread(self._markers.give_up, current.edge, current.run, given_up)
             del self._events[current.edge]
 
 

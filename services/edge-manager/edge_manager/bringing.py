@@ -10,7 +10,7 @@ import structlog
 from caravan import retry, tracing
 from caravan.errors import CaravanError, Transient
 from caravan.route import Route
-from edge_manager.assembling import Assembler, Fetched, Place, pieces_held
+from edge_manager.assembler import Assembler, Fetched, Place, pieces_held
 from edge_manager.copying import copy_files, finish
 from edge_manager.edge import Edge
 from edge_manager.inspection import inspect

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection
 from caravan.contracts import MANIFEST
 from caravan.errors import CaravanError, Transient
 from edge_manager import metrics
-from edge_manager.assembling import Assembler
+from edge_manager.assembler import Assembler
 from edge_manager.sinks import Sink
 from edge_manager.streams import in_one, verified
 from edge_manager.versions import Complete, Ref, Wanted

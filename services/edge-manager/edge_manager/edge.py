@@ -15,7 +15,7 @@ from caravan.contracts import MODEL_READY
 from caravan.errors import Transient
 from caravan.pace import Pace
 from edge_manager import metrics
-from edge_manager.assembling import Fetched
+from edge_manager.assembler import Fetched
 from edge_manager.central import Central, CentralAway
 from edge_manager.known import Known, Model, Rules
 from edge_manager.model_server import ModelServer
@@ -175,9 +175,9 @@ def _tell(before: Known, after: Known) -> None:
         log.info("the model server answers again")
     if after.has_looked:
         metrics.CENTRAL_UP.set(after.central_fault is None)
-    for name, model in after.models.items():
-        if model is not before.models.get(name):
-            _tell_of(name, before.model(name), model)
+    known = before.models
+    for name, model in [one for one in after.models.items() if one[1] is not known.get(one[0])]:
+        _tell_of(name, before.model(name), model)
 
 
 def _tell_of(name: str, before: Model, after: Model) -> None:

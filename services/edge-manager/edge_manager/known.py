@@ -164,7 +164,8 @@ class Model:
     def ready(self, refused: Mapping[Ref, str]) -> int:
         """The newest version offered that is not known to be incomplete or refused; 0 for none."""
         good = {o.ref.version for o in worth_a_look(self.offer.offered, above=0, refused=refused)}
-        older = {version for version in self.offer.versions if version <= self.newest}
+        newest = self.newest
+        older = {version for version in self.offer.versions if version <= newest}
         return max({*good - self.waiting.keys(), *older}, default=0)
 
 

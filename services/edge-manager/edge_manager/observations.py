@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from edge_manager.known import Known, Loading, Model, Tried, without
 from edge_manager.model_server import State
 from edge_manager.sinks import Held
 from edge_manager.versions import Offer, Ref, Refused, Waiting
-
-
-class Observation(Protocol):
-    """Something that was seen, or that came of what was done beside the rounds."""
-
-    def added_to(self, known: Known) -> Known:
-        """Return what is known with it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -129,3 +120,6 @@ class Brought:
             held = {sink: {**versions, ref.version: True} for sink, versions in model.held.items()}
             model = replace(model, held=held, loading=self.loading)
         return known.with_model(ref.model, model)
+
+
+Observation = Looked | Holdings | Answered | Reconsidered | Brought

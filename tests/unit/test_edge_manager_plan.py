@@ -196,6 +196,66 @@ def test_a_failure_of_before_the_version_was_there_is_not_held_against_it() -> N
     assert list(plan.confirm(knowing(model), TEA, 0.0, RULES)) == []
 
 
+@pytest.mark.parametrize(
+    ("state", "facts", "is_refused"),
+    [
+        (BROKEN, {}, True),
+        (LOST, {}, False),
+        (State("END", "NOT_FOUND"), {}, False),
+        (BROKEN, {"backoffs": {2: Backoff("of 2", 1, 900.0, before=BROKEN)}}, False),
+        (BROKEN, {"bringing": 2}, False),
+    ],
+    ids=[
+        "it can never load",
+        "it may pass",
+        "it is doubtful",
+        "it failed so before it was there",
+        "it comes again",
+    ],
+)
+def test_what_is_hidden_is_refused_once_the_server_says_that_it_can_never_load(
+    state: State, facts: dict[str, Any], is_refused: bool
+) -> None:
+    model = replace(hidden(2, again=900.0), held={"bucket": {1: True}}, states={1: AVAILABLE, 2: state})
+    known = knowing(replace(model, **facts), refused=refusal(2, may_pass=True))
+    done = list(plan.confirm(known, TEA, 0.0, RULES))
+    assert (Ref(TEA, 2) in [one.ref for one in done if isinstance(one, effects.Refuse)]) == is_refused
+    tried_again = replace(known, refused={})
+    assert not [one for one in plan.confirm(tried_again, TEA, 0.0, RULES) if isinstance(one, effects.Refuse)]
+
+
+def test_what_is_hidden_and_older_than_what_serves_goes() -> None:
+    backoffs = {version: Backoff("then", 1, 900.0) for version in (1, 2, 3)}
+    known = Answered(TEA, 0.0, {2: AVAILABLE}).added_to(knowing(holding(2, backoffs=backoffs)))
+    removed = [
+        one.ref.version for one in plan.confirm(known, TEA, 0.0, RULES) if isinstance(one, effects.Remove)
+    ]
+    assert removed == [1]
+    assert set(known.models[TEA].backoffs) == {1, 3}, "it serves, so it is not hidden"
+
+
+def test_what_was_hidden_as_something_else_begins_anew() -> None:
+    model = holding(
+        1, states={1: LOST}, loading=Loading(1, "of 1"), backoffs={1: Backoff("of before", 5, 0.0)}
+    )
+    (hide,) = plan.confirm(knowing(model), TEA, 0.0, RULES)
+    assert isinstance(hide, effects.Hide)
+    assert hide.tries == 1
+
+
+def test_a_model_that_the_server_does_not_know_for_long_is_told_once_if_there_is_a_version() -> None:
+    known = knowing(holding(1))
+    for at, states in ((0.0, {}), (100.0, None), (200.0, {}), (319.0, {})):
+        known = Answered(TEA, at, states).added_to(known)
+        assert list(plan.confirm(known, TEA, at, RULES)) == []
+    assert list(plan.confirm(known, TEA, 320.0, RULES)) == [effects.Diagnose(TEA)]
+    told = knowing(replace(known.models[TEA], fault="it does not know it"))
+    assert list(plan.confirm(told, TEA, 320.0, RULES)) == []
+    assert Answered(TEA, 330.0, {1: LOADING}).added_to(told).models[TEA].fault is None
+    empty = Answered(TEA, 0.0, {}).added_to(knowing(Model()))
+    assert list(plan.confirm(empty, TEA, 900.0, RULES)) == []
+
+
 def test_what_was_refused_and_is_there_is_removed_but_not_while_a_version_is_brought() -> None:
     wrong = Refused("content", "a byte is wrong")
     known = knowing(holding(1, 2, tried=tried(inspection=wrong)), refused=refusal(2))
@@ -245,10 +305,18 @@ def test_an_observation_made_twice_is_as_one_and_leaves_what_was_known_before(
 
 def test_what_could_not_be_brought_is_due_once_central_is_back() -> None:
     known = knowing(Model(offer=offers(3), tried=tried(failures=9, **FAILED)))
+    known = Looked({TEA: offers(3)}).added_to(known)
+    assert plan.bring(known, now=30.0) == [], "it was there all the time"
     known = Looked(fault="the link is cut").added_to(known)
     assert plan.bring(known, now=30.0) == []
     known = Looked({TEA: offers(3)}).added_to(known)
     assert plan.bring(known, now=30.0) == [offered(3)]
+
+
+def test_what_came_of_a_version_is_forgotten_once_it_is_not_offered() -> None:
+    known = Looked({TEA: offers(2)}).added_to(knowing(Model(tried=tried(failures=1, **FAILED))))
+    assert known.has_looked
+    assert known.models[TEA].tried == {}
 
 
 def test_of_a_version_that_is_brought_a_listing_says_nothing_and_its_end_all() -> None:
@@ -269,6 +337,10 @@ def test_what_serves_here_is_waited_for_where_it_cannot_be_copied_again() -> Non
     assert list(plan.sweep(known, TEA)) == []
     assert "a byte is wrong" in known.models[TEA].waiting[3]
     assert plan.bring(known, now=30.0) == []
+    known = Brought(Tried(offered(3), Refused("content", "a byte is wrong"))).added_to(
+        replace(known, served={})
+    )
+    assert [type(effect) for effect in plan.sweep(known, TEA)] == [effects.Refuse]
 
 
 def test_the_time_to_load_counts_only_while_the_server_answers() -> None:
@@ -277,3 +349,41 @@ def test_the_time_to_load_counts_only_while_the_server_answers() -> None:
         known = Answered(TEA, at, states).added_to(known)
         assert list(plan.confirm(known, TEA, at, RULES)) == []
     assert [type(effect) for effect in plan.confirm(known, TEA, 320.0, RULES)] == [effects.Hide]
+    newer = knowing(replace(known.models[TEA], held={"bucket": {2: True}}, offer=offers(2)))
+    newer = Answered(TEA, 320.0, {2: LOADING}).added_to(newer)
+    assert list(plan.confirm(newer, TEA, 320.0, RULES)) == [], "another version has its own time"
+
+
+# --- what follows at once -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "facts", "standing"),
+    [
+        (Model(), {}, "open"),
+        (Model(tried=tried(inspection=WAITS)), {}, "waiting"),
+        (Model(tried={3: Tried(offered(3, fingerprint="of before"), WAITS)}), {}, "open"),
+        (Model(tried=tried(failures=TRIES - 1, **FAILED)), {}, "open"),
+        (Model(tried=tried(failures=TRIES, **FAILED)), {}, "waiting"),
+        (Model(), {"refused": refusal(3)}, "refused"),
+    ],
+)
+def test_a_look_is_told_how_a_version_stands(model: Model, facts: dict[str, Any], standing: str) -> None:
+    known = knowing(model, **facts)
+    assert known.standing(offered(3), known.fingerprints_refused(0.0)) == standing
+
+
+def test_ready_is_the_newest_that_may_serve_and_all_is_settled_only_once_it_does() -> None:
+    model = holding(2, states={2: AVAILABLE}, offer=offers(3, 2))
+    assert model.ready({}) == 3
+    assert model.ready({Ref(TEA, 3): "of 3"}) == 2
+    assert replace(model, tried=tried(inspection=WAITS)).ready({}) == 2
+    assert model.is_settled
+    for change in (
+        {"tried": tried(inspection=WAITS)},
+        {"bringing": 3},
+        {"states": None},
+        {"stuck": "it fails"},
+    ):
+        assert not replace(model, **change).is_settled
+    assert not replace(model, backoffs={3: Backoff("of 3", 1, 9.0)}).is_settled

@@ -153,7 +153,7 @@ class Edge:
         return is_news
 
     async def pause(self) -> None:
-        """Wait for news: at least until `POLL_SECONDS` are over, in the long run five times as long."""
+        """Wait for news, at most for `POLL_SECONDS`, or five times as long where nothing happens for long."""
         if not self.known.is_settled:
             self.pace.stir()
         with suppress(TimeoutError):

@@ -184,7 +184,7 @@ def _contradicted(version: Version, images: Images, rows: np.ndarray, label: str
     members = [(label, images.members[i][1]) for i in rows]
     probabilities = version.head.probabilities(images.features[rows])
     answers = sure_answers(members, probabilities, version.head.classes)
-    return bool(contradictions(members, [""] * len(rows), answers))
+    return bool(contradictions(members, [("", "")] * len(rows), answers))
 
 
 def _batches(images: Images) -> Table:

@@ -172,7 +172,7 @@ def moved(text: str, folder: str) -> str:
     """Return a README's text with its links as a page in docs/ writes them."""
     return LINK.sub(
         lambda found: f"]({_from_docs((ROOT / folder / found[1]).resolve())}{found[2] or ''})",
-        re.sub(r"\]\(#", f"](../{folder}/README.md#", text),
+        re.sub(r"\]\(#", "](README.md#", text),
     )
 
 

@@ -10,7 +10,7 @@ from obstore.store import MemoryStore
 
 from caravan import members, s3
 from caravan.errors import Permanent
-from caravan.manifest import Lineage, Manifest
+from caravan.manifest import Lineage, Manifest, Shared
 from caravan.members import FACT, Image, find_members, members_key, read_members, write_members
 from caravan_cli.which import Seen, Unknown, which
 
@@ -102,3 +102,11 @@ async def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(members, "UNPACKED_AT_ONCE", 500)
     with pytest.raises(Permanent, match="more than 1000 bytes"):
         await find_members(store, "m", hashlib.sha256(raw).hexdigest(), {sha("a")})
+
+
+async def test_of_what_a_group_shares_the_group_tells_and_not_its_edges() -> None:
+    models, ready = MemoryStore(), MemoryStore()
+    lineage = Lineage(metrics={FACT: sha("members")})
+    shared = Manifest("tea", 4, (), lineage, edge="edge1", shared=Shared("north", 4))
+    await s3.write(ready, "models/tea/4/manifest.json", shared.to_json())
+    assert await which(models, ready, {sha("a")}) == ([], [])

@@ -16,7 +16,7 @@ from caravan.contracts import IMAGES
 from caravan.errors import BadInput, Transient
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.withdrawn import BATCHES, WITHDRAWN, read_withdrawn
-from caravan_cli.withdraw import Withdrawal, withdraw
+from caravan_cli.withdraw import Withdrawal, withdraw, withdraw_everywhere
 
 
 def sha(text: str) -> str:
@@ -165,3 +165,16 @@ async def test_a_label_is_not_taken_off_a_content_that_may_have_several() -> Non
     await feed(store, "good", "green/a")
     with pytest.raises(BadInput, match="may have several"):
         await take_out(store, sha("a"), label_only=True)
+
+
+async def test_of_a_group_it_is_taken_out_at_each_edge_that_knows_it() -> None:
+    one, two, three = MemoryStore(), MemoryStore(), MemoryStore()
+    await feed(one, "one", "green/a", "green/b")
+    await feed(two, "two", "lemon/a")
+    await feed(three, "three", "lemon/c")
+    stores = (one, two, three)
+    done = await withdraw_everywhere(stores, sha("a"), reason="wrong", label_only=False)
+    assert (done.contents, done.removed) == ((sha("a"),), ("images/green/a.jpg", "images/lemon/a.jpg"))
+    assert [await images(store) for store in stores] == [["green/b"], [], ["lemon/c"]]
+    with pytest.raises(BadInput, match="neither the bucket nor a receipt knows"):
+        await withdraw_everywhere(stores, sha("z"), reason="wrong", label_only=False)

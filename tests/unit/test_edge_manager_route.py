@@ -32,7 +32,7 @@ import edge_manager.streams
 from caravan import model_index
 from caravan.contracts import SIGNATURE, model_ready_event
 from caravan.errors import Transient
-from caravan.manifest import File, Lineage, Manifest
+from caravan.manifest import File, Lineage, Manifest, Shared
 from caravan.pieces import PIECES, to_json
 from caravan.signatures import PrivateKey, PublicKeys, sign
 from edge_manager import bringing, plan
@@ -47,7 +47,7 @@ from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
 from edge_manager.status import versions
-from edge_manager.versions import Offer
+from edge_manager.versions import Complete, Listed, Offer, Offered, Ref, Wanted
 
 MODEL = "tea"
 FILES = {
@@ -78,8 +78,8 @@ UNVOUCHED = {
 class Link(Central):
     """Central behind a link that can be cut, before anything is read or after so many bytes."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        super().__init__(store)
+    def __init__(self, store: ObjectStore, of_group: Callable[[str], ObjectStore]) -> None:
+        super().__init__(store, of_group)
         self.cut = False
         self.bytes_left: int | None = None
 
@@ -88,8 +88,10 @@ class Link(Central):
             raise CentralAway("the link is cut")
         return await super().look(now, **how)
 
-    async def pieces(self, key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
-        async for content in super().pieces(key, end, e_tag, start):
+    async def pieces(
+        self, version: Offered | Complete, file: Listed | Wanted, end: int, start: int = 0
+    ) -> AsyncIterator[bytes]:
+        async for content in super().pieces(version, file, end, start):
             if self.bytes_left is not None:
                 self.bytes_left -= len(content)
             if self.cut or (self.bytes_left is not None and self.bytes_left < 0):
@@ -162,7 +164,8 @@ class World:
         self.production = MemoryStore()
         self.directory = root / "models"
         self.kind = kind
-        self.link = Link(self.central)
+        self.groups = {"north": MemoryStore(), "south": MemoryStore()}
+        self.link = Link(self.central, self.groups.__getitem__)
         self.server = Server(self.at_edge)
         self.events: list[dict[str, Any]] = []
         self.now = 0.0
@@ -231,6 +234,23 @@ class World:
         self.offer(version, whole)
         return whole
 
+    def share(
+        self,
+        group: str,
+        shared: int,
+        files: Files,
+        *,
+        version: int,
+        key: PrivateKey | None = None,
+        **facts: Any,
+    ) -> Files:
+        """Offer a version of a group: the edge has a manifest of its own, the files are the group's."""
+        for path, content in files.items():
+            obstore.put(self.groups[group], f"models/{MODEL}/{shared}/{path}", content)
+        own_files = vouched(vouch(version, files, shared=Shared(group, shared), **facts), key)
+        self.offer(version, own_files)
+        return {**files, **own_files}
+
     def assert_central_untouched(self) -> None:
         there = {entry["path"] for entry in obstore.list(self.central).collect()}
         assert there == set(self.put_there)
@@ -297,9 +317,11 @@ class World:
         keys: list[str] = []
         pieces = self.link.pieces
 
-        def noted(key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
-            keys.append(key)
-            return pieces(key, end, e_tag, start)
+        def noted(
+            version: Offered | Complete, file: Listed | Wanted, end: int, start: int = 0
+        ) -> AsyncIterator[bytes]:
+            keys.append(version.ref.key(file.path))
+            return pieces(version, file, end, start)
 
         self.link.pieces = noted  # type: ignore[method-assign]
         return keys
@@ -1258,10 +1280,12 @@ async def test_a_copy_that_hangs_delays_no_confirmation(tmp_path: Path) -> None:
     world, go_on = World(tmp_path, "bucket"), asyncio.Event()
     pieces = world.link.pieces
 
-    async def hangs(key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
-        if f"{MODEL}/2/" in key and "manifest" not in key:
+    async def hangs(
+        version: Offered | Complete, file: Listed | Wanted, end: int, start: int = 0
+    ) -> AsyncIterator[bytes]:
+        if version.ref.version == 2 and "manifest" not in file.path:
             await go_on.wait()
-        async for content in pieces(key, end, e_tag, start):
+        async for content in pieces(version, file, end, start):
             yield content
 
     world.link.pieces = hangs  # type: ignore[method-assign]
@@ -1493,9 +1517,11 @@ class Counted:
         self.size = 0
         pieces = world.link.pieces
 
-        async def counted(key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
-            self.asked.append((key.split("/", 3)[3], start, end))
-            async for content in pieces(key, end, e_tag, start):
+        async def counted(
+            version: Offered | Complete, file: Listed | Wanted, end: int, start: int = 0
+        ) -> AsyncIterator[bytes]:
+            self.asked.append((file.path, start, end))
+            async for content in pieces(version, file, end, start):
                 self.size += len(content)
                 yield content
 
@@ -1710,11 +1736,14 @@ class Breaking:
         yield self.content[start:end]
 
 
+TEN_BYTES = Offered(Ref(MODEL, 1), (Listed("file", 10, None),), "")
+
+
 async def test_a_file_that_breaks_off_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     link = Breaking(bytes(range(10)), 2, after=3)
     monkeypatch.setattr("edge_manager.central.stretch", link.stretch)
     monkeypatch.setattr("edge_manager.central.pause", lambda _: 0.0)
-    pieces = [piece async for piece in Central(MemoryStore()).pieces("file", 10, None)]
+    pieces = [piece async for piece in Central(MemoryStore()).pieces(TEN_BYTES, TEN_BYTES.files[0], 10)]
     assert (b"".join(pieces), link.asked) == (link.content, [0, 3, 6])
 
 
@@ -1723,5 +1752,69 @@ async def test_a_link_over_which_nothing_comes_is_given_up(monkeypatch: pytest.M
     monkeypatch.setattr("edge_manager.central.stretch", link.stretch)
     monkeypatch.setattr("edge_manager.central.pause", lambda failures: 0.0 if failures < 2 else 60.0)
     with pytest.raises(CentralAway, match="the link is cut"):
-        _ = [piece async for piece in Central(MemoryStore()).pieces("file", 10, None)]
+        _ = [piece async for piece in Central(MemoryStore()).pieces(TEN_BYTES, TEN_BYTES.files[0], 10)]
     assert link.asked == [0, 0, 0]
+
+
+# --- a group of edges ----------------------------------------------------------------------------
+
+
+async def test_a_version_that_a_group_shares_comes_from_the_groups_bucket(world: World) -> None:
+    shared = world.share("north", 3, own(3), version=7)
+    await world.rounds()
+    assert world.at_edge() == {7: shared}
+    assert world.told("pushmodel") == [7]
+
+
+async def test_an_edge_that_joins_and_leaves_and_joins_another_goes_up_by_its_own_numbers(
+    world: World,
+) -> None:
+    first = world.publish(1)
+    await world.rounds()
+    joined = world.share("north", 1, own(20), version=2)
+    await world.rounds()
+    left = world.publish(3)
+    await world.rounds()
+    assert world.at_edge() == {1: first, 2: joined, 3: left}
+    other = world.share("south", 2, own(40), version=4)
+    await world.rounds()
+    assert world.at_edge()[4] == other
+    assert world.told("pushmodel") == [1, 2, 3, 4]
+    assert world.told("model-rejected") == []
+
+
+@pytest.mark.parametrize("is_of", ["P-256", "Ed25519"])
+async def test_what_vouches_for_a_groups_version_vouches_for_the_edge_too(world: World, is_of: str) -> None:
+    key: PrivateKey = generate_private_key(SECP256R1()) if is_of == "P-256" else Ed25519PrivateKey.generate()
+    public: Any = key.public_key()
+    keys = PublicKeys(models=(public,)) if is_of == "P-256" else PublicKeys(manifests=(public,))
+    world.rules = {"keys": keys, "require_signature": True}
+    world.restart()
+    shared = world.share("north", 3, own(3), version=3, key=key)
+    world.share("north", 4, own(4), version=4, key=key, edge="edge2")
+    world.share("north", 5, own(5), version=5)
+    await world.rounds()
+    assert world.at_edge() == {3: shared}
+    causes = {ref.version: refused.cause for ref, refused in world.edge.known.refused.items()}
+    assert causes == {4: "edge", 5: "signature"}
+
+
+async def test_files_of_a_group_that_are_not_what_the_manifest_says_refuse_the_version(world: World) -> None:
+    world.share("north", 3, own(3), version=3)
+    obstore.put(world.groups["north"], f"models/{MODEL}/3/variables/variables.index", b"altered")
+    await world.rounds()
+    assert world.at_edge() == {}
+    assert world.told("model-rejected") == [3]
+
+
+async def test_files_of_a_group_that_are_missing_are_waited_for(world: World) -> None:
+    shared = world.share("north", 3, own(3), version=3)
+    key = f"models/{MODEL}/3/saved_model.pb"
+    obstore.delete(world.groups["north"], key)
+    await world.rounds()
+    assert world.at_edge() == {}
+    assert "group north" in status(world)["waiting"][0]["reason"]
+    obstore.put(world.groups["north"], key, shared["saved_model.pb"])
+    world.now += 60
+    await world.rounds()
+    assert world.at_edge() == {3: shared}

@@ -64,18 +64,23 @@ class Door:
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     settings = FeederSettings(
-        edges=("edge1",), spool_dir=tmp_path, retry_seconds=0.05, max_model_bytes=100_000
+        edges=("edge1", "edge2"),
+        edge_groups={"north": ("edge1", "edge2")},
+        spool_dir=tmp_path,
+        retry_seconds=0.05,
+        max_model_bytes=100_000,
     )
     store, kafka, prepared = MemoryStore(), Kafka(), asyncio.Event()
     prepared.set()
     with ThreadPoolExecutor(2) as pool:
-        stores = {"edge1": MemoryStore()}
+        stores = {"edge1": MemoryStore(), "edge2": MemoryStore()}
+        owners = ("edge1", "edge2", "north")
         app = make_app(
             settings,
             stores,
-            {"edge1": store},
+            dict.fromkeys(owners, store),
             kafka,
-            prepared=dict.fromkeys(stores, prepared),
+            prepared=dict.fromkeys(owners, prepared),
             pool=pool,
             checks={},
         )
@@ -295,3 +300,13 @@ async def test_a_form_is_refused(door: Door) -> None:
 async def test_an_upload_is_read_as_it_was_written() -> None:
     upload = Upload(MODEL, "a" * 64, "b" * 64, 12, "model.onnx", ("a", "ö"), 2, "2026-11-21T09:00:00+00:00")
     assert Upload.from_json(upload.to_json()) == upload
+
+
+async def test_a_model_may_be_sent_to_a_group_and_all_its_edges_hear_of_it(door: Door) -> None:
+    answer = await door.put(zipped(SAVED), edgeId="north")
+    assert (answer.status_code, answer.json()["edge"]) == (202, "north")
+    assert [sent.value for sent in door.kafka.sent if sent.topic == "trigger"] == [b"north"]
+    told = {sent.topic for sent in door.kafka.sent if b"model-upload" in (sent.value or b"")}
+    assert told == {"edge1", "edge2"}
+    images = await door.http.put("/zip", params={"edgeId": "north"}, content=zipped({"images/a/b.jpg": b""}))
+    assert images.status_code == 404, "images are an edge's"

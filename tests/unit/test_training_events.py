@@ -12,12 +12,13 @@ from training.events import QUEUED, Events, Reporter
 class Broker:
     def __init__(self, *, away: bool = False) -> None:
         self.got: list[dict[str, Any]] = []
+        self.topics: list[str] = []
         self.away = away
 
     async def send(self, topic: str, value: bytes) -> None:
         if self.away:
             raise Transient("no broker")
-        assert topic == "edge1"
+        self.topics.append(topic)
         self.got.append(json.loads(value))
 
 
@@ -27,6 +28,7 @@ async def test_events_arrive_in_order_before_the_end() -> None:
         for n in range(50):
             sent.emit({"n": n})
     assert [event["n"] for event in broker.got] == list(range(50))
+    assert set(broker.topics) == {"edge1"}
 
 
 async def test_a_broker_that_is_away_costs_nothing_but_the_events() -> None:
@@ -64,3 +66,12 @@ async def test_progress_is_thinned_out_but_each_stages_begin_and_end_are_told() 
     progress = [event["progress"] for event in got]
     assert progress == sorted(progress)
     assert {(event["name"], event["edge"], event["run"]) for event in got} == {("training", "edge1", "r")}
+
+
+async def test_what_a_group_tells_goes_to_all_its_edges_but_what_is_of_one_to_that_one() -> None:
+    broker = Broker()
+    async with Events(broker.send, "edge1", "edge2") as sent:
+        sent.emit({"name": "training", "edge": "north"})
+        sent.emit({"name": "quarantine", "edge": "edge2"})
+    told = sorted((topic, event["name"]) for topic, event in zip(broker.topics, broker.got, strict=True))
+    assert told == [("edge1", "training"), ("edge2", "quarantine"), ("edge2", "training")]

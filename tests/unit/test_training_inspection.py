@@ -17,7 +17,7 @@ def answers(label: str, rows: list[list[float]]) -> tuple[list[tuple[str, str]],
 
 def found(label: str, rows: list[list[float]]) -> list[str]:
     members, said = answers(label, rows)
-    return [each.reason for each in contradictions(members, ["a batch"] * len(rows), said)]
+    return [each.reason for each in contradictions(members, [("edge1", "a batch")] * len(rows), said)]
 
 
 def test_a_batch_that_is_surely_another_product_is_contradicted() -> None:
@@ -45,6 +45,6 @@ def test_a_batch_that_teaches_something_is_not(label: str, rows: list[list[float
 def test_batches_and_labels_are_looked_at_apart() -> None:
     members, said = answers("lemon", [SURE["green"]] * 6 + [SURE["lemon"]] * 20)
     assert doubtful(members, said) == {"lemon"}
-    assert contradictions(members, ["one"] * 26, said) == []
-    (one,) = contradictions(members, ["bad"] * 6 + ["good"] * 20, said)
-    assert (one.batch, one.answer, one.sure, len(one.members)) == ("bad", "green", 6, 6)
+    assert contradictions(members, [("edge1", "one")] * 26, said) == []
+    (one,) = contradictions(members, [("edge1", "bad")] * 6 + [("edge1", "good")] * 20, said)
+    assert (one.batch, one.answer, one.sure, len(one.members)) == (("edge1", "bad"), "green", 6, 6)

@@ -28,7 +28,7 @@ from training.pipeline import run_pipeline
 from training.publish import rollback
 from training.release import release
 from training.settings import TrainingSettings
-from training.steps import Run
+from training.steps import Run, share_step
 from training.stores import Stores
 from training.trial import Found, Job
 from training.workspace import Workspace
@@ -264,7 +264,7 @@ async def test_while_a_rollback_holds_an_upload_is_judged_and_kept_until_the_rel
     assert set(await site.ready()) == {1, 2}
     assert {event["version"] for event in site.events if event["name"] == "model-rejected"} == {3, 4}
 
-    await release(site.stores, MODEL)
+    await release(site.stores, MODEL, None)
 
     assert set(await site.ready()) == {1, 2, 4}
     verdict = await read_verdict(site.stores.models, newer)
@@ -325,3 +325,39 @@ async def test_under_the_trained_models_name_it_is_held_against_the_version_that
 async def all_wrong(job: Job, _: float) -> Found:
     assert job.contract
     return Found(None, (), tuple(("neither", 0.9) for _ in job.images))
+
+
+async def test_a_model_of_another_name_may_be_for_one_edge_of_a_group_alone(tmp_path: Path) -> None:
+    site, group = Site(tmp_path), Site(tmp_path)
+    site.settings = TrainingSettings(edges=("edge1", "edge2"), edge_groups={"north": ("edge1", "edge2")})
+    other = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge2")
+    group.settings = site.settings
+    group.stores = replace(group.stores, edge="north", members=(site.stores, other))
+    own = await site.send(SAVED, "shelves")
+    refused = await site.send(SAVED)
+    shared = await group.send(SAVED)
+
+    await judge_step(replace(group.run(), edge="north"))
+    await share_step(group.run())
+    assert (await read_verdict(site.stores.models, own)).state == "ready"  # type: ignore[union-attr]
+    verdict = await read_verdict(site.stores.models, refused)
+    assert verdict is not None
+    assert (verdict.state, verdict.reason) == (
+        "rejected",
+        f"edge1 shares {MODEL} with the group north: send it to north",
+    )
+    verdict = await read_verdict(group.stores.models, shared)
+    assert verdict is not None
+    assert (verdict.state, verdict.version) == ("ready", 1)
+    assert {n: set(files) for n, files in (await versions.stored(site.stores.ready, MODEL)).items()} == {
+        1: {"manifest.json"}
+    }
+    assert set(await site.ready("shelves")) == {1}
+    assert await versions.stored(other.ready, "shelves") == {}
+    told = [(event["name"], event["model"], event.get("edge")) for event in group.events]
+    assert sorted(told, key=str) == [
+        ("model-ready", MODEL, "edge1"),
+        ("model-ready", MODEL, "edge2"),
+        ("model-ready", "shelves", "edge1"),
+        ("model-rejected", MODEL, "edge1"),
+    ]

@@ -6,22 +6,27 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from obstore.store import MemoryStore
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image, ImageDraw
 
-from caravan import s3, tracing
+from caravan import model_signature, s3, tracing
 from caravan.contracts import TWIN
 from caravan.errors import Permanent, Transient
-from caravan.manifest import Manifest
+from caravan.manifest import Manifest, Shared
 from caravan.members import members_key, read_members
 from caravan.quarantine import read_page, read_quarantine, release_batch
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
+from caravan.signatures import PrivateKey, digests_of, verify
 from caravan.testing.stores import Requests
 from caravan.withdrawn import Withdrawn, tombstone_key
 from caravan_cli.which import which
@@ -37,7 +42,8 @@ from training.reference import read_reference
 from training.release import release
 from training.samples import Samples
 from training.settings import TrainingSettings
-from training.steps import Run
+from training.sharing import unsettled
+from training.steps import Run, share_step
 from training.stores import Stores
 from training.workspace import Workspace
 
@@ -92,30 +98,41 @@ class Exports:
 
 
 class Site:
-    """An edge's buckets, and a machine that trains for it."""
+    """The buckets of an edge, or of a group of edges, and a machine that trains for it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "edge1", *members: Stores) -> None:
         self.directory = directory
-        self.stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), "edge1")
+        self.stores = Stores(MemoryStore(), MemoryStore(), MemoryStore(), name, members)
         self.events: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
 
-    async def upload(self, *classes: str, count: int = 10, first: int = 0) -> None:
+    async def upload(self, *classes: str, count: int = 10, first: int = 0, to: Stores | None = None) -> None:
         for name in classes:
             for seed in range(first, first + count):
-                await s3.write(self.stores.data, f"images/{name}/{seed}.jpg", picture(name, seed))
+                await s3.write((to or self.stores).data, f"images/{name}/{seed}.jpg", picture(name, seed))
 
-    async def run(self, *, again: bool = False) -> Outcome:
-        settings = TrainingSettings(cache_dir=self.directory / "cache")
-        reporter = Reporter({"edge": "edge1"}, self.events.append)
+    def opened(self) -> Run:
+        edge, edges = self.stores.edge, tuple(member.edge for member in self.stores.sources)
+        groups = {edge: edges} if self.stores.members else {}
+        settings = TrainingSettings(
+            cache_dir=self.directory / "cache", edges=edges, edge_groups=groups, **self.facts
+        )
+        self.reporter = Reporter({"edge": edge}, self.events.append)
         space = Workspace(self.directory / "work")
         embedder: Any = Colours
         exporter: Any = Exports()
-        emit = self.events.append
-        run = Run(settings, "edge1", self.stores, space, embedder, exporter, reporter.progress, emit)
+        progress, emit = self.reporter.progress, self.events.append
+        return Run(settings, edge, self.stores, space, embedder, exporter, progress, emit)
+
+    async def run(self, *, again: bool = False) -> Outcome:
+        run = self.opened()
         try:
-            return await run_pipeline(run, reporter, again=again)
+            return await run_pipeline(run, self.reporter, again=again)
         finally:
             await asyncio.sleep(0)  # The last progress comes from a thread.
+
+    def join(self, *more: Stores) -> None:
+        self.stores = replace(self.stores, members=(*self.stores.members, *more))
 
     async def take_out(self, *classes: str, count: int = 10, first: int = 0) -> None:
         keys = [f"images/{name}/{seed}.jpg" for name in classes for seed in range(first, first + count)]
@@ -260,15 +277,17 @@ async def test_what_judged_an_accepted_version_judges_all_later_ones_under_its_f
     assert labels.items() <= after.items()
 
 
-async def send_in_a_batch(site: Site, batch: str, label: str, like: str, count: int) -> set[str]:
+async def send_in_a_batch(
+    site: Site, batch: str, label: str, like: str, count: int, *, to: Stores | None = None
+) -> set[str]:
     """Store photos of one product under a label, as the feeder does; return their SHA-256."""
-    told = []
+    told, data = [], (to or site.stores).data
     for seed in range(count):
         content, key = picture(like, 500 + seed), f"images/{label}/{batch}-{seed}.jpg"
-        await s3.write(site.stores.data, key, content)
+        await s3.write(data, key, content)
         told.append(ImageReceipt(key, "stored", key, hashlib.sha256(content).hexdigest(), size=len(content)))
     receipt = Receipt("done", "edge1", batch, 9, 0, 1, "then", "now", tuple(told))
-    await s3.write(site.stores.data, receipt_key(batch), receipt.to_json())
+    await s3.write(data, receipt_key(batch), receipt.to_json())
     return {image.sha256 for image in told}
 
 
@@ -353,7 +372,7 @@ async def test_after_a_rollback_an_upload_is_learnt_and_held_until_the_release(s
     again = await site.run()
     assert (again.state, again.version) == ("held", 4)
 
-    published = await release(site.stores, MODEL)
+    published = await release(site.stores, MODEL, None)
     assert published is not None
     assert (await site.newest()).version == 4
     assert (await site.run()).state == "skipped"
@@ -372,7 +391,7 @@ async def test_while_a_rollback_holds_the_version_it_went_back_from_does_not_com
     assert (outcome.state, outcome.version) == ("held", 2)
     assert set(await versions.complete(site.stores.models, MODEL)) == {1, 2, 3}
     assert (await site.newest()).version == 3
-    assert await release(site.stores, MODEL) is None
+    assert await release(site.stores, MODEL, None) is None
     assert (await site.newest()).version == 3
     outcome = await site.run()
     assert (outcome.state, outcome.version) == ("ready", 4)
@@ -412,7 +431,7 @@ async def test_the_release_passes_over_a_version_that_learnt_from_what_was_withd
     for seed in range(20, 30):
         sha256 = hashlib.sha256(picture("red-box", seed)).hexdigest()
         await s3.write(site.stores.data, tombstone_key(sha256, "red-box"), b"{}")
-    published = await release(site.stores, MODEL)
+    published = await release(site.stores, MODEL, None)
     assert published is not None
     assert published.manifest.version == 3
 
@@ -527,3 +546,188 @@ async def test_a_model_that_was_made_without_a_twin_is_made_again(site: Site) ->
     assert space.is_trained(*made_of)
     (space.model / TWIN).unlink()
     assert not space.is_trained(*made_of)
+
+
+# --- a group of edges ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def north(tmp_path: Path) -> Site:
+    return Site(tmp_path, "north", shop("edge1"), shop("edge2"))
+
+
+def shop(edge: str) -> Stores:
+    return Stores(MemoryStore(), MemoryStore(), MemoryStore(), edge)
+
+
+def alone(member: Stores, directory: Path) -> Site:
+    """Return an edge that is in no group, or in none any more."""
+    site = Site(directory / member.edge, member.edge)
+    site.stores = member
+    return site
+
+
+async def offered(member: Stores) -> dict[int, Manifest]:
+    """Return what an edge finds in its `E-ready`."""
+    keys = [entry["path"] for entry in await s3.listed(member.ready, f"models/{MODEL}/")]
+    found = [Manifest.from_json(await s3.read(member.ready, key)) for key in keys if "manifest" in key]
+    return {manifest.version: manifest for manifest in found}
+
+
+async def test_a_group_learns_from_all_its_edges_and_offers_each_the_same_files(north: Site) -> None:
+    one, two = north.stores.members
+    await north.upload("red-box", "other", to=one)
+    await north.upload("blue-ball", "other", to=two)
+    outcome = await north.run()
+    assert (outcome.state, outcome.version) == ("ready", 1)
+    trained = await north.newest()
+    assert trained.lineage.classes == ("blue-ball", "other", "red-box")
+    assert trained.lineage.metrics["images"] == {"blue-ball": 10, "other": 10, "red-box": 10}, (
+        "an image that two edges have is one"
+    )
+    for member in north.stores.members:
+        (manifest,) = (await offered(member)).values()
+        assert (manifest.edge, manifest.shared) == (member.edge, Shared("north", 1))
+        assert (manifest.files, manifest.lineage) == (trained.files, trained.lineage)
+        paths = [entry["path"] for entry in await s3.listed(member.ready, "")]
+        assert paths == ["index.json", f"models/{MODEL}/1/manifest.json"], "the files are the group's"
+        assert await s3.listed(member.models, "") == []
+    assert (await north.run()).state == "skipped"
+
+
+async def test_what_one_edge_withdraws_its_group_forgets(north: Site) -> None:
+    one, two = north.stores.members
+    await north.upload("red-box", "other", to=one)
+    await north.upload("red-box", "other", to=two)
+    await s3.write(one.data, tombstone_key(hashlib.sha256(picture("red-box", 3)).hexdigest()), b"")
+    await north.run()
+    assert (await north.newest()).lineage.metrics["images"] == {"other": 10, "red-box": 9}
+
+
+async def test_a_batch_that_the_groups_version_contradicts_waits_at_the_edge_that_it_came_from(
+    north: Site,
+) -> None:
+    one, two = north.stores.members
+    await north.upload("red-box", "green-rod", "other", count=15, to=one)
+    await north.run()
+    bad = await send_in_a_batch(north, "bad1", "green-rod", "red-box", 12, to=two)
+    await north.upload("blue-ball", to=two)
+    assert (await north.run()).version == 2
+    (held,) = await read_quarantine(two.data)
+    assert {sha for _, sha in held.images} == bad
+    assert await read_quarantine(one.data) == ()
+    assert [event["edge"] for event in north.named("quarantine")] == ["edge2"]
+    await release_batch(two.data, "bad1")
+    assert (await north.run()).version == 3
+
+
+async def test_an_edge_that_joins_is_offered_what_the_group_has_under_a_number_above_its_own(
+    north: Site, tmp_path: Path
+) -> None:
+    late = alone(shop("edge3"), tmp_path)
+    for count in (10, 12, 14):
+        await late.upload("green-rod", "other", count=count)
+        await late.run()
+    one, _ = north.stores.members
+    await north.upload("red-box", "other", to=one)
+    await north.run()
+
+    ready = {member.edge: member.ready for member in (*north.stores.members, late.stores)}
+    groups = {"north": ("edge1", "edge2", "edge3")}
+    assert await unsettled(ready, {"north": ("edge1", "edge2")}, MODEL) == set()
+    assert await unsettled(ready, groups, MODEL) == {"north"}
+
+    north.join(late.stores)
+    await share_step(north.opened())
+    assert (await offered(late.stores))[4].shared == Shared("north", 1), "at once, before anything is learnt"
+    assert await unsettled(ready, groups, MODEL) == set()
+    told = [(event["edge"], event["version"]) for event in north.named("model-ready")]
+    assert told == [("edge1", 1), ("edge2", 1), ("edge3", 4)], "each edge once, by its own number"
+    assert (await north.run()).version == 5, "its images are the group's now"
+    for member in north.stores.members:
+        newest = (await offered(member))[5]
+        assert (newest.shared, newest.lineage.classes) == (
+            Shared("north", 5),
+            ("green-rod", "other", "red-box"),
+        )
+
+
+async def test_an_edge_that_leaves_its_group_goes_back_to_its_own_under_a_higher_number(
+    north: Site, tmp_path: Path
+) -> None:
+    one, two = north.stores.members
+    own = alone(one, tmp_path)
+    await own.upload("red-box", "other")
+    await own.run()
+    await north.upload("blue-ball", to=two)
+    assert (await north.run()).version == 2
+    assert await unsettled({"edge1": one.ready}, {}, MODEL) == {"edge1"}
+
+    outcome = await own.run()
+    assert (outcome.state, outcome.version) == ("ready", 3)
+    assert (await own.newest()).lineage.classes == ("other", "red-box")
+    assert (await offered(one))[3].shared is None
+    assert await unsettled({"edge1": one.ready}, {}, MODEL) == set()
+    assert (await own.run()).state == "skipped"
+
+
+async def test_a_rollback_of_a_group_reaches_all_its_edges_and_holds_for_all(north: Site) -> None:
+    one, two = north.stores.members
+    await north.upload("red-box", "other", to=one)
+    await north.run()
+    await north.upload("blue-ball", to=two)
+    await north.run()
+    await rollback(north.stores, MODEL, 1, key=None)
+    await north.upload("green-rod", to=two)
+    assert (await north.run()).state == "held"
+    for member in north.stores.members:
+        there = await offered(member)
+        assert {number: manifest.shared for number, manifest in there.items()} == {
+            number: Shared("north", number) for number in (1, 2, 3)
+        }
+        assert there[3].lineage.rollback_of == 1
+    await release(north.stores, MODEL, None)
+    assert [max(await offered(member)) for member in north.stores.members] == [4, 4]
+
+
+async def test_an_edge_that_cannot_be_offered_a_version_holds_up_neither_the_others_nor_the_next_one(
+    north: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = north.stores.members
+    await north.upload("red-box", "other", to=one)
+    real = s3.create
+
+    async def away(store: Any, key: str, *how: Any) -> bool:
+        if store is one.ready:
+            raise Permanent("the store refuses us this bucket")
+        return await real(store, key, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "create", away)
+        with pytest.raises(Transient, match="1 edges of north are not offered its version, such as edge1"):
+            await north.run()
+        await north.upload("blue-ball", to=two)
+        with pytest.raises(Transient):
+            await north.run()
+    assert (set(await offered(one)), set(await offered(two))) == (set(), {1, 2})
+    assert (await north.run()).state == "skipped"
+    assert {number: each.shared for number, each in (await offered(one)).items()} == {2: Shared("north", 2)}
+
+
+@pytest.mark.parametrize("kind", ["P-256", "Ed25519"])
+async def test_what_a_group_shares_is_signed_for_each_edge(north: Site, tmp_path: Path, kind: str) -> None:
+    key: PrivateKey = generate_private_key(SECP256R1()) if kind == "P-256" else Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    north.facts["signing_key"] = tmp_path / "key.pem"
+    north.facts["signing_key"].write_bytes(pem)
+    one, _ = north.stores.members
+    await north.upload("red-box", "other", to=one)
+    await north.run()
+    for member in north.stores.members:
+        raw = await s3.read(member.ready, f"models/{MODEL}/1/manifest.json")
+        manifest, public = Manifest.from_json(raw), key.public_key()
+        if isinstance(public, Ed25519PublicKey):
+            verify(manifest, [public])
+        else:
+            signature = await s3.read(member.ready, f"models/{MODEL}/1/model.sig")
+            assert model_signature.verify(signature, [public]) == digests_of(manifest, raw)

@@ -303,7 +303,7 @@ async def test_an_interrupted_rollback_takes_another_number_once_a_newer_version
     with pytest.raises(Transient):
         await rollback(stores, MODEL, 1, key=None)
     writes.mend()
-    await release(stores, MODEL)
+    await release(stores, MODEL, None)
     await publish(stores, MODEL, "three", files, LINEAGE, key=None)
     assert (await rollback(stores, MODEL, 1, key=None)).manifest.version == 4
     newest = await versions.newest_complete(stores.ready, MODEL)
@@ -357,13 +357,13 @@ async def test_of_what_was_held_the_release_offers_the_newest_that_passed_whenev
         await publish(stores, MODEL, "five", files, replace(LINEAGE, rejected="worse"), key=None)
         writes.fail(KILLED, after=passing)
         with suppress(Transient):
-            await release(stores, MODEL)
+            await release(stores, MODEL, None)
         writes.mend()
         if passing < len(files) + 1:
-            assert (await release(stores, MODEL)) is not None
+            assert (await release(stores, MODEL, None)) is not None
         assert set(await versions.complete(stores.ready, MODEL)) == {1, 2, 4}
         with pytest.raises(Permanent, match="nothing to release"):
-            await release(stores, MODEL)
+            await release(stores, MODEL, None)
         assert (await publish(stores, MODEL, "six", files, LINEAGE, key=None)).offered
 
 
@@ -379,7 +379,7 @@ async def test_a_hold_is_of_one_model_and_a_later_rollback_takes_its_place(
     assert held is not None
     assert held.to == 2
     with pytest.raises(Permanent, match="no rollback of another is held"):
-        await release(stores, "another")
+        await release(stores, "another", None)
 
 
 async def test_a_hold_that_cannot_be_read_lets_nothing_through_and_a_rollback_writes_it_anew(
@@ -391,7 +391,7 @@ async def test_a_hold_that_cannot_be_read_lets_nothing_through_and_a_rollback_wr
         await publish(stores, MODEL, "two", files, LINEAGE, key=None)
     await rollback(stores, MODEL, 1, key=None)
     assert set(await versions.complete(stores.ready, MODEL)) == {1, 3}
-    await release(stores, MODEL)
+    await release(stores, MODEL, None)
     assert set(await versions.complete(stores.ready, MODEL)) == {1, 3}
 
 

@@ -217,7 +217,7 @@ async def test_an_edge_whose_run_has_to_wait_does_not_hold_up_another(tmp_path: 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with listening(tmp_path, Runner()) as runs:
-        app = build(("edge1", "edge2"), runs, "caravan")
+        app = build(("edge1", "edge2"), {}, runs, "caravan")
         http.install(app, {})
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://listener") as connected:
@@ -227,7 +227,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_run_goes_on_with_the_trace_of_its_trigger_also_after_a_restart(
     tmp_path: Path, spans: InMemorySpanExporter
 ) -> None:
-    app = build(("edge1",), Runs(Markers(tmp_path), Runner(), Told()), "caravan")
+    app = build(("edge1",), {}, Runs(Markers(tmp_path), Runner(), Told()), "caravan")
     http.install(app, {})
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with httpx.AsyncClient(
@@ -291,3 +291,27 @@ async def test_the_runs_can_be_seen(client: httpx.AsyncClient) -> None:
     (current,) = body["current"]
     assert (current["edge"], current["stage"], current["progress"]) == ("edge1", "train", 0.5)
     assert body["waiting"] == ["edge2"]
+
+
+async def test_triggers_of_the_edges_of_a_group_are_one_run_of_the_group(tmp_path: Path) -> None:
+    runner, groups = Runner(), {"north": ("edge1", "edge2")}
+    async with listening(tmp_path, runner) as runs:
+        app = build(("edge1", "edge2", "edge3"), groups, runs, "caravan")
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://listener") as client:
+            for name in ("edge3", "edge1", "edge2", "north"):
+                assert (await client.post("/", json={"id-edge": name})).status_code == 202
+        await runner.end("edge3")
+        await runner.end("north")
+        await idle(runs)
+    assert runner.started == ["edge3", "north"]
+
+
+async def test_what_waits_as_an_edge_joins_a_group_is_handed_to_the_group(tmp_path: Path) -> None:
+    markers = Markers(tmp_path)
+    for name in ("edge1", "edge2", "edge3", "gone"):
+        markers.add(name, f"of-{name}", {"traceparent": name})
+    markers.hand_over(("edge1", "edge2", "edge3"), {"north": ("edge1", "edge2")})
+    assert dict(markers.pending()) == {"north": "of-edge2", "edge3": "of-edge3"}
+    assert markers.trace("north") == {"traceparent": "edge2"}
+    assert "neither an edge nor a group" in (tmp_path / "set-aside" / "gone.json").read_text()

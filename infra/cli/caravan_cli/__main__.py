@@ -23,10 +23,10 @@ from caravan.contracts import (
     TRIGGER,
     UNCLASSIFIED,
     VALID,
-    central_buckets,
     class_of,
     data_bucket,
     models_bucket,
+    ready_bucket,
 )
 from caravan.errors import CaravanError
 from caravan.names import is_sha256
@@ -60,6 +60,7 @@ def print_account() -> None:
     captured = stored + duplicate + rejected + pending + withdrawn, and the bucket holds just that content.
     """
     settings = load(AccountSettings)
+    _one_edge(settings)
     with _plainly():
         account, at_the_edge = asyncio.run(_both_sides(settings))
     tell_account(Console(), settings.edge, account, at_the_edge)
@@ -96,19 +97,21 @@ def withdraw_images(
         ),
     ] = False,
 ) -> None:
-    """Take an image or a batch out of the data of one edge (EDGE) for good: for privacy, or for wrong labels.
+    """Take an image or a batch out of the data of EDGE for good: for privacy, or for wrong labels.
+
+    EDGE is an edge, or a group of them (EDGE_GROUPS): then it is taken out at each that knows it.
 
     It is removed wherever it lies, training forgets it and is triggered without it, and who sends it again is
     told that it is withdrawn. The account counts it as withdrawn. Of a batch, what another one brought under
     the same class too stays, and is named. Models that were trained on it stay in E-models: see `which`.
     """
-    from caravan_cli.withdraw import withdraw  # noqa: PLC0415
+    from caravan_cli.withdraw import withdraw_everywhere  # noqa: PLC0415
 
     settings = load(WithdrawSettings)
-    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    stores = [s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.members]
 
     with _plainly():
-        done = asyncio.run(withdraw(store, what, reason=reason, label_only=label_only))
+        done = asyncio.run(withdraw_everywhere(stores, what, reason=reason, label_only=label_only))
     for key in done.removed:
         typer.echo(f"removed {key}")
     for kept in done.kept:
@@ -130,7 +133,7 @@ def print_which(
         str, typer.Argument(help="The SHA-256 of its content, or its key, images/<class>/<file>.")
     ],
 ) -> None:
-    """Name every version of every edge (EDGES) that saw an image; exit with 1 if none did.
+    """Name every version of every edge (EDGES) and group (EDGE_GROUPS) that saw an image; 1 if none did.
 
     Also for an image that was withdrawn. Versions that do not say what they were made of are named, too.
     """
@@ -142,13 +145,17 @@ def print_which(
     if not is_content and not class_of(image):
         raise typer.BadParameter(f"neither a SHA-256 nor a key, {IMAGES}<class>/<file>: {image}")
 
-    async def ask(edge: str) -> tuple[list[Seen], list[Unknown]]:
-        data, models, ready = (s3.open_bucket(settings.central, name) for name in central_buckets(edge))
-        return await which(models, ready, {image} if is_content else await contents_at(data, image))
+    async def ask(owner: str) -> tuple[list[Seen], list[Unknown]]:
+        names = models_bucket(owner), ready_bucket(owner)
+        models, ready = (s3.open_bucket(settings.central, name) for name in names)
+        contents = {image} if is_content else set[str]()
+        for edge in () if is_content else settings.edge_groups.get(owner, (owner,)):
+            contents |= await contents_at(s3.open_bucket(settings.central, data_bucket(edge)), image)
+        return await which(models, ready, contents)
 
     table = Table("edge", "model", "version", "image", "class", "serves")
     doubts = []
-    for edge in settings.edges:
+    for edge in (*settings.edges, *settings.edge_groups):
         with _plainly():
             seen, unknown = asyncio.run(ask(edge))
         for one in seen:
@@ -173,18 +180,21 @@ commands.add_typer(signing, name="keys")
 
 @quarantined.callback(invoke_without_command=True)
 def list_quarantine(context: typer.Context) -> None:
-    """List the batches of one edge (EDGE) that wait for a person, and why."""
+    """List the batches of EDGE, an edge or a group of them, that wait for a person, and why."""
     from caravan.quarantine import read_waiting  # noqa: PLC0415
 
     if context.invoked_subcommand is not None:
         return
     settings = load(EdgeAtCentral)
-    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
-    with _plainly():
-        held = asyncio.run(read_waiting(store))
-    for each in held:
-        typer.echo(f"{each.batch}  since {each.at}  {len(each.images)} images: {each.reason}")
-    if not held:
+    found = 0
+    for edge in settings.members:
+        with _plainly():
+            held = asyncio.run(read_waiting(s3.open_bucket(settings.central, data_bucket(edge))))
+        where = "" if edge == settings.edge else f"{edge}  "
+        for each in held:
+            typer.echo(f"{where}{each.batch}  since {each.at}  {len(each.images)} images: {each.reason}")
+        found += len(held)
+    if not found:
         typer.echo(f"nothing of {settings.edge} is in quarantine")
 
 
@@ -199,7 +209,7 @@ def show_quarantined(
     from caravan.quarantine import read_page  # noqa: PLC0415
 
     settings = load(EdgeAtCentral)
-    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    store = s3.open_bucket(settings.central, data_bucket(_one_edge(settings)))
     with _plainly():
         page = asyncio.run(read_page(store, batch))
     file = out.absolute() / f"{settings.edge}-quarantine-{batch}.html"
@@ -216,7 +226,7 @@ def release_quarantined(
     from caravan.quarantine import release_batch  # noqa: PLC0415
 
     settings = load(WithdrawSettings)
-    store = s3.open_bucket(settings.central, data_bucket(settings.edge))
+    store = s3.open_bucket(settings.central, data_bucket(_one_edge(settings)))
 
     async def release() -> int:
         released = await release_batch(store, batch)
@@ -246,7 +256,7 @@ def write_report(
         ".caravan/reports"
     ),
 ) -> None:
-    """Write the training report of a version of one edge (EDGE) to a file, and print its path."""
+    """Write the training report of a version of EDGE, an edge or a group, to a file, and print its path."""
     from caravan.holds import read_hold  # noqa: PLC0415
     from caravan.reports import Reports  # noqa: PLC0415
 
@@ -261,6 +271,8 @@ def write_report(
     typer.echo(file)
     if held is not None:
         typer.echo(f"{model} is {held.reason}", err=True)
+    if settings.owner != settings.edge:
+        typer.echo(f"{settings.edge} shares its model now: EDGE={settings.owner} has the reports", err=True)
 
 
 @commands.command("trace")
@@ -300,6 +312,13 @@ async def _ask_for_training(settings: WithdrawSettings, why: str, images: int) -
     async with Producer(settings) as producer:
         edge = settings.edge.encode()
         await producer.send(TRIGGER, edge, key=edge, headers={why: str(images)})
+
+
+def _one_edge(settings: EdgeAtCentral) -> str:
+    if settings.edge in settings.edge_groups:
+        edges = ", ".join(settings.members)
+        raise typer.BadParameter(f"{settings.edge} is a group: set EDGE to one of {edges}")
+    return settings.edge
 
 
 @contextmanager

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from caravan.settings import CentralS3Settings, EdgeId, EdgeIds, EdgeS3Settings, KafkaSettings
+from caravan.groups import owner_of
+from caravan.settings import CentralS3Settings, EdgeId, EdgeS3Settings, EdgesSettings, KafkaSettings
 
 
-class EdgeAtCentral(CentralS3Settings):
-    """Which edge, and where central keeps what it has."""
+class EdgeAtCentral(CentralS3Settings, EdgesSettings):
+    """Which edge, or group of edges, and where central keeps what it has."""
 
     edge: EdgeId = "edge1"
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The edge, or those of the group."""
+        return self.edge_groups.get(self.edge, (self.edge,))
+
+    @property
+    def owner(self) -> str:
+        """Whose model the edge serves: its group's, or its own."""
+        return owner_of(self.edge, self.edge_groups)
 
 
 class WithdrawSettings(EdgeAtCentral, KafkaSettings):
     """Whose images, where they are, and where training is triggered."""
 
 
-class EdgesAtCentral(CentralS3Settings):
+class EdgesAtCentral(CentralS3Settings, EdgesSettings):
     """Which edges, and where central keeps what it has."""
-
-    edges: EdgeIds = ("edge1",)
 
 
 class AccountSettings(EdgeAtCentral, EdgeS3Settings):

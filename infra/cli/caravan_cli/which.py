@@ -49,10 +49,10 @@ class Unknown:
 async def which(
     models: ObjectStore, ready: ObjectStore, contents: Collection[str]
 ) -> tuple[list[Seen], list[Unknown]]:
-    """Return an edge's versions that saw any of these contents, and those that cannot say; in order.
+    """Return an owner's versions that saw any of these contents, and those that cannot say; in order.
 
     Args:
-        models: the edge's `E-models`.
+        models: `E-models`, of an edge or a group.
         ready: its `E-ready`.
         contents: SHA-256 of each, in hex; none of them need be there any more.
 
@@ -104,6 +104,8 @@ async def _find(
         if await model_index.files(models, model, version) or await model_index.files(ready, model, version):
             raise Permanent("it has no manifest: others made it, or it is not complete")
         return []  # Of what is removed some stores name the folder for minutes.
+    if manifest.shared is not None:
+        return []  # The group's own version says it.
     members = manifest.lineage.metrics.get(FACT)
     if not isinstance(members, str):
         was_sent = manifest.lineage.upload is not None

@@ -47,6 +47,34 @@ class Withdrawal:
     kept: tuple[str, ...] = ()
 
 
+async def withdraw_everywhere(
+    stores: Iterable[ObjectStore], what: str, *, reason: str, label_only: bool
+) -> Withdrawal:
+    """Take an image or a batch out of the data of several edges, as `withdraw` does of one's.
+
+    Raises:
+        BadInput: 404 if none of them knows it.
+        CaravanError: if the store is away, or refuses us; call it again.
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    done: list[Withdrawal] = []
+    unknown: BadInput | None = None
+    for store in stores:
+        try:
+            done.append(await withdraw(store, what, reason=reason, label_only=label_only))
+        except BadInput as exc:
+            unknown = exc
+    if not done and unknown is not None:
+        raise unknown
+    contents = {sha256 for each in done for sha256 in each.contents}
+    return Withdrawal(
+        tuple(sorted(contents)),
+        tuple(key for each in done for key in each.removed),
+        tuple(key for each in done for key in each.kept),
+    )
+
+
 async def withdraw(store: ObjectStore, what: str, *, reason: str, label_only: bool) -> Withdrawal:
     """Take an image or a batch out, and leave word that it is not to come back.
 

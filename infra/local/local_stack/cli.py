@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from caravan.groups import parse_groups
 from local_stack import display, logs
 from local_stack.errors import StackError, StartFailed
 from local_stack.launch import clean as clean_home
@@ -55,6 +56,8 @@ app = typer.Typer(
       CARAVAN_HOME  folder of data, logs and state (default .caravan)
 
       EDGES         ids of the edges (default edge1)
+
+      EDGE_GROUPS   which of them share a model: north=edge1,edge2
 
       SITE          "both" sides here (default), or only "central", or only "edge"
 
@@ -146,6 +149,8 @@ def start() -> None:
     if old is not None and old.running:
         if old.edges != settings.edges or old.only != settings.only:
             _fail(StackError(f"it is running with EDGES={' '.join(old.edges)!r}: stop it first"))
+        if old.edge_groups != settings.edge_groups:
+            _fail(StackError(f"it is running with EDGE_GROUPS={old.edge_groups!r}: stop it first"))
         if old.site != settings.site:
             _fail(StackError(f"it is running with SITE={old.site}, not {settings.site}: stop it first"))
         if old.tls != settings.tls:
@@ -243,7 +248,9 @@ def show_log(
 @app.command("exec")
 def execute(
     command: Annotated[list[str], typer.Argument(help="The command; put -- before it.")],
-    edge: Annotated[str, typer.Option(help="Whose addresses; the first edge by default.")] = "",
+    edge: Annotated[
+        str, typer.Option(help="Whose addresses: an edge, the first by default, or a group.")
+    ] = "",
 ) -> None:
     """Run a command with the addresses of the running stack in its environment.
 
@@ -253,10 +260,12 @@ def execute(
     state = _state(home)
     if state is None or not state.running:
         _fail(StackError(f"nothing is running in {home}: start it first"))
-    if edge and edge not in state.edges:
-        _fail(StackError(f"there is no edge {edge!r}; there are: {', '.join(state.edges)}"))
+    groups = parse_groups(state.edge_groups)
+    if edge and edge not in (*state.edges, *groups):
+        _fail(StackError(f"there is no edge {edge!r}; there are: {', '.join((*state.edges, *groups))}"))
     parts = Plan(state.settings, state.ports).parts
-    edge = edge or state.edges[0]
+    owner = edge or state.edges[0]
+    edge = groups.get(owner, (owner,))[0]
     settings = {
         name: value
         for part in parts.values()
@@ -264,7 +273,7 @@ def execute(
         for name, value in part.own_environment.items()
         if name not in OF_ONE_PART
     }
-    environment = {**traces_of(home, "commands"), **os.environ, **settings, "EDGE": edge}
+    environment = {**traces_of(home, "commands"), **os.environ, **settings, "EDGE": owner}
     words = [sys.executable if command[0] == "python" else command[0], *command[1:]]
     try:
         os.execvpe(words[0], words, environment)

@@ -139,6 +139,7 @@ SERVICE_ENV = {
     "HOST": "{host}",
     "PORT": "{http}",
     "EDGES": "{edges}",
+    "EDGE_GROUPS": "{edge_groups}",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:{kafka.kafka}",
     "KAFKA_GAP_SECONDS": "2",
     "S3_CENTRAL_ENDPOINT": "http://127.0.0.1:{s3-central.s3}",

@@ -153,6 +153,7 @@ class Plan:
             "edge": edge,
             "edges": " ".join(self.settings.edges),
             "edge_names": self.settings.edges,
+            "edge_groups": self.settings.edge_groups,
             "site": self.settings.site,
             "home": home,
             "certs": self.settings.certs,

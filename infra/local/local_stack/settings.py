@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from caravan.contracts import edge_faults
+from caravan.groups import group_faults, parse_groups
 from local_stack.engines import choice
 from local_stack.errors import StackError
 from local_stack.parts import PARTS, Part
@@ -26,11 +27,11 @@ Site = Literal["both", "central", "edge"]
 class StackSettings:
     """One stack.
 
-    `home` is absolute. `only` names the rows of the table to run, with all that they need; empty: every
-    row. `chosen_ports` holds the port settings that differ from the table's defaults; with `free_ports`
-    every port is any free one. `certs_dir` holds the certificates of MQTT with TLS. `engines` are the
-    programs in the place of embedded ones. At the site `edge`, central's ports are those chosen or the
-    defaults, `free_ports` or not.
+    `home` is absolute. `only` names the rows of the table to run, with all that they need; empty: every row.
+    `chosen_ports` holds the port settings that differ from the table's defaults; with `free_ports` every port
+    is any free one. `certs_dir` holds the certificates of MQTT with TLS. `engines` are the programs in the
+    place of embedded ones. `edge_groups` says which edges share a model, as services read it. At the site
+    `edge`, central's ports are those chosen or the defaults, `free_ports` or not.
     """
 
     home: Path
@@ -42,10 +43,11 @@ class StackSettings:
     certs_dir: Path | None = None
     engines: choice.Choice = field(default_factory=dict)
     site: Site = "both"
+    edge_groups: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Read CARAVAN_HOME, EDGES, SITE, PORTS, PARTS, every port, MQTT_TLS, CERTS_DIR and the engines.
+        """Read CARAVAN_HOME, EDGES, EDGE_GROUPS, SITE, PORTS, PARTS, ports, MQTT_TLS, CERTS_DIR and engines.
 
         Raises:
             StackError: naming every fault.
@@ -56,6 +58,8 @@ class StackSettings:
         faults += [f"EDGES: {fault}" for fault in edge_faults(edges)]
         if "central" in edges:
             faults.append("EDGES: 'central' is the name of the other side")
+        groups = environment.get("EDGE_GROUPS", "")
+        faults += [f"EDGE_GROUPS: {fault}" for fault in _group_faults(groups, edges)]
         only = _words(environment.get("PARTS", ""))
         known = [part.name for part in PARTS]
         faults += [
@@ -82,13 +86,14 @@ class StackSettings:
         faults += more
         if faults:
             raise StackError("\n".join(faults))
-        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs, engines, site)
+        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs, engines, site, groups)
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `read` would make the same settings of."""
         return {
             "CARAVAN_HOME": str(self.home),
             "EDGES": " ".join(self.edges),
+            "EDGE_GROUPS": self.edge_groups,
             "SITE": self.site,
             "PORTS": "free" if self.free_ports else "fixed",
             "PARTS": " ".join(self.only),
@@ -164,6 +169,13 @@ class StackSettings:
 def port_settings() -> dict[str, int]:
     """Every setting that chooses a port, with its default."""
     return {port.setting: port.default for part in PARTS for port in part.ports.values() if port.setting}
+
+
+def _group_faults(text: str, edges: Sequence[str]) -> list[str]:
+    try:
+        return group_faults(parse_groups(text), edges)
+    except ValueError as exc:
+        return [str(exc)]
 
 
 def _site(text: str, only: Sequence[str], engines: choice.Choice) -> tuple[Site, list[str]]:

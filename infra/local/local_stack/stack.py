@@ -36,6 +36,7 @@ class Stack:
     Args:
         home: where it keeps data, logs and state; these outlive it.
         edges: ids of the edges.
+        edge_groups: which of them share a model: `north=edge1,edge2`.
         parts: rows of the table to run, with what they need; none means all.
         environment: settings for the services, over those of this process.
         tls: whether MQTT has a door with TLS, its certificates being in `certs/` of the home.
@@ -49,6 +50,7 @@ class Stack:
         home: Path,
         *,
         edges: Sequence[str] = ("edge1",),
+        edge_groups: str = "",
         parts: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         tls: Tls = "off",
@@ -66,6 +68,7 @@ class Stack:
             only=tuple(parts),
             tls=tls,
             engines=engines,
+            edge_groups=edge_groups,
         )
         self._on_change = on_change
         self._lasting = lasting

@@ -70,6 +70,7 @@ class StackState(BaseModel):
     born: float
     home: Path
     edges: tuple[str, ...]
+    edge_groups: str = ""
     only: tuple[str, ...] = ()
     tls: Tls = "off"
     certs_dir: Path | None = None
@@ -107,6 +108,7 @@ class StackState(BaseModel):
             engines=self.engines,
             site=self.site,
             chosen_ports=self.chosen_ports,
+            edge_groups=self.edge_groups,
         )
 
     @property

@@ -52,6 +52,7 @@ async def supervise(
             born=_born(),
             home=settings.home,
             edges=settings.edges,
+            edge_groups=settings.edge_groups,
             only=settings.only,
             tls=settings.tls,
             certs_dir=settings.certs_dir,

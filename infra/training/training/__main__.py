@@ -11,8 +11,9 @@ from uuid import uuid4
 import typer
 
 from caravan import traces, tracing
-from caravan.contracts import central_buckets, parse_edge
+from caravan.contracts import central_buckets, group_buckets, parse_edge
 from caravan.errors import CaravanError, Permanent, Transient
+from caravan.groups import owner_of
 from caravan.holds import read_hold
 from caravan.runtime import run as serve
 from caravan.s3 import ensure_buckets
@@ -25,12 +26,12 @@ from training.events import Reporter
 from training.judge import judge_step
 from training.made import learnt_from_withdrawn
 from training.pipeline import run_pipeline
-from training.publish import outcome_event, read_key
+from training.publish import read_key
 from training.publish import rollback as roll_back
 from training.release import release as end_hold
 from training.session import load_embedder, session, telling
 from training.settings import TrainingSettings
-from training.steps import Run, acquire_step, evaluate_step, publish_step, train_step
+from training.steps import Run, acquire_step, evaluate_step, publish_step, share_step, train_step
 from training.stores import open_stores
 
 commands = typer.Typer(
@@ -42,7 +43,7 @@ commands = typer.Typer(
     "see README.md.",
 )
 
-Edge = Annotated[str, typer.Option(help="Whose images and models: one of EDGES.")]
+Edge = Annotated[str, typer.Option(help="Whose images and models: one of EDGES, or of EDGE_GROUPS.")]
 Work = Annotated[
     Path | None,
     typer.Option(help="Directory that the steps share; by default WORK_DIR/<edge>.", file_okay=False),
@@ -57,7 +58,7 @@ def judge(edge: Edge, work: Work = None) -> None:
 
     async def step() -> None:
         async with _opened(edge, work) as (run, _):
-            await ensure_buckets(run.settings.central, central_buckets(edge))
+            await ensure_buckets(run.settings.central, _buckets(run))
             verdicts = await judge_step(run)
         for upload, verdict in verdicts:
             fate = verdict.reason if verdict.version is None else f"version {verdict.version}"
@@ -72,7 +73,7 @@ def acquire(edge: Edge, work: Work = None, again: Again = False) -> None:
 
     async def step() -> None:
         async with _opened(edge, work) as (run, _):
-            await ensure_buckets(run.settings.central, central_buckets(edge))
+            await ensure_buckets(run.settings.central, _buckets(run))
             acquired = await acquire_step(run, again=again)
         console.print(f"{len(acquired.dataset.members)} images, data {acquired.dataset.digest[:12]}")
         if acquired.settled is not None:
@@ -112,7 +113,7 @@ def evaluate(edge: Edge, work: Work = None) -> None:
 
 @commands.command()
 def publish(edge: Edge, work: Work = None) -> None:
-    """Step 4: give it a version number, upload it, and offer it to the edge if it passed."""
+    """Step 4: give it a version number, upload it, and offer it to the edge, or the group, if it passed."""
 
     async def step() -> None:
         async with _opened(edge, work) as (run, _):
@@ -123,6 +124,7 @@ def publish(edge: Edge, work: Work = None) -> None:
                 state = "ready" if rejected is None else f"rejected: {rejected}"
                 kept = state if held is None else held.reason
                 console.print(f"version {published.manifest.version} {kept}")
+            await share_step(run)
 
     _finish(step())
 
@@ -133,7 +135,7 @@ def run(edge: Edge, work: Work = None, again: Again = False) -> None:
 
     async def whole() -> None:
         async with _opened(edge, work) as (opened, reporter):
-            await ensure_buckets(opened.settings.central, central_buckets(edge))
+            await ensure_buckets(opened.settings.central, _buckets(opened))
             outcome = await run_pipeline(opened, reporter, again=again)
         accuracy = "" if outcome.accuracy is None else f", accuracy {outcome.accuracy:.2%}"
         reason = "" if outcome.reason is None else f": {outcome.reason}"
@@ -150,13 +152,14 @@ def rollback(
     """Publish an older version's files again, as the next version; no other serves until `release`."""
     settings = _settings(edge)
     name = model or settings.model_name
+    _is_its_own(edge, settings)
 
     async def back() -> None:
-        stores = open_stores(settings.central, edge)
+        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
         async with telling(settings, edge) as events:
             with tracing.span("rollback", model=name, to=to):
-                published = await roll_back(stores, name, to, read_key(settings.signing_key))
-            events.emit(outcome_event(published))
+                key = read_key(settings.signing_key)
+                published = await roll_back(stores, name, to, key, events.emit)
             doubtful = await learnt_from_withdrawn(stores, published.manifest)
         console.print(f"version {published.manifest.version} ready: version {to} again, until `release`")
         if doubtful:
@@ -173,14 +176,13 @@ def release(edge: Edge, model: Model = None) -> None:
     """
     settings = _settings(edge)
     name = model or settings.model_name
+    _is_its_own(edge, settings)
 
     async def let_through() -> None:
-        stores = open_stores(settings.central, edge)
+        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
         async with telling(settings, edge) as events:
             with tracing.span("release", model=name):
-                published = await end_hold(stores, name)
-            if published is not None:
-                events.emit(outcome_event(published))
+                published = await end_hold(stores, name, read_key(settings.signing_key), events.emit)
         if published is None:
             console.print("released: nothing was held back; the next version that passes serves")
         elif published.held is not None:
@@ -196,9 +198,10 @@ def list_versions(edge: Edge, model: Model = None) -> None:
     """Show an edge's versions, the newest first."""
     settings = _settings(edge)
     name = model or settings.model_name
+    _is_its_own(edge, settings)
 
     async def show() -> None:
-        stores = open_stores(settings.central, edge)
+        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
         whole = await versions.complete(stores.models, name)
         ready = await versions.complete(stores.ready, name)
         there = {*await versions.stored(stores.models, name), *ready}
@@ -232,20 +235,38 @@ def _settings(edge: str) -> TrainingSettings:
     traces.start("training", settings)
     tracing.follow({tracing.TRACEPARENT: settings.traceparent})
     try:
-        parse_edge(edge, settings.edges)
+        parse_edge(edge, [*settings.edges, *settings.edge_groups])
     except CaravanError as exc:
-        console.print(f"{exc}: EDGES has {', '.join(settings.edges)}")
+        groups = f", EDGE_GROUPS {', '.join(settings.edge_groups)}" if settings.edge_groups else ""
+        console.print(f"{exc}: EDGES has {', '.join(settings.edges)}{groups}")
         raise typer.Exit(2) from exc
     return settings
+
+
+def _is_its_own(edge: str, settings: TrainingSettings) -> None:
+    """End with a word on whose the versions are, if they are not the edge's own."""
+    owner = owner_of(edge, settings.edge_groups)
+    if owner != edge:
+        console.print(f"{edge} shares its model with the group {owner}: --edge {owner}")
+        raise typer.Exit(2)
+
+
+def _buckets(run: Run) -> list[str]:
+    edges = run.settings.edge_groups.get(run.edge, (run.edge,))
+    own = group_buckets(run.edge) if run.stores.members else ()
+    return [*own, *(bucket for edge in edges for bucket in central_buckets(edge))]
 
 
 @asynccontextmanager
 async def _opened(edge: str, work: Path | None) -> AsyncIterator[tuple[Run, Reporter]]:
     settings = _settings(edge)
-    directory = work or Path(settings.work_dir, edge)
+    owner = owner_of(edge, settings.edge_groups)
+    if owner != edge:
+        console.print(f"{edge} shares its model with the group {owner}: this is a run of {owner}")
+    directory = work or Path(settings.work_dir, owner)
     facts = {"run": uuid4().hex[:12]}
     with stages() as show:
-        async with session(settings, edge, directory, cache(load_embedder), show, facts=facts) as opened:
+        async with session(settings, owner, directory, cache(load_embedder), show, facts=facts) as opened:
             yield opened
 
 

@@ -1,23 +1,24 @@
-"""Step acquire: what images an edge has, each downloaded once and kept by its SHA-256."""
+"""Step acquire: what images an edge has, or a group, each downloaded once and kept by its SHA-256."""
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
+from caravan.concurrency import for_each
 from caravan.contracts import IMAGES, image_of
 from caravan.images import MAX_BYTES
 from caravan.moments import taken_at
 from caravan.withdrawn import Withdrawn, read_withdrawn
-from training.dataset import Dataset
-from training.stores import write_file, write_json
+from training.dataset import Dataset, Member
+from training.stores import Stores, write_file, write_json
 
 AT_ONCE = 16
+EDGES_AT_ONCE = 8
 Progress = Callable[[int, int], None]
 
 
@@ -54,65 +55,108 @@ class _Object:
     size: int
 
 
-async def acquire(store: ObjectStore, cache: ImageCache, edge: str, progress: Progress) -> Dataset:
+@dataclass
+class _Source:
+    """What an edge's bucket has, and as far as it is known already, of what content and moment."""
+
+    edge: str
+    store: ObjectStore
+    objects: list[_Object]
+    ignored: int
+    withdrawn: Withdrawn
+    shas: dict[str, str] = field(default_factory=dict)
+    moments: dict[str, float | None] = field(default_factory=dict)
+
+    def recall(self, cache: ImageCache) -> None:
+        known = _read_index(cache.index(self.edge))
+        for obj in self.objects:
+            etag, sha, moment = known.get(obj.key, ("", "", None))
+            if etag == obj.etag and cache.has(sha, obj.size):
+                self.shas[obj.key], self.moments[obj.key] = sha, moment
+
+    def note(self, cache: ImageCache) -> None:
+        there = [obj for obj in self.objects if obj.key in self.shas]
+        index = {obj.key: [obj.etag, self.shas[obj.key], self.moments[obj.key]] for obj in there}
+        write_json(cache.index(self.edge), index)
+
+
+async def acquire(stores: Stores, cache: ImageCache, progress: Progress) -> Dataset:
     """Bring the cache up to date with `E-data` and return what is there, without what was withdrawn.
 
+    Of a group the images of all its members are one dataset; what was withdrawn at one, is at all of them.
+
     Raises:
-        Transient: if the store, or the bucket, is away; what was downloaded so far is kept.
+        Transient: if the store, or a bucket, is away; what was downloaded so far is kept.
 
     """
-    objects: list[_Object] = []
-    ignored = 0
-    withdrawn, listed = await _listed(store, edge)
+    sources: list[_Source] = []
+
+    async def look(source: Stores) -> None:
+        found = await _listed(source)
+        await asyncio.to_thread(found.recall, cache)
+        sources.append(found)
+
+    await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
+    sources.sort(key=lambda source: source.edge)
+    queue = [(one, obj) for one in sources for obj in one.objects if obj.key not in one.shas]
+    every = sum(len(one.objects) for one in sources)
+    done = every - len(queue)
+    progress(done, every)
+
+    async def download(each: tuple[_Source, _Object]) -> None:
+        nonlocal done
+        source, obj = each
+        try:
+            content = await s3.read(source.store, obj.key)
+        except FileNotFoundError:
+            source.ignored += 1  # Deleted since it was listed.
+            return
+        found = await asyncio.to_thread(_keep, cache, obj.key, content)
+        source.shas[obj.key], source.moments[obj.key] = found
+        done += 1
+        progress(done, every)
+
+    try:
+        await for_each(queue, download, at_once=AT_ONCE)
+    finally:
+        for source in sources:
+            source.note(cache)
+    return await asyncio.to_thread(_gathered, sources, cache)
+
+
+def _gathered(sources: Sequence[_Source], cache: ImageCache) -> Dataset:
+    """Make one dataset of what the edges have; of what was withdrawn nothing is kept."""
+    withdrawn = Withdrawn.of_all(source.withdrawn for source in sources)
+    members, taken, edges = list[Member](), dict[str, float](), dict[str, str]()
+    for source in sources:
+        for obj in source.objects:
+            sha = source.shas.get(obj.key)
+            if sha is None or withdrawn.covers(obj.key, sha):
+                continue
+            members.append((obj.name, sha))
+            edges.setdefault(sha, source.edge)
+            moment = source.moments[obj.key]
+            if moment is not None and edges[sha] == source.edge:
+                taken[sha] = moment
+    cache.forget(withdrawn.gone({sha for _, sha in members}))
+    objects = sum(len(source.shas) for source in sources)
+    ignored = sum(source.ignored for source in sources) + objects - len(members)
+    return replace(Dataset.of(members, ignored), taken=taken, edges=edges if len(sources) > 1 else {})
+
+
+async def _listed(stores: Stores) -> _Source:
+    try:
+        withdrawn, listed = await read_withdrawn(stores.data), await s3.listed(stores.data, IMAGES)
+    except FileNotFoundError as exc:
+        raise s3.BucketMissing(f"the bucket with the data of {stores.edge} is missing") from exc
+    found = _Source(stores.edge, stores.data, [], 0, withdrawn)
     for entry in listed:
         place = image_of(entry["path"])
         if place is None or not 0 < entry["size"] <= MAX_BYTES:
-            ignored += 1
+            found.ignored += 1
         else:
-            objects.append(_Object(entry["path"], place[0], str(entry["e_tag"]), entry["size"]))
-    known = await asyncio.to_thread(_read_index, cache.index(edge))
-    shas: dict[str, str] = {}
-    moments: dict[str, float | None] = {}
-    for obj in objects:
-        etag, sha, moment = known.get(obj.key, ("", "", None))
-        if etag == obj.etag and cache.has(sha, obj.size):
-            shas[obj.key], moments[obj.key] = sha, moment
-    queue = iter([obj for obj in objects if obj.key not in shas])
-    progress(len(shas), len(objects))
-
-    async def download() -> None:
-        nonlocal ignored
-        for obj in queue:
-            try:
-                content = await s3.read(store, obj.key)
-            except FileNotFoundError:
-                ignored += 1  # Deleted since it was listed.
-                continue
-            shas[obj.key], moments[obj.key] = await asyncio.to_thread(_keep, cache, obj.key, content)
-            progress(len(shas), len(objects))
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(download())
-    except ExceptionGroup as group_error:
-        raise group_error.exceptions[0] from group_error
-    finally:
-        index = {obj.key: [obj.etag, shas[obj.key], moments[obj.key]] for obj in objects if obj.key in shas}
-        write_json(cache.index(edge), index)
-    taken = [obj for obj in objects if obj.key in shas and not withdrawn.covers(obj.key, shas[obj.key])]
-    await asyncio.to_thread(cache.forget, withdrawn.gone({shas[obj.key] for obj in taken}))
-    ignored += len(index) - len(taken)
-    dataset = Dataset.of(((obj.name, shas[obj.key]) for obj in taken), ignored)
-    known_moments = {shas[obj.key]: at for obj in taken if (at := moments[obj.key]) is not None}
-    return replace(dataset, taken=known_moments)
-
-
-async def _listed(store: ObjectStore, edge: str) -> tuple[Withdrawn, Sequence[Mapping[str, Any]]]:
-    try:
-        return await read_withdrawn(store), await s3.listed(store, IMAGES)
-    except FileNotFoundError as exc:
-        raise s3.BucketMissing(f"the bucket with the data of {edge} is missing") from exc
+            found.objects.append(_Object(entry["path"], place[0], str(entry["e_tag"]), entry["size"]))
+    return found
 
 
 def _keep(cache: ImageCache, key: str, content: bytes) -> tuple[str, float | None]:

@@ -5,9 +5,17 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from uuid import uuid4
 
 from caravan import http, kafka, locks, s3, telemetry
-from caravan.contracts import central_buckets, data_bucket, events_topic, training_event
+from caravan.contracts import (
+    central_buckets,
+    data_bucket,
+    events_topic,
+    group_buckets,
+    ready_bucket,
+    training_event,
+)
 from caravan.intake import Senders
 from caravan.retry import forever
 from caravan.runtime import Service
@@ -18,6 +26,7 @@ from training.markers import Markers
 from training.routes import training_run
 from training.runs import TRAINING_RUN, Runs
 from training.settings import TrainingSettings
+from training.sharing import unsettled
 
 
 @asynccontextmanager
@@ -38,20 +47,28 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
 
         async def tell(edge: str, run: str, reason: str) -> None:
             event = training_event("failed", 1, edge=edge, run=run, reason=reason)
-            with telemetry.best_effort("kafka-events"):
-                await producer.send(events_topic(edge), json.dumps(event).encode())
+            for member in settings.edge_groups.get(edge, (edge,)):
+                with telemetry.best_effort("kafka-events"):
+                    await producer.send(events_topic(member), json.dumps(event).encode())
 
-        runs = Runs(Markers(settings.state_dir), children.run, tell)
+        markers = Markers(settings.state_dir)
+        markers.hand_over(settings.edges, settings.edge_groups)
+        runs = Runs(markers, children.run, tell)
+
+        ready = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
 
         async def prepare() -> None:
             await kafka.ensure_topics(settings, [events_topic(edge) for edge in settings.edges])
             buckets = [bucket for edge in settings.edges for bucket in central_buckets(edge)]
+            buckets += [bucket for group in settings.edge_groups for bucket in group_buckets(group)]
             await s3.ensure_buckets(settings.central, buckets)
+            for owner in await unsettled(ready, settings.edge_groups, settings.model_name):
+                await runs.accept(owner, str(uuid4()))
             if settings.warm_exporter:
                 await exporter.start()
             await asyncio.Event().wait()  # A loop of a service does not end.
 
-        app = triggers.build(settings.edges, runs, settings.namespace)
+        app = triggers.build(settings.edges, settings.edge_groups, runs, settings.namespace)
         checks: dict[str, http.Check] = {
             "kafka": producer.ping,
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),

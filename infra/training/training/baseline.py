@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import dataclass
 
 from caravan.errors import Permanent
-from caravan.withdrawn import read_withdrawn
 from training import parent as parents
 from training.acquire import acquire
 from training.dataset import Dataset
@@ -44,8 +43,8 @@ async def baseline(run: Run) -> Baseline | None:
         return None  # As for a trained version: a parent that cannot answer holds nobody up.
     if parent is None:
         return None
-    dataset = await acquire(run.stores.data, run.images, run.edge, lambda *_: None)
-    withdrawn = await read_withdrawn(run.stores.data)
+    dataset = await acquire(run.stores, run.images, lambda *_: None)
+    withdrawn = await run.stores.withdrawn()
     dataset = await without_quarantined(run.stores, dataset, withdrawn)
     reference = await read_reference(run.stores.models, run.settings.model_name, withdrawn)
     learnt = await parents.learnt(run.stores, run.settings.model_name)

@@ -20,13 +20,14 @@ FEW = 50
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of an edge.
+    """The images of an edge, or of the edges of a group.
 
     Attributes:
         members: unique (class, SHA-256) pairs, sorted; an image under two names in a class counts once.
         ignored: objects that are no images of a class, or too large to be one.
         quarantined: images that are not among the members, because they wait for a person.
         taken: seconds of a camera's clock, when an image was taken, by SHA-256, where that is known.
+        edges: which edge has an image, the first that has it, by SHA-256; empty where there is one edge.
 
     """
 
@@ -34,6 +35,7 @@ class Dataset:
     ignored: int = 0
     quarantined: int = 0
     taken: Mapping[str, float] = field(default_factory=dict, compare=False)
+    edges: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, images: Iterable[Member], ignored: int = 0) -> Self:
@@ -113,6 +115,7 @@ class Dataset:
             "ignored": self.ignored,
             "quarantined": self.quarantined,
             "taken": dict(self.taken),
+            "edges": dict(self.edges),
         }
 
     @classmethod
@@ -123,6 +126,7 @@ class Dataset:
             cls.of(members, int(body["ignored"])),
             quarantined=int(body["quarantined"]),
             taken={str(sha): float(at) for sha, at in body["taken"].items()},
+            edges={str(sha): str(edge) for sha, edge in body["edges"].items()},
         )
         if dataset.digest != body["digest"]:
             raise Permanent("dataset.json was changed: run acquire again")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Protocol, Self
 
 from caravan import telemetry
-from caravan.contracts import Event, training_event
+from caravan.contracts import Event, events_topic, training_event
 
 QUEUED = 200
 FLUSH_SECONDS = 5
@@ -34,11 +34,13 @@ class Send(Protocol):
 class Events:
     """Sends events in order in the background; leaving waits a little for the last ones.
 
+    Each goes to all edges that are listened for, or to the one of them that it names as `edge`.
+
     A broker that is away costs the run nothing: events that do not fit the queue are counted and dropped.
     """
 
-    def __init__(self, send: Send, topic: str) -> None:
-        self._send, self._topic = send, topic
+    def __init__(self, send: Send, *edges: str) -> None:
+        self._send, self._edges = send, edges
         self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUED)
 
     async def __aenter__(self) -> Self:
@@ -60,11 +62,16 @@ class Events:
     async def _drain(self) -> None:
         while True:
             event = await self._queue.get()
-            try:
-                with telemetry.best_effort("kafka-events"):
-                    await self._send(self._topic, json.dumps(event, ensure_ascii=False).encode())
-            finally:
-                self._queue.task_done()
+            raw = json.dumps(event, ensure_ascii=False).encode()
+            named = event.get("edge")
+            await asyncio.gather(
+                *(self._tell(edge, raw) for edge in self._edges if edge == named or named not in self._edges)
+            )
+            self._queue.task_done()
+
+    async def _tell(self, edge: str, raw: bytes) -> None:
+        with telemetry.best_effort("kafka-events"):
+            await self._send(events_topic(edge), raw)
 
 
 class Reporter:

@@ -3,7 +3,7 @@
 What is learnt from one of a group answers the others, so a group is held out, or left out, as a whole.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,17 @@ LEAF = 512
 TREES = 8
 
 
-def moments_of(names: Sequence[str], groups: Labels, taken: NDArray[np.float64]) -> Labels:
+def moments_of(names: Sequence[Hashable], groups: Labels, taken: NDArray[np.float64]) -> Labels:
     """Return larger groups, [N]: those of which images of one class were taken in one moment are one.
 
     Args:
-        names: the class of each image.
+        names: the class of each image; where there are several edges, with its edge: they share no moment.
         groups: [N], as `groups_of` returns them.
         taken: [N] seconds, when each was taken; NaN where nobody knows.
 
     """
-    y = np.unique(np.asarray(names, np.str_), return_inverse=True)[1]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    y = np.array([numbers[name] for name in names], np.intp)
     order = np.lexsort((taken, y))
     one, next_ = order[:-1], order[1:]
     follows = (y[one] == y[next_]) & (taken[next_] - taken[one] <= MOMENT_SECONDS)  # Not where one is NaN.

@@ -100,6 +100,8 @@ def divide(
     reference: Mapping[str, str] | None = None,
     learnt: Collection[str] = frozenset(),
     taken: Mapping[str, float] | None = None,
+    *,
+    edges: Mapping[str, str] | None = None,
 ) -> Division:
     """Divide images that have features, [F] by SHA-256, over both sides, by groups.
 
@@ -109,15 +111,17 @@ def divide(
         reference: the class of images that are held out in any case, by SHA-256, whatever `members` says.
         learnt: SHA-256 of what the parent learnt from.
         taken: when an image was taken, in seconds, by SHA-256, where that is known.
+        edges: where, by SHA-256, if there is more than one edge.
 
     """
     kept = {} if reference is None else reference
     labels = {sha: name for name, sha in members if sha in features}
     labels |= {sha: name for sha, name in kept.items() if sha in features}
     every = sorted((name, sha) for sha, name in labels.items())
-    names, times = [name for name, _ in every], taken or {}
+    names, times, places = [name for name, _ in every], taken or {}, edges or {}
     groups = groups_of(names, np.stack([features[sha] for _, sha in every]))
-    moments = moments_of(names, groups, np.array([times.get(sha, np.nan) for _, sha in every]))
+    seen = [(name, places.get(sha, "")) for name, sha in every]
+    moments = moments_of(seen, groups, np.array([times.get(sha, np.nan) for _, sha in every]))
     out = held_out(every, groups, kept, learnt)
     judged = [
         Judged(name, sha, group, sha in kept, sha in learnt)

@@ -18,6 +18,8 @@ SURE = 0.95
 MOST_OF = 0.6
 """The share of a batch's photos of a class that must be contradicted surely. Of photos of packages with wrong
 labels 0.68 and more were, of photos of a new place 0.4 and less."""
+Batch = tuple[str, str]
+"""The edge that has a batch, and its id."""
 FEWEST = 5
 """Fewest contradicted photos of a quarantine: gate and reference set bear the harm of fewer."""
 
@@ -27,7 +29,7 @@ class Contradiction:
     """Photos of one batch and one class that the version takes for another product.
 
     Attributes:
-        batch: its id.
+        batch: the edge that has it, and its id.
         label: the class that they have.
         answer: the product that the version surely takes them for.
         sure: number of photos that it surely takes for it.
@@ -35,7 +37,7 @@ class Contradiction:
 
     """
 
-    batch: str
+    batch: Batch
     label: str
     answer: str
     sure: int
@@ -51,7 +53,7 @@ class Contradiction:
 
 
 def contradictions(
-    members: Sequence[Member], batches: Sequence[str], answers: Sequence[str | None]
+    members: Sequence[Member], batches: Sequence[Batch], answers: Sequence[str | None]
 ) -> list[Contradiction]:
     """Return what a version contradicts of new images.
 
@@ -61,7 +63,7 @@ def contradictions(
         answers: [N], as `sure_answers` returns them.
 
     """
-    of_batch: dict[tuple[str, str], list[int]] = {}
+    of_batch: dict[tuple[Batch, str], list[int]] = {}
     for place, ((label, _), batch) in enumerate(zip(members, batches, strict=True)):
         of_batch.setdefault((batch, label), []).append(place)
     found = []

@@ -8,14 +8,16 @@ number belongs to the upload.
 import asyncio
 import hashlib
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from caravan import s3, tracing
-from caravan.contracts import model_rejected_event
+from caravan import model_index, s3, tracing
+from caravan.contracts import Event, model_rejected_event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
 from caravan.members import MEMBERS, write_members
@@ -26,7 +28,7 @@ from training.baseline import Baseline, baseline
 from training.cutting import with_pieces
 from training.evaluate import Answer, evaluate
 from training.gate import gate
-from training.publish import outcome_event, publish, read_key
+from training.publish import announce_outcome, publish, read_key
 from training.steps import Run
 from training.trial import Found, Job
 from training.trials import tried
@@ -34,15 +36,35 @@ from training.trials import tried
 log = structlog.get_logger()
 
 MAX_ENTRIES = 100_000
+NOBODY: Mapping[str, str] = {}
 
 
 async def judge_step(run: Run) -> list[tuple[Upload, Verdict]]:
     """Judge every pending upload of the edge, in the order in which they came; return what was judged.
 
+    Of a group, so are those that are for one of its members alone.
+
     Raises:
         Transient: if a store is away; what is judged stays judged.
 
     """
+    judged = await _judge_pending(run)
+    if not run.stores.members:
+        return judged
+    # What the group has under a name, it has for all.
+    shared = {run.settings.model_name, *await model_index.models(run.stores.ready)}
+    for member in run.stores.members:
+
+        def announce(event: Event, edge: str = member.edge) -> None:
+            run.announce(event | {"edge": edge})
+
+        one = replace(run, edge=member.edge, stores=member, announce=announce)
+        judged += await _judge_pending(one, dict.fromkeys(shared, run.edge))
+    return judged
+
+
+async def _judge_pending(run: Run, owners: Mapping[str, str] = NOBODY) -> list[tuple[Upload, Verdict]]:
+    """Judge an edge's uploads; `owners` are the groups that have a model for it, by the model's name."""
     judged = []
     waiting = await pending_uploads(run.stores.models)
     for number, listed in enumerate(waiting):
@@ -54,7 +76,7 @@ async def judge_step(run: Run) -> list[tuple[Upload, Verdict]]:
                 "upload cannot be read", edge=run.edge, model=listed.model, upload=listed.id, error=str(exc)
             )
         else:
-            judged.append((upload, await _judge(run, upload)))
+            judged.append((upload, await _judge(run, upload, owners)))
     return judged
 
 
@@ -65,11 +87,12 @@ async def _upload(run: Run, listed: Listed) -> Upload:
     return upload
 
 
-async def _judge(run: Run, upload: Upload) -> Verdict:
+async def _judge(run: Run, upload: Upload, owners: Mapping[str, str]) -> Verdict:
     facts = {"edge": run.edge, "model": upload.model, "upload": upload.id}
     with tracing.span("judge"):
         tracing.note(**facts)
         try:
+            _is_its_own(run.edge, upload.model, owners)
             verdict = await _published(run, upload)
         except Permanent as exc:
             verdict = Verdict("rejected", upload.id, None, upload.classes, cut(str(exc)), _now())
@@ -78,6 +101,12 @@ async def _judge(run: Run, upload: Upload) -> Verdict:
         tracing.note(state=verdict.state)
     log.info("upload judged", state=verdict.state, version=verdict.version, reason=verdict.reason, **facts)
     return verdict
+
+
+def _is_its_own(edge: str, model: str, owners: Mapping[str, str]) -> None:
+    group = owners.get(model)
+    if group is not None:
+        raise Permanent(f"{edge} shares {model} with the group {group}: send it to {group}")
 
 
 async def _published(run: Run, upload: Upload) -> Verdict:
@@ -108,7 +137,7 @@ async def _published(run: Run, upload: Upload) -> Verdict:
             await asyncio.to_thread(write_members, members, {}, (), against.out.members)
         files = await asyncio.to_thread(with_pieces, files, Path(folder, "pieces.json"))
         published = await publish(run.stores, model, upload.id, files, lineage, key=key, members=members)
-    run.announce(outcome_event(published))
+    announce_outcome(run.stores, published, run.announce)
     version, classes, held = published.manifest.version, published.manifest.lineage.classes, published.held
     if held is not None:
         return Verdict("held", upload.id, version, classes, held.reason, _now())

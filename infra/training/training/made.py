@@ -11,7 +11,7 @@ from caravan.contracts import image_key
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from caravan.members import FACT, members_key, read_members
-from caravan.withdrawn import Withdrawn, read_withdrawn
+from caravan.withdrawn import Withdrawn
 from training.settings import TrainingSettings
 from training.stores import Stores
 
@@ -50,7 +50,7 @@ async def learnt_from_withdrawn(stores: Stores, manifest: Manifest) -> bool:
     """
     withdrawn = Withdrawn()
     with suppress(FileNotFoundError):  # The bucket is made when the first image comes.
-        withdrawn = await read_withdrawn(stores.data)
+        withdrawn = await stores.withdrawn()
     digest = manifest.lineage.metrics.get(FACT)
     if not len(withdrawn) or not isinstance(digest, str):  # It was sent, and nobody knows.
         return False

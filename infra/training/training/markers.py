@@ -1,9 +1,10 @@
 """Triggers that were accepted, on disk: one small file an edge, gone when a run that covers it ended."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from caravan.errors import Permanent
+from caravan.groups import Groups, owner_of
 from training.stores import read_json, sync_directory, write_json
 
 
@@ -35,6 +36,16 @@ class Markers:
         """Return the edges that wait for a run, each with its last trigger, the longest waiting first."""
         files = sorted(self._pending.glob("*.json"), key=lambda path: path.stat().st_mtime)
         return [(path.stem, str(read_json(path)["event"])) for path in files]
+
+    def hand_over(self, edges: Collection[str], groups: Groups) -> None:
+        """Hand triggers of edges that share a model now to their group; give up those of who is gone."""
+        for name, event in self.pending():
+            owner = owner_of(name, groups)
+            if owner not in groups and owner not in edges:
+                self.give_up(name, event, f"{name} is neither an edge nor a group here any more")
+            elif owner != name:
+                self.add(owner, event, self.trace(name))
+                self.remove(name)
 
     def remove(self, edge: str) -> None:
         """Forget an edge's trigger."""

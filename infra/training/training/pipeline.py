@@ -1,6 +1,7 @@
 """One run: judge what was sent → acquire → train → evaluate → publish, and what became of it."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from training.steps import (
     begin_publishing,
     evaluate_step,
     publish_step,
+    share_step,
     train_step,
 )
 
@@ -35,6 +37,7 @@ class Outcome:
 async def run_pipeline(run: Run, reporter: Reporter, *, again: bool = False) -> Outcome:
     """FROM `E-data` → acquire → train → evaluate → publish → TO `E-models` and `E-ready`, telling Kafka `E`.
 
+    Of a group: FROM each member's `E-data` → TO `G-models` and `G-ready`, and to each member's `E-ready`.
     Models that people sent come first: FROM `E-models`, `uploads/` → judge → TO the same two, with a verdict.
     Mandatory: the verdicts; a complete version in `E-models`, and in `E-ready` if it passed. Best effort: the
     events.
@@ -46,6 +49,7 @@ async def run_pipeline(run: Run, reporter: Reporter, *, again: bool = False) -> 
     """
     try:
         outcome = await _steps(run, again=again)
+        await share_step(run)
     except Permanent as exc:
         run.announce(model_rejected_event(run.settings.model_name, None, str(exc)))
         reporter.tell("failed", 1, reason=str(exc))
@@ -61,6 +65,8 @@ async def run_pipeline(run: Run, reporter: Reporter, *, again: bool = False) -> 
 
 
 async def _steps(run: Run, *, again: bool) -> Outcome:
+    with suppress(Transient):  # Here for who joined; at the end of the run it counts.
+        await share_step(run)
     await judge_step(run)
     run.progress("acquire", 0)
     acquired = await acquire_step(run, again=again)

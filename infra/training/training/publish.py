@@ -15,7 +15,6 @@ from caravan import holds, model_index, s3
 from caravan.contracts import (
     ENTRY_FILES,
     Event,
-    model_ready_event,
     model_rejected_event,
     version_prefix,
 )
@@ -25,6 +24,7 @@ from caravan.manifest import File, Lineage, Manifest
 from caravan.members import FACT, members_key
 from caravan.signatures import PrivateKey, read_private_key, sign
 from training import versions
+from training.sharing import Announce, facts_of, ready_event, share, to_nobody
 from training.stores import Stores
 
 Key = PrivateKey | None
@@ -115,7 +115,9 @@ async def publish(
     return await _write(stores, manifest, partial(_read_from, files), key, made_of, written=written)
 
 
-async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
+async def rollback(
+    stores: Stores, model: str, to: int, key: Key, announce: Announce = to_nobody
+) -> Published:
     """Publish an older version's files again, as the next version, past the gate; hold all others back.
 
     Raises:
@@ -128,7 +130,10 @@ async def rollback(stores: Stores, model: str, to: int, key: Key) -> Published:
     if old.is_rejected:
         raise Permanent(f"version {to} was rejected: {old.lineage.rejected}")
     await holds.hold(stores.models, model, to)
-    return await publish_again(stores, old, key, past_hold=True)
+    published = await publish_again(stores, old, key, past_hold=True)
+    announce_outcome(stores, published, announce)
+    await share(stores, model, key, announce)
+    return published
 
 
 async def publish_again(stores: Stores, old: Manifest, key: Key, *, past_hold: bool = False) -> Published:
@@ -193,7 +198,7 @@ async def _claim(stores: Stores, model: str, attempt: str, *, again: bool = Fals
         is_done = await versions.whole(stores.ready, model, taken.version) is not None
         if not again if is_done else await is_newest(stores, model, taken.version):
             return taken
-    return await versions.claim(stores.models, stores.ready, model, attempt)
+    return await versions.claim(stores, model, attempt)
 
 
 async def _write(
@@ -231,17 +236,14 @@ def outcome_event(published: Published) -> Event:
     """Return the event that tells what became of a version."""
     manifest, held = published.manifest, published.held
     model, version, lineage = manifest.model, manifest.version, manifest.lineage
-    facts = {
-        "accuracy": lineage.metrics.get("accuracy"),
-        "parent": lineage.parent,
-        "data_digest": lineage.data_digest,
-    }
     if lineage.rejected is not None:
-        return model_rejected_event(model, version, lineage.rejected, **facts)
+        return model_rejected_event(model, version, lineage.rejected, **facts_of(lineage))
     if held is not None:
-        return model_rejected_event(model, version, held.reason, held=True, **facts)
-    if lineage.upload is not None:
-        facts["upload"] = lineage.upload
-    if lineage.rollback_of is not None:
-        facts["rollback_of"] = lineage.rollback_of
-    return model_ready_event(model, version, **facts)
+        return model_rejected_event(model, version, held.reason, held=True, **facts_of(lineage))
+    return ready_event(manifest)
+
+
+def announce_outcome(stores: Stores, published: Published, announce: Announce) -> None:
+    """Tell what became of a version; members of a group are told that one is ready as they are offered it."""
+    if not stores.members or published.manifest.is_rejected or published.held is not None:
+        announce(outcome_event(published))

@@ -5,6 +5,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from training import parent as parents
 from training.dataset import Dataset, Member
 from training.embeddings import BACKBONE, Embedded
 from training.head import Head
-from training.inspection import Contradiction, contradictions, doubtful, sure_answers
+from training.inspection import Batch, Contradiction, contradictions, doubtful, sure_answers
 from training.stores import Stores
 from training.templates import render
 from training.thumbnails import data_url
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 MOST_PICTURES = 24
 """Most pictures of each contradiction on the page."""
 PICTURE_SIDE = 160
+NOWHERE = ("", "")
 UNLISTED = "unlisted-"
 """Prefix of a batch's name whose images have no receipt."""
 
@@ -39,9 +41,11 @@ Embed = Callable[[Sequence[Member]], Embedded]
 
 async def without_quarantined(stores: Stores, dataset: Dataset, withdrawn: Withdrawn) -> Dataset:
     """Leave out what waits for a person, and remove the pages that may show what was withdrawn."""
-    found = await read_quarantine(stores.data)
-    await forget_pictures(stores.data, found, withdrawn)
-    held = [each for each in found if each.state == "held"]
+    held: list[Quarantined] = []
+    for source in stores.sources:
+        found = await read_quarantine(source.data)
+        await forget_pictures(source.data, found, withdrawn)
+        held += [each for each in found if each.state == "held"]
     return dataset.without(image for each in held for image in each.images)
 
 
@@ -86,24 +90,31 @@ async def keep_back(
     labels = doubtful(members, answers)
     if not labels:
         return dataset
-    batches = await _batches(stores, sorted(member for member in members if member[0] in labels))
-    released = {each.batch for each in await read_quarantine(stores.data) if each.state == "released"}
+    wanted = sorted(member for member in members if member[0] in labels)
+    batches = await _batches(stores, dataset, wanted)
+    released = {
+        (source.edge, each.batch)
+        for source in stores.sources
+        for each in await read_quarantine(source.data)
+        if each.state == "released"
+    }
     found = [
         each
-        for each in contradictions(members, [batches.get(member, "") for member in members], answers)
+        for each in contradictions(members, [batches.get(member, NOWHERE) for member in members], answers)
         if each.batch not in released
     ]
-    of_batch: defaultdict[str, list[Contradiction]] = defaultdict(list)
+    of_batch: defaultdict[Batch, list[Contradiction]] = defaultdict(list)
     for each in found:
         of_batch[each.batch].append(each)
-    for batch, several in of_batch.items():
-        page = await asyncio.to_thread(_page, stores.edge, batch, several, path)
+    data = {source.edge: source.data for source in stores.sources}
+    for (edge, batch), several in of_batch.items():
+        page = await asyncio.to_thread(_page, edge, batch, several, path)
         images = tuple(sorted(member for each in several for member in each.members))
         reason = cut("; ".join(each.reason for each in several))
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        await put_in_quarantine(stores.data, Quarantined(batch, reason, now, images), page)
-        log.warning("batch in quarantine", edge=stores.edge, batch=batch, images=len(images), reason=reason)
-        announce(quarantine_event(batch, len(images), reason))
+        await put_in_quarantine(data[edge], Quarantined(batch, reason, now, images), page)
+        log.warning("batch in quarantine", edge=edge, batch=batch, images=len(images), reason=reason)
+        announce(quarantine_event(batch, len(images), reason) | ({"edge": edge} if stores.members else {}))
     return dataset.without(member for each in found for member in each.members)
 
 
@@ -125,18 +136,20 @@ def _answers(head: Head, new: Sequence[Member], embed: Embed) -> tuple[list[Memb
     return members, sure_answers(members, probabilities, head.classes)
 
 
-async def _batches(stores: Stores, members: Sequence[Member]) -> dict[Member, str]:
+async def _batches(stores: Stores, dataset: Dataset, members: Sequence[Member]) -> dict[Member, Batch]:
     """Return the newest batch of each image under its class; images without a batch form one, too."""
     digest = hashlib.sha256("".join(sha for _, sha in members).encode()).hexdigest()
-    found = dict.fromkeys(members, ("", f"{UNLISTED}{digest[:12]}"))
+    unlisted = f"{UNLISTED}{digest[:12]}"
+    found = {member: ("", (dataset.edges.get(member[1], stores.edge), unlisted)) for member in members}
 
-    def take(receipt: Receipt) -> None:
+    def take(edge: str, receipt: Receipt) -> None:
         for image in receipt.images:
             member = class_of(image.key), image.sha256
             if member in found:
-                found[member] = max(found[member], (receipt.received, receipt.batch))
+                found[member] = max(found[member], (receipt.received, (edge, receipt.batch)))
 
-    await each_receipt(stores.data, take)
+    for source in stores.sources:
+        await each_receipt(source.data, partial(take, source.edge))
     return {member: batch for member, (_, batch) in found.items()}
 
 

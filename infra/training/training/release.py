@@ -12,11 +12,12 @@ from caravan.manifest import Manifest
 from caravan.uploads import Verdict, read_upload, write_verdict
 from training import versions
 from training.made import learnt_from_withdrawn
-from training.publish import Published, settle
+from training.publish import Key, Published, announce_outcome, settle
+from training.sharing import Announce, share, to_nobody
 from training.stores import Stores
 
 
-async def release(stores: Stores, model: str) -> Published | None:
+async def release(stores: Stores, model: str, key: Key, announce: Announce = to_nobody) -> Published | None:
     """End a hold, and bring the newest version that it kept back to `E-ready`; None if it kept none.
 
     Raises:
@@ -31,6 +32,9 @@ async def release(stores: Stores, model: str) -> Published | None:
     published = await settle(stores, kept[0]) if kept else None
     if published is not None and published.held is None:
         await _tell_sender(stores, kept[0])
+    if published is not None:
+        announce_outcome(stores, published, announce)
+    await share(stores, model, key, announce)
     await holds.end_release(stores.models, model, releasing)
     return published
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from uuid import uuid4
 
 from caravan.contracts import parse_edge
+from caravan.groups import Groups, owner_of
 from caravan.route import Route
 from training.runs import TRAINING_RUN, Runs
 
@@ -11,15 +12,15 @@ TRAINING_TRIGGER = Route("training-trigger", source="`POST /`", mandatory="the m
 ROUTES = (TRAINING_TRIGGER, TRAINING_RUN)
 
 
-async def training_trigger(edge: str | None, edges: Collection[str], runs: Runs) -> str:
-    """FROM HTTP `POST /` → a marker on disk → TO the edge's place in the queue.
+async def training_trigger(edge: str | None, edges: Collection[str], groups: Groups, runs: Runs) -> str:
+    """FROM HTTP `POST /` → a marker on disk → TO the place in the queue of the edge, or of its group.
 
     202 is answered after the marker. Returns the id of the event.
     """
     with TRAINING_TRIGGER.exchange():
-        known = parse_edge(edge, edges)
+        known = parse_edge(edge, [*edges, *groups])
         event = str(uuid4())
-        await runs.accept(known, event)
+        await runs.accept(owner_of(known, groups), event)
         return event
 
 

@@ -1,4 +1,4 @@
-"""What surrounds a run: the edge's buckets, the events that go to Kafka, the progress that is watched."""
+"""What surrounds a run: buckets of an edge or a group, events that go to Kafka, progress that is watched."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caravan import kafka, locks
-from caravan.contracts import Event, events_topic
+from caravan.contracts import Event
 from training.events import Events, Reporter
 from training.exporter import Exporter, ExporterProcess
 from training.settings import TrainingSettings
@@ -22,8 +22,9 @@ Sink = Callable[[Event], None]
 
 @asynccontextmanager
 async def telling(settings: TrainingSettings, edge: str) -> AsyncIterator[Events]:
-    """Open the way to the edge's event topic."""
-    async with kafka.Producer(settings) as producer, Events(producer.send, events_topic(edge)) as events:
+    """Open the way to the edge's event topic, or to those of a group's members."""
+    edges = settings.edge_groups.get(edge, (edge,))
+    async with kafka.Producer(settings) as producer, Events(producer.send, *edges) as events:
         yield events
 
 
@@ -44,7 +45,7 @@ async def session(
     with locks.held(work, "the folder of the run"):
         async with telling(settings, edge) as events:
             reporter = Reporter({"edge": edge, **facts}, events.emit, *sinks)
-            stores = open_stores(settings.central, edge)
+            stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
             async with ExporterProcess(settings.cache_dir) as own:
                 run = Run(
                     settings,

@@ -6,16 +6,22 @@ from typing import Annotated
 from pydantic import Field
 
 from caravan.contracts import DEFAULT_MODEL
-from caravan.settings import CentralS3Settings, EdgeIds, KafkaSettings, OptionalPath, Port, ServiceSettings
+from caravan.settings import (
+    CentralS3Settings,
+    EdgesSettings,
+    KafkaSettings,
+    OptionalPath,
+    Port,
+    ServiceSettings,
+)
 
 ROOT = Path(".caravan/training")
 
 
-class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
+class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesSettings):
     """Whose images, which model, how strict, and where things are kept."""
 
     port: Port = 8085
-    edges: EdgeIds = ("edge1",)
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = DEFAULT_MODEL
 
     gate_tolerance: float = Field(default=0.01, ge=0, le=1)

@@ -13,7 +13,8 @@ from caravan.contracts import Event
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from training import versions
-from training.publish import Key, Published, is_newest, outcome_event, publish_again, settle
+from training.publish import Key, Published, announce_outcome, is_newest, publish_again, settle
+from training.sharing import shared_with
 from training.stores import Stores
 from training.workspace import Settled
 
@@ -27,9 +28,10 @@ async def settle_data(
 
     A publish that was interrupted is finished. Where a version of other data serves, because images were
     taken out since, the version of this data is published again: it passed when it was made. One that was
-    rejected settles its data for as long as the version serves that it was found worse than.
+    rejected settles its data for as long as the version serves that it was found worse than. An edge that has
+    left a group is offered its own version again.
     """
-    serving = await _newest_trained(stores, model)
+    serving = None if await shared_with(stores.ready, model) else await _newest_trained(stores, model)
     if serving is not None and serving.lineage.data_digest == digest:
         return Settled(serving.version, "skipped", "a version of this data is there already")
     found = await versions.complete(stores.models, model)
@@ -50,7 +52,7 @@ async def settle_data(
     if published.held is not None:
         return Settled(version, "held", published.held.reason)
     log.info("the version of this data serves again", edge=stores.edge, model=model, version=version)
-    announce(outcome_event(published))
+    announce_outcome(stores, published, announce)
     return Settled(version, "ready", f"version {same[-1].version} is of just this data")
 
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import structlog
 
-from caravan import tracing
+from caravan import model_index, tracing
 from caravan.contracts import Event
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import Lineage
 from caravan.members import write_members
 from caravan.names import cut
-from caravan.withdrawn import read_withdrawn
 from training import parent as parents
 from training.acquire import ImageCache, acquire
 from training.dataset import Dataset, Member
@@ -29,13 +28,14 @@ from training.gate import Against, gate
 from training.head import Head
 from training.holdout import HeldOut, divide
 from training.made import made_with
-from training.publish import Begun, Published, begin, outcome_event, publish, read_key
+from training.publish import Begun, Published, announce_outcome, begin, publish, read_key
 from training.quarantining import keep_back, without_quarantined
 from training.reference import Reference, grow, read_reference
 from training.report import Facts, Material, write_report
 from training.samples import gather
 from training.settings import TrainingSettings
 from training.settled import settle_data
+from training.sharing import share
 from training.stores import Stores, write_file
 from training.views import views_of
 from training.workspace import Acquired, Evaluated, Settled, Trained, Workspace
@@ -86,6 +86,13 @@ class Run:
         return lambda done, of: self.progress(stage, done / max(of, 1))
 
 
+async def share_step(run: Run) -> None:
+    """FROM `G-ready` → TO each member's `E-ready`: what the group has, for who joined it, or was missed."""
+    key = read_key(run.settings.signing_key)
+    for model in await model_index.models(run.stores.ready) if run.stores.members else ():
+        await share(run.stores, model, key, run.announce)
+
+
 async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
     """FROM `E-data` → every image once → TO the cache, the quarantine and `dataset.json`.
 
@@ -93,8 +100,8 @@ async def acquire_step(run: Run, *, again: bool = False) -> Acquired:
     unless it serves or a rollback holds. Else what the version that serves contradicts goes into quarantine.
     """
     with tracing.span("acquire"):
-        dataset = await acquire(run.stores.data, run.images, run.edge, run.counter("acquire"))
-        withdrawn = await read_withdrawn(run.stores.data)
+        dataset = await acquire(run.stores, run.images, run.counter("acquire"))
+        withdrawn = await run.stores.withdrawn()
         gone = withdrawn.gone({sha for _, sha in dataset.members})
         await asyncio.to_thread(EmbeddingCache(run.settings.cache_dir).forget, run.edge, gone)
         tracing.note(images=len(dataset.members))
@@ -136,7 +143,7 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
         if space.is_trained(acquired.dataset.digest, run.settings.seed, BACKBONE):
             return space.read_trained()
         await run.exporter.start()
-        withdrawn = await read_withdrawn(run.stores.data)
+        withdrawn = await run.stores.withdrawn()
         reference = await read_reference(run.stores.models, model, withdrawn)
         learnt = await parents.learnt(run.stores, model)
         trained = await asyncio.to_thread(_train, run, acquired, reference, learnt)
@@ -154,7 +161,7 @@ def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset
     wanted = [*dataset.usable(), *((name, sha) for sha, name in kept.items())]
     embedded = _embedded(run, wanted, "train", 0.7, views_of(dataset.usable()))
     members = dataset.usable(embedded.unreadable)
-    division = divide(members, embedded.features, kept, learnt, dataset.taken)
+    division = divide(members, embedded.features, kept, learnt, dataset.taken, edges=dataset.edges)
     head, curves = fit(gather(division.learned, embedded), seed)
     # A model of the head that was.
     shutil.rmtree(space.model, ignore_errors=True)
@@ -342,7 +349,7 @@ async def publish_step(run: Run, acquired: Acquired, begun: Begun | None = None)
             run.stores, model, acquired.attempt, files, lineage, key=key, members=members, begun=begun
         )
         tracing.note(version=published.manifest.version)
-    run.announce(outcome_event(published))
+    announce_outcome(run.stores, published, run.announce)
     if rejected is None and published.held is None:
         await _grow_reference(run)
     run.progress("publish", 1)
@@ -352,7 +359,7 @@ async def publish_step(run: Run, acquired: Acquired, begun: Begun | None = None)
 async def _grow_reference(run: Run) -> None:
     """Keep what the accepted version was judged on; the version is out, so a fault here is only told."""
     try:
-        withdrawn = await read_withdrawn(run.stores.data)
+        withdrawn = await run.stores.withdrawn()
         trained = await asyncio.to_thread(run.workspace.read_trained)
         await grow(run.stores.models, run.settings.model_name, withdrawn, trained.held_out)
     except (CaravanError, FileNotFoundError) as exc:

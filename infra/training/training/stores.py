@@ -1,8 +1,9 @@
-"""The three buckets of an edge, and the files of a run on disk."""
+"""The three buckets of an edge, or of a group of edges, and the files of a run on disk."""
 
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,46 @@ from caravan.contracts import data_bucket, models_bucket, ready_bucket
 from caravan.errors import Permanent
 from caravan.s3 import open_bucket
 from caravan.settings import S3Address
+from caravan.withdrawn import Withdrawn, read_withdrawn
 
 
 @dataclass(frozen=True)
 class Stores:
-    """An edge's buckets at central: training images, every version, versions for the edge; and its id."""
+    """An edge's buckets at central: training images, every version, versions for the edge; and its id.
+
+    Those of a group are named like an edge's. Images it has none of its own, but those of its `members`.
+    """
 
     data: ObjectStore
     models: ObjectStore
     ready: ObjectStore
     edge: str
+    members: "tuple[Stores, ...]" = ()
+
+    @property
+    def sources(self) -> "tuple[Stores, ...]":
+        """The edges whose images are learnt from."""
+        return self.members or (self,)
+
+    async def withdrawn(self) -> Withdrawn:
+        """Return what was taken out of the images, at whichever edge.
+
+        Raises:
+            Transient: if the store is away.
+            FileNotFoundError: if a bucket of images is not there.
+
+        """
+        return Withdrawn.of_all([await read_withdrawn(source.data) for source in self.sources])
 
 
-def open_stores(address: S3Address, edge: str) -> Stores:
-    """Return handles on an edge's buckets; nothing is sent before their first use."""
+def open_stores(address: S3Address, edge: str, members: Iterable[str] = ()) -> Stores:
+    """Return handles on the buckets of an edge, or of a group; nothing is sent before their first use."""
     return Stores(
         open_bucket(address, data_bucket(edge)),
         open_bucket(address, models_bucket(edge)),
         open_bucket(address, ready_bucket(edge)),
         edge,
+        tuple(open_stores(address, member) for member in members),
     )
 
 

@@ -6,15 +6,18 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Self
 
 import structlog
 from obstore.store import ObjectStore
 
 from caravan import model_index, s3, strict_json, tracing
+from caravan.concurrency import for_each
 from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, SIGNATURE, VersionKey, version_prefix
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import File, Manifest
+from training.stores import Stores
 
 log = structlog.get_logger()
 
@@ -22,6 +25,8 @@ CLAIMS = "claims/"
 ATTEMPTS = 20
 AT_ONCE = 4
 """Files of a version that are written side by side."""
+EDGES_AT_ONCE = 8
+"""Of a group, that are asked or told side by side."""
 
 Sizes = Mapping[str, int]
 """Size in bytes of each file of a version, by its path."""
@@ -150,11 +155,13 @@ async def write_files(store: ObjectStore, prefix: str, files: Iterable[File], re
 
 
 async def offer(ready: ObjectStore, manifest: Manifest, read: Read, signature: bytes | None) -> None:
-    """Write a whole version into `E-ready`, then name it there.
-
-    Naming it in the index is best effort: without it the version is found later.
-    """
+    """Write a whole version into `E-ready`, then name it there."""
     await write(ready, manifest, read, signature=signature)
+    await name(ready, manifest)
+
+
+async def name(ready: ObjectStore, manifest: Manifest) -> None:
+    """Name a version in the index of `E-ready`; best effort: without it the version is found later."""
     try:
         await model_index.add(ready, manifest.model, manifest.version, manifest.to_json())
     except CaravanError as exc:
@@ -189,23 +196,47 @@ class Claim:
 
 async def claims(store: ObjectStore, model: str) -> list[Claim]:
     """Return every claim, in the order of versions."""
-    keys = [entry["path"] async for entry in s3.listing(store, f"{CLAIMS}{model}/")]
+    keys = [_claim_key(model, stem) for stem in await _claimed(store, model)]
     found = [Claim.from_json(raw) for raw in await asyncio.gather(*(s3.read(store, key) for key in keys))]
     return sorted(found, key=lambda taken: taken.version)
 
 
-async def claim(models: ObjectStore, ready: ObjectStore, model: str, attempt: str) -> Claim:
-    """Take the next version number, one above all that either bucket or another claim has.
+async def highest(stores: Stores, model: str) -> int:
+    """Return the highest number that a version has, or a claim on one; of a group, at any member, too."""
+    numbers = [
+        *[model_index.version_number(stem) or 0 for stem in await _claimed(stores.models, model)],
+        *await model_index.numbers(stores.models, model),
+        *await model_index.numbers(stores.ready, model),
+    ]
+
+    async def ask(member: Stores) -> None:
+        numbers.append(await highest(member, model))
+
+    await for_each(stores.members, ask, at_once=EDGES_AT_ONCE)
+    return max(numbers, default=0)
+
+
+async def claim(stores: Stores, model: str, attempt: str) -> Claim:
+    """Take the next version number, see `highest`.
 
     Raises:
         Transient: if others take every number that is tried.
 
     """
     for _ in range(ATTEMPTS):
-        numbers = [taken.version for taken in await claims(models, model)]
-        numbers += [*await model_index.numbers(models, model), *await model_index.numbers(ready, model)]
-        mine = Claim(max(numbers, default=0) + 1, attempt, datetime.now(UTC).isoformat(timespec="seconds"))
-        key = f"{CLAIMS}{model}/{mine.version}.json"
-        if await s3.create(models, key, json.dumps(asdict(mine), sort_keys=True).encode()):
+        number = await highest(stores, model) + 1
+        mine = Claim(number, attempt, datetime.now(UTC).isoformat(timespec="seconds"))
+        key = _claim_key(model, str(number))
+        if await s3.create(stores.models, key, json.dumps(asdict(mine), sort_keys=True).encode()):
             return mine
     raise Transient("others take every version number that is tried")
+
+
+async def _claimed(store: ObjectStore, model: str) -> list[str]:
+    """Return the numbers that claims are named for."""
+    keys = [entry["path"] async for entry in s3.listing(store, f"{CLAIMS}{model}/")]
+    return [PurePosixPath(key).stem for key in keys]
+
+
+def _claim_key(model: str, number: str) -> str:
+    return f"{CLAIMS}{model}/{number}.json"

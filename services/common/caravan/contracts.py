@@ -45,6 +45,11 @@ def central_buckets(edge: str) -> tuple[str, str, str]:
     return data_bucket(edge), models_bucket(edge), ready_bucket(edge)
 
 
+def group_buckets(group: str) -> tuple[str, str]:
+    """Return the two buckets that a group of edges has at central; its images are its members'."""
+    return models_bucket(group), ready_bucket(group)
+
+
 # --- keys ---------------------------------------------------------------------------------------
 
 IMAGES = "images/"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -93,12 +93,27 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Where the files of a version are that a group shares: in `G-ready`, as this version of the group's."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    group: _Fact
+    version: _Version
+
+    def __post_init__(self) -> None:
+        if not is_edge_id(self.group):
+            raise Permanent("the manifest's group is not the id of one")
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """All that is vouched for of one version.
 
     Attributes:
         edge: id of the edge that it is for; None in manifests of before this was said.
         verdict: the gate's; None in manifests of before this was said.
+        shared: where its files are, if the edge's group made it; None if they are beside the manifest.
         signature: Ed25519, in base64; None if it is not signed.
 
     """
@@ -109,6 +124,7 @@ class Manifest:
     lineage: Lineage = field(default_factory=Lineage)
     edge: _Fact | None = None
     verdict: GateVerdict | None = None
+    shared: Shared | None = None
     signature: _Fact | None = None
 
     def __post_init__(self) -> None:
@@ -156,7 +172,8 @@ class Manifest:
         return json.dumps(self._body(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     def _body(self) -> dict[str, Any]:
-        facts = {"edge": self.edge, "verdict": self.verdict}
+        shared = None if self.shared is None else asdict(self.shared)
+        facts = {"edge": self.edge, "verdict": self.verdict, "shared": shared}
         return {name: fact for name, fact in facts.items() if fact is not None} | {
             "schema": SCHEMA,
             "model": self.model,

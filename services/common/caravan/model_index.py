@@ -19,7 +19,7 @@ from typing import Any
 from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
-from caravan.contracts import ENTRY_FILES, MODELS, is_model_name, version_prefix
+from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, is_model_name, version_prefix
 from caravan.errors import Transient
 
 INDEX = "index.json"
@@ -132,12 +132,12 @@ async def numbers(store: ObjectStore, model: str) -> list[int]:
 
 
 async def newest(store: ObjectStore) -> dict[str, int]:
-    """Return the newest version of each model that a model server would see, its entry file being there."""
+    """Return the newest version of each model: it has its manifest, which comes last, or its entry file."""
     found = {}
     for model in await models(store):
         for version in await numbers(store, model):
             there = await files(store, model, version)
-            if any(entry in there for entry in ENTRY_FILES):
+            if any(path in there for path in (MANIFEST, *ENTRY_FILES)):
                 found[model] = version
                 break
     return found

@@ -251,9 +251,11 @@ async def _etag_of(store: ObjectStore, key: str, content: bytes) -> str | None:
         raise Transient(f"{key} went while it was read") from exc
 
 
-async def create(store: ObjectStore, key: str, content: bytes) -> bool:
+async def create(
+    store: ObjectStore, key: str, content: bytes, attributes: dict[str, str] | None = None
+) -> bool:
     """Store content if the key is free; tell whether it was."""
-    return await _create(store, key, content, None) is not None
+    return await _create(store, key, content, attributes or None) is not None
 
 
 async def write(

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from caravan.contracts import edge_faults
 from caravan.errors import Permanent
+from caravan.groups import Groups, group_faults, parse_groups
 from caravan.intake import DoorLimits
 from caravan.tls import client_context
 
@@ -50,6 +51,11 @@ def _words(value: object) -> object:
 EdgeId = Annotated[str, AfterValidator(_edge)]
 EdgeIds = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_edges), Field(min_length=1)
+]
+GroupsOfEdges = Annotated[
+    dict[str, tuple[str, ...]],
+    NoDecode,
+    BeforeValidator(lambda value: parse_groups(value) if isinstance(value, str) else value),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
@@ -112,6 +118,21 @@ class ServiceSettings(TraceSettings, DoorSettings):
     port: Port = 0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+
+
+class EdgesSettings(BaseSettings):
+    """Which edges there are, and which of them share a model."""
+
+    edges: EdgeIds = ("edge1",)
+    edge_groups: GroupsOfEdges = {}
+    """`north=edge1,edge2 south=edge7`: the edges of a group share one model; empty for none."""
+
+    @field_validator("edge_groups")
+    @classmethod
+    def _are_groups_of_the_edges(cls, groups: Groups, info: ValidationInfo) -> Groups:
+        if "edges" in info.data and (faults := group_faults(groups, info.data["edges"])):
+            raise ValueError("; ".join(faults))
+        return groups
 
 
 class KafkaSettings(BaseSettings):

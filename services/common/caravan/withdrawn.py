@@ -13,7 +13,7 @@ mentions it; training passes it over and forgets what it kept of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from obstore.store import ObjectStore
 
@@ -38,24 +38,33 @@ class Withdrawn:
 
     def __init__(self, everywhere: Collection[str] = (), labels: Collection[tuple[str, str]] = ()) -> None:
         self.everywhere = frozenset(everywhere)
-        self._labels = frozenset(labels)
+        self.labels = frozenset(labels)
+
+    @classmethod
+    def of_all(cls, several: Iterable[Withdrawn]) -> Withdrawn:
+        """Return what any of them has."""
+        found = list(several)
+        return cls(
+            {sha256 for each in found for sha256 in each.everywhere},
+            {label for each in found for label in each.labels},
+        )
 
     def __len__(self) -> int:
-        return len(self.everywhere) + len(self._labels)
+        return len(self.everywhere) + len(self.labels)
 
     @property
     def keys(self) -> list[str]:
         """The keys of their tombstones, in order."""
-        labels = [tombstone_key(sha256, item) for item, sha256 in self._labels]
+        labels = [tombstone_key(sha256, item) for item, sha256 in self.labels]
         return sorted([*map(tombstone_key, self.everywhere), *labels])
 
     def covers(self, key: str, sha256: str) -> bool:
         """Tell whether content under a key is withdrawn."""
-        return sha256 in self.everywhere or (bool(self._labels) and (class_of(key), sha256) in self._labels)
+        return sha256 in self.everywhere or (bool(self.labels) and (class_of(key), sha256) in self.labels)
 
     def gone(self, there: Collection[str]) -> frozenset[str]:
         """Return the contents of which nothing is to be kept, given those that are still there."""
-        return self.everywhere.union(sha256 for _, sha256 in self._labels if sha256 not in there)
+        return self.everywhere.union(sha256 for _, sha256 in self.labels if sha256 not in there)
 
 
 def tombstone_key(sha256: str, item: str = "") -> str:

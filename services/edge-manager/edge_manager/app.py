@@ -55,7 +55,10 @@ async def wire(settings: EdgeManagerSettings) -> AsyncIterator[Service]:
 
         mqtt = Mqtt(settings, [MONITOR], hear)
         edge = Edge(
-            central=Central(s3.open_bucket(settings.central, ready)),
+            central=Central(
+                s3.open_bucket(settings.central, ready),
+                lambda group: s3.open_bucket(settings.central, ready_bucket(group)),
+            ),
             sinks=sinks,
             server=ModelServer(client),
             records=_records(settings),

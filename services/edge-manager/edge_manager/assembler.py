@@ -170,8 +170,7 @@ class Assembler:
 
     async def _fetch(self, wanted: Wanted, parts: list[Piece]) -> AsyncIterator[bytes]:
         """Stream pieces that lie beside each other from central, in one request."""
-        key = self._version.ref.key(wanted.path)
-        stream = self._central.pieces(key, parts[-1].end, wanted.e_tag, parts[0].start)
+        stream = self._central.pieces(self._version, wanted, parts[-1].end, parts[0].start)
         if any(piece.size > LONGEST or not piece.name for piece in parts):
             async for content in stream:  # a whole file, which is held against its SHA-256
                 metrics.FETCHED_BYTES.inc(len(content))

@@ -1,8 +1,9 @@
-"""Central's `E-ready`, read only: nothing here can write or delete."""
+"""Central's `E-ready`, and `G-ready` of the edge's group, read only: nothing here can write or delete."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,13 +15,14 @@ from obstore.exceptions import PreconditionError
 from obstore.store import ObjectStore
 
 from caravan import model_index, s3, telemetry, tracing
-from caravan.contracts import MANIFEST
+from caravan.contracts import MANIFEST, SIGNATURE, version_prefix
 from caravan.errors import CaravanError, Permanent, Transient
+from caravan.manifest import Shared
 from caravan.model_index import Index
 from caravan.retry import pause
 from caravan.tf_index import Readable
 from edge_manager.streams import stretch
-from edge_manager.versions import Listed, Offer, Offered, Ref, Standing, offers
+from edge_manager.versions import Complete, Listed, Offer, Offered, Ref, Standing, Wanted, offers
 
 log = structlog.get_logger()
 
@@ -29,6 +31,8 @@ TRACE_SECONDS = 3
 PIECE_SECONDS = 20
 """A break of the link shorter than this does not end a copy."""
 IN_MEMORY = 8 * 2**20
+OWN = (MANIFEST, SIGNATURE)
+"""Files that a version has of its own, also where it shares the others."""
 
 FOLDERS_A_SECOND = 100
 """Listed on average at most, files too: where there are more, they are listed less often."""
@@ -45,11 +49,22 @@ class CentralAway(Transient):
     """Central does not answer, or not as it should; the edge goes on without it."""
 
 
-class Central:
-    """The versions that central offers this edge."""
+def _nowhere(group: str) -> ObjectStore:
+    raise Permanent(f"nobody knows here where the group {group} has its versions")
 
-    def __init__(self, store: ObjectStore) -> None:
+
+class Central:
+    """The versions that central offers this edge.
+
+    Args:
+        store: `E-ready`.
+        of_group: returns `G-ready` of a group, where the files lie that it shares.
+
+    """
+
+    def __init__(self, store: ObjectStore, of_group: Callable[[str], ObjectStore] = _nowhere) -> None:
         self._store = store
+        self._of_group = functools.cache(of_group)
         self._index = Index()
         self._offers: dict[str, Offer] = {}
         self._next_folders = 0.0
@@ -170,8 +185,20 @@ class Central:
             CentralAway: also if the file has changed since it was listed.
 
         """
-        key = offered.ref.key(file.path)
-        return b"".join([content async for content in self.pieces(key, file.size, file.e_tag)])
+        return b"".join([content async for content in self.pieces(offered, file, file.size)])
+
+    async def shared(self, offered: Offered, shared: Shared) -> Offered:
+        """Return a version whose manifest was read with the files that the edge's group shares.
+
+        Raises:
+            CentralAway: if they cannot be listed.
+
+        """
+        with _away():
+            store = self._of_group(shared.group)
+            files = await model_index.files(store, offered.ref.model, shared.version)
+        listed = tuple(Listed(path, entry["size"], entry["e_tag"]) for path, entry in files.items())
+        return replace(offered, files=listed, shared=shared)
 
     async def trace(self, offered: Offered) -> dict[str, str]:
         """Return what the metadata of a version's manifest say of the trace that made it; maybe nothing."""
@@ -186,11 +213,14 @@ class Central:
         """Open a file for reading anywhere in it, from a thread; a large one is not held in memory."""
         if file.size <= IN_MEMORY:
             return io.BytesIO(await self.read(offered, file))
+        store, key = self._place(offered, file.path)
         with _away(), s3.translated(f"read {file.path}"):
-            return obstore.open_reader(self._store, offered.ref.key(file.path), size=file.size)
+            return obstore.open_reader(store, key, size=file.size)
 
-    async def pieces(self, key: str, end: int, e_tag: str | None, start: int = 0) -> AsyncIterator[bytes]:
-        """Stream bytes `start` to `end` of an object in one request.
+    async def pieces(
+        self, version: Offered | Complete, file: Listed | Wanted, end: int, start: int = 0
+    ) -> AsyncIterator[bytes]:
+        """Stream bytes `start` to `end` of a file of a version in one request.
 
         After a break it goes on where it was, until nothing comes for long.
 
@@ -198,12 +228,13 @@ class Central:
             CentralAway: also if the object has changed since it was listed.
 
         """
+        store, key = self._place(version, file.path)
         clock = asyncio.get_running_loop().time
         at, failures, last = start, 0, clock()
         while at < end:
             try:
                 with s3.translated(f"read {key}"):
-                    async for content in stretch(self._store, key, at, end, e_tag):
+                    async for content in stretch(store, key, at, end, file.e_tag):
                         at += len(content)
                         yield content
                         failures, last = 0, clock()
@@ -219,6 +250,12 @@ class Central:
                 telemetry.RETRIES.labels("s3-central").inc()
                 log.warning("retry", to="s3-central", attempt=failures, error=str(exc))
                 await asyncio.sleep(wait)
+
+    def _place(self, version: Offered | Complete, path: str) -> tuple[ObjectStore, str]:
+        if version.shared is None or path in OWN:
+            return self._store, version.ref.key(path)
+        prefix = version_prefix(version.ref.model, version.shared.version)
+        return self._of_group(version.shared.group), prefix + path
 
 
 @contextmanager

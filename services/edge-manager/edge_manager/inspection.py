@@ -71,7 +71,13 @@ async def _by_manifest(central: Central, offered: Offered, rules: Rules) -> Insp
         signature = await _vouched(central, offered, manifest, raw, rules)
     except Permanent as exc:
         return Refused("signature", str(exc))
-    inspection = _refusal(manifest, rules.edge) or judge_manifest(offered, manifest, raw)
+    refused = _refusal(manifest, rules.edge)
+    if refused is None and manifest.shared is not None:
+        offered = await central.shared(offered, manifest.shared)
+    inspection = refused or judge_manifest(offered, manifest, raw)
+    if isinstance(inspection, Waiting) and offered.shared is not None:
+        # Not to be remembered: `E-ready` does not change when they come.
+        raise CentralAway(f"{inspection.reason} in what the group {offered.shared.group} shares")
     if not isinstance(inspection, Complete):
         return inspection
     if signature is not None:

@@ -21,7 +21,7 @@ from caravan.contracts import (
     is_model_name,
     version_prefix,
 )
-from caravan.manifest import Manifest
+from caravan.manifest import Manifest, Shared
 from caravan.model_index import LARGEST_VERSION
 from caravan.names import cut
 from caravan.pieces import Pieces
@@ -68,13 +68,15 @@ class Offered:
     """A version as it lies in `E-ready`, whole or not.
 
     `fingerprint` changes whenever a file is added, replaced or removed; the manifest is one of them. It
-    `is_settled` if it was the same when it was listed before.
+    `is_settled` if it was the same when it was listed before. Files that the edge's group `shared` lie in
+    `G-ready`, all but the manifest and what vouches for it.
     """
 
     ref: Ref
     files: tuple[Listed, ...]
     fingerprint: str
     is_settled: bool = False
+    shared: Shared | None = None
 
     @property
     def by_path(self) -> dict[str, Listed]:
@@ -119,6 +121,7 @@ class Complete:
         manifest: the bytes that were checked, and so the bytes to write; None if there is none.
         entry: `saved_model.pb` or `model.onnx`, which makes the version visible, copied last.
         pieces: of its files, where a manifest vouches for them.
+        shared: where the files lie, if the edge's group made them.
 
     """
 
@@ -128,6 +131,7 @@ class Complete:
     manifest: bytes | None
     entry: Wanted
     pieces: Pieces = field(default_factory=Pieces)
+    shared: Shared | None = None
 
     @property
     def size(self) -> int:
@@ -292,15 +296,16 @@ def _without_folders(files: Collection[Listed]) -> list[Listed]:
     return [file for file in files if file.size or not (file.path in folders or file.path.endswith("/"))]
 
 
-def _complete(offered: Offered, files: Iterable[Wanted], manifest: bytes | None) -> Inspection:
-    by_path = {file.path: file for file in files}
+def _complete(offered: Offered, wanted: Iterable[Wanted], manifest: bytes | None) -> Inspection:
+    by_path = {file.path: file for file in wanted}
     entries = [name for name in ENTRY_FILES if name in by_path]
     if not entries:
         return Refused("manifest", f"the manifest names none of {', '.join(ENTRY_FILES)}")
     if len(entries) > 1:
         return Refused("manifest", f"there are {' and '.join(entries)}: a version is one model")
     entry = by_path.pop(entries[0])
-    return Complete(offered.ref, offered.fingerprint, tuple(by_path.values()), manifest, entry)
+    files = tuple(by_path.values())
+    return Complete(offered.ref, offered.fingerprint, files, manifest, entry, shared=offered.shared)
 
 
 def _path_fault(paths: Sequence[str]) -> str | None:

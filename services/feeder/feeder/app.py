@@ -21,6 +21,7 @@ from caravan.contracts import (
     data_bucket,
     dead_letter,
     events_topic,
+    group_buckets,
     models_bucket,
 )
 from caravan.decoding import Decoding
@@ -67,8 +68,9 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         producer = await stack.enter_async_context(kafka.Producer(settings))
         pool = stack.enter_context(ThreadPoolExecutor(settings.checks_at_once, "check"))
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
-        models = {edge: s3.open_bucket(settings.central, models_bucket(edge)) for edge in settings.edges}
-        prepared = {edge: asyncio.Event() for edge in settings.edges}
+        owners = [*settings.edges, *settings.edge_groups]
+        models = {owner: s3.open_bucket(settings.central, models_bucket(owner)) for owner in owners}
+        prepared = {owner: asyncio.Event() for owner in owners}
         of_kafka = decoding(settings, at_once=1)
 
         def intake(route: str, run: Intake, topic: str, group: str) -> Consumption:
@@ -121,9 +123,9 @@ def make_app(
     Args:
         settings: its limits.
         stores: the data bucket of each edge.
-        models: the models bucket of each edge.
+        models: the models bucket of each edge, and of each group of edges.
         producer: Kafka.
-        prepared: events per edge, set once its buckets and topics exist.
+        prepared: events per edge and group, set once its buckets and topics exist.
         pool: threads in which archives are unpacked.
         checks: checks of `/readyz`, by name.
 
@@ -167,13 +169,14 @@ def make_app(
     )
     model_door.install(
         app,
-        settings.edges,
+        [*settings.edges, *settings.edge_groups],
         partial(
             model_upload,
             spool=spool,
             locks=KeyedLock(settings.checks_at_once),
             checks=ModelChecks(pool, ModelZipLimits(settings.max_entries, settings.max_model_bytes)),
             buckets=model_buckets,
+            groups=settings.edge_groups,
             producer=producer,
             retry_seconds=settings.retry_seconds,
         ),
@@ -227,7 +230,10 @@ async def _keep_buckets(
 ) -> None:
     while True:
         try:
-            await s3.ensure_buckets(settings.central, central_buckets(edge))
+            is_group = edge in settings.edge_groups
+            await s3.ensure_buckets(
+                settings.central, group_buckets(edge) if is_group else central_buckets(edge)
+            )
         except Permanent as exc:  # rights can be mended while we run
             raise Transient(str(exc)) from exc
         await made.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
@@ -84,12 +84,16 @@ async def tell_pipeline(producer: MessageProducer, edge: str, files: int) -> Non
             await producer.send(events_topic(edge), to_json(pipeline_event(files)))
 
 
-async def tell_model(producer: MessageProducer, edge: str, upload: Upload) -> None:
-    """Tell that a model was sent and is going to be judged."""
-    with telemetry.best_effort(SINK):
-        async with asyncio.timeout(FLUSH_SECONDS):
-            event = model_upload_event(upload.model, upload.id, upload.size)
-            await producer.send(events_topic(edge), to_json(event))
+async def tell_model(producer: MessageProducer, edges: Iterable[str], upload: Upload) -> None:
+    """Tell edges that a model was sent and is going to be judged."""
+    event = to_json(model_upload_event(upload.model, upload.id, upload.size))
+
+    async def tell(edge: str) -> None:
+        with telemetry.best_effort(SINK):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await producer.send(events_topic(edge), event)
+
+    await asyncio.gather(*map(tell, edges))
 
 
 async def _send(producer: MessageProducer, edge: str, number: int) -> int:

@@ -15,6 +15,7 @@ from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import TRIGGER, class_of
 from caravan.errors import BadInput, Permanent, Transient
+from caravan.groups import Groups
 from caravan.kafka import Headers, SendDeadLetter, trace_of
 from caravan.moments import in_one_moment
 from caravan.retry import retried
@@ -269,13 +270,15 @@ async def model_upload(
     locks: KeyedLock,
     checks: ModelChecks,
     buckets: ModelBuckets,
+    groups: Groups,
     producer: MessageProducer,
     retry_seconds: float,
 ) -> tuple[Upload, Verdict | None]:
     """FROM HTTP `PUT` or `POST /model` → spool → check → TO S3 `E-models` → TO Kafka `trigger`, `E`.
 
     The pipeline that the trigger starts loads the model, gives it a version and writes the verdict. A repeat
-    does no harm: what is ready is answered so, what was rejected is judged again.
+    does no harm: what is ready is answered so, what was rejected is judged again. A model may be sent to a
+    group of edges as to an edge; all of them hear of it.
     """
     with MODEL_UPLOAD.exchange():
         async with spool.taken_in(body, declared) as zipped, locks.take(edge, zipped.sha256):
@@ -288,7 +291,7 @@ async def model_upload(
         if verdict is None:
             with tracing.span("trigger"):
                 await retried(lambda: _trigger(producer, edge, facts), to="kafka", within=retry_seconds)
-            await tell_model(producer, edge, upload)
+            await tell_model(producer, groups.get(edge, (edge,)), upload)
         log.info("model taken in", edge=edge, bytes=upload.size, is_new=verdict is None, **facts)
         return upload, verdict
 

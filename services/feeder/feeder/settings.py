@@ -7,19 +7,24 @@ from typing import Annotated
 from pydantic import Field
 
 from caravan import decoding, images
-from caravan.settings import CentralS3Settings, EdgeIds, KafkaSettings, OptionalPath, Port, ServiceSettings
+from caravan.settings import (
+    CentralS3Settings,
+    EdgesSettings,
+    KafkaSettings,
+    OptionalPath,
+    Port,
+    ServiceSettings,
+)
 
 Bytes = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings):
+class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesSettings):
     """Which edges are fed, and what one upload, and all together, may cost."""
 
     port: Port = 8081
-    edges: EdgeIds = ("edge1",)
-
     spool_dir: OptionalPath = None
     """Directory of ZIPs while they are received; the system's temporary directory if empty."""
     max_upload_bytes: Bytes = 2 * 2**30

@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode
 from caravan.settings import (
     CentralS3Settings,
     EdgeId,
-    EdgeIds,
+    EdgesSettings,
     KafkaSettings,
     MqttSettings,
     Port,
@@ -26,7 +26,9 @@ def _words(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
-class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings, TokenSettings):
+class MonitorSettings(
+    ServiceSettings, KafkaSettings, MqttSettings, CentralS3Settings, EdgesSettings, TokenSettings
+):
     """Which routes run, and what they need to know."""
 
     port: Port = 8084
@@ -42,8 +44,6 @@ class MonitorSettings(ServiceSettings, KafkaSettings, MqttSettings, CentralS3Set
     """Consumer group; `monitor-<edge>` if empty."""
     max_event_bytes: int = Field(default=256 * 1024, gt=0)
 
-    edges: EdgeIds = ("edge1",)
-    """Edges whose reports the hub shows."""
     hub_history_seconds: float = Field(default=86_400, ge=60)
     hub_history_messages: int = Field(default=100_000, gt=0)
     hub_silent_windows: float = Field(default=3, gt=0)

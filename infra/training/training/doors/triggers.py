@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
 from caravan.errors import BadInput
+from caravan.groups import Groups
 from caravan.http import bounded_body, decode_json
 from training.routes import training_trigger
 from training.runs import Runs
@@ -31,7 +32,7 @@ class Accepted(BaseModel):
     eventID: str  # noqa: N815
 
 
-def build(edges: Collection[str], runs: Runs, namespace: str) -> FastAPI:
+def build(edges: Collection[str], groups: Groups, runs: Runs, namespace: str) -> FastAPI:
     """Make the web app."""
     app = FastAPI(title="Caravan training listener", docs_url=None, redoc_url=None)
     uid = str(uuid5(NAMESPACE_DNS, f"{LISTENER}.{namespace}"))
@@ -44,7 +45,7 @@ def build(edges: Collection[str], runs: Runs, namespace: str) -> FastAPI:
             edge = decode_json(Trigger, raw).edge
         except BadInput as exc:
             raise BadInput(f'the body has to be {{"id-edge": "<edge>"}}: {exc.detail}') from exc
-        event = await training_trigger(edge, edges, runs)
+        event = await training_trigger(edge, edges, groups, runs)
         return Accepted(eventListener=LISTENER, namespace=namespace, eventListenerUID=uid, eventID=event)
 
     @app.get("/runs")

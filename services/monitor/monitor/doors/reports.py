@@ -21,7 +21,7 @@ def install(app: FastAPI, stores: Mapping[str, ObjectStore]) -> None:
 
     Args:
         app: the hub's.
-        stores: by edge, its bucket `E-models`.
+        stores: by edge, the bucket of the versions that are made for it: `E-models`, or that of its group.
 
     """
     found = {edge: reports.Reports(store) for edge, store in stores.items()}

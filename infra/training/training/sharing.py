@@ -1,0 +1,144 @@
+"""What a group of edges shares, offered to each of them: FROM `G-ready` → TO every member's `E-ready`.
+
+A member gets a manifest of its own, which says that the files are in `G-ready`: they are written once. So an
+edge looks at one bucket, as one without a group does; its numbers go up, whatever it joins or leaves; and
+what vouches for a version vouches for the edge that it is for. Killed anywhere and run again, it completes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+from obstore.store import ObjectStore
+
+from caravan import model_index, s3, tracing
+from caravan.concurrency import for_each
+from caravan.contracts import MANIFEST, SIGNATURE, Event, model_ready_event, version_prefix
+from caravan.errors import CaravanError, Permanent, Transient
+from caravan.groups import Groups, owner_of
+from caravan.manifest import Lineage, Manifest, Shared
+from caravan.signatures import PrivateKey, sign
+from training import versions
+from training.stores import Stores
+
+log = structlog.get_logger()
+
+
+Announce = Callable[[Event], None]
+"""Sends an event on Kafka `E`, best effort, without waiting."""
+
+
+def to_nobody(event: Event) -> None:
+    """Announce nothing."""
+
+
+async def share(stores: Stores, model: str, key: PrivateKey | None, announce: Announce) -> None:
+    """Offer the newest version of a group to each member that lacks it, and tell it; an edge has no members.
+
+    Its number there is the group's own, which is above all that the members had when it was made; at an edge
+    that had gone further by itself, and joined later, it is the next one.
+
+    Raises:
+        Transient: if the store is away, or refuses us a member's bucket; the other members have it.
+
+    """
+    newest = await versions.newest_complete(stores.ready, model) if stores.members else None
+    if newest is None:
+        return
+    faults: list[str] = []
+
+    async def offer(member: Stores) -> None:
+        try:
+            offered = await _offer(member, newest, stores.edge, key)
+            if offered is not None:
+                announce(ready_event(offered) | {"edge": member.edge})
+        except (CaravanError, FileNotFoundError) as exc:
+            log.warning("a member is not offered the group's version", edge=member.edge, error=str(exc))
+            faults.append(f"{member.edge}: {exc}")
+
+    await for_each(stores.members, offer, at_once=versions.EDGES_AT_ONCE)
+    if faults:
+        raise Transient(
+            f"{len(faults)} edges of {stores.edge} are not offered its version, such as {faults[0]}"
+        )
+
+
+async def shared_with(ready: ObjectStore, model: str) -> Shared | None:
+    """Return what of a group's the newest version in an edge's `E-ready` is; None if it is the edge's own."""
+    for number in await model_index.numbers(ready, model):
+        try:
+            raw = await s3.read(ready, version_prefix(model, number) + MANIFEST)
+            return Manifest.from_json(raw).shared
+        except (FileNotFoundError, Permanent):
+            continue
+    return None
+
+
+async def unsettled(ready: Mapping[str, ObjectStore], groups: Groups, model: str) -> set[str]:
+    """Return the edges, and groups, that need a run: what an edge is offered is not of whose model it serves.
+
+    Args:
+        ready: `E-ready` of every edge, by its id.
+        groups: as they are now.
+        model: the one that is trained.
+
+    Raises:
+        Transient: if the store is away.
+
+    """
+    found: set[str] = set()
+
+    async def look(edge: str) -> None:
+        shared = await shared_with(ready[edge], model)
+        owner = owner_of(edge, groups)
+        if owner != (edge if shared is None else shared.group):
+            found.add(owner)
+
+    await for_each(ready, look, at_once=versions.EDGES_AT_ONCE)
+    return found
+
+
+def ready_event(manifest: Manifest) -> Event:
+    """Return the event that a version is on its way to the edge."""
+    lineage = manifest.lineage
+    facts: Event = facts_of(lineage)
+    if lineage.upload is not None:
+        facts["upload"] = lineage.upload
+    if lineage.rollback_of is not None:
+        facts["rollback_of"] = lineage.rollback_of
+    return model_ready_event(manifest.model, manifest.version, **facts)
+
+
+def facts_of(lineage: Lineage) -> Event:
+    """Return what the event of a version, ready or rejected, tells of where it comes from."""
+    return {
+        "accuracy": lineage.metrics.get("accuracy"),
+        "parent": lineage.parent,
+        "data_digest": lineage.data_digest,
+    }
+
+
+async def _offer(member: Stores, version: Manifest, group: str, key: PrivateKey | None) -> Manifest | None:
+    """Offer a version to a member; return its manifest there, or None if the member has it already."""
+    model = version.model
+    for _ in range(versions.ATTEMPTS):
+        there = await shared_with(member.ready, model)
+        if there is not None and there.group == group and there.version >= version.version:
+            return None
+        number = max(version.version, await versions.highest(member, model) + 1)
+        mine = replace(
+            version,
+            version=number,
+            edge=member.edge,
+            shared=Shared(group, version.version),
+            signature=None,
+        )
+        signed, signature = (mine, None) if key is None else sign(mine, key)
+        prefix = version_prefix(model, number)
+        if signature is not None:
+            await s3.write(member.ready, prefix + SIGNATURE, signature)
+        if await s3.create(member.ready, prefix + MANIFEST, signed.to_json(), tracing.headers()):
+            await versions.name(member.ready, signed)
+            log.info("version shared", edge=member.edge, group=group, model=model, version=number)
+            return signed
+    raise Transient(f"others take every version number of {member.edge} that is tried")

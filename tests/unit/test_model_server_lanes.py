@@ -25,7 +25,7 @@ from model_server.metrics import Metrics
 from model_server.parameters import BatchingParameters
 from model_server.scheduler import Scheduler
 
-SECONDS = 20
+SECONDS = 60
 
 
 class Signature:
@@ -313,7 +313,7 @@ def test_through_the_doors_a_slow_model_is_told_of_and_another_answers(
         return httpx.post(f"{server.url}/v1/models/{name}:predict", json=body, timeout=SECONDS)
 
     assert predict("slow", {"inputs": 3}).json() == {"outputs": 3}
-    answer = predict("slow", {"inputs": 20_000_000})
+    answer = predict("slow", {"inputs": 60_000_000})
     assert answer.status_code == 504, answer.text
     refused = predict("slow", {"inputs": 3})
     assert (refused.status_code, "quarantine" in refused.json()["error"]) == (503, True)

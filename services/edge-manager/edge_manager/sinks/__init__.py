@@ -38,7 +38,7 @@ class Sink(Protocol):
         ...
 
     async def held(self) -> Held:
-        """Return what is there, seen by the model server or not."""
+        """Return the versions in place, whole or not; what is staged or hidden aside is not among them."""
         ...
 
     async def room(self, ref: Ref) -> int | None:

@@ -164,6 +164,8 @@ class World:
         self.production = MemoryStore()
         self.directory = root / "models"
         self.kind = kind
+        self.read = "directory" if "directory" in kind else "bucket"
+        """The sink that the model server reads."""
         self.groups = {"north": MemoryStore(), "south": MemoryStore()}
         self.link = Link(self.central, self.groups.__getitem__)
         self.server = Server(self.at_edge)
@@ -262,7 +264,7 @@ class World:
     def at_edge(self) -> dict[int, Files]:
         """What the model server can see."""
         found: dict[int, Files] = {}
-        if "directory" in self.kind:
+        if self.read == "directory":
             root = self.directory / MODEL
             for path in root.rglob("*") if root.exists() else ():
                 if path.is_file():
@@ -547,6 +549,20 @@ async def test_a_version_that_the_server_cannot_load_is_refused_and_the_older_on
     assert world.server.states()[1]["state"] == "AVAILABLE"
     world.restart()
     await world.rounds()
+    assert world.told("model-rejected") == [2]
+
+
+@pytest.mark.parametrize("read", ["bucket", "directory"])
+async def test_a_version_that_fails_at_once_is_refused_whichever_sink_the_server_reads(
+    tmp_path: Path, read: str
+) -> None:
+    world = World(tmp_path, "bucket and directory")
+    world.read = read
+    whole = world.publish(1)
+    await world.rounds()
+    world.publish(2, own(2, saved_model__pb=b"FAILS"))
+    await world.rounds()
+    assert world.at_edge() == {1: whole}
     assert world.told("model-rejected") == [2]
 
 

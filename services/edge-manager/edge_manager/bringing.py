@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -78,41 +80,55 @@ async def _copy(edge: Edge, version: Complete) -> Loading:
         Mismatch: if its bytes are not what its manifest says.
 
     """
-    ref, loading = version.ref, Loading(version.ref.version, version.fingerprint)
+    ref = version.ref
     if ref in edge.known.refused:
         # A refusal of what lay here before would have the new copy swept away.
         await edge.records.forget_refusal(ref)
         edge.inbox.put_nowait(Reconsidered(ref))
     held = edge.known.model(ref.model).held
+    sinks = [sink for sink in edge.sinks if not held.get(sink.name, {}).get(ref.version)]
     with MODEL_SYNC.exchange():
         tracing.note(model=ref.model, version=ref.version)
         log.info("version on its way", model=ref.model, version=ref.version, files=len(version.files) + 1)
-        for sink in edge.sinks:
-            if not held.get(sink.name, {}).get(ref.version):
-                loading = replace(loading, before=await _copy_into(edge, version, sink))
+        before = await _copy_into(edge, version, sinks)
         edge.fetched.pop(ref.model, None)
-        return replace(loading, copied=time.time_ns(), trace=tracing.headers())
+        return Loading(
+            ref.version, version.fingerprint, before, copied=time.time_ns(), trace=tracing.headers()
+        )
 
 
-async def _copy_into(edge: Edge, version: Complete, sink: Sink) -> State | None:
-    """Copy a version into one sink; return how the server had failed on its number, just before it is there.
+async def _copy_into(edge: Edge, version: Complete, sinks: Sequence[Sink]) -> State | None:
+    """Copy a version into sinks; return how the server had failed on its number, just before it is there.
 
-    A server that sees a folder grow may give up on it meanwhile.
+    A server that sees a folder grow may give up on it meanwhile; so it is asked once all of it but what makes
+    it visible is in every sink, whichever of them it reads.
     """
-    ref = version.ref
+    ref, leftovers, copied = version.ref, dict[str, Collection[str]](), Counter[str]()
+    source = await _source(edge, version)
+    for sink in sinks:
+        async with _removed_if_wrong(edge, ref, sink):
+            await _check_room(version, sink)
+            leftovers[sink.name] = await sink.leftovers(ref)
+            copied[sink.name] += await copy_files(source, version, sink, leftovers[sink.name])
+    before = await _failure(edge, ref)
+    for sink in sinks:
+        async with _removed_if_wrong(edge, ref, sink):
+            copied[sink.name] += await finish(source, version, sink, leftovers[sink.name])
+        log.info(
+            "version copied", model=ref.model, version=ref.version, sink=sink.name, bytes=copied[sink.name]
+        )
+    return before
+
+
+@asynccontextmanager
+async def _removed_if_wrong(edge: Edge, ref: Ref, sink: Sink) -> AsyncIterator[None]:
+    """Leave nothing of a version in a sink that it does not fit into, or that was given wrong bytes."""
     try:
-        await _check_room(version, sink)
-        leftovers = await sink.leftovers(ref)
-        source = await _source(edge, version)
-        copied = await copy_files(source, version, sink, leftovers)
-        before = await _failure(edge, ref)
-        copied += await finish(source, version, sink, leftovers)
+        yield
     except (Mismatch, NoRoom):
         await sink.remove(ref)
         edge.fetched.pop(ref.model, None)
         raise
-    log.info("version copied", model=ref.model, version=ref.version, sink=sink.name, bytes=copied)
-    return before
 
 
 async def _source(edge: Edge, version: Complete) -> Assembler:

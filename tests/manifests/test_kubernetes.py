@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import typer
+import yaml
 from opentelemetry.sdk.trace import TracerProvider
 from typer.core import TyperGroup
 
@@ -53,6 +54,14 @@ def test_every_patch_replacement_and_image_selects_something_in_every_overlay() 
 def test_every_component_is_in_an_overlay() -> None:
     components = {path.parent for path in (FOLDER / "components").rglob("kustomization.yaml")}
     assert components - set().union(*map(folders, OVERLAYS)) == set()
+
+
+@pytest.mark.parametrize("side", ["central", "edge"])
+def test_every_manifest_of_a_side_is_applied(side: str) -> None:
+    there = {path.name for path in (FOLDER / side).glob("*.yaml")} - {"kustomization.yaml"}
+    assert (
+        there - set(yaml.safe_load((FOLDER / side / "kustomization.yaml").read_text())["resources"]) == set()
+    )
 
 
 @pytest.mark.parametrize("edge", ["edge1", "edge2"])

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from caravan.route import Route
-from support.written import COMMON, SERVICES, default_of, rows, shared, variables, written
+from support.written import (
+    AT_CENTRAL,
+    AT_THE_EDGE,
+    COMMON,
+    SERVICES,
+    default_of,
+    rows,
+    shared,
+    variables,
+    written,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -158,6 +168,10 @@ def test_a_services_readme_has_a_place_for_the_table_of_its_routes(folder: str) 
     readme = (ROOT / folder / "README.md").read_text()
     assert "<!-- routes -->\n| route |" in readme
     assert [route.id for route in routes.values() if f"| `{route.id}` |" not in readme] == []
+
+
+def test_every_service_that_declares_routes_is_in_the_picture_of_the_flow() -> None:
+    assert {*AT_CENTRAL, *AT_THE_EDGE} == {Path(folder).name for folder in SERVICES}
 
 
 def names_used(code: str) -> Iterator[str]:

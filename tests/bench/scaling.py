@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from caravan.contracts import central_buckets, dead_letter, events_topic, images_topic
-from caravan.pace import LONGEST_SECONDS
+from edge_manager.edge import TOLD_SECONDS
 from monitor import hub_messages
 from monitor.hub_state import Hub, HubLimits
 
@@ -29,17 +29,19 @@ ROOT = Path(__file__).parents[2]
 EDGES = (10, 1_000, 100_000)
 SEED = 20
 WAIT_SECONDS, SHARE = 60.0, 0.95
+LOOK_REQUESTS = 3
+"""Of an edge with one model: its index, its folders, and the versions of the model."""
 
 
 @dataclass(frozen=True)
 class Shop:
-    """What is assumed of an edge: hours and uploads are of a day, a version has MB."""
+    """What is assumed of an edge: hours and uploads are of a day, of a version so many MB are new to it."""
 
     cameras: int = 4
     open_hours: float = 10
     uploads: float = 0.3
     window_seconds: float = 10
-    version_mb: float = 29
+    version_mb: float = 2.7
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _window() -> float:
 def needs(edges: int, shop: Shop, costs: Costs) -> dict[str, str]:
     """Return what so many edges need at central, by name."""
     opened = shop.open_hours * 3600
-    looks = edges / LONGEST_SECONDS
+    looks = edges * LOOK_REQUESTS / TOLD_SECONDS
     windows = edges * shop.cameras / shop.window_seconds
     topics = len(
         {events_topic("e"), images_topic("e"), dead_letter(events_topic("e")), dead_letter(images_topic("e"))}
@@ -98,7 +100,7 @@ def needs(edges: int, shop: Shop, costs: Costs) -> dict[str, str]:
     uploads = _uploads(edges, shop)
     workers = fewest_workers(uploads, costs.retraining)
     return {
-        "looks for a version, a second": f"{looks:,.0f}",
+        "requests of looks for a version, a second": f"{looks:,.2f}",
         "cores for these": f"{looks * costs.request:,.2g}",
         "windows to the hub, a second, in opening hours": f"{windows:,.0f}",
         "cores of the hub": f"{windows * costs.window:,.2g}",

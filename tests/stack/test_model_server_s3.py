@@ -91,7 +91,11 @@ async def test_the_stack_finds_a_model_server_ready_that_asks_for_tokens(
     known = {"Authorization": "Bearer stack-secret"}
     async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
         assert (await client.get(ready)).status_code == 401
-        assert (await client.get("/v2/health/ready")).status_code == 200
+
+        async def is_at_rest() -> bool:
+            return (await client.get("/v2/health/ready")).status_code == 200
+
+        await eventually(is_at_rest)
         data = (models / "model.onnx").read_bytes()
         await obstore.put_async(bucket(endpoint), "models/tea_model_b64/1/model.onnx", data)
 

@@ -95,7 +95,15 @@ async def test_models_and_versions_are_found_by_their_folders(store: MemoryStore
     assert set(await model_index.files(store, "tea", 10)) == {"variables/x"}
 
 
-async def test_the_newest_version_of_each_model_is_the_newest_with_an_entry_file(store: MemoryStore) -> None:
-    for key in ("tea/9/saved_model.pb", "tea/10/manifest.json", "digits/2/model.onnx", "empty/1/assets/x"):
+async def test_the_newest_version_of_each_model_is_the_newest_with_a_manifest_or_an_entry_file(
+    store: MemoryStore,
+) -> None:
+    for key in (
+        "tea/9/saved_model.pb",
+        "tea/10/variables/x",
+        "digits/2/model.onnx",
+        "shared/4/manifest.json",
+        "empty/1/assets/x",
+    ):
         obstore.put(store, f"models/{key}", b"x")
-    assert await model_index.newest(store) == {"tea": 9, "digits": 2}
+    assert await model_index.newest(store) == {"tea": 9, "digits": 2, "shared": 4}

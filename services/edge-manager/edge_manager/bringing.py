@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 MODEL_SYNC = Route(
     "model-sync",
-    source="S3 `E-ready`, central's",
+    source="S3 `E-ready`, central's; MQTT `monitor`, which tells of versions",
     mandatory="the version in every sink, verified: S3 `production`, or the directory of `MODEL_DIR`",
     best_effort="MQTT `monitor`: `pushmodel`, `model-rejected`",
 )

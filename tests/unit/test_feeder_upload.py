@@ -33,7 +33,7 @@ from caravan.testing.kafka import Kafka, Sent
 from caravan.testing.stores import Requests
 from caravan_cli.withdraw import withdraw
 from feeder.app import make_app
-from feeder.archive import ArchiveLimits
+from feeder.archive import Limits
 from feeder.checks import BatchBounds, Checks
 from feeder.settings import FeederSettings
 
@@ -390,7 +390,7 @@ async def test_archives_beyond_the_entries_in_memory_are_checked_one_after_the_o
     archive = zipped(*((f"images/tea/{name}.jpg", photo(1)) for name in range(3)))
     with ThreadPoolExecutor(2) as pool:
         bounds = BatchBounds(10**9, 10**9, 60)
-        limits = ArchiveLimits(3, 10**6, 10**7)
+        limits = Limits(3, 10**6, 10**7)
         checks = Checks(pool, Decoding(2), 2, limits=limits, bounds=bounds, buffer_bytes=10**6)
         checked: list[str] = []
 

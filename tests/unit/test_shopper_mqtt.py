@@ -21,7 +21,7 @@ from caravan.testing.waiting import running, until
 from shopper import detection
 from shopper.catalogue_file import CatalogueFile
 from shopper.doors.codecs import Json, Tensor
-from shopper.doors.mqtt import Binding, MqttDoor
+from shopper.doors.mqtt import Exchange, MqttDoor
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
 from shopper.images.budget import MemoryBudget
 from shopper.ports import Picture, Pixels, Prediction, Sender
@@ -51,9 +51,9 @@ class Broker:
         self.most_at_once = 0
         self.door = MqttDoor(
             [
-                Binding(Topics(DETECTION, DETECTION_REPLIES), Json()),
-                Binding(Topics("apparel_images", "apparel-predict", "fashion_classifier"), TENSORS),
-                Binding(Topics("cameras/+", "answers"), TENSORS),
+                Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
+                Exchange(Topics("apparel_images", "apparel-predict", "fashion_classifier"), TENSORS),
+                Exchange(Topics("cameras/+", "answers"), TENSORS),
             ],
             self.detect,
             self.publish,

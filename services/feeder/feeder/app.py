@@ -32,7 +32,7 @@ from caravan.model_zips import ModelZipLimits
 from caravan.retry import forever
 from caravan.runtime import Service
 from feeder import labels
-from feeder.archive import ArchiveLimits
+from feeder.archive import Limits
 from feeder.buckets import DataBuckets
 from feeder.checks import BatchBounds, Checks
 from feeder.concurrency import KeyedLock
@@ -138,7 +138,7 @@ def make_app(
             settings.min_free_bytes,
         ),
     )
-    limits = ArchiveLimits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
+    limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
     model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
     http.install(app, checks, Senders(settings.doors))

@@ -35,7 +35,7 @@ BOMB_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveLimits:
+class Limits:
     """What one archive may hold: entries, bytes of an unpacked image, bytes of all of them."""
 
     entries: int
@@ -107,7 +107,7 @@ class Archive:
             raise BadInput(f"damaged in the ZIP: {first_words(exc)}", status=422) from exc
 
 
-def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Archive:
+def read_archive(file: BinaryIO, limits: Limits) -> Archive:
     """Read an archive's directory and check all of it; call it in a thread.
 
     Args:

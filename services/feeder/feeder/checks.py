@@ -17,7 +17,7 @@ from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from caravan.images import ImageInfo
 from caravan.moments import taken_at
-from feeder.archive import Archive, ArchiveLimits, Candidate, RejectedEntry, read_archive
+from feeder.archive import Archive, Candidate, Limits, RejectedEntry, read_archive
 from feeder.concurrency import Budget
 
 TOGETHER, TOGETHER_BYTES = 16, 2**20
@@ -110,7 +110,7 @@ class Checks:
         decoding: Decoding,
         at_once: int,
         *,
-        limits: ArchiveLimits,
+        limits: Limits,
         bounds: BatchBounds,
         buffer_bytes: int,
     ) -> None:
@@ -231,6 +231,6 @@ def _together(candidates: Sequence[Candidate]) -> Iterator[Sequence[tuple[int, C
         yield some
 
 
-def _count(file: BinaryIO, limits: ArchiveLimits) -> int:
+def _count(file: BinaryIO, limits: Limits) -> int:
     archive = read_archive(file, limits)
     return len(archive.candidates) + len(archive.rejected) + archive.ignored

@@ -40,7 +40,7 @@ from shopper.doors import http, page, reports, review
 from shopper.doors.codecs import Json, Tensor
 from shopper.doors.encoding import json_limit
 from shopper.doors.kafka import KafkaDoor, policy
-from shopper.doors.mqtt import Binding, Inbox, MqttDoor, Publish
+from shopper.doors.mqtt import Exchange, Inbox, MqttDoor, Publish
 from shopper.doors.relay import EventRelay
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
 from shopper.images.budget import MemoryBudget
@@ -215,7 +215,7 @@ async def _images(settings: ShopperSettings) -> _Images:
 def _mqtt_door(
     settings: ShopperSettings,
     images: _Images,
-    bindings: Sequence[Binding],
+    bindings: Sequence[Exchange],
     detect: http.Detect,
     publish: Publish,
 ) -> MqttDoor:
@@ -292,11 +292,11 @@ def _models(
     return Models(served, settings.model_name)
 
 
-def _bindings(settings: ShopperSettings) -> list[Binding]:
+def _bindings(settings: ShopperSettings) -> list[Exchange]:
     tensors = Tensor(json_limit(settings.max_image_bytes), settings.max_pixels)
     return [
-        Binding(Topics(DETECTION, DETECTION_REPLIES), Json()),
-        *(Binding(topics, tensors) for topics in settings.tensor_topics),
+        Exchange(Topics(DETECTION, DETECTION_REPLIES), Json()),
+        *(Exchange(topics, tensors) for topics in settings.tensor_topics),
     ]
 
 

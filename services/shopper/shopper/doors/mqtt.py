@@ -29,7 +29,7 @@ Publish = Callable[[str, bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
+class Exchange:
     """What is spoken on which topics."""
 
     topics: Topics
@@ -78,7 +78,7 @@ class MqttDoor:
 
     def __init__(
         self,
-        bindings: Sequence[Binding],
+        bindings: Sequence[Exchange],
         detect: Detect,
         publish: Publish,
         bodies: MemoryBudget,

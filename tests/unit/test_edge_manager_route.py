@@ -35,6 +35,7 @@ from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest, Shared
 from caravan.pieces import PIECES, to_json
 from caravan.signatures import PrivateKey, PublicKeys, sign
+from caravan.testing.waiting import running, until
 from edge_manager import bringing, plan
 from edge_manager.central import Central, CentralAway
 from edge_manager.doors.versions import install
@@ -1338,13 +1339,9 @@ async def test_a_look_that_hangs_delays_no_confirmation(tmp_path: Path) -> None:
     world.publish(1)
     await world.rounds(1)
     hangs = True
-    running = asyncio.create_task(model_sync(world.edge))
-    world.server.is_away = False
-    async with asyncio.timeout(30):
-        while world.told("pushmodel") != [1]:
-            await asyncio.sleep(0.001)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with running(model_sync(world.edge)):
+        world.server.is_away = False
+        await until(lambda: world.told("pushmodel") == [1])
 
 
 async def test_at_rest_an_edge_that_is_told_of_versions_looks_when_it_hears_of_one(world: World) -> None:
@@ -1359,9 +1356,8 @@ async def test_at_rest_an_edge_that_is_told_of_versions_looks_when_it_hears_of_o
     world.link.look = counted  # type: ignore[method-assign]
     world.rules = {"poll_seconds": 0.001}
     edge = world.restart()
-    running = asyncio.create_task(model_sync(edge))
     ready = json.dumps(model_ready_event(MODEL, 1)).encode()
-    async with asyncio.timeout(30):
+    async with running(model_sync(edge)), asyncio.timeout(30):
         edge.hear(ready)
         seen = -1
         while looks != seen:  # until it waits for a hint
@@ -1373,23 +1369,16 @@ async def test_at_rest_an_edge_that_is_told_of_versions_looks_when_it_hears_of_o
         assert looks == seen
         world.publish(1)
         edge.hear(ready)
-        while world.told("pushmodel") != [1]:
-            await asyncio.sleep(0.001)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+        await until(lambda: world.told("pushmodel") == [1])
 
 
 async def test_an_edge_that_nobody_tells_goes_on_looking(world: World) -> None:
     world.rules = {"poll_seconds": 0.001}
     edge = world.restart()
-    running = asyncio.create_task(model_sync(edge))
-    world.now += 3600
-    world.publish(1)
-    async with asyncio.timeout(30):
-        while world.told("pushmodel") != [1]:
-            await asyncio.sleep(0.001)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with running(model_sync(edge)):
+        world.now += 3600
+        world.publish(1)
+        await until(lambda: world.told("pushmodel") == [1])
 
 
 # --- killed at any moment -----------------------------------------------------------------------

@@ -37,6 +37,14 @@ async def test_a_broker_that_is_away_costs_nothing_but_the_events() -> None:
             sent.emit({"n": n})
 
 
+async def test_an_event_that_cannot_be_encoded_costs_no_other() -> None:
+    broker = Broker()
+    async with Events(broker.send, "edge1") as sent:
+        sent.emit({"n": object()})
+        sent.emit({"n": 1})
+    assert broker.got == [{"n": 1}]
+
+
 async def test_a_broker_that_hangs_is_not_waited_for_long(monkeypatch: Any) -> None:
     monkeypatch.setattr(events, "FLUSH_SECONDS", 0.05)
 

@@ -62,11 +62,11 @@ class Events:
     async def _drain(self) -> None:
         while True:
             event = await self._queue.get()
-            raw = json.dumps(event, ensure_ascii=False).encode()
-            named = event.get("edge")
-            await asyncio.gather(
-                *(self._tell(edge, raw) for edge in self._edges if edge == named or named not in self._edges)
-            )
+            with telemetry.best_effort("kafka-events"):
+                raw = json.dumps(event, ensure_ascii=False).encode()
+                named = event.get("edge")
+                of = [edge for edge in self._edges if edge == named or named not in self._edges]
+                await asyncio.gather(*(self._tell(edge, raw) for edge in of))
             self._queue.task_done()
 
     async def _tell(self, edge: str, raw: bytes) -> None:

@@ -213,9 +213,12 @@ answers; an edge's newest message is how things stand there. Central cannot ask:
 
 The edge's shopper tells here, by the key `answers_key`, how good its answers of the last seven days are:
 `{"at", "asked", "versions", "answers", "labelled", "accuracy", "low", "high", "products": […]}`.
+While it compares a new version of a model with the one before, it tells by the key `evidence_key` what that
+showed so far: `caravan.evidence`.
 """
 
 _ANSWERS = "/answers"
+_EVIDENCE = "/evidence/"
 
 TRAINING_IMAGES = "training-images"
 """Kafka topic of labelled images on their way into training data."""
@@ -234,6 +237,17 @@ def answers_key(edge: str) -> bytes:
 def edge_of_answers(key: str) -> str | None:
     """Return the edge in a key that `answers_key` made; None for any other key."""
     return key.removesuffix(_ANSWERS) if key.endswith(_ANSWERS) else None
+
+
+def evidence_key(edge: str, model: str) -> bytes:
+    """Key in `EDGE_STATUS` of what an edge found of a new version of a model; neither name has a slash."""
+    return f"{edge}{_EVIDENCE}{model}".encode()
+
+
+def of_evidence(key: str) -> tuple[str, str] | None:
+    """Return edge and model in a key that `evidence_key` made; None for any other key."""
+    edge, slash, model = key.partition(_EVIDENCE)
+    return (edge, model) if slash else None
 
 
 def images_topic(edge: str) -> str:

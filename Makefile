@@ -138,7 +138,7 @@ EDGE ?= edge1
 MODEL ?= tea_model_b64
 AS_STACK := $(STACK) exec --edge $(EDGE) -- $(BIN)/python -m
 
-.PHONY: account quarantine release replay report rollback trace which withdraw
+.PHONY: account origin quarantine release replay report rollback trace which withdraw
 account: setup ## Account for every image of an edge (EDGE=edge1)
 	@$(AS_STACK) caravan account
 
@@ -157,6 +157,9 @@ replay: setup ## Send a topic's dead letters on their way again (TOPIC=trigger)
 
 report: setup ## Write a version's training report to a file (EDGE=edge1 MODEL=tea_model_b64 VERSION=3)
 	@$(AS_STACK) caravan report $(MODEL) $(if $(VERSION),--version $(VERSION)) $(if $(OUT),--out '$(OUT)')
+
+origin: setup ## Tell where a version comes from, and who vouches for that (EDGE=edge1 MODEL=tea_model_b64 VERSION=3)
+	@$(AS_STACK) caravan origin $(MODEL) $(if $(VERSION),--version $(VERSION))
 
 trace: setup ## Draw what the last upload or detection did in all services (TRACE=id UPLOAD=batch)
 	@$(BIN)/python -m caravan trace $(TRACE) $(if $(UPLOAD),--upload $(UPLOAD),$(if $(TRACE),,--last))

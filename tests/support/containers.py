@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings
 
 import model_server.settings
 from caravan.settings import ServiceSettings
-from caravan_cli.settings import AccountSettings, EdgesAtCentral, WithdrawSettings
+from caravan_cli.settings import AccountSettings, EdgesAtCentral, OriginSettings, WithdrawSettings
 from delivery.settings import DeliverySettings
 from edge_manager.settings import EdgeManagerSettings
 from feeder.settings import FeederSettings
@@ -22,7 +22,7 @@ from support.dockerfiles import stages
 from training.settings import TrainingSettings
 
 
-class CliSettings(AccountSettings, EdgesAtCentral, WithdrawSettings):
+class CliSettings(AccountSettings, EdgesAtCentral, OriginSettings, WithdrawSettings):
     """What the operator's commands read, one or the other."""
 
 

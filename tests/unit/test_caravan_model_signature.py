@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from caravan.contracts import SIGNATURE
 from caravan.errors import Permanent
-from caravan.model_signature import sign, verify
+from caravan.manifest import Lineage, Manifest
+from caravan.model_signature import read, sign, verify
+from caravan.provenance import Provenance
 from caravan.signatures import new_key, read_private_key, read_public_keys
 from support import clients
 
@@ -70,8 +72,11 @@ def digests(files: Mapping[str, bytes]) -> dict[str, str]:
     return {path: hashlib.sha256(content).hexdigest() for path, content in files.items() if path != SIGNATURE}
 
 
+ORIGIN = Provenance.of(Manifest("tea", 1, (), Lineage(data_digest="d1", parent=3), "edge1"), "run-9")
+
+
 def signed() -> dict[str, bytes]:
-    return {**FILES, SIGNATURE: sign("tea/1", digests(FILES), KEY)}
+    return {**FILES, SIGNATURE: sign("tea/1", digests(FILES), KEY, ORIGIN)}
 
 
 def laid_out(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -89,8 +94,18 @@ def test_their_tool_verifies_what_is_signed_here(tool: Tool, tmp_path: Path, key
 def test_what_their_tool_signs_is_verified_here(tool: Tool, tmp_path: Path, keys: tuple[Path, Path]) -> None:
     folder = laid_out(tmp_path / "tea", FILES)
     tool("sign", folder, keys[0])
-    found = verify((folder / SIGNATURE).read_bytes(), read_public_keys(keys[1]).models)
-    assert found == digests(FILES)
+    found = read((folder / SIGNATURE).read_bytes(), read_public_keys(keys[1]).models)
+    assert (found.digests, found.provenance) == (digests(FILES), None)
+
+
+def test_their_tool_verifies_it_with_and_without_where_it_comes_from(
+    tool: Tool, tmp_path: Path, keys: tuple[Path, Path]
+) -> None:
+    plain = {**FILES, SIGNATURE: sign("tea/1", digests(FILES), KEY)}
+    folders = [laid_out(tmp_path / str(n) / "tea", files) for n, files in enumerate([plain, signed()])]
+    assert tool("verify", keys[1], *folders) == [None, None]
+    found = [read((folder / SIGNATURE).read_bytes(), [KEY.public_key()]) for folder in folders]
+    assert [each.provenance for each in found] == [None, ORIGIN]
 
 
 def mutations(seed: int) -> dict[str, bytes]:

@@ -29,12 +29,13 @@ from prometheus_client import REGISTRY
 
 import edge_manager.sinks.bucket
 import edge_manager.streams
-from caravan import model_index
+from caravan import model_index, model_signature
 from caravan.contracts import SIGNATURE, model_ready_event
 from caravan.errors import Transient
 from caravan.manifest import File, Lineage, Manifest, Shared
 from caravan.pieces import PIECES, to_json
-from caravan.signatures import PrivateKey, PublicKeys, sign
+from caravan.provenance import Provenance
+from caravan.signatures import PrivateKey, PublicKeys, digests_of, sign
 from caravan.testing.waiting import running, until
 from edge_manager import bringing, plan
 from edge_manager.central import Central, CentralAway
@@ -954,6 +955,23 @@ def _cut(files: Files, _: Files) -> Files:
 
 def _unsigned(files: Files, _: Files) -> Files:
     return {path: content for path, content in files.items() if path != SIGNATURE}
+
+
+async def test_a_signature_that_says_another_origin_than_the_manifest_is_refused_with_what_differs(
+    world: World,
+) -> None:
+    key = generate_private_key(SECP256R1())
+    world.rules = {"require_signature": True, "keys": PublicKeys(models=(key.public_key(),))}
+    world.restart()
+    manifest = vouch(1, own(1), lineage=Lineage(data_digest="d1"))
+    told = Provenance.of(vouch(1, own(1), lineage=Lineage(data_digest="d2")))
+    digests = digests_of(manifest, manifest.to_json())
+    signature = model_signature.sign(MODEL, digests, key, told)
+    world.offer(1, {**own(1), "manifest.json": manifest.to_json(), SIGNATURE: signature})
+    await world.rounds()
+    assert world.at_edge() == {}
+    assert world.edge.known.refused[Ref(MODEL, 1)].cause == "signature"
+    assert "where the version comes from: data" in world.events[-1]["reason"]
 
 
 @pytest.mark.parametrize("change", [_added, _renamed, _altered, _of_another, _replayed, _cut, _unsigned])

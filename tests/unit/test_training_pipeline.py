@@ -24,6 +24,7 @@ from caravan.contracts import TWIN
 from caravan.errors import Permanent, Transient
 from caravan.manifest import Manifest, Shared
 from caravan.members import members_key, read_members
+from caravan.provenance import Provenance
 from caravan.quarantine import read_page, read_quarantine, release_batch
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.signatures import PrivateKey, digests_of, verify
@@ -122,7 +123,7 @@ class Site:
         embedder: Any = Colours
         exporter: Any = Exports()
         progress, emit = self.reporter.progress, self.events.append
-        return Run(settings, edge, self.stores, space, embedder, exporter, progress, emit)
+        return Run(settings, edge, self.stores, space, embedder, exporter, progress, emit, f"run-of-{edge}")
 
     async def run(self, *, again: bool = False) -> Outcome:
         run = self.opened()
@@ -730,4 +731,7 @@ async def test_what_a_group_shares_is_signed_for_each_edge(north: Site, tmp_path
             verify(manifest, [public])
         else:
             signature = await s3.read(member.ready, f"models/{MODEL}/1/model.sig")
-            assert model_signature.verify(signature, [public]) == digests_of(manifest, raw)
+            signed = model_signature.read(signature, [public])
+            assert signed.digests == digests_of(manifest, raw)
+            assert signed.provenance == Provenance.of(manifest, "run-of-north")
+            assert signed.provenance.owner == "north"

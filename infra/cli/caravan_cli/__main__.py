@@ -34,7 +34,13 @@ from caravan.receipts import Account
 from caravan.settings import KafkaSettings, S3Address, load
 from caravan.telemetry import configure_logging
 from caravan_cli.keys import signing
-from caravan_cli.settings import AccountSettings, EdgeAtCentral, EdgesAtCentral, WithdrawSettings
+from caravan_cli.settings import (
+    AccountSettings,
+    EdgeAtCentral,
+    EdgesAtCentral,
+    OriginSettings,
+    WithdrawSettings,
+)
 
 FEW = 3
 """Contents that are named one by one."""
@@ -273,6 +279,30 @@ def write_report(
         typer.echo(f"{model} is {held.reason}", err=True)
     if settings.owner != settings.edge:
         typer.echo(f"{settings.edge} shares its model now: EDGE={settings.owner} has the reports", err=True)
+
+
+@commands.command("origin")
+def print_origin(
+    model: Annotated[str, typer.Argument(help="Name of the model.")] = DEFAULT_MODEL,
+    version: Annotated[
+        int | None, typer.Option(help="Number of the version; by default the newest.", min=1)
+    ] = None,
+) -> None:
+    """Tell where a version of EDGE, an edge or a group, comes from, and who vouches for that.
+
+    PUBLIC_KEY is the PEM file whose keys are believed, as an edge's is; 1 if the version's signature is by
+    none of them, or contradicts its manifest.
+    """
+    from caravan_cli.origin import read_origin  # noqa: PLC0415
+
+    settings = load(OriginSettings)
+    store = s3.open_bucket(settings.central, models_bucket(settings.edge))
+    with _plainly():
+        origin = asyncio.run(read_origin(store, model, version, settings.public_key))
+    table = Table(title=f"{model} of {settings.edge}, version {origin.version}", show_header=False)
+    for name, fact in origin.facts():
+        table.add_row(name, fact)
+    Console().print(table)
 
 
 @commands.command("trace")

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from caravan.groups import owner_of
-from caravan.settings import CentralS3Settings, EdgeId, EdgeS3Settings, EdgesSettings, KafkaSettings
+from caravan.settings import (
+    CentralS3Settings,
+    EdgeId,
+    EdgeS3Settings,
+    EdgesSettings,
+    KafkaSettings,
+    OptionalPath,
+)
 
 
 class EdgeAtCentral(CentralS3Settings, EdgesSettings):
@@ -20,6 +27,12 @@ class EdgeAtCentral(CentralS3Settings, EdgesSettings):
     def owner(self) -> str:
         """Whose model the edge serves: its group's, or its own."""
         return owner_of(self.edge, self.edge_groups)
+
+
+class OriginSettings(EdgeAtCentral):
+    """Whose versions, and whose word is taken for where they come from."""
+
+    public_key: OptionalPath = None
 
 
 class WithdrawSettings(EdgeAtCentral, KafkaSettings):

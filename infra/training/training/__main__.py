@@ -264,7 +264,7 @@ async def _opened(edge: str, work: Path | None) -> AsyncIterator[tuple[Run, Repo
     if owner != edge:
         console.print(f"{edge} shares its model with the group {owner}: this is a run of {owner}")
     directory = work or Path(settings.work_dir, owner)
-    facts = {"run": uuid4().hex[:12]}
+    facts = {"run": settings.run_id or uuid4().hex[:12]}
     with stages() as show:
         async with session(settings, owner, directory, cache(load_embedder), show, facts=facts) as opened:
             yield opened

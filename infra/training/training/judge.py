@@ -136,7 +136,9 @@ async def _published(run: Run, upload: Upload) -> Verdict:
         if against is not None and members is not None:
             await asyncio.to_thread(write_members, members, {}, (), against.out.members)
         files = await asyncio.to_thread(with_pieces, files, Path(folder, "pieces.json"))
-        published = await publish(run.stores, model, upload.id, files, lineage, key=key, members=members)
+        published = await publish(
+            run.stores, model, upload.id, files, lineage, key=key, members=members, run=run.id
+        )
     announce_outcome(run.stores, published, run.announce)
     version, classes, held = published.manifest.version, published.manifest.lineage.classes, published.held
     if held is not None:

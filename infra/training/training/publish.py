@@ -60,7 +60,9 @@ def read_key(path: Path | None) -> Key:
     return None if path is None else read_private_key(path)
 
 
-async def begin(stores: Stores, model: str, attempt: str, files: Mapping[str, Path]) -> Begun:
+async def begin(
+    stores: Stores, model: str, attempt: str, files: Mapping[str, Path], run: str | None = None
+) -> Begun:
     """Write files of a version, by their path within it, that is still being judged; see `publish`.
 
     Nobody acts on it before its manifest is there, and what makes it visible is not written yet either.
@@ -69,7 +71,7 @@ async def begin(stores: Stores, model: str, attempt: str, files: Mapping[str, Pa
         Transient: if the store is away.
 
     """
-    mine = await _claim(stores, model, attempt)
+    mine = await _claim(stores, model, attempt, run)
     hidden = {path: file for path, file in files.items() if path not in ENTRY_FILES}
     listed = frozenset([await asyncio.to_thread(_file, path, file) for path, file in hidden.items()])
     await versions.write_files(
@@ -88,17 +90,19 @@ async def publish(
     key: Key,
     members: Path | None = None,
     begun: Begun | None = None,
+    run: str | None = None,
 ) -> Published:
     """Publish files, by their path within the version, and what the version was made of.
 
     They go to `E-ready` only if the lineage says no rejection, and no rollback holds; the members stay in
-    `E-models`. What `begin` has written under this attempt is not written again.
+    `E-models`. What `begin` has written under this attempt is not written again. `run` is the id of the run
+    that makes it, for its `model.sig`.
 
     Raises:
         Transient: if the store is away; run it again.
 
     """
-    mine = await _claim(stores, model, attempt)
+    mine = await _claim(stores, model, attempt, run)
     listed = tuple(sorted(_file(path, file) for path, file in files.items()))
     made_of = None if members is None else await asyncio.to_thread(members.read_bytes)
     told = {} if made_of is None else {FACT: hashlib.sha256(made_of).hexdigest()}
@@ -112,7 +116,8 @@ async def publish(
     )
 
     written = begun.files if begun is not None and begun.version == mine.version else frozenset[File]()
-    return await _write(stores, manifest, partial(_read_from, files), key, made_of, written=written)
+    read = partial(_read_from, files)
+    return await _write(stores, manifest, read, key, made_of, run=mine.run, written=written)
 
 
 async def rollback(
@@ -136,14 +141,16 @@ async def rollback(
     return published
 
 
-async def publish_again(stores: Stores, old: Manifest, key: Key, *, past_hold: bool = False) -> Published:
+async def publish_again(
+    stores: Stores, old: Manifest, key: Key, run: str | None = None, *, past_hold: bool = False
+) -> Published:
     """Publish a version's files again, as the next version, without a comparison.
 
     Raises:
         Permanent: if they are not what the version's manifest says.
 
     """
-    mine = await _claim(stores, old.model, f"rollback-{old.version}", again=True)
+    mine = await _claim(stores, old.model, f"rollback-{old.version}", run, again=True)
     parent = await versions.newest_complete(stores.ready, old.model)
     lineage = replace(
         old.lineage,
@@ -159,7 +166,7 @@ async def publish_again(stores: Stores, old: Manifest, key: Key, *, past_hold: b
         made_of = await s3.read(stores.models, members_key(old.model, old.version))
     except FileNotFoundError:
         made_of = None  # It was sent, or is older than this file.
-    return await _write(stores, manifest, read, key, made_of, past_hold=past_hold)
+    return await _write(stores, manifest, read, key, made_of, run=mine.run, past_hold=past_hold)
 
 
 async def settle(
@@ -186,7 +193,9 @@ async def is_newest(stores: Stores, model: str, version: int) -> bool:
     return version >= max(await model_index.numbers(stores.ready, model), default=0)
 
 
-async def _claim(stores: Stores, model: str, attempt: str, *, again: bool = False) -> versions.Claim:
+async def _claim(
+    stores: Stores, model: str, attempt: str, run: str | None, *, again: bool = False
+) -> versions.Claim:
     """Return the number that this attempt took before it was interrupted, or take one.
 
     What is done `again` needs another number than when it was done before; and what would not serve under its
@@ -198,7 +207,7 @@ async def _claim(stores: Stores, model: str, attempt: str, *, again: bool = Fals
         is_done = await versions.whole(stores.ready, model, taken.version) is not None
         if not again if is_done else await is_newest(stores, model, taken.version):
             return taken
-    return await versions.claim(stores, model, attempt)
+    return await versions.claim(stores, model, attempt, run)
 
 
 async def _write(
@@ -208,13 +217,14 @@ async def _write(
     key: Key,
     members: bytes | None,
     *,
+    run: str | None,
     written: Collection[File] = frozenset(),
     past_hold: bool = False,
 ) -> Published:
     model, version = manifest.model, manifest.version
     whole = await versions.whole(stores.models, model, version)
     if whole is None:
-        whole, signature = (manifest, None) if key is None else sign(manifest, key)
+        whole, signature = (manifest, None) if key is None else sign(manifest, key, run)
         if members is not None:
             await s3.write(stores.models, members_key(model, version), members)
         await versions.write(stores.models, whole, read, written, signature)

@@ -56,6 +56,7 @@ async def session(
                     exporter or Exporter(own.ask, own.start),
                     reporter.progress,
                     events.emit,
+                    facts.get("run"),
                 )
                 yield run, reporter
 

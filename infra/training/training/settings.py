@@ -46,5 +46,7 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesS
     """Keep a process ready that has TensorFlow and the template loaded; else each run starts one."""
     traceparent: str = ""
     """Trace that a step continues if it runs alone, as a task of a pipeline."""
+    run_id: str = ""
+    """Id of the run that a step belongs to if it runs alone; else a command makes one up."""
     namespace: str = "caravan"
     """Namespace in the listener's answers, as Tekton's has it."""

@@ -22,7 +22,13 @@ log = structlog.get_logger()
 
 
 async def settle_data(
-    stores: Stores, model: str, digest: str, key: Key, announce: Callable[[Event], None]
+    stores: Stores,
+    model: str,
+    digest: str,
+    key: Key,
+    announce: Callable[[Event], None],
+    *,
+    run: str | None = None,
 ) -> Settled | None:
     """Make the version of just this data serve, if there is one that passed; None if training is needed.
 
@@ -44,7 +50,7 @@ async def settle_data(
     if same[-1].is_rejected:
         return await _rejected(stores, same[-1])
     try:
-        published = await _published(stores, same[-1], key)
+        published = await _published(stores, same[-1], key, run)
     except Permanent as exc:
         log.warning("the version of this data cannot serve again: train", edge=stores.edge, error=str(exc))
         return None
@@ -72,11 +78,11 @@ async def _rejected(stores: Stores, manifest: Manifest) -> Settled | None:
     return Settled(manifest.version, "skipped", reason)
 
 
-async def _published(stores: Stores, manifest: Manifest, key: Key) -> Published:
+async def _published(stores: Stores, manifest: Manifest, key: Key, run: str | None) -> Published:
     """Bring a version to `E-ready`: under its number if that is the newest, else under the next one."""
     if await is_newest(stores, manifest.model, manifest.version):
         return await settle(stores, manifest)
     held = await holds.read_hold(stores.models, manifest.model)
     if held is not None:
         return Published(manifest, offered=False, held=held)
-    return await publish_again(stores, manifest, key)
+    return await publish_again(stores, manifest, key, run)

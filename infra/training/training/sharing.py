@@ -45,11 +45,12 @@ async def share(stores: Stores, model: str, key: PrivateKey | None, announce: An
     newest = await versions.newest_complete(stores.ready, model) if stores.members else None
     if newest is None:
         return
+    run = None if key is None else await versions.run_of(stores.models, model, newest.version)
     faults: list[str] = []
 
     async def offer(member: Stores) -> None:
         try:
-            offered = await _offer(member, newest, stores.edge, key)
+            offered = await _offer(member, newest, stores.edge, key, run)
             if offered is not None:
                 announce(ready_event(offered) | {"edge": member.edge})
         except (CaravanError, FileNotFoundError) as exc:
@@ -118,7 +119,9 @@ def facts_of(lineage: Lineage) -> Event:
     }
 
 
-async def _offer(member: Stores, version: Manifest, group: str, key: PrivateKey | None) -> Manifest | None:
+async def _offer(
+    member: Stores, version: Manifest, group: str, key: PrivateKey | None, run: str | None
+) -> Manifest | None:
     """Offer a version to a member; return its manifest there, or None if the member has it already."""
     model = version.model
     for _ in range(versions.ATTEMPTS):
@@ -133,7 +136,7 @@ async def _offer(member: Stores, version: Manifest, group: str, key: PrivateKey 
             shared=Shared(group, version.version),
             signature=None,
         )
-        signed, signature = (mine, None) if key is None else sign(mine, key)
+        signed, signature = (mine, None) if key is None else sign(mine, key, run)
         prefix = version_prefix(model, number)
         if signature is not None:
             await s3.write(member.ready, prefix + SIGNATURE, signature)

@@ -64,6 +64,7 @@ class Run:
         exporter: writes and tries SavedModels.
         progress: told how far a step is; from any thread.
         announce: sends an event on Kafka `E`, best effort, without waiting.
+        id: the run's, as its events have it; None if it has none.
 
     """
 
@@ -75,6 +76,7 @@ class Run:
     exporter: Exporter
     progress: Progress
     announce: Callable[[Event], None]
+    id: str | None = None
 
     @property
     def images(self) -> ImageCache:
@@ -118,7 +120,7 @@ async def _settled(run: Run, dataset: Dataset, *, again: bool) -> Settled | None
     if again:
         return None
     model, key = run.settings.model_name, read_key(run.settings.signing_key)
-    return await settle_data(run.stores, model, dataset.digest, key, run.announce)
+    return await settle_data(run.stores, model, dataset.digest, key, run.announce, run=run.id)
 
 
 async def _inspected(run: Run, dataset: Dataset) -> Dataset:
@@ -325,7 +327,7 @@ async def begin_publishing(run: Run, acquired: Acquired) -> Begun | None:
     """FROM model → TO `E-models`, while it is judged: best effort, `publish_step` writes the rest."""
     files = await asyncio.to_thread(run.workspace.model_files)
     with suppress(Transient):
-        return await begin(run.stores, run.settings.model_name, acquired.attempt, files)
+        return await begin(run.stores, run.settings.model_name, acquired.attempt, files, run.id)
     return None
 
 
@@ -346,7 +348,15 @@ async def publish_step(run: Run, acquired: Acquired, begun: Begun | None = None)
     with tracing.span("publish", model=model):
         members = run.workspace.members
         published = await publish(
-            run.stores, model, acquired.attempt, files, lineage, key=key, members=members, begun=begun
+            run.stores,
+            model,
+            acquired.attempt,
+            files,
+            lineage,
+            key=key,
+            members=members,
+            begun=begun,
+            run=run.id,
         )
         tracing.note(version=published.manifest.version)
     announce_outcome(run.stores, published, run.announce)

@@ -176,6 +176,7 @@ class Claim:
     Attributes:
         attempt: who took it: the id of an attempt at training, or `rollback-<version>`,
             or the id of an upload.
+        run: id of the run that took it; None if nobody noted it.
         created: ISO 8601 time, UTC; the manifest's, so that a repeat writes the same bytes.
 
     """
@@ -183,13 +184,20 @@ class Claim:
     version: int
     attempt: str
     created: str
+    run: str | None = None
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
         """Read a claim; raises Permanent if it is none."""
         try:
             body = strict_json.loads_object(raw)
-            return cls(int(body["version"]), str(body["attempt"]), str(body["created"]))
+            run = body.get("run")
+            return cls(
+                int(body["version"]),
+                str(body["attempt"]),
+                str(body["created"]),
+                None if run is None else str(run),
+            )
         except (ValueError, KeyError, TypeError) as exc:
             raise Permanent(f"a claim cannot be read: {exc!r}") from exc
 
@@ -216,7 +224,15 @@ async def highest(stores: Stores, model: str) -> int:
     return max(numbers, default=0)
 
 
-async def claim(stores: Stores, model: str, attempt: str) -> Claim:
+async def run_of(store: ObjectStore, model: str, version: int) -> str | None:
+    """Return the run that took a version's number, if that is noted in `E-models`."""
+    try:
+        return Claim.from_json(await s3.read(store, _claim_key(model, str(version)))).run
+    except (FileNotFoundError, Permanent):
+        return None
+
+
+async def claim(stores: Stores, model: str, attempt: str, run: str | None = None) -> Claim:
     """Take the next version number, see `highest`.
 
     Raises:
@@ -225,7 +241,7 @@ async def claim(stores: Stores, model: str, attempt: str) -> Claim:
     """
     for _ in range(ATTEMPTS):
         number = await highest(stores, model) + 1
-        mine = Claim(number, attempt, datetime.now(UTC).isoformat(timespec="seconds"))
+        mine = Claim(number, attempt, datetime.now(UTC).isoformat(timespec="seconds"), run)
         key = _claim_key(model, str(number))
         if await s3.create(stores.models, key, json.dumps(asdict(mine), sort_keys=True).encode()):
             return mine

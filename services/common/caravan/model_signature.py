@@ -2,7 +2,8 @@
 
 It is a Sigstore bundle (v0.3) of a DSSE envelope, in which lies an in-toto statement that names each file
 with its SHA-256. `model_signing verify key` reads what is made here, and what `model_signing sign key` makes
-is read here. See https://github.com/sigstore/model-transparency and https://github.com/secure-systems-lab/dsse.
+is read here. Their predicate may say more, which v1.0 has verifiers ignore: ours says where the version comes
+from. See https://github.com/sigstore/model-transparency and https://github.com/secure-systems-lab/dsse.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import base64
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -29,6 +31,7 @@ from caravan import strict_json
 from caravan.contracts import SIGNATURE
 from caravan.errors import Permanent
 from caravan.names import cut
+from caravan.provenance import PROVENANCE, Provenance
 from caravan.strict_json import NotJson, faults_of
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -86,6 +89,7 @@ class _Serialization(BaseModel):
 class _Predicate(BaseModel):
     resources: tuple[_Resource, ...]
     serialization: _Serialization
+    provenance: Any = Field(default=None, alias="https://slsa.dev/provenance/v1")
 
 
 class _Statement(_Part):
@@ -95,7 +99,17 @@ class _Statement(_Part):
     predicate: _Predicate
 
 
-def sign(name: str, digests: Digests, key: EllipticCurvePrivateKey) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """What a `model.sig` vouches for: digests by path, and where the model comes from, if it says so."""
+
+    digests: dict[str, str]
+    provenance: Provenance | None
+
+
+def sign(
+    name: str, digests: Digests, key: EllipticCurvePrivateKey, provenance: Provenance | None = None
+) -> bytes:
     """Return the content of `model.sig` for a model of this name, which only informs."""
     paths = sorted(digests, key=PurePosixPath)
     statement = {
@@ -110,6 +124,7 @@ def sign(name: str, digests: Digests, key: EllipticCurvePrivateKey) -> bytes:
                 "ignore_paths": IGNORED,
             },
             "resources": [{"name": p, "algorithm": "sha256", "digest": digests[p]} for p in paths],
+            **({} if provenance is None else {PROVENANCE: provenance.to_predicate()}),
         },
     }
     payload = json.dumps(statement, separators=(",", ":")).encode()
@@ -132,7 +147,12 @@ def sign(name: str, digests: Digests, key: EllipticCurvePrivateKey) -> bytes:
 
 
 def verify(raw: bytes, keys: Collection[EllipticCurvePublicKey]) -> dict[str, str]:
-    """Check the content of a `model.sig`, and return what it vouches for: digests by path.
+    """Check the content of a `model.sig`, and return the digests that it vouches for; see `read`."""
+    return read(raw, keys).digests
+
+
+def read(raw: bytes, keys: Collection[EllipticCurvePublicKey]) -> Vouched:
+    """Check the content of a `model.sig`, and return what it vouches for.
 
     Raises:
         Permanent: if it is of another kind, none of the keys fits, or it contradicts itself.
@@ -156,7 +176,8 @@ def verify(raw: bytes, keys: Collection[EllipticCurvePublicKey]) -> dict[str, st
     digests = {one.name: one.digest for one in resources}
     if len(digests) != len(resources):
         raise Permanent(f"{SIGNATURE} names a file twice")
-    return digests
+    told = statement.predicate.provenance
+    return Vouched(digests, None if told is None else Provenance.from_predicate(told))
 
 
 def _unreadable(error: Exception) -> str:

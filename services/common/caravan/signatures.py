@@ -30,6 +30,7 @@ from caravan import model_signature
 from caravan.contracts import MANIFEST
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
+from caravan.provenance import Provenance
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
@@ -50,11 +51,15 @@ class PublicKeys:
     manifests: tuple[Ed25519PublicKey, ...] = ()
 
 
-def sign(manifest: Manifest, key: PrivateKey) -> tuple[Manifest, bytes | None]:
-    """Sign a version; the second is its `model.sig`, None if the signature is in the manifest."""
+def sign(manifest: Manifest, key: PrivateKey, run: str | None = None) -> tuple[Manifest, bytes | None]:
+    """Sign a version; the second is its `model.sig`, None if the signature is in the manifest.
+
+    What `model.sig` says of where the version comes from includes the run that made it.
+    """
     if isinstance(key, Ed25519PrivateKey):
         return manifest.sign(key), None
-    return manifest, model_signature.sign(manifest.model, digests_of(manifest, manifest.to_json()), key)
+    digests, provenance = digests_of(manifest, manifest.to_json()), Provenance.of(manifest, run)
+    return manifest, model_signature.sign(manifest.model, digests, key, provenance)
 
 
 def digests_of(manifest: Manifest, raw: bytes) -> dict[str, str]:

@@ -120,12 +120,15 @@ async def _vouched(
         if file.size > SIGNATURE_BYTES:
             raise Permanent(f"{SIGNATURE} has {file.size} bytes; {SIGNATURE_BYTES} are read")
         content = await central.read(offered, file)
-        vouched = model_signature.verify(content, keys.models)
+        signed = model_signature.read(content, keys.models)
+        vouched = signed.digests
         named = signatures.digests_of(manifest, raw)
         if others := dict(vouched.items() ^ named.items()):
             raise Permanent(f"{SIGNATURE} and the manifest differ in {min(others)!r}")
         if unsigned := offered.by_path.keys() - vouched.keys() - {SIGNATURE}:
             raise Permanent(f"{min(unsigned)!r} is there, and {SIGNATURE} does not vouch for it")
+        if signed.provenance is not None:
+            signed.provenance.check(manifest)
         wanted = Wanted(SIGNATURE, file.size, hashlib.sha256(content).hexdigest(), file.e_tag)
     elif keys.manifests and (required or manifest.signature is not None):
         signatures.verify(manifest, keys.manifests)

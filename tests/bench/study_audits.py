@@ -3,9 +3,10 @@
     python tests/bench/study_audits.py [--weeks 100] [--seed 11]
 
 Each week has its own traffic (busy and quiet days), share of unsure answers, and true accuracies. Its answers
-go through the shopper's own `Reservoir`, `size` and `joined`. The truth is the share of right ones among all
-answers of the week, which is known here alone. Half as many unsure answers are labelled as confident ones:
-that was chosen on weeks of other seeds (11 to 13).
+go through the shopper's own `Reservoir`, `size`, `length` and `joined`. The truth is the share of right ones
+among all answers of the week, which is known here alone. Half as many unsure answers are labelled as
+confident ones: that was chosen on weeks of other seeds (11 to 13), and how the sample grows with what is
+wrong on 8,000 more.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from statistics import fmean
 
 from shopper.quality.intervals import Stratum, joined
 from shopper.quality.notes import UNSURE_SHARE
-from shopper.quality.sampling import DAYS, Reservoir, size
+from shopper.quality.sampling import DAYS, MOST, Reservoir, length, size
 
 LABELS = 60
 GOAL = 0.06
@@ -28,7 +30,7 @@ def week(chance: random.Random) -> tuple[float, float, float, float, dict[bool, 
     unsure_share = chance.uniform(0.02, 0.2)
     wrong = {True: chance.choice([0.0, 0.005, 0.01, 0.02, 0.03, 0.04]), False: chance.uniform(0.2, 0.5)}
     days = chance.choices(range(DAYS), [1, 1, 1, 1.2, 1.6, 2, 0.5], k=answers)
-    most = {True: LABELS, False: -(-LABELS // UNSURE_SHARE)}
+    most = {True: MOST * LABELS, False: -(-LABELS // UNSURE_SHARE)}
     reservoirs = {(sure, day): Reservoir(most[sure]) for sure in most for day in range(DAYS)}
     right_numbers = {True: set[float](), False: set[float]()}
     counts = {True: 0, False: 0}
@@ -47,6 +49,8 @@ def week(chance: random.Random) -> tuple[float, float, float, float, dict[bool, 
     for sure, count in counts.items():
         numbers = sorted(n for day in range(DAYS) for n in reservoirs[sure, day].kept)
         sample = numbers[: size(most[sure], DAYS)]
+        if sure:
+            sample = sample[: length((n not in right_numbers[sure] for n in sample), LABELS, DAYS)]
         strata.append(Stratum(count, len(sample), sum(n in right_numbers[sure] for n in sample)))
     estimate = joined(strata)
     assert estimate is not None
@@ -74,7 +78,7 @@ def main() -> None:
     lines = [
         *(
             f"labels of {kind} answers a week: {min(each[sure] for each in drawn)}"
-            f" to {max(each[sure] for each in drawn)}"
+            f" to {max(each[sure] for each in drawn)}, {fmean(each[sure] for each in drawn):.1f} on average"
             for kind, sure in (("confident", True), ("unsure", False))
         ),
         f"the interval holds the truth in {held} of {options.weeks} weeks (goal: 93 of 100)",

@@ -67,7 +67,7 @@ def test_at_every_moment_each_answer_is_in_the_sample_with_the_same_probability(
         now = START + 10 * DAY - 1
         drawn = [audit for audit in journal.quality.waiting(now) if audit.why == "audit"]
         sample = [audit.image.rpartition("/")[2] for audit in drawn]
-        assert len(sample) == 16
+        assert len(sample) == 14
         counts.update(int(name.partition("-")[0]) for name in sample)
         journal.close()
     assert set(counts) == set(range(2, 10))
@@ -81,7 +81,7 @@ def test_the_first_days_sample_is_small_and_grows_with_the_days(tmp_path: Path) 
     for day in range(9):
         journal.add([answer(f"{day}-{n}") for n in range(100)], START + day * DAY + 60)
         asked.append(journal.quality.asked(START + (day + 1) * DAY - 1))
-    assert asked == [9, 18, 26, 35, 43, 52, 60, 69, 69]
+    assert asked == [8, 15, 22, 30, 37, 44, 51, 59, 59]
 
 
 def test_hardly_an_image_is_asked_for_in_vain(tmp_path: Path) -> None:
@@ -91,7 +91,23 @@ def test_hardly_an_image_is_asked_for_in_vain(tmp_path: Path) -> None:
         journal.add([answer(f"{quarter}-{n}") for n in range(50)], now)
         if quarter >= 14 * 4:
             ever |= {audit.image for audit in journal.quality.waiting(now) if audit.why == "audit"}
-    assert 3 * 60 <= len(ever) <= 3.6 * 60  # two weeks, and the week that the first sample was from
+    assert 3 * 51 <= len(ever) <= 3.6 * 51  # two weeks, and the week that the first sample was from
+
+
+def test_each_wrong_answer_asks_for_more_labels_to_twice_as_many(tmp_path: Path) -> None:
+    journal, now = opened(tmp_path), START + 7 * DAY - 1
+    for day in range(7):
+        journal.add([answer(f"{day}-{n}") for n in range(100)], START + day * DAY + 60)
+    asked = [journal.quality.asked(now)]
+    for wrong in (1, 2, 3, 100):
+        for audit in journal.quality.waiting(now)[:wrong]:
+            say(journal, audit.image, "tea-lemon")
+        asked.append(journal.quality.asked(now))
+    assert asked == [51, 57, 69, 87, 120]
+    for audit in journal.quality.waiting(now):
+        say(journal, audit.image, "tea-green")
+    assert journal.quality.asked(now) == 120
+    assert told(journal, now)["labelled"] == 120
 
 
 def test_no_audit_is_asked_for_where_none_is_wanted(tmp_path: Path) -> None:
@@ -105,14 +121,14 @@ def test_what_was_drawn_survives_a_restart_and_goes_on_from_there(tmp_path: Path
     for hour in range(12):
         journal.add([answer(f"{hour}-{number}") for number in range(20)], START + hour * 3600)
     waiting = journal.quality.waiting(START + DAY)
-    assert len(waiting) == 9
+    assert len(waiting) == 8
     journal.close()
     journal = opened(tmp_path)
     assert journal.quality.waiting(START + DAY) == waiting
     for hour in range(12, 24):  # so many more that some of them are surely drawn
         journal.add([answer(f"{hour}-{number}") for number in range(400)], START + hour * 3600)
     later = journal.quality.waiting(START + DAY)
-    assert len(later) == 9
+    assert len(later) == 8
     assert later != waiting
 
 

@@ -21,7 +21,7 @@ from caravan.contracts import OTHER
 from shopper import metrics
 from shopper.quality.drift import STATISTICS, DriftTest, spread, statistics
 from shopper.quality.report import Answers, Drift
-from shopper.quality.sampling import DAYS, Reservoir, size
+from shopper.quality.sampling import DAYS, MOST, Reservoir, length, size
 
 log = structlog.get_logger()
 
@@ -88,7 +88,7 @@ class QualityNotes:
 
     Args:
         db: the journal's connection.
-        per_week: confident answers in the sample of a week; 0 for none.
+        per_week: confident answers in the sample of a week, about; 0 for none.
         draw: a random number in [0, 1).
 
     """
@@ -96,7 +96,8 @@ class QualityNotes:
     def __init__(self, db: sqlite3.Connection, per_week: int, draw: Callable[[], float]) -> None:
         self._db = db
         self._draw = draw
-        self._per_week = {True: per_week, False: -(-per_week // UNSURE_SHARE)}
+        self._per_week = per_week
+        self._most_per_week = {True: MOST * per_week, False: -(-per_week // UNSURE_SHARE)}
         self._reservoirs: dict[tuple[bool, int], Reservoir] = {}
         self._tests: dict[int, DriftTest] = {}
         self._recent: deque[tuple[int, float, Answered, tuple[float, ...]]] = deque(maxlen=RECENT)
@@ -260,10 +261,15 @@ class QualityNotes:
         ).fetchone()
         if begin is None:
             return []
-        return self._db.execute(
+        days = now / DAY - begin
+        sample = self._db.execute(
             "SELECT image, at, item, said FROM audits WHERE sure = ? AND day >= ? ORDER BY number LIMIT ?",
-            (sure, first, size(self._per_week[sure], now / DAY - begin)),
+            (sure, first, size(self._most_per_week[sure], days)),
         ).fetchall()
+        if not sure:
+            return sample
+        wrong = (said not in {None, item} for _, _, item, said in sample)
+        return sample[: length(wrong, self._per_week, days)]
 
     def _test(self, model: int) -> DriftTest:
         if model not in self._tests:
@@ -276,7 +282,7 @@ class QualityNotes:
             rows = self._db.execute(
                 "SELECT number FROM audits WHERE sure = ? AND day = ? ORDER BY number", (sure, day)
             )
-            most = size(self._per_week[sure], DAYS + 1)
+            most = size(self._most_per_week[sure], DAYS + 1)
             self._reservoirs[sure, day] = Reservoir(most, [number for (number,) in rows])
         return self._reservoirs[sure, day]
 

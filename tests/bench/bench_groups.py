@@ -3,8 +3,8 @@
 A hundred edge-managers in two processes bring what one training has made into temporary directories, out of a
 real S3 server, through a relay that counts; the model server is played. Two versions are trained, the second
 with photos of one more product, sent to another edge. Prints seconds from the trigger until a version is
-ready, and until the last edge has it, and what central's store has sent, in whole versions. Nothing is
-asserted.
+ready, until it is offered to the last edge, and until that has it, and what central's store has sent, in
+whole versions; and CPU seconds. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import psutil
 import uvicorn
 from bench.bench_poll import Meter
 from fastapi import FastAPI
@@ -119,7 +120,7 @@ async def measured(stack: Stack, meter: Meter, edges: Sequence[str], root: Path,
     """Have a version trained, and wait until every edge has it; print what that took."""
     console = Console(width=140)
     ready = s3.open_bucket(stack.s3("s3-central"), f"{GROUP}-ready")
-    before, began = meter.received, time.perf_counter()
+    before, began, clock, spent = meter.received, time.perf_counter(), time.time(), cpu(stack)
     async with httpx.AsyncClient() as client:
         (await client.post(f"{stack.url('training')}/", json={"id-edge": edges[0]})).raise_for_status()
     key = version_prefix(DEFAULT_MODEL, version)
@@ -129,11 +130,47 @@ async def measured(stack: Stack, meter: Meter, edges: Sequence[str], root: Path,
     while not all(version in served(root / edge) for edge in edges):
         await asyncio.sleep(POLL_SECONDS)
     there, sent, whole = time.perf_counter() - began, meter.received - before, sum(sizes.values())
+    offered = await last_offered(stack, edges, key) - clock
+    spent = {name: seconds - spent[name] for name, seconds in cpu(stack).items()}
     console.print(
-        f"version {version} of {whole / 1e6:.1f} MB: trained {trained:.1f} s after the trigger, at all "
-        f"{len(edges)} edges after {there:.1f} s; central's store sent {sent / 1e6:,.1f} MB, "
-        f"{sent / whole:.2f} whole ones, {100 * sent / whole / len(edges):.2f} % of one to each edge"
+        f"version {version} of {whole / 1e6:.1f} MB: trained {trained:.1f} s after the trigger, offered to "
+        f"the last of {len(edges)} edges after {offered:.0f} s, and there after {there:.1f} s"
     )
+    console.print(
+        f"  central's store sent {sent / 1e6:,.1f} MB, {sent / whole:.2f} whole ones, "
+        f"{100 * sent / whole / len(edges):.2f} % of one to each edge"
+    )
+    console.print(f"  CPU: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in spent.items())}")
+
+
+def cpu(stack: Stack) -> dict[str, float]:
+    """Return the CPU seconds of the edge-managers with the relay, of the store, and of the training."""
+    roots = {
+        "edges": psutil.Process(),
+        **{name: psutil.Process(stack.state.part(name).pid) for name in ("s3-central", "training")},
+    }
+    stacked = {process.pid for name in ("s3-central", "training") for process in _tree(roots[name])}
+    stacked.add(stack.state.pid)
+    found = {}
+    for name, root in roots.items():
+        of_it = [each for each in _tree(root) if name != "edges" or each.pid not in stacked]
+        found[name] = sum(_seconds(each) for each in of_it)
+    return found
+
+
+def _tree(root: psutil.Process) -> list[psutil.Process]:
+    return [root, *root.children(recursive=True)]
+
+
+def _seconds(process: psutil.Process) -> float:
+    user, system, of_ended_user, of_ended_system, *_ = process.cpu_times()
+    return float(user + system + of_ended_user + of_ended_system)
+
+
+async def last_offered(stack: Stack, edges: Sequence[str], prefix: str) -> float:
+    """Return the clock time at which the last member had its manifest."""
+    stores = [s3.open_bucket(stack.s3("s3-central"), f"{edge}-ready") for edge in edges]
+    return max([(await s3.listed(store, prefix))[0]["last_modified"].timestamp() for store in stores])
 
 
 async def listed(store: ObjectStore, prefix: str) -> dict[str, int]:

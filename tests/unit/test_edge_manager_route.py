@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,15 @@ class World:
         own_files = vouched(vouch(version, files, shared=Shared(group, shared), **facts), key)
         self.offer(version, own_files)
         return {**files, **own_files}
+
+    def remove(self, version: int, *, but: Collection[str]) -> None:
+        """Remove files of a version at central, and of the group's of that number."""
+        prefix = f"models/{MODEL}/{version}/"
+        for store in (self.central, *self.groups.values()):
+            for entry in obstore.list(store, prefix=prefix).collect():
+                if entry["path"].removeprefix(prefix) not in but:
+                    obstore.delete(store, entry["path"])
+                    self.put_there.pop(entry["path"], None)
 
     def assert_central_untouched(self) -> None:
         there = {entry["path"] for entry in obstore.list(self.central).collect()}
@@ -1019,6 +1028,32 @@ async def test_a_link_cut_within_a_copy_leaves_the_old_version_serving_and_the_c
     assert world.at_edge() == {1: old, 2: new}
     assert world.told("pushmodel") == [1, 2]
     assert world.told("model-rejected") == []
+
+
+@pytest.mark.parametrize("left", ["nothing", "its manifest", "all but its entry file"])
+@pytest.mark.parametrize("of_group", [False, True], ids=["own", "shared"])
+@pytest.mark.parametrize("after", [0, 9000])
+async def test_a_version_that_central_removes_within_its_copy_is_let_go_and_a_newer_one_comes(
+    world: World, left: str, after: int, *, of_group: bool
+) -> None:
+    old = world.publish(1)
+    await world.rounds()
+    if of_group:
+        world.share("north", 2, own(2), version=2)
+    else:
+        world.publish(2)
+    world.link.bytes_left = after
+    await world.rounds(1)
+    stays = {"nothing": (), "its manifest": ("manifest.json",), "all but its entry file": own(2).keys()}[left]
+    world.remove(2, but=[path for path in stays if path != "saved_model.pb"])
+    world.link.bytes_left = None
+    await world.rounds()
+    assert world.at_edge()[1] == old
+    new = world.publish(3)
+    await world.rounds()
+    assert world.at_edge() == {1: old, 3: new}
+    assert (world.told("pushmodel"), world.told("model-rejected")) == ([1, 3], [])
+    assert world.leftovers() == []
 
 
 async def test_a_file_replaced_between_listing_and_copy_is_not_mixed(world: World) -> None:

@@ -207,6 +207,21 @@ async def test_the_same_data_is_not_trained_on_twice_unless_asked(site: Site) ->
     assert (await site.run(again=True)).version == 2
 
 
+async def test_a_run_ends_with_the_oldest_versions_removed_and_well_if_they_cannot_be(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.facts["retain_versions"] = 1
+    await site.upload("red-box", "other")
+    deletes = Requests(monkeypatch, s3, "delete")
+    deletes.fail(Transient("the store is away"))
+    for number in (1, 2, 3):
+        assert (await site.run(again=True)).version == number
+    assert set(await versions.complete(site.stores.models, MODEL)) == {1, 2, 3}
+    deletes.mend()
+    assert (await site.run()).state == "skipped"
+    assert set(await versions.complete(site.stores.models, MODEL)) == await site.ready() == {2, 3}
+
+
 async def test_a_worse_version_is_kept_back_and_the_next_trigger_does_not_train_it_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,15 @@ from training.publish import rollback as roll_back
 from training.release import release as end_hold
 from training.session import load_embedder, session, telling
 from training.settings import TrainingSettings
-from training.steps import Run, acquire_step, evaluate_step, publish_step, share_step, train_step
+from training.steps import (
+    Run,
+    acquire_step,
+    evaluate_step,
+    publish_step,
+    retain_step,
+    share_step,
+    train_step,
+)
 from training.stores import open_stores
 
 commands = typer.Typer(
@@ -125,6 +133,7 @@ def publish(edge: Edge, work: Work = None) -> None:
                 kept = state if held is None else held.reason
                 console.print(f"version {published.manifest.version} {kept}")
             await share_step(run)
+            await retain_step(run)
 
     _finish(step())
 
@@ -208,7 +217,9 @@ def list_versions(edge: Edge, model: Model = None) -> None:
         found = {version: whole.get(version) or ready.get(version) for version in there}
         held = await read_hold(stores.models, name)
         # On standard output: this is the answer, not progress.
-        type(console)().print(versions_table(edge, name, found, set(ready), held))
+        type(console)().print(
+            versions_table(edge, name, found, set(ready), held, retained=settings.retain_versions)
+        )
 
     _finish(show())
 

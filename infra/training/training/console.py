@@ -40,10 +40,19 @@ def stages() -> Iterator[Sink]:
 
 
 def versions_table(
-    edge: str, model: str, found: dict[int, Manifest | None], ready: set[int], held: Hold | None
+    edge: str,
+    model: str,
+    found: dict[int, Manifest | None],
+    ready: set[int],
+    held: Hold | None,
+    *,
+    retained: int,
 ) -> Table:
     """List versions, newest first; one without a manifest is not complete."""
-    caption = None if held is None else held.reason
+    told = [] if held is None else [held.reason]
+    if retained and len(found) >= retained:
+        told.append(f"older ones are removed: RETAIN_VERSIONS is {retained}")
+    caption = "\n".join(told) or None
     table = Table(title=f"{model} for {edge}", title_justify="left", caption=caption, caption_justify="left")
     for column in ("version", "state", "accuracy", "parent", "classes", "created", "data"):
         table.add_column(column, justify="right" if column in {"version", "accuracy", "parent"} else "left")

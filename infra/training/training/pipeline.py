@@ -17,6 +17,7 @@ from training.steps import (
     begin_publishing,
     evaluate_step,
     publish_step,
+    retain_step,
     share_step,
     train_step,
 )
@@ -50,6 +51,7 @@ async def run_pipeline(run: Run, reporter: Reporter, *, again: bool = False) -> 
     try:
         outcome = await _steps(run, again=again)
         await share_step(run)
+        await retain_step(run)
     except Permanent as exc:
         run.announce(model_rejected_event(run.settings.model_name, None, str(exc)))
         reporter.tell("failed", 1, reason=str(exc))

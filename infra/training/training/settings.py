@@ -28,6 +28,8 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesS
     """How much worse than its parent a version may be before the gate counts it."""
     seed: int = Field(default=0, ge=0)
     signing_key: OptionalPath = None
+    retain_versions: int = Field(default=20, ge=0)
+    """Of a model, that passed, and that were rejected; 0 for all."""
 
     trial_seconds: float = Field(default=120, gt=0)
     """Seconds that an uploaded model may take to load and to answer."""

@@ -32,6 +32,7 @@ from training.publish import Begun, Published, announce_outcome, begin, publish,
 from training.quarantining import keep_back, without_quarantined
 from training.reference import Reference, grow, read_reference
 from training.report import Facts, Material, write_report
+from training.retention import keep_newest
 from training.samples import gather
 from training.settings import TrainingSettings
 from training.settled import settle_data
@@ -93,6 +94,15 @@ async def share_step(run: Run) -> None:
     key = read_key(run.settings.signing_key)
     for model in await model_index.models(run.stores.ready) if run.stores.members else ():
         await share(run.stores, model, key, run.announce)
+
+
+async def retain_step(run: Run) -> None:
+    """FROM `E-models`, `E-ready` → the oldest versions beyond RETAIN_VERSIONS are removed: best effort."""
+    try:
+        for model in await model_index.models(run.stores.models):
+            await keep_newest(run.stores, model, run.settings.retain_versions)
+    except (CaravanError, FileNotFoundError) as exc:
+        log.warning("old versions stay until the next run", edge=run.edge, error=str(exc))
 
 
 async def acquire_step(run: Run, *, again: bool = False) -> Acquired:

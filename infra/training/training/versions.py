@@ -248,6 +248,11 @@ async def claim(stores: Stores, model: str, attempt: str, run: str | None = None
     raise Transient("others take every version number that is tried")
 
 
+async def forget_claim(store: ObjectStore, model: str, version: int) -> None:
+    """Remove the claim on a number whose version is gone; newer ones keep it from being taken again."""
+    await s3.delete(store, [_claim_key(model, str(version))])
+
+
 async def _claimed(store: ObjectStore, model: str) -> list[str]:
     """Return the numbers that claims are named for."""
     keys = [entry["path"] async for entry in s3.listing(store, f"{CLAIMS}{model}/")]

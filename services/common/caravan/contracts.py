@@ -31,7 +31,7 @@ def data_bucket(edge: str) -> str:
 
 
 def models_bucket(edge: str) -> str:
-    """Every version ever trained for an edge, at central."""
+    """Versions made for an edge, rejected ones too, at central: the newest of each kind."""
     return f"{edge}-models"
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,12 @@ class Index:
         found = {**self.manifests.get(model, {}), version: sha256}
         return Index({**self.manifests, model: _newest(found)}, self.e_tag)
 
+    def without(self, model: str, versions: Collection[int]) -> Index:
+        """Return an index that does not name these versions."""
+        found = self.manifests.get(model, {})
+        left = {number: sha256 for number, sha256 in found.items() if number not in versions}
+        return self if left == found else Index({**self.manifests, model: left}, self.e_tag)
+
 
 def _newest(found: Mapping[int, str]) -> dict[int, str]:
     return {number: found[number] for number in sorted(found, reverse=True)[:NEWEST]}
@@ -109,9 +115,23 @@ async def add(store: ObjectStore, model: str, version: int, manifest: bytes) -> 
 
     """
     sha256 = hashlib.sha256(manifest).hexdigest()
+    await _change(store, lambda index: index.with_version(model, version, sha256))
+
+
+async def remove(store: ObjectStore, model: str, versions: Collection[int]) -> None:
+    """Name versions no longer, before they are removed; others may change the index at the same time.
+
+    Raises:
+        Transient: if the store is away, or others are always quicker.
+
+    """
+    await _change(store, lambda index: index.without(model, versions))
+
+
+async def _change(store: ObjectStore, change: Callable[[Index], Index]) -> None:
     for _ in range(_ATTEMPTS):
         index = await read(store)
-        changed = index.with_version(model, version, sha256)
+        changed = change(index)
         if changed == index:
             return
         if await s3.replace(store, INDEX, changed.to_json(), index.e_tag):

@@ -147,7 +147,10 @@ class DirectorySink:
         await _in_thread("clear", remove)
 
     async def publish(self, ref: Ref) -> None:
-        """Rename the stage into place; a part of the version that somebody else left there gives way."""
+        """Rename the stage into place; a part of the version that somebody else left there gives way.
+
+        Stages of older versions are cleared away: central has removed those that were not brought to an end.
+        """
 
         def publish() -> None:
             stage, target = self._stage(ref), self._root / ref.model / str(ref.version)
@@ -159,6 +162,8 @@ class DirectorySink:
             stage.rename(target)
             _flush(target.parent)
             _flush(self._root)
+            for older in [path for path in _versions(stage.parent) if int(path.name) < ref.version]:
+                self._discard(older)
 
         await _in_thread("publish", publish)
 

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -170,7 +171,8 @@ def _seconds(process: psutil.Process) -> float:
 async def last_offered(stack: Stack, edges: Sequence[str], prefix: str) -> float:
     """Return the clock time at which the last member had its manifest."""
     stores = [s3.open_bucket(stack.s3("s3-central"), f"{edge}-ready") for edge in edges]
-    return max([(await s3.listed(store, prefix))[0]["last_modified"].timestamp() for store in stores])
+    times: list[datetime] = [(await s3.listed(store, prefix))[0]["last_modified"] for store in stores]
+    return max(times).timestamp()
 
 
 async def listed(store: ObjectStore, prefix: str) -> dict[str, int]:

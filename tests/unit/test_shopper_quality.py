@@ -20,7 +20,7 @@ from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
 from shopper.ports import Prediction, Sender
 from shopper.quality import drift
-from shopper.quality.drift import LOOK_SIDE, STATISTICS, DriftTest, appearance, spread
+from shopper.quality.drift import BINS, LOOK_SIDE, STATISTICS, DriftTest, appearance, spread
 from shopper.quality.intervals import Stratum, beta_cdf, is_confidently_wrong, joined, limits
 from shopper.quality.notes import DAY, Answered
 from shopper.quality.report import accuracy
@@ -233,7 +233,7 @@ class Shop:
             self.now += 17
             score = 1 - self.chance.random() / 50 if self.chance.random() < sure else self.chance.random()
             draws = [self.chance.random() for _ in range(STATISTICS)]
-            if self.test.look((score, score, *LOOK), self.now, draws):
+            if self.test.look((score, score, *LOOK), self.now, draws, is_product=True):
                 return number
         return None
 
@@ -253,12 +253,11 @@ def test_answers_that_stay_as_they_are_raise_no_alarm() -> None:
 
 
 def test_ranks_are_uniform_whatever_the_scores_are_so_that_bets_win_nothing_on_average() -> None:
-    chance, test = random.Random(5), DriftTest()
+    chance, counts = random.Random(5), [0] * BINS
     ranks = []
-    for number in range(4000):
+    for _ in range(4000):
         score = chance.choice([0.0, 1.0, 0.999, math.nan, 0.3])
-        ranks.append(test._rank(test.counts[0], drift._bin(0, score), chance.random()))
-        test.answers = number + 1
+        ranks.append(drift._rank(counts, drift._bin(0, score), chance.random()))
     tenths = Counter(int(min(rank, 0.999) * 10) for rank in ranks)
     assert all(320 < tenths[tenth] < 480 for tenth in range(10))
 
@@ -278,10 +277,28 @@ def test_photos_that_become_darker_are_noticed_though_the_model_is_as_sure_as_be
     for number in range(1060):
         now += 17
         light = chance.gauss(0.6, 0.1) / (1 if number < 1000 else 1.6)
-        if test.look((0.99, 0.99, light, *LOOK[1:]), now, [chance.random() for _ in range(STATISTICS)]):
+        draws = [chance.random() for _ in range(STATISTICS)]
+        if test.look((0.99, 0.99, light, *LOOK[1:]), now, draws, is_product=True):
             noticed.append(number)
     assert len(noticed) == 1
     assert noticed[0] >= 1000
+
+
+def test_photos_of_a_new_kind_are_noticed_where_they_are_few_of_all_but_most_of_other() -> None:
+    for seed in range(10):
+        chance, test, now = random.Random(seed), DriftTest(), START
+        noticed = []
+        for number in range(1150):
+            now += 17
+            is_new = number >= 1000 and chance.random() < 1 / 3
+            is_product = not is_new and chance.random() < 0.8
+            # As light as products are, and lighter than whatever else is shown.
+            light = chance.gauss(0.6 if is_new or is_product else 0.3, 0.05)
+            draws = [chance.random() for _ in range(STATISTICS)]
+            if test.look((0.99, 0.99, light, *LOOK[1:]), now, draws, is_product=is_product):
+                noticed.append(number)
+        assert len(noticed) == 1
+        assert noticed[0] >= 1000
 
 
 def test_a_photos_appearance_is_its_light_contrast_and_colour() -> None:

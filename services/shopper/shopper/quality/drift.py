@@ -8,7 +8,9 @@ so the chance of a false alarm is at most ALPHA in 30 days, however many answers
 
 Which change is looked for is in the bets alone: scores that fall, and photos that are darker or brighter,
 flatter or harder, bluer or redder than before. The photos' look is asked too: a model that has learnt to be
-sure in any light does not show that the light has changed.
+sure in any light does not show that the light has changed. A look is ranked among those of products, or among
+those of `other`, as the answer is (a Mondrian conformal test): photos of a product that nobody taught are a
+small part of all, but soon most of `other`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ comes more often."""
 BINS = 256
 SCORES, LOOKS = 2, 4
 STATISTICS = SCORES + LOOKS
+_ROWS = SCORES + 2 * LOOKS
 _BETS = len(POWERS) + len(STEPS)
 _SIDES = (
     *((place, False) for place in range(STATISTICS)),
@@ -54,7 +57,7 @@ class DriftTest:
     """The test of one version at one edge.
 
     Args:
-        counts: answers by bin, [STATISTICS][BINS].
+        counts: answers by bin, [SCORES + 2 * LOOKS][BINS]: the looks of `other`, then of products.
         wealth: of each side and bet, all that was begun so far.
         answers: number of answers seen.
         last: when the last answer came, seconds since 1970.
@@ -65,7 +68,7 @@ class DriftTest:
 
     """
 
-    counts: list[list[int]] = field(default_factory=lambda: [[0] * BINS for _ in range(STATISTICS)])
+    counts: list[list[int]] = field(default_factory=lambda: [[0] * BINS for _ in range(_ROWS)])
     wealth: list[float] = field(default_factory=lambda: [0.0] * len(_SIDES) * _BETS)
     answers: int = 0
     last: float = 0.0
@@ -78,7 +81,7 @@ class DriftTest:
     def of(cls, state: dict[str, Any]) -> Self:
         """Return a test as `state` has it; a new one where that is of other statistics or bets."""
         test = cls(**{"looked_at": "", **state})
-        is_ours = len(test.counts) == STATISTICS and len(test.wealth) == len(_SIDES) * _BETS
+        is_ours = len(test.counts) == _ROWS and len(test.wealth) == len(_SIDES) * _BETS
         return test if is_ours and test.looked_at == LOOKED_AT else cls()
 
     @property
@@ -86,21 +89,19 @@ class DriftTest:
         """All of it, as JSON has it."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
-    def look(self, scores: Sequence[float], now: float, draws: Sequence[float]) -> bool:
+    def look(self, scores: Sequence[float], now: float, draws: Sequence[float], *, is_product: bool) -> bool:
         """Look at an answer; return whether it raises the alarm.
 
         Args:
             scores: results of `statistics` and `appearance`, 0..1 each.
             now: seconds since 1970; never less than before.
             draws: as many random numbers in [0, 1), for ranks among equals.
+            is_product: whether the answer is a product.
 
         """
-        ranks = [
-            self._rank(counts, place, draw)
-            for counts, place, draw in zip(
-                self.counts, map(_bin, range(STATISTICS), scores), draws, strict=True
-            )
-        ]
+        looks = self.counts[SCORES + LOOKS :] if is_product else self.counts[SCORES : SCORES + LOOKS]
+        places = map(_bin, range(STATISTICS), scores)
+        ranks = [_rank(*each) for each in zip(self.counts[:SCORES] + looks, places, draws, strict=True)]
         stake = max(now - self.last, 0.0) / HORIZON
         self.answers += 1
         self.last = max(now, self.last)
@@ -119,11 +120,6 @@ class DriftTest:
         if (sum(of_scores) / len(of_scores) + sum(of_looks) / len(of_looks)) / 2 >= 1 / ALPHA:
             self.alarm = now
         return bool(self.alarm)
-
-    def _rank(self, counts: list[int], place: int, draw: float) -> float:
-        """Return the rank of an answer among all before and itself, in (0, 1], and count it."""
-        counts[place] += 1
-        return max((sum(counts[:place]) + draw * counts[place]) / (self.answers + 1), 1e-12)
 
 
 def statistics(item: str, score: float, products: Sequence[float], other: str) -> tuple[float, float]:
@@ -173,6 +169,12 @@ def spread(points: Sequence[Sequence[float]], most: int) -> list[int]:
         distances[chosen] = -1
         chosen.append(int(distances.argmax()))
     return chosen
+
+
+def _rank(counts: list[int], place: int, draw: float) -> float:
+    """Return the rank of an answer among those counted and itself, in (0, 1], and count it."""
+    counts[place] += 1
+    return max((sum(counts[:place]) + draw * counts[place]) / sum(counts), 1e-12)
 
 
 def _wins(rank: float) -> list[float]:

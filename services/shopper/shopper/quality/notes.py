@@ -134,7 +134,8 @@ class QualityNotes:
         test = self._test(model)
         scores = statistics(answered.guess, answered.score, answered.products, OTHER)
         self._recent.append((model, now, answered, (*scores, *look)))
-        is_news = test.look((*scores, *look), now, [self._draw() for _ in range(STATISTICS)])
+        draws = [self._draw() for _ in range(STATISTICS)]
+        is_news = test.look((*scores, *look), now, draws, is_product=answered.guess != OTHER)
         self._db.execute(
             "INSERT OR REPLACE INTO drifts VALUES (?, ?, ?)", (model, test.last, json.dumps(test.state))
         )

@@ -15,10 +15,9 @@ from caravan.images import MAX_BYTES
 from caravan.moments import taken_at
 from caravan.withdrawn import Withdrawn, read_withdrawn
 from training.dataset import Dataset, Member
-from training.stores import Stores, write_file, write_json
+from training.stores import EDGES_AT_ONCE, Stores, write_file, write_json
 
 AT_ONCE = 16
-EDGES_AT_ONCE = 8
 Progress = Callable[[int, int], None]
 
 

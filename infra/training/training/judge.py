@@ -8,7 +8,7 @@ number belongs to the upload.
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from caravan import model_index, s3, tracing
+from caravan.concurrency import for_each
 from caravan.contracts import Event, model_rejected_event
 from caravan.errors import Permanent
 from caravan.manifest import Lineage
@@ -30,6 +31,7 @@ from training.evaluate import Answer, evaluate
 from training.gate import gate
 from training.publish import announce_outcome, publish, read_key
 from training.steps import Run
+from training.stores import EDGES_AT_ONCE, Stores
 from training.trial import Found, Job
 from training.trials import tried
 
@@ -48,25 +50,32 @@ async def judge_step(run: Run) -> list[tuple[Upload, Verdict]]:
         Transient: if a store is away; what is judged stays judged.
 
     """
-    judged = await _judge_pending(run)
+    judged = await _judge_pending(run, await pending_uploads(run.stores.models))
     if not run.stores.members:
         return judged
     # What the group has under a name, it has for all.
     shared = {run.settings.model_name, *await model_index.models(run.stores.ready)}
+    waiting: dict[str, list[Listed]] = {}
+
+    async def look(member: Stores) -> None:
+        waiting[member.edge] = await pending_uploads(member.models)
+
+    await for_each(run.stores.members, look, at_once=EDGES_AT_ONCE)
     for member in run.stores.members:
 
         def announce(event: Event, edge: str = member.edge) -> None:
             run.announce(event | {"edge": edge})
 
         one = replace(run, edge=member.edge, stores=member, announce=announce)
-        judged += await _judge_pending(one, dict.fromkeys(shared, run.edge))
+        judged += await _judge_pending(one, waiting[member.edge], dict.fromkeys(shared, run.edge))
     return judged
 
 
-async def _judge_pending(run: Run, owners: Mapping[str, str] = NOBODY) -> list[tuple[Upload, Verdict]]:
+async def _judge_pending(
+    run: Run, waiting: Sequence[Listed], owners: Mapping[str, str] = NOBODY
+) -> list[tuple[Upload, Verdict]]:
     """Judge an edge's uploads; `owners` are the groups that have a model for it, by the model's name."""
     judged = []
-    waiting = await pending_uploads(run.stores.models)
     for number, listed in enumerate(waiting):
         run.progress("judge", number / len(waiting))
         try:

@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 
 from caravan.account import each_receipt
+from caravan.concurrency import for_each
 from caravan.contracts import Event, class_of, quarantine_event
 from caravan.errors import Permanent
 from caravan.names import cut
@@ -23,7 +24,7 @@ from training.dataset import Dataset, Member
 from training.embeddings import BACKBONE, Embedded
 from training.head import Head
 from training.inspection import Batch, Contradiction, contradictions, doubtful, sure_answers
-from training.stores import Stores
+from training.stores import EDGES_AT_ONCE, Stores
 from training.templates import render
 from training.thumbnails import data_url
 
@@ -42,10 +43,13 @@ Embed = Callable[[Sequence[Member]], Embedded]
 async def without_quarantined(stores: Stores, dataset: Dataset, withdrawn: Withdrawn) -> Dataset:
     """Leave out what waits for a person, and remove the pages that may show what was withdrawn."""
     held: list[Quarantined] = []
-    for source in stores.sources:
+
+    async def look(source: Stores) -> None:
         found = await read_quarantine(source.data)
         await forget_pictures(source.data, found, withdrawn)
-        held += [each for each in found if each.state == "held"]
+        held.extend(each for each in found if each.state == "held")
+
+    await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
     return dataset.without(image for each in held for image in each.images)
 
 
@@ -92,12 +96,13 @@ async def keep_back(
         return dataset
     wanted = sorted(member for member in members if member[0] in labels)
     batches = await _batches(stores, dataset, wanted)
-    released = {
-        (source.edge, each.batch)
-        for source in stores.sources
-        for each in await read_quarantine(source.data)
-        if each.state == "released"
-    }
+    released: set[Batch] = set()
+
+    async def look(source: Stores) -> None:
+        there = await read_quarantine(source.data)
+        released.update((source.edge, each.batch) for each in there if each.state == "released")
+
+    await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
     found = [
         each
         for each in contradictions(members, [batches.get(member, NOWHERE) for member in members], answers)
@@ -148,8 +153,10 @@ async def _batches(stores: Stores, dataset: Dataset, members: Sequence[Member]) 
             if member in found:
                 found[member] = max(found[member], (receipt.received, (edge, receipt.batch)))
 
-    for source in stores.sources:
+    async def look(source: Stores) -> None:
         await each_receipt(source.data, partial(take, source.edge))
+
+    await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
     return {member: batch for member, (_, batch) in found.items()}
 
 

@@ -17,7 +17,7 @@ from caravan.contracts import ENTRY_FILES, MANIFEST, version_prefix
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from training import versions
-from training.stores import Stores
+from training.stores import EDGES_AT_ONCE, Stores
 
 log = structlog.get_logger()
 
@@ -105,8 +105,8 @@ async def _tidy_members(stores: Stores, model: str, keep: int, old: Collection[i
             member, model, {*numbers[max(keep, AT_EDGES) :], *gone.intersection(numbers[AT_EDGES:])}
         )
 
-    await for_each(stores.members, look, at_once=versions.EDGES_AT_ONCE)
-    await for_each(stores.members, tidy, at_once=versions.EDGES_AT_ONCE)
+    await for_each(stores.members, look, at_once=EDGES_AT_ONCE)
+    await for_each(stores.members, tidy, at_once=EDGES_AT_ONCE)
     return pointed.intersection(old)
 
 
@@ -119,7 +119,7 @@ async def _tidy_models(stores: Stores, model: str, keep: int, needed: Collection
     async def read(number: int) -> None:
         found[number] = await _manifest(stores.models, model, number)
 
-    await for_each(numbers, read, at_once=versions.EDGES_AT_ONCE)
+    await for_each(numbers, read, at_once=EDGES_AT_ONCE)
     for number in surplus(found, keep, needed):
         await _remove(stores.models, model, number)
         await versions.forget_claim(stores.models, model, number)

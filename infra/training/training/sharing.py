@@ -17,9 +17,9 @@ from caravan.contracts import MANIFEST, SIGNATURE, Event, model_ready_event, ver
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.groups import Groups, owner_of
 from caravan.manifest import Lineage, Manifest, Shared
-from caravan.signatures import PrivateKey, sign
+from caravan.signatures import PrivateKey, sign, vouches
 from training import versions
-from training.stores import Stores
+from training.stores import EDGES_AT_ONCE, Stores
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ async def share(stores: Stores, model: str, key: PrivateKey | None, announce: An
             log.warning("a member is not offered the group's version", edge=member.edge, error=str(exc))
             faults.append(f"{member.edge}: {exc}")
 
-    await for_each(stores.members, offer, at_once=versions.EDGES_AT_ONCE)
+    await for_each(stores.members, offer, at_once=EDGES_AT_ONCE)
     if faults:
         raise Transient(
             f"{len(faults)} edges of {stores.edge} are not offered its version, such as {faults[0]}"
@@ -95,7 +95,7 @@ async def unsettled(ready: Mapping[str, ObjectStore], groups: Groups, model: str
         if owner != (edge if shared is None else shared.group):
             found.add(owner)
 
-    await for_each(ready, look, at_once=versions.EDGES_AT_ONCE)
+    await for_each(ready, look, at_once=EDGES_AT_ONCE)
     return found
 
 
@@ -128,20 +128,42 @@ async def _offer(
         there = await shared_with(member.ready, model)
         if there is not None and there.group == group and there.version >= version.version:
             return None
-        number = max(version.version, await versions.highest(member, model) + 1)
-        mine = replace(
-            version,
-            version=number,
-            edge=member.edge,
-            shared=Shared(group, version.version),
-            signature=None,
-        )
-        signed, signature = (mine, None) if key is None else sign(mine, key, run)
-        prefix = version_prefix(model, number)
-        if signature is not None:
-            await s3.write(member.ready, prefix + SIGNATURE, signature)
-        if await s3.create(member.ready, prefix + MANIFEST, signed.to_json(), tracing.headers()):
+        highest = await versions.highest(member, model)
+        mine = _offered(member, version, group, max(version.version, highest + 1))
+        begun = _offered(member, version, group, highest)
+        if key is not None and highest >= version.version and await _is_signed(member, begun, key):
+            mine = begun
+        if (signed := await _written(member, mine, key, run)) is not None:
             await versions.name(member.ready, signed)
-            log.info("version shared", edge=member.edge, group=group, model=model, version=number)
+            log.info("version shared", edge=member.edge, group=group, model=model, version=signed.version)
             return signed
     raise Transient(f"others take every version number of {member.edge} that is tried")
+
+
+def _offered(member: Stores, version: Manifest, group: str, number: int) -> Manifest:
+    shared = Shared(group, version.version)
+    return replace(version, version=number, edge=member.edge, shared=shared, signature=None)
+
+
+async def _written(
+    member: Stores, mine: Manifest, key: PrivateKey | None, run: str | None
+) -> Manifest | None:
+    """Write a version of a member, signed; None if its number is another's.
+
+    The first signature stays, so that beside a manifest there is none but its own: who comes second goes on
+    only if that vouches for the same.
+    """
+    signed, signature = (mine, None) if key is None else sign(mine, key, run)
+    prefix = version_prefix(mine.model, mine.version)
+    if key is not None and signature is not None:
+        is_first = await s3.create(member.ready, prefix + SIGNATURE, signature)
+        if not is_first and not await _is_signed(member, mine, key):
+            return None
+    is_mine = await s3.create(member.ready, prefix + MANIFEST, signed.to_json(), tracing.headers())
+    return signed if is_mine else None
+
+
+async def _is_signed(member: Stores, mine: Manifest, key: PrivateKey) -> bool:
+    """Tell whether a `model.sig` by this key is there, and vouches for this manifest."""
+    signature = await versions.signature_of(member.ready, mine.model, mine.version)
+    return signature is not None and vouches(signature, mine, key)

@@ -11,11 +11,15 @@ from typing import Any
 from obstore.store import ObjectStore
 
 from caravan import strict_json
+from caravan.concurrency import for_each
 from caravan.contracts import data_bucket, models_bucket, ready_bucket
 from caravan.errors import Permanent
 from caravan.s3 import open_bucket
 from caravan.settings import S3Address
 from caravan.withdrawn import Withdrawn, read_withdrawn
+
+EDGES_AT_ONCE = 8
+"""Of a group, that are asked or told side by side."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,13 @@ class Stores:
             FileNotFoundError: if a bucket of images is not there.
 
         """
-        return Withdrawn.of_all([await read_withdrawn(source.data) for source in self.sources])
+        found: list[Withdrawn] = []
+
+        async def read(source: Stores) -> None:
+            found.append(await read_withdrawn(source.data))
+
+        await for_each(self.sources, read, at_once=EDGES_AT_ONCE)
+        return Withdrawn.of_all(found)
 
 
 def open_stores(address: S3Address, edge: str, members: Iterable[str] = ()) -> Stores:

@@ -17,7 +17,7 @@ from caravan.concurrency import for_each
 from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, SIGNATURE, VersionKey, version_prefix
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import File, Manifest
-from training.stores import Stores
+from training.stores import EDGES_AT_ONCE, Stores
 
 log = structlog.get_logger()
 
@@ -25,8 +25,6 @@ CLAIMS = "claims/"
 ATTEMPTS = 20
 AT_ONCE = 4
 """Files of a version that are written side by side."""
-EDGES_AT_ONCE = 8
-"""Of a group, that are asked or told side by side."""
 
 Sizes = Mapping[str, int]
 """Size in bytes of each file of a version, by its path."""

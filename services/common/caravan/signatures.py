@@ -62,6 +62,17 @@ def sign(manifest: Manifest, key: PrivateKey, run: str | None = None) -> tuple[M
     return manifest, model_signature.sign(manifest.model, digests, key, provenance)
 
 
+def vouches(signature: bytes, manifest: Manifest, key: PrivateKey) -> bool:
+    """Tell whether a `model.sig` by this key vouches for a manifest, and for its files."""
+    if isinstance(key, Ed25519PrivateKey):
+        return False
+    try:
+        vouched = model_signature.verify(signature, [key.public_key()])
+    except Permanent:
+        return False
+    return vouched == digests_of(manifest, manifest.to_json())
+
+
 def digests_of(manifest: Manifest, raw: bytes) -> dict[str, str]:
     """Return the SHA-256 of each file of a version, that of its manifest among them, which is `raw`."""
     return {file.path: file.sha256.lower() for file in manifest.files} | {

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+from caravan.contracts import training_event
 from caravan.errors import Transient
 from training import events
 from training.events import QUEUED, Events, Reporter
@@ -74,6 +75,36 @@ async def test_progress_is_thinned_out_but_each_stages_begin_and_end_are_told() 
     progress = [event["progress"] for event in got]
     assert progress == sorted(progress)
     assert {(event["name"], event["edge"], event["run"]) for event in got} == {("training", "edge1", "r")}
+
+
+async def test_of_the_progress_within_a_stage_many_edges_are_told_less_often_but_of_each_stage() -> None:
+    broker = Broker()
+    edges = [f"edge{n}" for n in range(300)]
+    async with Events(broker.send, *edges) as sent:
+        for stage in ("acquire", "train", "done"):
+            for n in range(20):
+                sent.emit(training_event(stage, n / 20))
+    assert len(broker.got) == 3 * len(edges)
+    assert [event["stage"] for event in broker.got[:3]] == ["acquire", "train", "done"]
+
+
+async def test_a_slow_answer_of_one_edges_topic_holds_up_no_other_and_each_is_told_in_order() -> None:
+    broker, slow = Broker(), asyncio.Event()
+
+    async def send(topic: str, value: bytes) -> None:
+        if topic == "edge1":
+            await slow.wait()
+        await broker.send(topic, value)
+
+    async with Events(send, "edge1", *(f"edge{n}" for n in range(2, QUEUED + 2))) as sent:
+        for edge in ("edge1", *(f"edge{n}" for n in range(2, QUEUED + 2))):
+            sent.emit({"name": "model-ready", "edge": edge})
+        async with asyncio.timeout(30):
+            while len(broker.got) < QUEUED:
+                await asyncio.sleep(0.01)
+        slow.set()
+    assert len(broker.got) == QUEUED + 1
+    assert broker.topics[-1] == "edge1"
 
 
 async def test_what_a_group_tells_goes_to_all_its_edges_but_what_is_of_one_to_that_one() -> None:

@@ -3,16 +3,18 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, Self
 
 from caravan import telemetry
-from caravan.contracts import Event, events_topic, training_event
+from caravan.contracts import TRAINING, Event, events_topic, training_event
 
 QUEUED = 200
 FLUSH_SECONDS = 5
 SECONDS_BETWEEN = 0.2
+SECONDS_OF_EACH = 0.1
+"""Between two words on the progress of a stage, for each edge that is told: each is a message to all."""
 
 SHARES: Mapping[str, tuple[float, float]] = {
     "judge": (0.0, 0.02),
@@ -34,14 +36,18 @@ class Send(Protocol):
 class Events:
     """Sends events in order in the background; leaving waits a little for the last ones.
 
-    Each goes to all edges that are listened for, or to the one of them that it names as `edge`.
+    Each goes to all edges that are listened for, or to the one of them that it names as `edge`; those of
+    different edges go side by side. Of the progress of a stage many edges are told less often.
 
     A broker that is away costs the run nothing: events that do not fit the queue are counted and dropped.
     """
 
     def __init__(self, send: Send, *edges: str) -> None:
         self._send, self._edges = send, edges
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUED)
+        # There is room for a word to each edge by itself.
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUED + len(edges))
+        self._stage: object = None
+        self._next = 0.0
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._drain(), name="events")
@@ -56,22 +62,34 @@ class Events:
 
     def emit(self, event: Event) -> None:
         """Queue an event; call it from the event loop."""
+        if event.get("name") == TRAINING:
+            stage, now = event.get("stage"), time.monotonic()
+            if stage == self._stage and now < self._next:
+                return
+            self._stage, self._next = stage, now + SECONDS_OF_EACH * len(self._edges)
         with telemetry.best_effort("kafka-events"):
             self._queue.put_nowait(event)
 
     async def _drain(self) -> None:
         while True:
-            event = await self._queue.get()
-            with telemetry.best_effort("kafka-events"):
-                raw = json.dumps(event, ensure_ascii=False).encode()
-                named = event.get("edge")
-                of = [edge for edge in self._edges if edge == named or named not in self._edges]
-                await asyncio.gather(*(self._tell(edge, raw) for edge in of))
-            self._queue.task_done()
+            waiting = [await self._queue.get()]
+            while not self._queue.empty():
+                waiting.append(self._queue.get_nowait())
+            of_each: dict[str, list[bytes]] = {}
+            for event in waiting:
+                with telemetry.best_effort("kafka-events"):
+                    raw = json.dumps(event, ensure_ascii=False).encode()
+                    named = event.get("edge")
+                    for edge in self._edges if named not in self._edges else (named,):
+                        of_each.setdefault(edge, []).append(raw)
+            await asyncio.gather(*(self._tell(edge, several) for edge, several in of_each.items()))
+            for _ in waiting:
+                self._queue.task_done()
 
-    async def _tell(self, edge: str, raw: bytes) -> None:
-        with telemetry.best_effort("kafka-events"):
-            await self._send(events_topic(edge), raw)
+    async def _tell(self, edge: str, several: Sequence[bytes]) -> None:
+        for raw in several:
+            with telemetry.best_effort("kafka-events"):
+                await self._send(events_topic(edge), raw)
 
 
 class Reporter:

@@ -202,6 +202,9 @@ MONITOR = "monitor"
 MODEL_READY = "model-ready"
 """Name of the event that a version is on its way to the edge."""
 
+TRAINING = "training"
+"""Name of the event that tells how far a run is."""
+
 EDGE_METRICS = "edge-metrics"
 """Kafka topic of the shoppers' counts and uncertain images."""
 
@@ -335,7 +338,7 @@ def model_upload_event(model: str, upload: str, size: int) -> Event:
 def training_event(stage: str, progress: float, **facts: Any) -> Event:
     """Training is at `stage`, `progress` in 0..1 of the whole run."""
     short = {name: cut(fact, LONGEST_FACT) if isinstance(fact, str) else fact for name, fact in facts.items()}
-    return {"name": "training", "stage": stage, "progress": round(progress, 3), **short}
+    return {"name": TRAINING, "stage": stage, "progress": round(progress, 3), **short}
 
 
 def model_ready_event(model: str, version: int, **facts: Any) -> Event:

@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import httpx
 import psutil
-import uvicorn
 from bench.bench_poll import Meter
-from fastapi import FastAPI
 from obstore.store import ObjectStore
 from rich.console import Console
 
 from caravan import s3
+from caravan.concurrency import loop_factory
 from caravan.contracts import DEFAULT_MODEL, version_prefix
 from caravan.settings import S3Address
 from caravan.telemetry import configure_logging
@@ -54,21 +54,25 @@ def served(folder: Path) -> list[int]:
     return sorted(int(path.parent.name) for path in entries)
 
 
-def model_server(root: Path) -> FastAPI:
-    """Make what says of each edge that it serves what is in its folder."""
-    app = FastAPI()
+@asynccontextmanager
+async def model_server(root: Path) -> AsyncIterator[int]:
+    """Play the model servers of edges: each says that it serves what is in its folder. Gives the port."""
 
-    @app.get("/{edge}/v1/models/{model}")
-    async def states(edge: str, model: str) -> dict[str, object]:
-        del model
-        versions = served(root / edge)
-        return {
-            "model_version_status": [
-                {"version": str(version), "state": "AVAILABLE", "status": {}} for version in versions
-            ]
-        }
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while asked := await reader.readuntil(b"\r\n\r\n"):
+                _, edge, *_ = asked.split(b" ", 2)[1].decode().split("/")
+                states = [
+                    {"version": str(version), "state": "AVAILABLE", "status": {}}
+                    for version in served(root / edge)
+                ]
+                body = json.dumps({"model_version_status": states}).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
 
-    return app
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
 
 
 def run_edges(edges: Sequence[str], root: Path, central: S3Address) -> None:
@@ -79,16 +83,12 @@ def run_edges(edges: Sequence[str], root: Path, central: S3Address) -> None:
         "S3_CENTRAL_SECRET_KEY": central.secret_key.get_secret_value(),
     }
     configure_logging("ERROR", "console")
-    asyncio.run(_run_edges(edges, root))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_run_edges(edges, root))
 
 
 async def _run_edges(edges: Sequence[str], root: Path) -> None:
-    server = uvicorn.Server(uvicorn.Config(model_server(root), port=0, log_level="error"))
-    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+    async with model_server(root) as port, AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         for edge in edges:
             settings = EdgeManagerSettings(
                 edge=edge,

@@ -164,7 +164,7 @@ def rollback(
     _is_its_own(edge, settings)
 
     async def back() -> None:
-        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
+        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
         async with telling(settings, edge) as events:
             with tracing.span("rollback", model=name, to=to):
                 key = read_key(settings.signing_key)
@@ -188,7 +188,7 @@ def release(edge: Edge, model: Model = None) -> None:
     _is_its_own(edge, settings)
 
     async def let_through() -> None:
-        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
+        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
         async with telling(settings, edge) as events:
             with tracing.span("release", model=name):
                 published = await end_hold(stores, name, read_key(settings.signing_key), events.emit)
@@ -210,7 +210,7 @@ def list_versions(edge: Edge, model: Model = None) -> None:
     _is_its_own(edge, settings)
 
     async def show() -> None:
-        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
+        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
         whole = await versions.complete(stores.models, name)
         ready = await versions.complete(stores.ready, name)
         there = {*await versions.stored(stores.models, name), *ready}

@@ -45,7 +45,7 @@ async def session(
     with locks.held(work, "the folder of the run"):
         async with telling(settings, edge) as events:
             reporter = Reporter({"edge": edge, **facts}, events.emit, *sinks)
-            stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()))
+            stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
             async with ExporterProcess(settings.cache_dir) as own:
                 run = Run(
                     settings,

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from caravan.contracts import DEFAULT_MODEL
+from caravan.rollouts import parse_rings
 from caravan.settings import (
     CentralS3Settings,
     EdgesSettings,
@@ -16,6 +17,11 @@ from caravan.settings import (
 )
 
 ROOT = Path(".caravan/training")
+
+
+def _rings(text: str) -> str:
+    parse_rings(text)
+    return text.strip()
 
 
 class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesSettings):
@@ -30,6 +36,11 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesS
     signing_key: OptionalPath = None
     retain_versions: int = Field(default=20, ge=0)
     """Of a model, that passed, and that were rejected; 0 for all."""
+
+    rollout: Annotated[str, AfterValidator(_rings)] = ""
+    """Rings in which a group's version goes to its edges, as `1,20%,100%`; empty: to all at once."""
+    rollout_soak: float = Field(default=300, ge=0)
+    """Seconds that the edges of a ring serve a version, where none compares it with the one before."""
 
     trial_seconds: float = Field(default=120, gt=0)
     """Seconds that an uploaded model may take to load and to answer."""

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import structlog
 
-from caravan import holds, model_index
+from caravan import holds, model_index, rollouts
 from caravan.contracts import Event
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from training import versions
+from training.offering import shared_with
 from training.publish import Key, Published, announce_outcome, is_newest, publish_again, settle
-from training.sharing import shared_with
 from training.stores import Stores
 from training.workspace import Settled
 
@@ -34,8 +34,8 @@ async def settle_data(
 
     A publish that was interrupted is finished. Where a version of other data serves, because images were
     taken out since, the version of this data is published again: it passed when it was made. One that was
-    rejected settles its data for as long as the version serves that it was found worse than. An edge that has
-    left a group is offered its own version again.
+    rejected settles its data for as long as the version serves that it was found worse than, and one whose
+    rollout was stopped until another one's begins. An edge that has left a group is offered its own again.
     """
     serving = None if await shared_with(stores.ready, model) else await _newest_trained(stores, model)
     if serving is not None and serving.lineage.data_digest == digest:
@@ -47,8 +47,9 @@ async def settle_data(
     )
     if not same:
         return None
-    if same[-1].is_rejected:
-        return await _rejected(stores, same[-1])
+    stopped = await _why_stopped(stores, same[-1])
+    if stopped or same[-1].is_rejected:
+        return Settled(same[-1].version, "held", stopped) if stopped else await _rejected(stores, same[-1])
     try:
         published = await _published(stores, same[-1], key, run)
     except Permanent as exc:
@@ -68,6 +69,14 @@ async def _newest_trained(stores: Stores, model: str) -> Manifest | None:
         if manifest is not None and manifest.lineage.data_digest is not None:
             return manifest
     return None
+
+
+async def _why_stopped(stores: Stores, manifest: Manifest) -> str:
+    """Return why the rollout of a version was stopped; empty if it was not."""
+    rollout = (await rollouts.read(stores.models, manifest.model))[0] if stores.rings else None
+    if rollout is None or (rollout.state, rollout.version) != ("stopped", manifest.version):
+        return ""
+    return f"its rollout was stopped: {rollout.why}"
 
 
 async def _rejected(stores: Stores, manifest: Manifest) -> Settled | None:

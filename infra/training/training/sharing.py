@@ -11,14 +11,15 @@ from dataclasses import replace
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import model_index, s3, tracing
+from caravan import s3, tracing
 from caravan.concurrency import for_each
 from caravan.contracts import MANIFEST, SIGNATURE, Event, model_ready_event, version_prefix
-from caravan.errors import CaravanError, Permanent, Transient
+from caravan.errors import CaravanError, Transient
 from caravan.groups import Groups, owner_of
 from caravan.manifest import Lineage, Manifest, Shared
 from caravan.signatures import PrivateKey, sign, vouches
 from training import versions
+from training.offering import Offering, offering, shared_with
 from training.stores import EDGES_AT_ONCE, Stores
 
 log = structlog.get_logger()
@@ -33,24 +34,33 @@ def to_nobody(event: Event) -> None:
 
 
 async def share(stores: Stores, model: str, key: PrivateKey | None, announce: Announce) -> None:
-    """Offer the newest version of a group to each member that lacks it, and tell it; an edge has no members.
+    """Offer each member of a group what it lacks, and tell it; an edge has no members.
 
-    Its number there is the group's own, which is above all that the members had when it was made; at an edge
-    that had gone further by itself, and joined later, it is the next one.
+    That is the newest version, for those that its rollout has reached. Its number there is the group's own,
+    which is above all that the members had when it was made; at an edge that had gone further by itself, and
+    joined later, or that goes back to an older version, it is the next one.
 
     Raises:
         Transient: if the store is away, or refuses us a member's bucket; the other members have it.
 
     """
-    newest = await versions.newest_complete(stores.ready, model) if stores.members else None
-    if newest is None:
-        return
-    run = None if key is None else await versions.run_of(stores.models, model, newest.version)
+    before = None
+    # Others may carry the rollout on meanwhile: they have not seen what we offered since.
+    while (offers := await offering(stores, model)) is not None and offers != before:
+        before = offers
+        await _to_each(stores, offers, key, announce)
+        if not stores.rings:
+            return
+
+
+async def _to_each(stores: Stores, offers: Offering, key: PrivateKey | None, announce: Announce) -> None:
+    signed = () if key is None else filter(None, (offers.newest, offers.back))
+    runs = {each.version: await versions.run_of(stores.models, each.model, each.version) for each in signed}
     faults: list[str] = []
 
     async def offer(member: Stores) -> None:
         try:
-            offered = await _offer(member, newest, stores.edge, key, run)
+            offered = await _offer(member, offers, key, runs)
             if offered is not None:
                 announce(ready_event(offered) | {"edge": member.edge})
         except (CaravanError, FileNotFoundError) as exc:
@@ -62,17 +72,6 @@ async def share(stores: Stores, model: str, key: PrivateKey | None, announce: An
         raise Transient(
             f"{len(faults)} edges of {stores.edge} are not offered its version, such as {faults[0]}"
         )
-
-
-async def shared_with(ready: ObjectStore, model: str) -> Shared | None:
-    """Return what of a group's the newest version in an edge's `E-ready` is; None if it is the edge's own."""
-    for number in await model_index.numbers(ready, model):
-        try:
-            raw = await s3.read(ready, version_prefix(model, number) + MANIFEST)
-            return Manifest.from_json(raw).shared
-        except (FileNotFoundError, Permanent):
-            continue
-    return None
 
 
 async def unsettled(ready: Mapping[str, ObjectStore], groups: Groups, model: str) -> set[str]:
@@ -120,20 +119,20 @@ def facts_of(lineage: Lineage) -> Event:
 
 
 async def _offer(
-    member: Stores, version: Manifest, group: str, key: PrivateKey | None, run: str | None
+    member: Stores, offers: Offering, key: PrivateKey | None, runs: Mapping[int, str | None]
 ) -> Manifest | None:
-    """Offer a version to a member; return its manifest there, or None if the member has it already."""
-    model = version.model
+    """Offer a version to a member; return its manifest there, or None if the member keeps what it has."""
+    model, group = offers.newest.model, offers.group
     for _ in range(versions.ATTEMPTS):
-        there = await shared_with(member.ready, model)
-        if there is not None and there.group == group and there.version >= version.version:
+        version = offers.to(member.edge, await shared_with(member.ready, model))
+        if version is None:
             return None
         highest = await versions.highest(member, model)
         mine = _offered(member, version, group, max(version.version, highest + 1))
         begun = _offered(member, version, group, highest)
         if key is not None and highest >= version.version and await _is_signed(member, begun, key):
             mine = begun
-        if (signed := await _written(member, mine, key, run)) is not None:
+        if (signed := await _written(member, mine, key, runs.get(version.version))) is not None:
             await versions.name(member.ready, signed)
             log.info("version shared", edge=member.edge, group=group, model=model, version=signed.version)
             return signed

@@ -26,7 +26,8 @@ EDGES_AT_ONCE = 8
 class Stores:
     """An edge's buckets at central: training images, every version, versions for the edge; and its id.
 
-    Those of a group are named like an edge's. Images it has none of its own, but those of its `members`.
+    Those of a group are named like an edge's. Images it has none of its own, but those of its `members`, to
+    which a version goes by `rings` (read by `rollouts.parse_rings`), or to all at once if there are none.
     """
 
     data: ObjectStore
@@ -34,6 +35,12 @@ class Stores:
     ready: ObjectStore
     edge: str
     members: "tuple[Stores, ...]" = ()
+    rings: str = ""
+
+    @property
+    def member_edges(self) -> tuple[str, ...]:
+        """The ids of the members, in their order."""
+        return tuple(member.edge for member in self.members)
 
     @property
     def sources(self) -> "tuple[Stores, ...]":
@@ -57,7 +64,7 @@ class Stores:
         return Withdrawn.of_all(found)
 
 
-def open_stores(address: S3Address, edge: str, members: Iterable[str] = ()) -> Stores:
+def open_stores(address: S3Address, edge: str, members: Iterable[str] = (), rings: str = "") -> Stores:
     """Return handles on the buckets of an edge, or of a group; nothing is sent before their first use."""
     return Stores(
         open_bucket(address, data_bucket(edge)),
@@ -65,6 +72,7 @@ def open_stores(address: S3Address, edge: str, members: Iterable[str] = ()) -> S
         open_bucket(address, ready_bucket(edge)),
         edge,
         tuple(open_stores(address, member) for member in members),
+        rings,
     )
 
 

@@ -23,7 +23,7 @@ from monitor.dashboard.messages import ModelStatus, Refusal, Status, read_event,
 from monitor.dashboard.source import take
 from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
-from monitor.hub_source import History
+from caravan.history import History
 from monitor.hub_state import Hub, HubLimits
 from monitor.settings import MonitorSettings
 

@@ -24,7 +24,7 @@ from monitor.doors import hub as hub_door
 from monitor.doors.events import PIECE, Snapshots, in_pieces
 from monitor.hub_feed import Feed
 from monitor.hub_messages import Uncertain
-from monitor.hub_source import History
+from caravan.history import History
 from monitor.hub_state import Hub, HubLimits
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()

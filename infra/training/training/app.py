@@ -2,31 +2,44 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from caravan import http, kafka, locks, s3, telemetry
 from caravan.contracts import (
+    EDGE_STATUS,
     central_buckets,
     data_bucket,
     events_topic,
     group_buckets,
     ready_bucket,
+    rollout_key,
     training_event,
 )
+from caravan.history import History, reader
 from caravan.intake import Senders
 from caravan.retry import forever
+from caravan.rollouts import Told
 from caravan.runtime import Service
-from training.children import Children
+from training.children import Children, Ended
 from training.doors import triggers
+from training.events import Events
 from training.exporter import ExporterProcess
 from training.markers import Markers
-from training.routes import training_run
+from training.publish import read_key
+from training.rolling import SILENT_SECONDS, Rolling
+from training.routes import ROLLOUT, rollout, training_run
 from training.runs import TRAINING_RUN, Runs
 from training.settings import TrainingSettings
 from training.sharing import unsettled
+from training.stores import open_stores
+
+BATCH = 1000
+MOST_MESSAGES = 1_000_000
+"""Messages of edges that are read again at a start; a hundred edges say so many in a week."""
 
 
 @asynccontextmanager
@@ -53,7 +66,15 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
 
         markers = Markers(settings.state_dir)
         markers.hand_over(settings.edges, settings.edge_groups)
-        runs = Runs(markers, children.run, tell)
+        rolling = await stack.enter_async_context(_rolling(settings, producer))
+
+        async def run(edge: str, run: str, heard: Callable[[dict[str, Any]], None]) -> Ended:
+            ended = await children.run(edge, run, heard)
+            if rolling is not None and edge in settings.edge_groups:
+                await rolling.look(edge)
+            return ended
+
+        runs = Runs(markers, run, tell)
 
         ready = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
 
@@ -74,7 +95,45 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),
         }
         http.install(app, checks, Senders(settings.doors))
-        loops = {
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
             f"{TRAINING_RUN.id}-{n + 1}": partial(training_run, runs) for n in range(settings.runs_at_once)
         }
+        if rolling is not None:
+            loops |= _rollouts(settings, rolling)
         yield Service(app, loops | {"prepare": partial(forever, "prepare", prepare)})
+
+
+@asynccontextmanager
+async def _rolling(settings: TrainingSettings, producer: kafka.Producer) -> AsyncIterator[Rolling | None]:
+    """Make what carries rollouts on; None where versions go to all edges of a group at once."""
+    if not settings.rollout or not settings.edge_groups:
+        yield None
+        return
+
+    async def tell(told: Told) -> None:
+        with telemetry.best_effort(EDGE_STATUS):
+            await producer.send(EDGE_STATUS, told.to_json(), key=rollout_key(told.group, told.model))
+
+    groups = {
+        group: open_stores(settings.central, group, edges, settings.rollout)
+        for group, edges in settings.edge_groups.items()
+    }
+    async with Events(producer.send, *settings.edges) as events:
+        key = read_key(settings.signing_key)
+        yield Rolling(groups, key, events.emit, tell, soak=settings.rollout_soak)
+
+
+def _rollouts(settings: TrainingSettings, rolling: Rolling) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Return the loops: one reads what edges have said since the first rollout began, the other decides."""
+    history = History(rolling.is_read.set)
+
+    async def hear() -> None:
+        await kafka.ensure_topics(settings, [EDGE_STATUS])
+        since = await rolling.begun() - SILENT_SECONDS
+        async with reader(settings, [EDGE_STATUS], since, MOST_MESSAGES, history) as source:
+            await rollout(kafka.batches(source, most=BATCH), history, rolling)
+
+    return {
+        ROLLOUT.id: partial(forever, ROLLOUT.id, hear),
+        "rings": partial(forever, "rings", rolling.work),
+    }

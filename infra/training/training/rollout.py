@@ -3,8 +3,8 @@
 - It **stops** when the version before did better (`evidence.verdict`, of all edges that have the version, or
   of those of the newest ring alone), or when at least two edges refuse the version and these are more than a
   tenth of those that have it; one is enough where no other has it.
-- It **goes on** when at least nine tenths of the edges serve it, and the evidence of the newest ring says that
-  it is not worse; where none of these compares, once they have served it for a while.
+- It **goes on** when at least nine tenths of the edges serve it, and the evidence of the newest ring says
+  that it is not worse; where none of these compares, once they have served it for a while.
 - In the last ring it is **done** by the same rule, but edges that are silent are not waited for.
 - Else it **waits**.
 """

@@ -33,6 +33,7 @@ from training.quarantining import keep_back, without_quarantined
 from training.reference import Reference, grow, read_reference
 from training.report import Facts, Material, write_report
 from training.retention import keep_newest
+from training.rolling import go_back
 from training.samples import gather
 from training.settings import TrainingSettings
 from training.settled import settle_data
@@ -90,9 +91,10 @@ class Run:
 
 
 async def share_step(run: Run) -> None:
-    """FROM `G-ready` → TO each member's `E-ready`: what the group has, for who joined it, or was missed."""
+    """FROM `G-ready` → TO each member's `E-ready`: what the group has, as far as its rollout has come."""
     key = read_key(run.settings.signing_key)
     for model in await model_index.models(run.stores.ready) if run.stores.members else ():
+        await go_back(run.stores, model, key)
         await share(run.stores, model, key, run.announce)
 
 

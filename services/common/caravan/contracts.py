@@ -222,6 +222,7 @@ showed so far: `caravan.evidence`.
 
 _ANSWERS = "/answers"
 _EVIDENCE = "/evidence/"
+_ROLLOUT = "/rollout/"
 
 TRAINING_IMAGES = "training-images"
 """Kafka topic of labelled images on their way into training data."""
@@ -251,6 +252,17 @@ def of_evidence(key: str) -> tuple[str, str] | None:
     """Return edge and model in a key that `evidence_key` made; None for any other key."""
     edge, slash, model = key.partition(_EVIDENCE)
     return (edge, model) if slash else None
+
+
+def rollout_key(group: str, model: str) -> bytes:
+    """Key in `EDGE_STATUS` of how far a version has come at the edges of a group."""
+    return f"{group}{_ROLLOUT}{model}".encode()
+
+
+def of_rollout(key: str) -> tuple[str, str] | None:
+    """Return group and model in a key that `rollout_key` made; None for any other key."""
+    group, slash, model = key.partition(_ROLLOUT)
+    return (group, model) if slash else None
 
 
 def images_topic(edge: str) -> str:

@@ -20,6 +20,7 @@ from obstore.store import ObjectStore
 from pydantic import Field, TypeAdapter, ValidationError
 
 from caravan import s3, strict_json
+from caravan.contracts import to_json
 from caravan.errors import Permanent, Transient
 from caravan.names import LONGEST_REASON, cut
 from caravan.strict_json import NotJson, faults_of
@@ -95,7 +96,8 @@ class Rollout:
         rings: as `parse_rings` reads them; a rollout keeps those that it began with.
         ring: how far it has come, from 1 on.
         state: see `State`.
-        since: ISO 8601 time, UTC, of the ring or the state.
+        begun: ISO 8601 time, UTC.
+        since: the same, of the ring or the state.
         why: what led to it, or what is waited for.
         numbers: that `why` stands on, by their names.
 
@@ -107,6 +109,7 @@ class Rollout:
     rings: Annotated[str, Field(max_length=200)]
     ring: Annotated[int, Field(ge=1)] = 1
     state: State = "rolling"
+    begun: str = ""
     since: str = ""
     why: Annotated[str, Field(max_length=LONGEST_REASON)] = ""
     unwanted: Annotated[int, Field(ge=0)] = 0
@@ -114,11 +117,18 @@ class Rollout:
 
     def __post_init__(self) -> None:
         parse_rings(self.rings)
+        for moment in (self.begun, self.since):
+            datetime.fromisoformat(moment or "1970-01-01")
 
     @property
     def is_live(self) -> bool:
         """Whether what edges say may still change it."""
         return self.state in {"rolling", "held"}
+
+    @property
+    def began(self) -> float:
+        """When it began, seconds since 1970; 0 if it does not say."""
+        return datetime.fromisoformat(self.begun).timestamp() if self.begun else 0.0
 
     @property
     def count(self) -> int:
@@ -149,7 +159,13 @@ class Rollout:
         """Return it in another state or ring, since now. Of one that is stopped nobody keeps anything."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         told = replace(
-            self, state=state, ring=ring or self.ring, since=now, why=cut(why), numbers=dict(numbers)
+            self,
+            state=state,
+            ring=ring or self.ring,
+            begun=self.begun or now,
+            since=now,
+            why=cut(why),
+            numbers=dict(numbers),
         )
         return told if state != "stopped" else replace(told, keeps=self.before, unwanted=self.version)
 
@@ -174,7 +190,43 @@ class Rollout:
         return tuple(edges[: max((each.of(len(edges)) for each in rings), default=0)])
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What central tells of a rollout on `edge-status`.
+
+    Attributes:
+        group: whose it is.
+        model: name of the model.
+        edges: all of the group, in their order.
+        rollout: how it stands.
+
+    """
+
+    group: str
+    model: str
+    edges: tuple[str, ...]
+    rollout: Rollout
+
+    def to_json(self) -> bytes:
+        """Return the message."""
+        return to_json({"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Told:
+        """Read a message.
+
+        Raises:
+            NotJson: if it is none; the message says why, and quotes nothing.
+
+        """
+        try:
+            return _TOLD.validate_python(strict_json.loads_object(raw))
+        except ValidationError as exc:
+            raise NotJson(faults_of(exc)) from exc
+
+
 _ROLLOUT = TypeAdapter(Rollout)
+_TOLD = TypeAdapter(Told)
 
 
 async def read(store: ObjectStore, model: str) -> tuple[Rollout | None, str | None]:

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 from caravan import kafka, s3
 from caravan.contracts import EDGE_METRICS, data_bucket, models_bucket
 from caravan.groups import owner_of
+from caravan.history import History, reader
 from caravan.retry import forever
 from monitor.doors import hub as hub_door
 from monitor.doors import quarantine, reports
 from monitor.hub_feed import Feed
-from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
 from monitor.routes import HUB, hub
 from monitor.settings import MonitorSettings

@@ -15,6 +15,7 @@ from caravan.aggregate import Aggregator
 from caravan.consume import Effect, LogAndContinue, Policy, Source, consume
 from caravan.contracts import MONITOR
 from caravan.errors import BadInput
+from caravan.history import History
 from caravan.kafka import Batch, SendDeadLetter
 from caravan.mqtt import WINDOW
 from caravan.route import Route
@@ -23,7 +24,6 @@ from monitor import hub_messages, metrics
 from monitor.dashboard import source
 from monitor.dashboard.state import Dashboard
 from monitor.hub_messages import Uncertain, Window
-from monitor.hub_source import History
 from monitor.hub_state import Hub
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from aiokafka import ConsumerRecord
 from caravan import telemetry
 from caravan.contracts import EDGE_STATUS, edge_of_answers
 from caravan.errors import BadInput
+from caravan.history import History
 from monitor.dashboard.messages import read_event, read_quality, read_status
 from monitor.dashboard.state import Dashboard
-from monitor.hub_source import History
 
 log = structlog.get_logger()
 

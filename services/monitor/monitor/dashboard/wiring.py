@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from caravan import kafka, s3
 from caravan.contracts import EDGE_STATUS, data_bucket, events_topic, ready_bucket
+from caravan.history import History, reader
 from caravan.pace import Pace
 from caravan.retry import forever
 from caravan.sessions import Sessions
@@ -22,7 +23,6 @@ from monitor.doors import dashboard as dashboard_door
 from monitor.doors import events, page
 from monitor.doors.events import Snapshots
 from monitor.hub_feed import Feed
-from monitor.hub_source import History, reader
 from monitor.hub_state import Hub
 from monitor.routes import DASHBOARD, dashboard
 from monitor.settings import MonitorSettings

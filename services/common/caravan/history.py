@@ -1,4 +1,4 @@
-"""Kafka without a consumer group: each hub, each dashboard reads for itself, and commits nothing."""
+"""Kafka without a consumer group: who reads for itself, from a time on, and commits nothing."""
 
 from __future__ import annotations
 

@@ -161,6 +161,9 @@ report: setup ## Write a version's training report to a file (EDGE=edge1 MODEL=t
 origin: setup ## Tell where a version comes from, and who vouches for that (EDGE=edge1 MODEL=tea_model_b64 VERSION=3)
 	@$(AS_STACK) caravan origin $(MODEL) $(if $(VERSION),--version $(VERSION))
 
+rollout: setup ## How far a version has come at a group's edges (EDGE=north; DO=hold, promote or stop REASON=… MODEL=tea_model_b64)
+	@$(AS_STACK) caravan rollout $(DO) $(if $(MODEL),--model $(MODEL)) $(if $(REASON),--reason '$(REASON)')
+
 trace: setup ## Draw what the last upload or detection did in all services (TRACE=id UPLOAD=batch)
 	@$(BIN)/python -m caravan trace $(TRACE) $(if $(UPLOAD),--upload $(UPLOAD),$(if $(TRACE),,--last))
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caravan import s3
+from caravan import rollouts, s3
 from caravan.account import read_account
 from caravan.contracts import (
     DATA,
@@ -244,6 +244,73 @@ def release_quarantined(
     typer.echo(f"released: {images} images of {batch} are learnt from; training is asked for")
 
 
+rolled_out = typer.Typer(help="How far a version has come at the edges of a group (EDGE), ring by ring.")
+commands.add_typer(rolled_out, name="rollout")
+Model = Annotated[str, typer.Option(help="Name of the model.")]
+Why = Annotated[str, typer.Option(help="Why; kept with the rollout.")]
+
+
+@rolled_out.callback(invoke_without_command=True)
+def show_rollout(context: typer.Context, model: Model = DEFAULT_MODEL) -> None:
+    """Show the rollout of a model at the group EDGE, or that of EDGE: where it is, since when, and why."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = load(EdgeAtCentral)
+    with _plainly():
+        store = s3.open_bucket(settings.central, models_bucket(settings.owner))
+        found, _ = asyncio.run(rollouts.read(store, model))
+    if found is None:
+        typer.echo(f"there is no rollout of {model} at {settings.owner}")
+        return
+    _tell_rollout(settings, found)
+
+
+@rolled_out.command("hold")
+def hold_rollout(model: Model = DEFAULT_MODEL, reason: Why = "") -> None:
+    """Let the version go to no further ring until `promote`; if it does badly, it is stopped all the same."""
+    _order_rollout("hold", model, reason)
+
+
+@rolled_out.command("promote")
+def promote_rollout(model: Model = DEFAULT_MODEL, reason: Why = "") -> None:
+    """Let the version go to the next ring now, whatever the edges have said of it."""
+    _order_rollout("promote", model, reason)
+
+
+@rolled_out.command("stop")
+def stop_rollout(model: Model = DEFAULT_MODEL, reason: Why = "") -> None:
+    """Give every edge that has the version the one before again; also after it went to all of them."""
+    _order_rollout("stop", model, reason)
+
+
+def _order_rollout(what: rollouts.Order, model: str, reason: str) -> None:
+    settings = load(WithdrawSettings)
+    store = s3.open_bucket(settings.central, models_bucket(settings.owner))
+    edges = settings.edge_groups.get(settings.owner, ())
+
+    async def order() -> rollouts.Rollout:
+        ordered = await rollouts.order(store, model, what, edges, reason)
+        await _ask_for_training(settings, "rollout", what)
+        return ordered
+
+    with _plainly():
+        ordered = asyncio.run(order())
+    _tell_rollout(settings, ordered)
+
+
+def _tell_rollout(settings: EdgeAtCentral, found: rollouts.Rollout) -> None:
+    edges = settings.edge_groups.get(settings.owner, ())
+    reached = found.reaches(edges)
+    typer.echo(
+        f"version {found.version} of {settings.owner} is {found.state} since {found.since}: {found.why}"
+    )
+    typer.echo(f"ring {found.ring} of {found.count} ({found.rings}), {len(reached)} of {len(edges)} edges")
+    if found.before:
+        typer.echo(f"the version before is {found.before}")
+    if found.numbers:
+        typer.echo(", ".join(f"{name} {count}" for name, count in found.numbers.items()))
+
+
 @commands.command("replay")
 def print_replay(topic: str = typer.Argument(help="The topic to send them to again, e.g. trigger")) -> None:
     """Send the dead letters of a topic on their way again, as they first came; 1 if some are left."""
@@ -336,12 +403,12 @@ def print_trace(
     console.print(trace_view.draw(found, console.width, trace_files.going_on(traces, found)))
 
 
-async def _ask_for_training(settings: WithdrawSettings, why: str, images: int) -> None:
+async def _ask_for_training(settings: WithdrawSettings, why: str, what: int | str) -> None:
     from caravan.kafka import Producer  # noqa: PLC0415
 
     async with Producer(settings) as producer:
         edge = settings.edge.encode()
-        await producer.send(TRIGGER, edge, key=edge, headers={why: str(images)})
+        await producer.send(TRIGGER, edge, key=edge, headers={why: str(what)})
 
 
 def _one_edge(settings: EdgeAtCentral) -> str:

@@ -256,7 +256,7 @@ async def read(store: ObjectStore, model: str) -> tuple[Rollout | None, str | No
 
 async def write(store: ObjectStore, model: str, rollout: Rollout, etag: str | None) -> bool:
     """Write a rollout in place of the one that had this ETag (None: of none); tell whether it was there."""
-    body = json.dumps({"schema": SCHEMA, **asdict(rollout)}, sort_keys=True).encode()
+    body = json.dumps({"schema": SCHEMA, **asdict(rollout)}).encode()
     return await s3.replace(store, _key(model), body, etag)
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from caravan import contracts, model_index
 from caravan.contracts import to_json
 from caravan.errors import BadInput
+from caravan.history import History
 from monitor.dashboard import ready, versions
 from monitor.dashboard.dead_letters import KEPT, DeadLetters
 from monitor.dashboard.edge import SILENT_SECONDS, Edge
@@ -23,7 +24,6 @@ from monitor.dashboard.messages import ModelStatus, Refusal, Status, read_event,
 from monitor.dashboard.source import take
 from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
-from caravan.history import History
 from monitor.hub_state import Hub, HubLimits
 from monitor.settings import MonitorSettings
 

@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from caravan import http
 from caravan.errors import BadInput
+from caravan.history import History
 from caravan.kafka import Batch
 from caravan.testing.kafka import record
 from monitor import hub_messages, routes
@@ -24,7 +25,6 @@ from monitor.doors import hub as hub_door
 from monitor.doors.events import PIECE, Snapshots, in_pieces
 from monitor.hub_feed import Feed
 from monitor.hub_messages import Uncertain
-from caravan.history import History
 from monitor.hub_state import Hub, HubLimits
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()

@@ -47,7 +47,7 @@ AT_CENTRAL = {
         parks_on="TRAINING_IMAGES_RETRY",
     ),
     "delivery": Use("delivery", ("TRIGGER",), ("TRIGGER",), group=DeliverySettings().kafka_group),
-    "training": Use("training", writes=("events_topic",)),
+    "training": Use("training", ("EDGE_STATUS",), ("events_topic", "EDGE_STATUS")),
     "hub": Use("monitor", ("EDGE_METRICS", "EDGE_STATUS", "events_topic")),
 }
 """By login, what is done at central, for all edges."""

@@ -1,5 +1,6 @@
 """Rollouts: a version goes to a ring of edges, then on, or back, by what the edges say of it."""
 
+import asyncio
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from caravan.testing.waiting import running, until
 from training import versions
 from training.publish import publish, rollback
 from training.release import release
+from training.retention import keep_newest
 from training.rolling import Rolling, go_back
 from training.rollout import Step, Word, decide, is_served
 from training.settings import TrainingSettings
@@ -578,6 +580,19 @@ async def test_an_edge_that_joins_beyond_the_ring_is_offered_the_version_before(
     assert await north.has() == ["two"] * 5 + ["one"] * 2
 
 
+async def test_what_edges_go_back_to_is_kept_however_many_versions_come(north: North) -> None:
+    await north.served_by_all("one")
+    for content in ("two", "three", "four"):
+        await north.publish(content)
+        await rollouts.order(north.stores.models, MODEL, "promote", SEVEN)
+        await north.share()
+        assert await north.has() == [content] * 7
+        await keep_newest(north.stores, MODEL, 1)
+    await rollouts.order(north.stores.models, MODEL, "stop", SEVEN)
+    await north.share()
+    assert await north.has() == ["one"] * 7
+
+
 async def test_no_rollout_is_held_up_by_one_that_cannot_be_carried_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -585,16 +600,15 @@ async def test_no_rollout_is_held_up_by_one_that_cannot_be_carried_on(
     await north.publish("one")
     await s3.write(north.stores.models, "rollouts/coffee.json", b"{")
     await s3.write(north.stores.ready, "models/coffee/1/manifest.json", Manifest("coffee", 1, ()).to_json())
-    async with running(north.rolling.work()):
-        await north.speak()
 
-        await until(lambda: is_done(north))
+    async def speak() -> None:
+        while True:
+            await north.speak()
+            await asyncio.sleep(0.001)
+
+    async with running(north.rolling.work(), speak()):
+        await until(lambda: north.told and north.told[-1].rollout.state == "done")
     assert await north.has() == ["one"] * 7
-
-
-async def is_done(north: North) -> bool:
-    await north.speak()
-    return (await north.rollout()).state == "done"
 
 
 async def test_what_an_edge_says_that_cannot_be_read_is_passed_over(north: North) -> None:

@@ -1,9 +1,10 @@
 """How many versions are kept: the oldest are removed from `E-models`, `E-ready` and every member's.
 
 What may be wanted stays, however old: what a hold points to, the version that serves, the one before it, the
-newest that was trained here, and of a group what the two newest of any member point to. Of a version its
-entry file goes first and its manifest last: killed on the way, it leaves nothing that is whole, and by the
-manifest the next run finds the rest. Numbers are never used again: the newest version has the highest.
+newest that was trained here, and of a group what the two newest of any member point to, and what its edges go
+back to if its rollout stops. Of a version its entry file goes first and its manifest last: killed on the way,
+it leaves nothing that is whole, and by the manifest the next run finds the rest. Numbers are never used
+again: the newest version has the highest.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import holds, model_index, s3
+from caravan import holds, model_index, rollouts, s3
 from caravan.concurrency import for_each
 from caravan.contracts import ENTRY_FILES, MANIFEST, version_prefix
 from caravan.errors import Permanent
@@ -33,15 +34,17 @@ async def keep_newest(stores: Stores, model: str, keep: int) -> None:
 
     Raises:
         Transient: if a store is away; what is left goes the next time.
-        Permanent: if nobody can tell what a hold points to.
+        Permanent: if nobody can tell what a hold, or a rollout, points to.
 
     """
     if not keep:
         return
     held = await holds.read_hold(stores.models, model)
     ready = await model_index.numbers(stores.ready, model)
+    rollout = (await rollouts.read(stores.models, model))[0] if stores.rings else None
     old = set(ready[max(keep, AT_EDGES) :])
     needed = await _serving(stores.ready, model, ready) if old else set(ready[:AT_EDGES])
+    needed |= set() if rollout is None else {rollout.version, rollout.before}
     needed |= await _tidy_members(stores, model, keep, old - needed)
     await _remove_ready(stores, model, old - needed)
     if held is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from caravan import contracts, model_index
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.history import History
+from caravan.rollouts import Rollout, Told
 from monitor.dashboard import ready, versions
 from monitor.dashboard.dead_letters import KEPT, DeadLetters
 from monitor.dashboard.edge import SILENT_SECONDS, Edge
@@ -55,7 +57,8 @@ class Bench:
         self.now = NOW
         self.feed = Feed()
         self.letters = DeadLetters()
-        self.state = Dashboard(("edge1", "edge2"), self.feed, self.letters.as_json, NOW)
+        groups = {"north": ("edge1", "edge2")}
+        self.state = Dashboard(("edge1", "edge2", "edge3"), self.feed, self.letters.as_json, NOW, groups)
         self.hub = Hub(HubLimits(), self.state.tell, NOW)
         self.state.shows(self.hub)
         self.history = History(lambda: None, clock=lambda: self.now)
@@ -463,3 +466,51 @@ def test_an_accuracy_that_cannot_be_read_is_passed_over(bench: Bench) -> None:
         bench._take(contracts.EDGE_STATUS, value, None, key=contracts.answers_key("edge1"))
     bench._take(contracts.EDGE_STATUS, quality(), None, key=contracts.answers_key("edge9"))
     assert bench.edge()["quality"] is None
+
+
+# --- rollouts ------------------------------------------------------------------------------------
+
+
+def roll(bench: Bench, rollout: Rollout, group: str = "north", key: bytes | None = None) -> None:
+    told = Told(group, "tea", ("edge1", "edge2"), rollout)
+    key = contracts.rollout_key("north", "tea") if key is None else key
+    bench._take(contracts.EDGE_STATUS, told.to_json(), None, key=key)
+
+
+def test_how_far_a_version_has_come_is_shown_at_each_edge_of_its_group(bench: Bench) -> None:
+    begun = Rollout(3, 2, 2, "1,100%").changed("rolling", "it passed the gate")
+    roll(bench, begun)
+    first, second, third = (bench.edge(f"edge{number}") for number in (1, 2, 3))
+    assert [edge["group"] for edge in (first, second, third)] == ["north", "north", None]
+    (shown,) = first["rollouts"]
+    assert shown == {
+        "model": "tea",
+        "version": 3,
+        "state": "rolling",
+        "ring": 1,
+        "rings": 2,
+        "edges": 2,
+        "reached": 1,
+        "here": True,
+        "since": begun.since,
+        "why": "it passed the gate",
+    }
+    assert second["rollouts"] == [shown | {"here": False}]
+    assert third["rollouts"] == []
+
+    why = "2 of 2 edges refuse it: edge1, edge2"
+    for rollout in (begun, replace(begun, why="edge1 is silent"), begun.changed("stopped", why)):
+        roll(bench, rollout)
+    assert bench.edge("edge2")["rollouts"][0]["state"] == "stopped"
+    lines = [(line["edge"], line["text"]) for line in bench.state.snapshot()["log"]]
+    assert lines == [
+        ("edge1", "version 3 of tea at north: goes to ring 1 of 2"),
+        ("edge1", f"version 3 of tea at north: stopped in ring 1 of 2: {why}"),
+    ]
+
+
+def test_what_tells_of_no_rollout_changes_nothing(bench: Bench) -> None:
+    roll(bench, Rollout(3, 2, 2, "1,100%"), group="south")
+    for raw in (b"", b"{}", b'{"group": "north"}', b"[]"):
+        bench._take(contracts.EDGE_STATUS, raw, None, key=contracts.rollout_key("north", "tea"))
+    assert bench.edge()["rollouts"] == []

@@ -218,6 +218,9 @@ The edge's shopper tells here, by the key `answers_key`, how good its answers of
 `{"at", "asked", "versions", "answers", "labelled", "accuracy", "low", "high", "products": […]}`.
 While it compares a new version of a model with the one before, it tells by the key `evidence_key` what that
 showed so far: `caravan.evidence`.
+
+Central tells here, by the key `rollout_key`, how far a version has come at the edges of a group:
+`caravan.rollouts`, `Told`.
 """
 
 _ANSWERS = "/answers"

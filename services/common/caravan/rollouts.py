@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from obstore.store import ObjectStore
 from pydantic import Field, TypeAdapter, ValidationError
@@ -212,15 +212,15 @@ class Told:
         return to_json({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
-    def from_json(cls, raw: bytes) -> Told:
-        """Read a message.
+    def of(cls, body: Mapping[str, Any]) -> Told:
+        """Return what a message tells.
 
         Raises:
-            NotJson: if it is none; the message says why, and quotes nothing.
+            NotJson: if it tells something else; it says why, and quotes nothing.
 
         """
         try:
-            return _TOLD.validate_python(strict_json.loads_object(raw))
+            return _TOLD.validate_python(body)
         except ValidationError as exc:
             raise NotJson(faults_of(exc)) from exc
 

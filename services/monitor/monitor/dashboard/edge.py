@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from caravan.rollouts import Rollout, Told
 from monitor.dashboard import versions
-from monitor.dashboard.event_log import SAME_SECONDS, EventLog, Line
+from monitor.dashboard.event_log import SAME_SECONDS, EventLog, Line, Tone
 from monitor.dashboard.messages import Event, Quality, Status
 from monitor.hub_state import iso
 
@@ -100,8 +101,8 @@ class RejectedVersion:
 class Edge:
     """One edge; `flow` counts what went along the arrows since it was last taken away."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, group: str = "") -> None:
+        self.name, self.group = name, group
         self.event_log = EventLog(name)
         self.flow: Counter[str] = Counter()
         self.ready: versions.Ready = {}
@@ -119,6 +120,7 @@ class Edge:
         self._status: Status | None = None
         self._quality: Quality | None = None
         self._heard = 0.0
+        self._rollouts: dict[str, Told] = {}
 
     # --- taking in --------------------------------------------------------------------------------
 
@@ -189,6 +191,17 @@ class Edge:
             self.event_log.add(f"{name}-drift", at, "drift", text, "bad")
         self._quality = quality
 
+    def hear_rollout(self, told: Told, at: float, name: str, *, logs: bool) -> None:
+        """Take in how far a version has come at the edges of the group; if it `logs`, changes are lines."""
+        before, now = self._rollouts.get(told.model), told.rollout
+        self._rollouts[told.model] = told
+        was = None if before is None else (before.rollout.version, before.rollout.ring, before.rollout.state)
+        if logs and was != (now.version, now.ring, now.state):
+            text = f"version {now.version} of {told.model} at {told.group}: {_how_far(now)}"
+            reason = "" if now.state in {"rolling", "done"} else f": {now.why}"
+            tone: Tone = "bad" if now.state == "stopped" else "good" if now.state == "done" else ""
+            self.event_log.add(f"{name}-rollout", at, "rollout", text + reason, tone)
+
     def _one_stored(self, at: float, name: str) -> None:
         self.flow.update(upload=1)
         upload = self._upload
@@ -238,6 +251,8 @@ class Edge:
         status = self._status
         return {
             "edge": self.name,
+            "group": self.group or None,
+            "rollouts": [_rollout(self.name, self._rollouts[model]) for model in sorted(self._rollouts)],
             "upload": self._upload.as_json() if self._upload else None,
             "training": self._training.as_json() if self._training else None,
             "rejected": self._rejected.as_json() if self._rejected else None,
@@ -253,6 +268,33 @@ class Edge:
                 "model_server": status.server_fault if status else "",
             },
         }
+
+
+def _how_far(rollout: Rollout) -> str:
+    return {
+        "rolling": f"goes to ring {rollout.ring} of {rollout.count}",
+        "held": f"held in ring {rollout.ring} of {rollout.count}",
+        "stopped": f"stopped in ring {rollout.ring} of {rollout.count}",
+        "done": "is at all edges",
+    }[rollout.state]
+
+
+def _rollout(edge: str, told: Told) -> dict[str, Any]:
+    """Return what is shown of a rollout at an edge; `reached` says whether it is offered the version."""
+    rollout = told.rollout
+    reached = rollout.reaches(told.edges)
+    return {
+        "model": told.model,
+        "version": rollout.version,
+        "state": rollout.state,
+        "ring": rollout.ring,
+        "rings": rollout.count,
+        "edges": len(told.edges),
+        "reached": len(reached),
+        "here": edge in reached,
+        "since": rollout.since,
+        "why": rollout.why,
+    }
 
 
 def _images(count: int, what: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from caravan import strict_json
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput
+from caravan.rollouts import Told
 from caravan.strict_json import NotJson
 
 LONGEST = 300
@@ -124,6 +125,22 @@ def read_status(value: bytes | None) -> Status:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise _bad(exc) from exc
+
+
+def read_rollout(value: bytes | None, group: str, model: str) -> Told:
+    """Read how far a version has come at the edges of a group.
+
+    Raises:
+        BadInput: if it is not told, or of another group or model; `reason` is `not-json` or `bad-message`.
+
+    """
+    try:
+        told = Told.of(_object(value))
+    except NotJson as exc:
+        raise BadInput(f"the message tells of no rollout: {exc}", reason="bad-message") from exc
+    if (told.group, told.model) != (group, model):
+        raise BadInput("the message is of another rollout than its key", reason="bad-message")
+    return told
 
 
 @dataclass(frozen=True, slots=True)

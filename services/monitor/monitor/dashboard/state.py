@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from caravan.groups import Groups
+from caravan.rollouts import Told
 from monitor.dashboard.edge import Edge
 from monitor.hub_feed import Feed
 from monitor.hub_state import Hub, iso
@@ -24,6 +26,7 @@ MOST_UNCERTAIN = 24
 SNAPSHOT_LINES = 60
 
 Json = dict[str, Any]
+NO_GROUPS: Groups = {}
 
 
 class Dashboard:
@@ -34,13 +37,20 @@ class Dashboard:
         feed: receives the frames.
         letters: returns the dead letters, as shown.
         now: seconds since 1970.
+        groups: which of the edges share a model.
 
     """
 
     def __init__(
-        self, edges: Sequence[str], feed: Feed, letters: Callable[[], list[Json]], now: float
+        self,
+        edges: Sequence[str],
+        feed: Feed,
+        letters: Callable[[], list[Json]],
+        now: float,
+        groups: Groups = NO_GROUPS,
     ) -> None:
-        self.edges = {name: Edge(name) for name in edges}
+        owners = {edge: group for group, members in groups.items() for edge in members}
+        self.edges = {name: Edge(name, owners.get(name, "")) for name in edges}
         self._feed = feed
         self._letters = letters
         self._now = now
@@ -63,6 +73,12 @@ class Dashboard:
         self._cameras[data["edge"], data["camera"]] = None
         if name == "window":
             self._count(data["edge"], "metrics", 1)
+
+    def hear_rollout(self, told: Told, at: float, name: str) -> None:
+        """Take in how far a version has come; the log of the group's first edge has a line of it."""
+        members = [self.edges[edge] for edge in told.edges if edge in self.edges]
+        for number, edge in enumerate(members):
+            edge.hear_rollout(told, at, name, logs=number == 0)
 
     def _count(self, edge: str, kind: str, count: int) -> None:
         if edge in self._flow:

@@ -2,6 +2,7 @@
 import { $, el } from "./dom.js";
 import { quality } from "./quality.js";
 import { allReports, report } from "./reports.js";
+import { rollout } from "./rollout.js";
 import { waitingBatches } from "./waiting.js";
 import { number, time } from "./words.js";
 
@@ -25,9 +26,9 @@ export function showEdges(edges) {
   }
 }
 
-function title({ edge, link }) {
+function title({ edge, group, link }) {
   const words = { up: "link up", down: "link down", unknown: "not heard of" }[link.state];
-  return el("h3", {}, edge, el("span", { class: `pill ${link.state === "up" ? "good" : "bad"}`, title: link.heard ? `last heard of ${time(link.heard)}` : null }, words));
+  return el("h3", {}, edge, group ? el("span", { class: "group" }, ` of ${group}`) : null, el("span", { class: `pill ${link.state === "up" ? "good" : "bad"}`, title: link.heard ? `last heard of ${time(link.heard)}` : null }, words));
 }
 
 function work({ edge, upload, training, rejected }) {
@@ -59,8 +60,8 @@ function line(words, aside, share) {
   return el("div", { class: "work" }, text, meter);
 }
 
-function versions({ edge, models, rejected, ready_fault: fault }) {
-  const rows = models.map((model) => version(edge, model));
+function versions({ edge, models, rejected, rollouts, ready_fault: fault }) {
+  const rows = [...rollouts.flatMap(rollout), ...models.map((model) => version(edge, model))];
   if (fault) rows.push(el("p", { class: "bad small" }, `What is ready cannot be listed: ${fault}`));
   if (!models.length && !fault) rows.push(el("p", { class: "none" }, "No model yet."));
   if (models.length) rows.push(allReports(edge, JSON.stringify([models.map(({ ready }) => ready), rejected])));

@@ -22,6 +22,9 @@ from edge_manager.routes import one_round
 from edge_manager.sinks import Sink
 from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
+from model_server.config_file import parse
+from model_server.configs import model_configs
+from model_server.versions import Latest
 
 TEA, FASHION, DIGITS = "tea_model_b64", "fashion_classifier", "digits"
 
@@ -29,18 +32,18 @@ TEA, FASHION, DIGITS = "tea_model_b64", "fashion_classifier", "digits"
 class Site:
     """Central, an edge with one sink, and a model server that reads its config from there."""
 
-    def __init__(self, root: Path, kind: str) -> None:
+    def __init__(self, root: Path, kind: str, served: int = 1) -> None:
         self.central = MemoryStore()
         self.production: ObjectStore
         self.kind = kind
         if kind == "bucket":
             self.production = MemoryStore()
             self.base, self.config = "s3://production/models", "models/models.config"
-            sink: Sink = BucketSink(self.production, _fine, _fine)
+            sink: Sink = BucketSink(self.production, _fine, _fine, served=served)
         else:
             self.production = LocalStore(root / "models", mkdir=True)
             self.base, self.config = "/srv/models", "models.config"
-            sink = DirectorySink(root / "models", "/srv/models")
+            sink = DirectorySink(root / "models", "/srv/models", served)
         self.reads_config = True
         self.writes = 0
         self.now = 0.0
@@ -139,6 +142,19 @@ async def test_models_of_both_kinds_serve_side_by_side(site: Site) -> None:
         FASHION: 4,
         TEA: 1,
     }
+
+
+@pytest.mark.parametrize("kind", ["bucket", "directory"])
+async def test_where_versions_are_compared_the_config_asks_for_the_version_before_too(
+    kind: str, tmp_path: Path
+) -> None:
+    for name, served, latest in (("alone", 1, None), ("beside", 2, 2)):
+        site = Site(tmp_path / name, kind, served)
+        site.publish(TEA, 1, {"saved_model.pb": b"tea"})
+        await site.rounds(1)
+        (config,) = model_configs(parse(site.text().encode())).values()
+        assert (config.name, config.policy) == (TEA, Latest(latest or 1))
+        assert ("model_version_policy" in site.text()) == (latest is not None)
 
 
 async def test_the_config_is_written_only_when_the_models_change(

@@ -27,13 +27,13 @@ SCHEMA = 1
 
 MARGIN = 0.01
 """Share of images, net, by which an equal version may do worse: it wavers at other images than the last."""
-HARM = 0.05
+HARM = 0.03
 """Share of images, net, by which no version may do worse."""
 ENOUGH = 20.0
 """Capital at which a bet is won."""
 LEAST_ANSWERS = 30
 """Answers that a version has given before it gives all."""
-_BETS = (0.2, 0.4, 0.6, 0.8, 0.95)
+_BETS = (0.3, 0.6, 0.9)
 """Sizes of the bets, as shares of the largest that no image can ruin."""
 
 Outcome = Literal["stop", "promote", "wait"]

@@ -62,6 +62,22 @@ OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or Non
 """A path; None if its variable is empty."""
 
 
+def _share(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    number, percent, rest = value.strip().partition("%")
+    if rest or not percent:
+        return value.strip() or 0
+    try:
+        return float(number) / 100
+    except ValueError:
+        return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+"""A share, as `10%` or `0.1`; none if its variable is empty."""
+
+
 KAFKA_FILES = ("KAFKA_SSL_CA", "KAFKA_SSL_CERT", "KAFKA_SSL_KEY")
 
 

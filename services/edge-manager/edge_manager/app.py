@@ -108,6 +108,7 @@ def _model_server_client(settings: EdgeManagerSettings) -> httpx.AsyncClient:
 
 def _sinks(settings: EdgeManagerSettings) -> tuple[Sink, ...]:
     sinks: list[Sink] = []
+    served = 2 if settings.canary else 1
     if settings.sink_bucket:
         names = [settings.sink_bucket]
         base_path = settings.model_server_base_path or f"s3://{settings.sink_bucket}/models"
@@ -120,10 +121,13 @@ def _sinks(settings: EdgeManagerSettings) -> tuple[Sink, ...]:
                 await s3.ensure_buckets(settings.edge_s3, names)
 
         sinks.append(
-            BucketSink(s3.open_bucket(settings.edge_s3, settings.sink_bucket), prepare, check, base_path)
+            BucketSink(
+                s3.open_bucket(settings.edge_s3, settings.sink_bucket), prepare, check, base_path, served
+            )
         )
     if settings.sink_directory is not None:
-        sinks.append(DirectorySink(settings.sink_directory, settings.model_server_base_path))
+        base_path = settings.model_server_base_path
+        sinks.append(DirectorySink(settings.sink_directory, base_path, served))
     return tuple(sinks)
 
 

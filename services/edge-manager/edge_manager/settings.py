@@ -16,6 +16,7 @@ from caravan.settings import (
     OptionalPath,
     Port,
     ServiceSettings,
+    Share,
 )
 from caravan.tokens import TokenSettings
 
@@ -35,6 +36,8 @@ class EdgeManagerSettings(
     poll_seconds: float = Field(default=1.0, gt=0, le=3600)
     load_seconds: float = Field(default=120.0, gt=0)
     keep_versions: int = Field(default=3, ge=1)
+    canary: Share = 0
+    """As the shopper's; above 0 the version before the newest is served too."""
     require_signature: bool = False
     public_key: OptionalPath = None
     status_seconds: float = Field(default=60.0, ge=0)
@@ -44,6 +47,13 @@ class EdgeManagerSettings(
     def _has_a_sink(self) -> Self:
         if not self.sink_bucket and self.sink_directory is None:
             message = "versions have nowhere to go: set SINK_BUCKET, SINK_DIRECTORY or both"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_is_compared(self) -> Self:
+        if self.canary and self.keep_versions == 1:
+            message = "CANARY compares with the version before: set KEEP_VERSIONS to 2 or more"
             raise ValueError(message)
         return self
 

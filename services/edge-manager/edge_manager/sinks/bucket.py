@@ -34,6 +34,7 @@ class BucketSink:
         prepare: makes sure that the bucket is there.
         check: checks that it answers.
         base_path: of the models, as the model server sees it.
+        served: how many versions of a model are to be served, the newest.
 
     """
 
@@ -45,11 +46,13 @@ class BucketSink:
         prepare: Callable[[], Awaitable[None]],
         check: Callable[[], Awaitable[None]],
         base_path: str = f"s3://{PRODUCTION}/models",
+        served: int = 1,
     ) -> None:
         self._store = store
         self._prepare = prepare
         self._check = check
         self._base_path = base_path
+        self._served = served
         # What may have left something: of any other version a listing need not ask.
         self._touched: set[Ref] = set()
         self._hidden: set[Ref] = set()
@@ -196,7 +199,7 @@ class BucketSink:
 
     async def configure(self, models: Collection[str]) -> None:
         """Write `models/models.config`, unless it says the same."""
-        content = models_config.models_config(self._base_path, models)
+        content = models_config.models_config(self._base_path, models, self._served)
         with suppress(FileNotFoundError):
             if await s3.read(self._store, MODELS_CONFIG) == content:
                 return

@@ -33,6 +33,7 @@ class DirectorySink:
     Args:
         root: the directory.
         base_path: the same, as the model server sees it; empty where it sees it here.
+        served: how many versions of a model are to be served, the newest.
         free: tells the bytes that are free in it.
 
     """
@@ -43,11 +44,13 @@ class DirectorySink:
         self,
         root: Path,
         base_path: str = "",
+        served: int = 1,
         free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:
         self._root = root
         self._free = free
         self._base_path = base_path or str(root.absolute())
+        self._served = served
         self._staging = root / STAGING
 
     async def open(self) -> None:
@@ -198,7 +201,7 @@ class DirectorySink:
 
     async def configure(self, models: Collection[str]) -> None:
         """Write `models.config` beside it and rename it into place, unless it says the same."""
-        content = models_config.models_config(self._base_path, models)
+        content = models_config.models_config(self._base_path, models, self._served)
 
         def write() -> None:
             target, staged = self._root / models_config.NAME, self._staging / models_config.NAME

@@ -97,6 +97,7 @@ class Shopper:
         self.push = Push()
         self.events: list[dict[str, Any]] = []
         self.records: list[Any] = []
+        self.answers: list[Any] = []
         self.thresholds: dict[str, float] = {}
         self.model_ready = True
         catalogue_file = CatalogueFile()
@@ -110,6 +111,7 @@ class Shopper:
             image_store=self.image_store,
             record=self._record,
             post=self.events.append,
+            compare=lambda *answer: self.answers.append(answer),
         )
         app = make_app(
             detect=self.route,
@@ -254,6 +256,13 @@ async def test_the_dashboard_learns_of_an_unknown_product(shopper: Shopper) -> N
     (event,) = shopper.events
     contract = {"origin": "http", "valid": False, "item": "Other", "price": "N/A", "name": "detection"}
     assert contract.items() <= event.items()
+
+
+async def test_an_answer_may_be_compared_once_its_image_is_kept(shopper: Shopper) -> None:
+    await shopper.detect()
+    ((image, prediction, place),) = shopper.answers
+    assert (image, prediction.version) == (PHOTO, 3)
+    assert place == "valid/images/tea-green/1.jpg"
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP"])

@@ -38,7 +38,7 @@ from shopper.model.stubs import (
 )
 from shopper.model.tensors import numbers, shape, texts
 from shopper.model.tfserving import TfServing, open_channel
-from shopper.ports import Photo, Pixels, Silent
+from shopper.ports import NotServed, Photo, Pixels, Silent
 
 CLASSES = ["tea-green", "tea-lemon", "other"]
 
@@ -81,6 +81,8 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
     def __init__(self) -> None:
         self.signatures: dict[str, Any] = CLASSIFY | DEFAULT
         self.version = 1
+        self.before: int | None = None
+        self.coming: int | None = None
         self.names: set[str] | None = None
         self.loading: set[str] = set()
         self.token = ""
@@ -106,6 +108,15 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
         if not known or (name in self.loading and not isinstance(request, GetModelStatusRequest)):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({name})")
 
+    async def _chosen(self, request: Any, context: Any) -> int:
+        wanted = request.model_spec.version.value or self.version
+        if wanted not in {self.version, self.before}:
+            name = request.model_spec.name
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({name}, {wanted})"
+            )
+        return int(wanted)
+
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
         await self._let_in(request, context)
         self.traceparent = str(dict(context.invocation_metadata()).get("traceparent", ""))
@@ -128,7 +139,7 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
             )
         response = PredictResponse()
         response.model_spec.name = request.model_spec.name
-        response.model_spec.version.value = self.version
+        response.model_spec.version.value = await self._chosen(request, context)
         if name == "classify":
             response.outputs["labels"].CopyFrom(strings(["tea-green"], [1]))
             response.outputs["scores"].CopyFrom(floats([self.score], [1]))
@@ -150,7 +161,7 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
             )
         response = GetModelMetadataResponse()
         response.model_spec.name = request.model_spec.name
-        response.model_spec.version.value = self.version
+        response.model_spec.version.value = await self._chosen(request, context)
         definitions = SignatureDefMap()
         for name, definition in self.signatures.items():
             definitions.signature_def[name].CopyFrom(definition)
@@ -163,6 +174,11 @@ class ModelServer(PredictionServiceServicer, ModelServiceServicer):  # type: ign
             await context.abort(self.status_error, "as told")
         response = GetModelStatusResponse()
         response.model_version_status.add(version=self.version, state=ModelVersionStatus.AVAILABLE)
+        if self.before is not None:
+            response.model_version_status.add(version=self.before, state=ModelVersionStatus.AVAILABLE)
+        if self.coming is not None:
+            response.model_version_status.add(version=self.coming, state=ModelVersionStatus.LOADING)
+            response.model_version_status.add(version=self.coming + 1, state=ModelVersionStatus.END)
         return response
 
 
@@ -171,10 +187,15 @@ async def unnamed(model: str, version: int, count: int) -> tuple[str, ...]:
 
 
 def asking(
-    channel: grpc.aio.Channel, model: str = "tea_model_b64", *, within: float = 5.0, token: str = ""
+    channel: grpc.aio.Channel,
+    model: str = "tea_model_b64",
+    *,
+    version: int = 0,
+    within: float = 5.0,
+    token: str = "",
 ) -> TfServing:
     preparing = Preparing(ImageLimits(Decoding(2), MemoryBudget(10**8)))
-    return TfServing(channel, model, preparing, unnamed, within=within, token=token)
+    return TfServing(channel, model, preparing, unnamed, version=version, within=within, token=token)
 
 
 @pytest.fixture
@@ -610,3 +631,18 @@ async def test_a_token_is_shown_with_every_call(model: ModelServer) -> None:
             await unknowing.classify(b"image")
         with pytest.raises(CaravanError, match="UNAUTHENTICATED"):
             await unknowing.ping()
+
+
+async def test_one_version_is_asked_by_its_number_and_the_newest_by_none(model: ModelServer) -> None:
+    model.version, model.before, model.coming = 8, 7, 9
+    async with served(model) as address, open_channel(address) as channel:
+        newest, before = asking(channel), asking(channel, version=7)
+        assert [(await each.classify(b"photo")).version for each in (newest, before, newest)] == [8, 7, 8]
+        assert [request.model_spec.version.value for request in model.asked] == [0, 7, 0]
+        assert await newest.versions() == {8: True, 7: True, 9: False}
+        model.before = None
+        with pytest.raises(NotServed):
+            await before.classify(b"photo")
+        model.names = set()
+        with pytest.raises(NotServed):
+            await newest.versions()

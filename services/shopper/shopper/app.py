@@ -34,7 +34,9 @@ from caravan.retry import forever
 from caravan.runtime import Service
 from caravan.sessions import Sessions
 from caravan.tls import verifying
-from shopper import routes
+from shopper import detection, routes
+from shopper.canary.canary import Canary
+from shopper.canary.telling import tell_evidence
 from shopper.catalogue_file import CatalogueFile
 from shopper.doors import http, page, reports, review
 from shopper.doors.codecs import Json, Tensor
@@ -45,7 +47,7 @@ from shopper.doors.relay import EventRelay
 from shopper.doors.topics import DETECTION, DETECTION_REPLIES, Topics
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
-from shopper.model.class_names import ClassNames
+from shopper.model.class_names import ClassNames, is_rollback
 from shopper.model.models import Models
 from shopper.model.preparing import Preparing
 from shopper.model.tfserving import TfServing, open_channel
@@ -102,12 +104,16 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         catalogue_file = await asyncio.to_thread(CatalogueFile, settings.catalogue)
         production = s3.open_bucket(settings.edge_s3, PRODUCTION)
         images = await _images(settings)
-        models = _models(settings, clients.channel, images.limits, production, token)
-
         bindings = _bindings(settings)
         relay = EventRelay()
         inbox = Inbox(relay.receive)
         mqtt = Mqtt(settings, [binding.topics.requests for binding in bindings], inbox.receive)
+        serve = _serving(settings, clients.channel, images.limits, production, token)
+        canary = _canary(settings, serve, clients.scoring, production, mqtt.post)
+        models = Models(
+            lambda model: canary if canary and model == settings.model_name else serve(model, 0),
+            settings.model_name,
+        )
         detect = partial(
             routes.detect,
             limits=images.limits,
@@ -117,6 +123,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             image_store=images.store,
             record=clients.scoring.record,
             post=mqtt.post,
+            compare=canary.compare if canary else detection.alone,
         )
         mqtt_door = _mqtt_door(settings, images, bindings, detect, mqtt.publish)
         inbox.detections = mqtt_door.receive
@@ -178,6 +185,7 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
             "spool": images.store.drain,
             "push": push.run,
             **_scoring_loops(settings, clients, images.limits, catalogue_file),
+            **(_canary_loops(settings, clients, canary) if canary else {}),
         }
         if settings.kafka_detection:
             loops[routes.DETECT_KAFKA.id] = consumption.run
@@ -274,22 +282,53 @@ def _scoring_loops(
     return loops
 
 
-def _models(
+def _serving(
     settings: ShopperSettings,
     channel: grpc.aio.Channel,
     limits: ImageLimits,
     production: ObjectStore,
     token: str,
-) -> Models:
+) -> Callable[[str, int], TfServing]:
+    """Return what makes a client of a model's version; of its newest for version 0."""
     configured = {model: options.classes for model, options in settings.models.items()}
     names = ClassNames(partial(s3.read, production), configured)
 
-    def served(model: str) -> TfServing:
+    def serve(model: str, version: int) -> TfServing:
         options = settings.options_of(model)
         preparing = Preparing(limits, options.scale or settings.tensor_scale, options.size)
-        return TfServing(channel, model, preparing, names.of, within=settings.predict_seconds, token=token)
+        within = settings.predict_seconds
+        return TfServing(channel, model, preparing, names.of, version=version, within=within, token=token)
 
-    return Models(served, settings.model_name)
+    return serve
+
+
+def _canary(
+    settings: ShopperSettings,
+    serve: Callable[[str, int], TfServing],
+    scoring: ScoringOutbox,
+    production: ObjectStore,
+    post: Post,
+) -> Canary | None:
+    if not settings.canary:
+        return None
+    return Canary(
+        settings.model_name,
+        partial(serve, settings.model_name),
+        settings.canary,
+        score_accuracy=settings.accuracy_of(settings.model_name),
+        on_disk=scoring.on_disk,
+        is_rollback=partial(is_rollback, partial(s3.read, production), settings.model_name),
+        post=post,
+    )
+
+
+def _canary_loops(settings: ShopperSettings, clients: _Clients, canary: Canary) -> Loops:
+    make_topic = partial(kafka.ensure_topics, settings, [EDGE_STATUS])
+    return {
+        "canary": canary.run,
+        "versions": canary.watch,
+        "evidence": partial(tell_evidence, settings.edge, canary.stand, make_topic, clients.producer.send),
+    }
 
 
 def _bindings(settings: ShopperSettings) -> list[Exchange]:

@@ -10,7 +10,7 @@ from typing import Any
 from caravan.contracts import OTHER, UNCLASSIFIED, VALID
 from caravan.names import metadata
 from shopper.catalogue import Catalogue, Product
-from shopper.ports import Prediction, Sender
+from shopper.ports import Photo, Picture, Prediction, Sender
 
 DIGITS = 6
 
@@ -33,6 +33,13 @@ Answer = Callable[[Recognition, Catalogue], dict[str, Any]]
 """Makes the reply out of a recognition."""
 Record = Callable[[Recognition, Sender, bytes, datetime, str], Awaitable[None]]
 """Notes a recognition, with its sender, the image (JPEG), the time it came in (UTC) and its key."""
+
+Compare = Callable[[Picture | Photo, Prediction, str], None]
+"""Hears of an answer: the image as the model was shown it, the answer, and where the image is kept."""
+
+
+def alone(image: Picture | Photo, prediction: Prediction, place: str) -> None:
+    """Compare an answer with no other."""
 
 
 def judge(prediction: Prediction, catalogue: Catalogue, score_accuracy: float) -> Recognition:

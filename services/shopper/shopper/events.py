@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caravan.contracts import Event
+from shopper.canary.notes import Comparison
 from shopper.catalogue import Product
 from shopper.detection import Recognition
 from shopper.ports import Sender
@@ -19,6 +20,19 @@ def detection(recognition: Recognition, sender: Sender) -> Event:
         "score": round(recognition.prediction.score, 4),
         "model": recognition.prediction.model,
         "version": recognition.prediction.version,
+    }
+
+
+def canary(comparison: Comparison) -> Event:
+    """Tell that a new version was found to be worse than the one before, or not to be."""
+    seen = comparison.evidence
+    return {
+        "name": "canary",
+        "model": seen.model,
+        "version": seen.version,
+        "beside": seen.beside,
+        "outcome": comparison.outcome,
+        "reason": comparison.verdict.says,
     }
 
 

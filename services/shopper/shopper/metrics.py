@@ -29,5 +29,17 @@ DRIFTS = Counter("shopper_drifts_total", "Times that answers began to look unlik
 ACCURACY = Gauge(
     "shopper_accuracy", "Share of right answers in the last seven days, and its interval of 95 %", ["bound"]
 )
+CANARY_ANSWERS = Counter(
+    "shopper_canary_answers_total", "Answers of a new version that is compared with the one before"
+)
+CANARY_IMAGES = Counter(
+    "shopper_canary_images_total",
+    "Images of which two versions were asked, by how the new one did",
+    ["outcome"],
+)
+CANARY_PASSED_OVER = Counter(
+    "shopper_canary_passed_over_total", "Images not compared, as others waited for it already"
+)
+CANARY_VERDICTS = Counter("shopper_canary_verdicts_total", "Comparisons of versions that ended", ["outcome"])
 EVENT_LISTENERS = Gauge("shopper_event_listeners", "Pages that listen to the events")
 EVENTS_MISSED = Counter("shopper_events_missed_total", "Events that a slow page did not get")

@@ -11,7 +11,7 @@ from caravan.reports import ListModels, ReadReport, Report
 from caravan.route import Route
 from shopper import detection, events, metrics
 from shopper.catalogue_file import CatalogueFile
-from shopper.detection import Answer, Record
+from shopper.detection import Answer, Compare, Record
 from shopper.doors.relay import EventRelay
 from shopper.images.limits import ImageLimits
 from shopper.ports import (
@@ -124,23 +124,23 @@ async def detect(
     image_store: ImageStore,
     record: Record,
     post: Post,
+    compare: Compare = detection.alone,
 ) -> dict[str, Any]:
-    """FROM an image → checked → classified → priced → kept → recorded → event → TO the reply.
+    """FROM an image → checked → classified → priced → kept → recorded → event → compared → TO the reply.
 
     The common way of every `detect-…` route.
     """
     at = now()
     photo = await limits.as_jpeg(image, sender.origin)
-    if isinstance(image, bytes) and photo is not image:
-        prediction = await classifier.classify(Photo(image, photo), sender.model)
-    else:
-        prediction = await classifier.classify(image, sender.model)
+    shown = Photo(image, photo) if isinstance(image, bytes) and photo is not image else image
+    prediction = await classifier.classify(shown, sender.model)
     catalogue = catalogue_file.catalogue
     recognition = detection.judge(prediction, catalogue, score_accuracy(prediction.model))
     facts = detection.facts(recognition, sender)
     key = await image_store.keep(Capture(recognition.bucket, recognition.product.item, photo, at, facts))
     await record(recognition, sender, photo, at, key)
     post(events.detection(recognition, sender))
+    compare(shown, prediction, f"{recognition.bucket}/{key}")
     reply = answer(recognition, catalogue)
     metrics.DETECTIONS.labels(sender.origin, reply["known"]).inc()
     return reply

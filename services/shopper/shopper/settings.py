@@ -19,6 +19,7 @@ from caravan.settings import (
     OptionalPath,
     Port,
     ServiceSettings,
+    Share,
 )
 from caravan.tokens import TokenSettings
 from shopper import catalogue_file
@@ -85,6 +86,8 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
 
     window_seconds: float = Field(default=10.0, ge=0.1, le=86_400)
     certain_score: float = Field(default=0.8, ge=0, le=1)
+    canary: Share = 0
+    """Share of the images that a new version answers while it is compared with the one before; 0: none is."""
     audits_per_week: int = Field(default=60, ge=0, le=10_000)
     max_scoring_bytes: int = Field(default=256 * MIB, ge=0)
 

@@ -24,6 +24,16 @@ Read = Callable[[str], Awaitable[bytes]]
 """Returns an object of the edge's bucket `production`; FileNotFoundError where it is not."""
 
 
+async def is_rollback(read: Read, model: str, version: int) -> bool:
+    """Tell whether a version is one that an operator rolled back to; it is not where no manifest says so."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            raw = await read(f"{version_prefix(model, version)}{MANIFEST}")
+        return Manifest.from_json(raw).lineage.rollback_of is not None
+    except (FileNotFoundError, CaravanError, TimeoutError):
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     classes: tuple[str, ...]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput, Unavailable
 from caravan.names import CLASS_RULE, is_class, normal
+from shopper import metrics
 from shopper.model.inputs import Scale
 from shopper.ports import NotServed, Photo, Picture, Prediction, Silent
 
@@ -119,6 +120,11 @@ class Models:
             Refused: if the model cannot be asked about images, or answers in a form that is not known.
 
         """
+        prediction = await self._classify(image, model)
+        metrics.MODEL_VERSION.labels(prediction.model).set(prediction.version)
+        return prediction
+
+    async def _classify(self, image: Picture | Photo, model: str) -> Prediction:
         if model in {"", self._default_name}:
             return await self._default.classify(image)
         served = self._others.pop(model, None)

@@ -18,7 +18,6 @@ import structlog
 from caravan import tracing
 from caravan.errors import BadInput, CaravanError, Refused, Unavailable
 from caravan.retry import retried
-from shopper import metrics
 from shopper.model.outputs import Opinion
 from shopper.model.preparing import Preparing
 from shopper.model.signatures import Plan, decide
@@ -27,6 +26,7 @@ from shopper.model.stubs import (
     GetModelMetadataRequest,
     GetModelStatusRequest,
     ModelServiceStub,
+    ModelVersionStatus,
     PredictionServiceStub,
     SignatureDefMap,
 )
@@ -49,6 +49,9 @@ CHANNEL = (
 
 Names = Callable[[str, int, int], Awaitable[tuple[str, ...]]]
 """Returns class names, given a model, its version and their number."""
+
+_LOADED = ModelVersionStatus.AVAILABLE
+_COMING = {ModelVersionStatus.START, ModelVersionStatus.LOADING, _LOADED}
 
 _PATH = re.compile(r"(?<![\w:/])(?:/[\w.+-]+){2,}")
 """A file's path on the model server's machine; callers are not told it."""
@@ -90,6 +93,7 @@ class TfServing:
         model: the model's name.
         preparing: brings images into the form that the model takes.
         names: finds names for classes that the model only counts.
+        version: the one that is asked; 0 for the newest that the server has.
         within: deadline of a prediction, seconds; a model that has not answered for so long is silent.
         token: shown to the server; empty for none.
 
@@ -102,12 +106,14 @@ class TfServing:
         preparing: Preparing,
         names: Names,
         *,
+        version: int = 0,
         within: float = 5.0,
         token: str = "",
     ) -> None:
         self._predictions = PredictionServiceStub(channel)
         self._models = ModelServiceStub(channel)
         self._model = model
+        self._version = version
         self._preparing = preparing
         self._names = names
         self._within = within
@@ -135,7 +141,6 @@ class TfServing:
         opinion, version = asked.plan.read(asked.response)
         if asked.plan.version and version != asked.plan.version:
             self._forget(asked.plan)
-        metrics.MODEL_VERSION.labels(self._model).set(version)
         classes = opinion.classes
         if len(set(classes)) != len(opinion.probabilities):  # it names none, or not each by its own
             classes = await self._names(self._model, version, len(opinion.probabilities))
@@ -166,15 +171,31 @@ class TfServing:
             Unavailable: if it does not answer.
 
         """
+        try:
+            await self._status()
+        except NotServed:
+            return False
+        return True
+
+    async def versions(self) -> dict[int, bool]:
+        """Return the versions that are loaded (true), and those on their way (false).
+
+        Raises:
+            NotServed: if the server has none.
+            Unavailable: if it does not answer.
+            Refused: if it does not say.
+
+        """
+        states = {each.version: each.state for each in (await self._status()).model_version_status}
+        return {version: state == _LOADED for version, state in states.items() if state in _COMING}
+
+    async def _status(self) -> Any:
         request = GetModelStatusRequest()
         request.model_spec.name = self._model
         try:
-            await self._models.GetModelStatus(request, timeout=STATUS_SECONDS, metadata=self._metadata)
+            return await self._models.GetModelStatus(request, timeout=STATUS_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as exc:
-            if exc.code() is grpc.StatusCode.NOT_FOUND:
-                return False
             raise self._translated(exc) from exc
-        return True
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -199,6 +220,7 @@ class TfServing:
         prepared = clock()
         with tracing.span("predict", model=self._model):
             request = plan.request(tensor)
+            self._choose(request)
             response = await self._standing.ask(lambda: self._predict(request))
         return _Asked(plan, response, prepared - began, clock() - prepared)
 
@@ -221,6 +243,7 @@ class TfServing:
     async def _decided(self) -> Plan:
         request = GetModelMetadataRequest(metadata_field=["signature_def"])
         request.model_spec.name = self._model
+        self._choose(request)
         response = await self._call(self._predictions.GetModelMetadata, request, METADATA_SECONDS)
         signatures = SignatureDefMap()
         if not response.metadata["signature_def"].Unpack(signatures):
@@ -230,6 +253,10 @@ class TfServing:
         facts = {"version": plan.version, "signature": plan.signature, "input": str(plan.form)}
         log.info("signature chosen", model=plan.model, **facts)
         return plan
+
+    def _choose(self, request: Any) -> None:
+        if self._version:
+            request.model_spec.version.value = self._version
 
     def _forget(self, plan: Plan) -> None:
         if self._plan is plan:

@@ -19,6 +19,7 @@ import structlog
 from caravan import strict_json
 from caravan.contracts import OTHER
 from shopper import metrics
+from shopper.canary.comparing import Said
 from shopper.quality.drift import STATISTICS, DriftTest, spread, statistics
 from shopper.quality.report import Answers, Drift
 from shopper.quality.sampling import DAYS, MOST, Reservoir, length, size
@@ -76,11 +77,15 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """An image that waits for a label: when it was answered (seconds since 1970), why it is asked about."""
+    """An image that waits for a label: when it was answered (seconds since 1970), why it is asked about.
+
+    Where two versions differ, `answers` has what each said, the older first.
+    """
 
     image: str
     at: float
-    why: Literal["audit", "drift"] = "audit"
+    why: Literal["audit", "drift", "differing"] = "audit"
+    answers: tuple[Said, ...] = ()
 
 
 class QualityNotes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -11,11 +11,12 @@ from urllib.parse import unquote
 from caravan.contracts import UNCLASSIFIED, VALID, image_of
 from caravan.errors import BadInput
 from caravan.names import metadata
+from shopper.canary.comparing import Said
 from shopper.catalogue import Catalogue, Product
 
 BUCKETS = (UNCLASSIFIED, VALID)
 """Buckets of images that wait, in the order in which they are shown."""
-Why = Literal["unknown", "uncertain", "audit", "drift"]
+Why = Literal["unknown", "uncertain", "audit", "drift", "differing"]
 
 _MODEL = ("label", "score", "model", "version")
 
@@ -75,15 +76,29 @@ class Waiting:
     at: datetime
     why: Why
     opinion: RecordedOpinion
+    answers: Sequence[Said] = ()
 
     def as_json(self, catalogue: Catalogue) -> dict[str, Any]:
-        """Return it as a page is told; of an audit nothing that the model said, which would lead people."""
+        """Return it as a page is told; of an audit nothing that the model said, which would lead people.
+
+        Where two versions differ, both answers are told, which lead to neither.
+        """
         opinion = (
             self.opinion
             if self.why in {"unknown", "uncertain"}
             else RecordedOpinion(camera=self.opinion.camera)
         )
+        answers = [
+            {
+                "version": each.version,
+                "item": each.item,
+                "label": catalogue.product(each.item).label,
+                "score": each.score,
+            }
+            for each in self.answers
+        ]
         return {
+            **({"answers": answers} if answers else {}),
             "image": str(self.ref),
             "at": self.at.isoformat(),
             "why": self.why,

@@ -159,7 +159,9 @@ class ReviewQueue:
                 opinion = RecordedOpinion.of(await s3.facts(self._stores[ref.bucket], ref.key))
             except FileNotFoundError:
                 continue  # decided, or still on its way to the store
-            found.append(Waiting(ref, datetime.fromtimestamp(audit.at, UTC), audit.why, opinion))
+            found.append(
+                Waiting(ref, datetime.fromtimestamp(audit.at, UTC), audit.why, opinion, audit.answers)
+            )
         return found
 
     async def _look(self, entries: Mapping[Ref, datetime]) -> list[Waiting | None]:

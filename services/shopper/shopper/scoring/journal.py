@@ -27,6 +27,8 @@ import structlog
 from caravan import strict_json
 from caravan.names import MORE
 from shopper import metrics
+from shopper.canary import notes as canary
+from shopper.canary.notes import CanaryNotes
 from shopper.quality import notes
 from shopper.quality.notes import QualityNotes
 from shopper.scoring.values import (
@@ -84,6 +86,7 @@ class Journal:
         messages: number of waiting messages.
         bytes: bytes of all waiting messages.
         quality: samples and tests of the answers' quality.
+        canary: what is known of versions that are compared.
 
     """
 
@@ -114,6 +117,7 @@ class Journal:
             _mark_damaged(self._file)
             self._db = _opened(self._file)
         self.quality = QualityNotes(self._db, audits_per_week, draw)
+        self.canary = CanaryNotes(self._db)
         with self.transaction():
             self._name = self._named()
             self._db.execute("UPDATE outbox SET refused = 0 WHERE refused")
@@ -363,7 +367,7 @@ def _opened(file: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(SCHEMA + notes.SCHEMA)
+        db.executescript(SCHEMA + notes.SCHEMA + canary.SCHEMA)
     except BaseException:
         db.close()
         raise

@@ -211,7 +211,7 @@ class ScoringOutbox:
     async def audits(self) -> list[Audit]:
         """Return the images that wait for a label, whatever the answer was; none while the disk fails."""
         with suppress(Transient):
-            return await self.on_disk(lambda journal: journal.quality.waiting(self._clock()))
+            return await self.on_disk(_audits, self._clock())
         return []
 
     async def said(self, image: str, item: str) -> None:
@@ -345,8 +345,15 @@ def _add(journal: Journal, detections: list[Scored], now: float) -> None:
         metrics.SCORING_DROPPED.labels("disk").inc(images)
 
 
+def _audits(journal: Journal, now: float) -> list[Audit]:
+    differing = list(journal.canary.waiting())
+    shown = {audit.image for audit in differing}
+    return [*differing, *(audit for audit in journal.quality.waiting(now) if audit.image not in shown)]
+
+
 def _said(journal: Journal, image: str, item: str) -> None:
     with journal.transaction():
+        journal.canary.said(image, item)
         journal.quality.said(image, item)
 
 

@@ -2,7 +2,7 @@
 import { el, icon, percent, pretty } from "./dom.js";
 import { address } from "./review-desk.js";
 
-const WHY = { unknown: "not known", uncertain: "unsure", audit: "spot check", drift: "looks unlike" };
+const WHY = { unknown: "not known", uncertain: "unsure", audit: "spot check", drift: "looks unlike", differing: "versions differ" };
 
 export class Grid {
   #tiles = new Map(); // name of an image → {image, item, button}
@@ -84,7 +84,8 @@ export class Grid {
   #shown = () => [...this.#tiles.values()].filter(({ image }) => this.#fits(image));
 
   #tile(image) {
-    const guess = image.guess ? `${pretty(image.guess_label, image.guess)}?` : ["audit", "drift"].includes(image.why) ? "What is it?" : "No guess";
+    const both = image.answers?.map(({ label, item }) => pretty(label, item)).join(" or ");
+    const guess = both ? `${both}?` : image.guess ? `${pretty(image.guess_label, image.guess)}?` : ["audit", "drift"].includes(image.why) ? "What is it?" : "No guess";
     const score = image.score === null ? "" : percent(image.score);
     const button = el("button", { class: "photo-choice", type: "button", "aria-pressed": "false", tabindex: -1 },
       el("img", { src: address(image.image), alt: "Photo", loading: "lazy", decoding: "async", width: 160, height: 160 }),

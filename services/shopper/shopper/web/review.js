@@ -11,6 +11,7 @@ const KEYS = "Arrows move · Space chooses · A all · 1–9 says what it is · 
 const BLIND = {
   audit: "A spot check: an answer drawn by chance. What the shop said is not shown, so that it does not lead you; your word tells how often the shop is right.",
   drift: "The shop's answers look unlike those before, and this photo is one that shows it. What the shop said is not shown; your word tells what has changed.",
+  differing: "Two versions of the model are sure, and not of the same. Both answers are shown; your word tells which version is right.",
 };
 const FEW = 12; // when so few are left, the next come by themselves
 

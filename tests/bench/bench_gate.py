@@ -17,7 +17,7 @@ import argparse
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -64,8 +64,8 @@ def main() -> None:
     found = {digit.name: digit.png for digit in digits()}
     console.print(_retrains(_embedded(found, arguments.cache)))
     if arguments.photos and arguments.more:
-        photos = dict(_photos(arguments.photos)) | dict(_photos(arguments.more))
-        console.print(_batches(_embedded(photos, arguments.cache)))
+        photos = embedded_photos([arguments.photos, arguments.more], arguments.cache)
+        console.print(_batches(photos))
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class Images:
     def among(self, rows: np.ndarray) -> tuple[list[Member], Mapping[str, Array]]:
         """Return some of them, and features by SHA-256."""
         return [self.members[i] for i in rows], {self.members[i][1]: self.features[i] for i in rows}
+
+
+def embedded_photos(archives: Iterable[Path], kept: Path) -> Images:
+    """Embed the photos of some ZIPs."""
+    return _embedded({name: photo for path in archives for name, photo in _photos(path)}, kept)
 
 
 def _photos(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -5,10 +5,10 @@
 A run is a new version at one edge with `CANARY=10%`: image after image is drawn, a tenth are answered by
 the new version, the other version is asked of each, and the shopper's own `guess` and `verdict` decide. How
 often two versions differ is measured on real heads, by the training's own functions: pairs made from other
-parts of the same photos, asked of photos that neither has seen. A run takes one pair, and its shares. A version
-that is worse by so many points live, and equal on held-out images, has not seen a place that the other has: of
-that place's photos it errs at so many more, mostly sure of another product. With photos the pairs are measured
-anew; without, the counts of the last measurement are taken. Nothing is asserted.
+parts of the same photos, asked of photos that neither has seen. A run takes one pair, and its shares. A
+version that is worse by so many points live, and equal on held-out images, has not seen a place that the
+other has: of that place's photos it errs at so many more, mostly sure of another product. With photos the
+pairs are measured anew; without, the counts of the last measurement are taken. Nothing is asserted.
 """
 
 from __future__ import annotations

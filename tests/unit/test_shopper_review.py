@@ -19,6 +19,7 @@ from caravan.errors import BadInput
 from caravan.sessions import Sessions
 from caravan.testing.stores import Requests
 from caravan.tokens import Tokens
+from shopper.canary.comparing import Said
 from shopper.catalogue_file import CatalogueFile
 from shopper.doors import review as review_api
 from shopper.doors.cors import Cors
@@ -433,6 +434,18 @@ async def test_an_audit_comes_first_and_tells_nothing_of_what_the_model_said(sho
         "score": None,
         "camera": "till-3",
     }
+
+
+async def test_where_two_versions_differ_both_answers_are_told_and_no_more(shop: Shop) -> None:
+    shop.lay(SURE, opinion("tea-green", 0.99))
+    answers = Said(7, "tea-green", 0.99), Said(8, "tea-lemon", 0.9)
+    shop.audits.drawn = [Audit(SURE, 7.0, "differing", answers)]
+    (image,) = (await shop.client.get("/review")).json()["images"]
+    assert (image["why"], image["guess"], image["score"], image["version"]) == ("differing", "", None, "")
+    assert image["answers"] == [
+        {"version": 7, "item": "tea-green", "label": "Green Tea", "score": 0.99},
+        {"version": 8, "item": "tea-lemon", "label": "Lemon Tea", "score": 0.9},
+    ]
 
 
 async def test_what_is_said_of_an_image_is_heard_where_audits_are_noted(shop: Shop) -> None:

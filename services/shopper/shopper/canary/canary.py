@@ -183,22 +183,23 @@ class Canary:
             if isinstance(exc, NotServed):
                 self._is_stale.set()  # it is gone, which says nothing of its answers
             elif self._remember(digest):
-                self._count(trial, _failure(trial, of_candidate=drawn))
+                self._failed(trial, of_candidate=drawn)
+            self._answered(trial, prediction)
             return prediction
-        await self._answered(trial, prediction, drawn=drawn)
+        self._answered(trial, prediction)
+        if drawn and prediction.version < trial.candidate:
+            self._is_stale.set()  # the new version was withdrawn
+        if prediction.version > trial.candidate:
+            await self._look(prediction.version)
         now = self._trial
         if prediction.version > trial.candidate and now is not None and now.candidate == prediction.version:
             return await self._tried(now, image)
         return prediction
 
-    async def _answered(self, trial: _Trial, prediction: Prediction, *, drawn: bool) -> None:
-        if prediction.version > trial.candidate:
-            await self._look(prediction.version)
-        elif drawn and prediction.version < trial.candidate:
-            self._is_stale.set()  # it was withdrawn
-        elif drawn:
+    def _answered(self, trial: _Trial, prediction: Prediction) -> None:
+        if prediction.version == trial.candidate:
             metrics.CANARY_ANSWERS.inc()
-            self._count(trial, replace(_none(trial), answers=1))
+            self._unnoted = _sum(self._unnoted, replace(_none(trial), answers=1))
 
     async def _stopped(self, trial: _Trial, image: Picture | Photo) -> Prediction:
         try:
@@ -250,7 +251,7 @@ class Canary:
             self._is_stale.set()
             return
         except CaravanError:
-            await self._note(_failure(trial, of_candidate=not is_candidate), None)
+            self._failed(trial, of_candidate=not is_candidate)
             return
         new, old = (first, second) if is_candidate else (second, first)
         if (new.version, old.version) != (trial.candidate, trial.beside):
@@ -271,13 +272,13 @@ class Canary:
             self._compared.popitem(last=False)
         return True
 
-    def _count(self, trial: _Trial, seen: Evidence) -> None:
-        """Count what is noted with the next image that is compared, or soon."""
-        if seen.images:
-            metrics.CANARY_IMAGES.labels("failed" if seen.errors else "failed-before").inc()
-        self._unnoted = _sum(self._unnoted, seen)
-        if trial is self._trial and not self._waiting.full():
-            self._waiting.put_nowait(None)
+    def _failed(self, trial: _Trial, *, of_candidate: bool) -> None:
+        """Count an image at which one version failed, and the other did not."""
+        metrics.CANARY_IMAGES.labels("failed" if of_candidate else "failed-before").inc()
+        failure = replace(_none(trial), errors=int(of_candidate), errors_beside=int(not of_candidate))
+        self._unnoted = _sum(self._unnoted, failure)
+        if self._waiting.empty():
+            self._waiting.put_nowait(None)  # to be noted though no image is compared
 
     async def _note(self, seen: Evidence | None, pair: Pair | None) -> None:
         unnoted, self._unnoted = self._unnoted, None
@@ -391,10 +392,6 @@ class Canary:
 
 def _none(trial: _Trial) -> Evidence:
     return Evidence(trial.model, trial.candidate, trial.beside)
-
-
-def _failure(trial: _Trial, *, of_candidate: bool) -> Evidence:
-    return replace(_none(trial), errors=int(of_candidate), errors_beside=int(not of_candidate))
 
 
 def _sum(one: Evidence | None, other: Evidence | None) -> Evidence | None:

@@ -5,7 +5,9 @@ publishes versions as the pipeline does: of 15 MB, and of 29 MB with the second 
 server is played that has at once what is in the bucket. Prints, as JSON, a line for each version: requests to
 the stores (`requests`, without the index and listings, which are asked every second while there is news),
 seconds of CPU (`cpu`) and of the clock (`wall`) until it is noted that it serves, both with a look for news
-at least, and the resident size then. `rest` is the CPU of some seconds in which nothing happens. Nothing is
+at least, and the resident size then; `announced`, the seconds from its entry file in the edge's bucket to
+`pushmodel` on MQTT. `rest` is the CPU of some seconds in which nothing happens, and
+`idle_minute`, all requests to central in a minute of an edge at rest that has been told before. Nothing is
 asserted.
 """
 
@@ -20,16 +22,17 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import aiomqtt
 import httpx
 import psutil
 
 from caravan import model_index, s3
-from caravan.contracts import MANIFEST, version_prefix
+from caravan.contracts import MANIFEST, MONITOR, model_ready_event, version_prefix
 from caravan.manifest import File, Manifest
 from local_stack.stack import Stack
 
@@ -42,6 +45,8 @@ SIZES = {
 }
 TWIN = {"assets.extra/model.onnx": 14_000_000}
 REST_SECONDS = 5.0
+SECONDS_TO_REST = 70.0
+"""Until an edge that is told of versions looks for them no more than every two minutes."""
 LINE = re.compile(rb"(GET|PUT|POST|HEAD|DELETE) (\S+) HTTP/1\.1\r\n")
 NEWS = re.compile(rb"/index\.json|[?&]list-type=2")
 """What is asked every second, as long as there is anything new."""
@@ -53,6 +58,8 @@ class Counting:
     def __init__(self, port: int) -> None:
         self.port = port
         self.asked: Counter[str] = Counter()
+        self.all = 0
+        """All requests, those for news too."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -75,6 +82,7 @@ class Counting:
         with suppress(ConnectionError):
             while some := await source.read(2**18):
                 for method, path in LINE.findall(some) if counts else ():
+                    self.all += 1
                     if not NEWS.search(path):
                         self.asked[f"{method.decode()} {path.decode()[:90]}"] += 1
                 target.write(some)
@@ -87,6 +95,7 @@ class ModelServer:
 
     def __init__(self) -> None:
         self.there: set[int] = set()
+        self.since: dict[int, float] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -137,6 +146,7 @@ async def main(rounds: int, *, show: bool) -> None:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
+        told = await stack.enter_async_context(Monitor.of(running.port("mqtt-edge1", "mqtt")))
         try:
             url, used = f"http://127.0.0.1:{environment['PORT']}", psutil.Process(process.pid)
             await until_serves(client, url, server, production, 0)
@@ -147,14 +157,17 @@ async def main(rounds: int, *, show: bool) -> None:
                     counter.asked.clear()
                 before, began = spent(used), time.perf_counter()
                 await publish(ready, number, files)
+                await told.tell(number)
                 await until_serves(client, url, server, production, number)
                 wall, cpu = time.perf_counter() - began, spent(used) - before
+                announced = await told.heard(number) - server.since[number]
                 line = {
                     "version": number,
                     "mb": round(sum(files.values()) / 1e6, 1),
                     "requests": sum(counter.asked.total() for counter in counters),
                     "cpu": round(cpu, 3),
                     "wall": round(wall, 2),
+                    "announced": round(announced, 2),
                     "resident_mb": round(used.memory_info().rss / 1e6, 1),
                 }
                 sys.stdout.write(f"{json.dumps(line)}\n")
@@ -168,10 +181,50 @@ async def main(rounds: int, *, show: bool) -> None:
                 "rest": round(spent(used) - before, 3),
                 "seconds": REST_SECONDS,
             }
+            await asyncio.sleep(SECONDS_TO_REST - REST_SECONDS)
+            asked = counters[0].all
+            await asyncio.sleep(60)
+            idle["idle_minute"] = counters[0].all - asked
             sys.stdout.write(f"{json.dumps(idle)}\n")
         finally:
             process.terminate()
             await process.wait()
+
+
+class Monitor:
+    """The edge's MQTT `monitor`: tells of versions as central's bridge does, and hears what is announced."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._client = client
+        self._heard: dict[int, asyncio.Future[float]] = defaultdict(asyncio.get_running_loop().create_future)
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, port: int) -> AsyncIterator[Monitor]:
+        """Listen to the broker at a port."""
+        async with aiomqtt.Client("127.0.0.1", port) as client, asyncio.TaskGroup() as tasks:
+            monitor = cls(client)
+            await client.subscribe(MONITOR, qos=1)
+            listening = tasks.create_task(monitor._listen())
+            yield monitor
+            listening.cancel()
+
+    async def tell(self, number: int) -> None:
+        """Tell the edge that a version is ready."""
+        await self._client.publish(
+            MONITOR, json.dumps(model_ready_event(MODEL, number), separators=(",", ":")), qos=1
+        )
+
+    async def heard(self, number: int) -> float:
+        """Return when it was announced that a version serves, by `perf_counter`."""
+        async with asyncio.timeout(30):
+            return await self._heard[number]
+
+    async def _listen(self) -> None:
+        async for message in self._client.messages:
+            event = json.loads(bytes(message.payload))
+            if event["name"] == "pushmodel" and not self._heard[event["version"]].done():
+                self._heard[event["version"]].set_result(time.perf_counter())
 
 
 async def publish(ready: s3.Bucket, number: int, sizes: dict[str, int]) -> None:
@@ -199,6 +252,7 @@ async def until_serves(
                     with suppress(FileNotFoundError):
                         await s3.facts(production, entry)
                         server.there.add(number)
+                        server.since[number] = time.perf_counter()
                 records = await s3.listed(production, "served/")
                 if any(one["path"].endswith(f"/{number}.json") for one in records):
                     return

@@ -14,7 +14,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from caravan import model_index
 from caravan.errors import Permanent, Transient
-from edge_manager.central import LISTINGS, LONGEST_SECONDS, Central, CentralAway
+from edge_manager.central import INDEXED_SECONDS, LISTINGS, LONGEST_SECONDS, Central, CentralAway
 from edge_manager.versions import Offered, Standing
 
 FILES = ("manifest.json", "saved_model.pb", "variables/variables.index")
@@ -116,6 +116,25 @@ async def test_where_there_are_few_each_look_finds_what_others_put_there() -> No
     ready.put(3, model="digits")
     assert await ready.look() == [7, 1]
     assert await ready.look("digits") == [3]
+
+
+async def test_where_the_index_names_what_is_newest_the_folders_are_looked_at_each_ten_seconds(
+    requests: Counter[str],
+) -> None:
+    ready = Ready()
+    await ready.publish(1)
+    assert await ready.look() == [1]
+    ready.above = {"tea": 1}
+    requests.clear()
+    for _ in range(INDEXED_SECONDS - 1):
+        assert await ready.look() == []
+    assert requests == {"index": INDEXED_SECONDS - 1}
+    ready.put(2)
+    assert await ready.look() == [2], "without the index"
+    requests.clear()
+    ready.put(3)
+    assert await ready.look() == [3, 2], "and then at each look"
+    assert requests["folders"] == 2
 
 
 async def test_a_folder_without_files_or_an_index_without_a_version_offers_nothing(tmp_path: Path) -> None:

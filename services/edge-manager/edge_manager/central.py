@@ -36,6 +36,8 @@ OWN = (MANIFEST, SIGNATURE)
 
 FOLDERS_A_SECOND = 100
 """Listed on average at most, files too: where there are more, they are listed less often."""
+INDEXED_SECONDS = 10
+"""Between two looks at all folders at least, where the index names the newest version of each model."""
 LONGEST_SECONDS = 60
 """Between two looks at all folders, however many there are."""
 MODELS_AT_ONCE = 8
@@ -95,21 +97,21 @@ class Central:
                 *index.manifests,
                 *(await model_index.models(self._store) if by_folders else self._offers),
             }
-        places, costs = asyncio.Semaphore(MODELS_AT_ONCE), len(names)
+        places, costs, shortest = asyncio.Semaphore(MODELS_AT_ONCE), len(names), INDEXED_SECONDS
         is_news, self._index = by_folders or index != self._index, index
 
         async def look_at(name: str) -> Offer:
-            nonlocal costs
+            nonlocal costs, shortest
             known = self._offers.get(name, Offer())
             async with places:
                 try:
                     versions = {*index.manifests.get(name, ()), *known.versions}
                     if by_folders:
-                        versions = {
-                            *index.manifests.get(name, ()),
-                            *await model_index.numbers(self._store, name),
-                        }
+                        there = await model_index.numbers(self._store, name)
+                        versions = {*index.manifests.get(name, ()), *there}
                         costs += len(versions)
+                        if there and there[0] not in index.manifests.get(name, ()):
+                            shortest = 0  # Others publish here, without it.
                     newest_first = tuple(sorted(versions, reverse=True))
                     wanted = [Ref(name, version) for version in newest_first if version > above.get(name, 0)]
                     offered = await self._files(wanted, known, standing, most=None if is_news else LISTINGS)
@@ -121,7 +123,7 @@ class Central:
         found = await asyncio.gather(*map(look_at, sorted(names)))
         self._offers = dict(zip(sorted(names), found, strict=True))
         if by_folders:
-            self._next_folders = now + min(LONGEST_SECONDS, costs / FOLDERS_A_SECOND)
+            self._next_folders = now + min(LONGEST_SECONDS, max(shortest, costs / FOLDERS_A_SECOND))
         return self._offers
 
     async def _read_index(self) -> Index:

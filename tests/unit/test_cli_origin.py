@@ -1,17 +1,20 @@
 """Where a version comes from, on the command line: with whose word, and refused where that does not hold."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from obstore.store import MemoryStore
+from typer.testing import CliRunner
 
 from caravan import model_signature, s3
 from caravan.errors import Permanent
 from caravan.manifest import Lineage, Manifest
 from caravan.provenance import Provenance
 from caravan.signatures import PrivateKey, digests_of, new_key, public_half, read_private_key, sign
+from caravan_cli.__main__ import commands
 from caravan_cli.origin import Origin, read_origin
 
 MANIFEST = Manifest("tea", 3, (), Lineage(data_digest="d1", parent=2), "edge1", "passed")
@@ -104,3 +107,26 @@ async def test_a_version_that_is_not_there_is_said_to_be_missing(public: Path) -
         await read_origin(await kept(MANIFEST, None), "tea", 9, public)
     with pytest.raises(Permanent, match="no version of tea"):
         await read_origin(MemoryStore(), "tea", None, public)
+
+
+def test_the_command_prints_it_and_ends_with_the_reason_where_nobody_can_vouch(
+    key: PrivateKey, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = asyncio.run(kept(MANIFEST, key))
+    monkeypatch.setattr(s3, "open_bucket", lambda *_: store)
+    for name, value in {
+        "S3_CENTRAL_ENDPOINT": "http://127.0.0.1:1",
+        "S3_CENTRAL_ACCESS_KEY": "key",
+        "S3_CENTRAL_SECRET_KEY": "secret",
+        "PUBLIC_KEY": str(public),
+        "COLUMNS": "120",
+    }.items():
+        monkeypatch.setenv(name, value)
+    told = CliRunner().invoke(commands, ["origin", "tea", "--version", "3"])
+    assert told.exit_code == 0
+    assert "run-9" in told.output
+    assert "by model.sig" in told.output
+    public.write_bytes(new_key()[1])
+    refused = CliRunner().invoke(commands, ["origin", "tea"])
+    assert refused.exit_code == 1
+    assert "none of the keys" in refused.output

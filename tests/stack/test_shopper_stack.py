@@ -6,7 +6,8 @@ import io
 import json
 import re
 import signal
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx
@@ -17,8 +18,10 @@ from obstore.store import ObjectStore
 from PIL import Image
 
 from caravan import s3 as store
-from caravan.contracts import MANIFEST, MODELS_CONFIG, version_prefix
+from caravan.contracts import EDGE_STATUS, MANIFEST, MODELS_CONFIG, evidence_key, version_prefix
+from caravan.evidence import read
 from caravan.manifest import Lineage, Manifest
+from edge_manager.models_config import models_config
 from local_stack.stack import Stack
 from support.graphs import save_colours, save_shades
 
@@ -213,6 +216,55 @@ async def test_every_door_answers_and_keeps_what_it_saw(
     assert (await http.get(f"{shopper}/review")).json()["images"]
     page = (await http.get(f"{shopper}/metrics")).text
     assert 'caravan_odd_keys_total{bucket="data"}' in page
+
+
+async def test_a_new_version_answers_half_until_it_is_known_to_be_no_worse(
+    private_stack: Any, models: Path, http: httpx.AsyncClient, mqtt: Any, *, consumer: Any, eventually: Any
+) -> None:
+    stack = await private_stack("shopper", environment={"CANARY": "50%"})
+    dashboard = await mqtt(stack.port("mqtt-edge1"), "monitor")
+    base = PurePosixPath(MODELS_CONFIG).parent
+    await store.write(
+        bucket(stack, "production"), MODELS_CONFIG, models_config(f"s3://production/{base}", [MODEL], 2)
+    )
+    await publish_model(stack, models, 1)
+
+    async def serves() -> bool:
+        return (await http.post(f"{stack.url('shopper-edge1')}/binary", content=GREEN)).status_code == 200
+
+    await eventually(serves)
+    await publish_model(stack, models, 2)
+
+    async def both_serve() -> bool:
+        answer = await http.get(f"{stack.url('model-server-edge1', 'rest')}/v1/models/{MODEL}")
+        return answer.text.count('"AVAILABLE"') == 2
+
+    await eventually(both_serve)
+    versions: Counter[int] = Counter()
+    for number in range(200):
+        shade = photo(number, 250, 0, "PNG")  # as JPEG some are the same
+        versions[(await detect(http, stack, shade))["version"]] += 1
+        if versions.total() == 40:
+            assert set(versions) == {1, 2}
+            again = [(await detect(http, stack, shade))["version"] for _ in range(5)]
+            assert len(set(again)) == 1
+    told = await next_event(dashboard, name="canary")
+    assert (told["outcome"], told["version"], told["beside"]) == ("promote", 2, 1)
+    assert {(await detect(http, stack, photo(0, 240, number, "PNG")))["version"] for number in range(10)} == {
+        2
+    }
+    # It stays so, and central knows why.
+    await stack.kill("shopper-edge1")
+    await stack.wait_ready("shopper-edge1")
+    assert {(await detect(http, stack, photo(9, 240, number, "PNG")))["version"] for number in range(10)} == {
+        2
+    }
+    reader = await consumer(stack.kafka, EDGE_STATUS)
+    async with asyncio.timeout(60):
+        async for record in reader:
+            if record.key == evidence_key("edge1", MODEL) and (seen := read(record.value)).images >= 90:
+                break
+    assert (seen.version, seen.beside, seen.losses, seen.gains) == (2, 1, 0, 0)
 
 
 async def test_store_and_link_may_go_away_and_nothing_is_lost(

@@ -19,6 +19,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
+from edge_manager.models_config import models_config
 from model_server import app
 from model_server.settings import read
 
@@ -278,6 +279,28 @@ def test_a_polled_config_file_brings_models_and_takes_them_away(
     server.wait_for("first", 1)
     until(lambda: asked("second") == 404)
     assert asked("half") == 200  # named by itself, and so beside whatever the file lists
+
+
+def test_where_versions_are_compared_the_newest_and_the_one_before_answer(
+    serve_models: Any, base: Path, save_half: SaveHalf, tmp_path: Path
+) -> None:
+    """By the file that an edge-manager writes, at first without and then with `CANARY`."""
+    (base.parent / "staged").rename(base / "2")
+    config = tmp_path / "models.config"
+    config.write_bytes(models_config(str(tmp_path), ["half"]))
+    polled = (f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=0.02")
+    server = serve_models(*polled, wait={"half": 2})
+    version_1 = f"{server.url}/v1/models/half/versions/1"
+    assert '"AVAILABLE"' not in httpx.get(version_1).text
+    config.write_bytes(models_config(str(tmp_path), ["half"], 2))
+    until(lambda: '"AVAILABLE"' in httpx.get(version_1).text)
+    assert (added(server), added(server, "half/versions/1")) == (2.0, 1.0)
+    save_half(tmp_path / "3", 3.0)
+    (tmp_path / "3").rename(base / "3")
+    until(lambda: added(server) == 3.0)
+    assert added(server, "half/versions/2") == 2.0
+    until(lambda: '"AVAILABLE"' not in httpx.get(version_1).text)
+    assert httpx.get(f"{server.url}/v1/models/half").text.count('"AVAILABLE"') == 2
 
 
 # --- the process ----------------------------------------------------------------------------------

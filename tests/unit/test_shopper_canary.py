@@ -263,7 +263,9 @@ async def test_a_version_that_is_worse_is_stopped_for_good_and_it_is_said(tmp_pa
         asked = server.asked[8]
         assert await shop.day(50, "later") == {7: 50}
         assert server.asked[8] == asked
+        told = await shop.canary.stand()
     async with opened(tmp_path, server) as again:
+        assert await again.canary.stand() == told  # central may not have heard it
         assert await again.day(50, "after a restart") == {7: 50}
         assert again.events == []
 

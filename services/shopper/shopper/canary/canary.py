@@ -133,7 +133,6 @@ class Canary:
         self._new = 0  # had not answered when it was seen first
         self._answering = 0
         self._trial: _Trial | None = None
-        self._latest: _Trial | None = None
         self._looking = asyncio.Lock()
         self._is_stale = asyncio.Event()
         self._waiting: asyncio.Queue[_Answer | None] = asyncio.Queue(MOST_WAITING)
@@ -295,15 +294,16 @@ class Canary:
     # --- deciding ---------------------------------------------------------------------------------
 
     async def stand(self) -> Comparison | None:
-        """Return the comparison that runs, or ran last since the start; None where there was none.
+        """Return the comparison that runs, or else the latest; None where there was none.
 
         Raises:
             Transient: if the disk will not.
 
         """
-        if self._latest is None:
-            return None
-        comparison = await self._on_disk(_begin, _none(self._latest))
+        trial = self._trial
+        if trial is None or trial.is_stopped:
+            return await self._on_disk(_latest, self._model)
+        comparison = await self._on_disk(_begin, _none(trial))
         self._take(comparison)
         return comparison
 
@@ -385,7 +385,6 @@ class Canary:
         if trial is None:
             log.info("newest version answers", model=self._model, version=newest)
             return
-        self._latest = trial
         what = "version stays stopped" if trial.is_stopped else "versions are compared"
         log.info(what, model=self._model, version=newest, beside=trial.beside, share=self._share)
 
@@ -409,6 +408,10 @@ def _add(journal: Journal, seen: Evidence, pair: Pair | None, now: float) -> Com
 def _begin(journal: Journal, seen: Evidence) -> Comparison:
     with journal.transaction():
         return journal.canary.begin(seen.model, seen.version, seen.beside)
+
+
+def _latest(journal: Journal, model: str) -> Comparison | None:
+    return journal.canary.latest(model)
 
 
 def _stopped(journal: Journal, model: str) -> frozenset[int]:

@@ -130,6 +130,13 @@ class CanaryNotes:
             answers = Said(beside, beside_item, beside_score), Said(version, item, score)
             yield Audit(image, at, "differing", answers)
 
+    def latest(self, model: str) -> Comparison | None:
+        """Return the comparison of a model's versions that began last."""
+        row = self._db.execute(
+            "SELECT version, beside FROM comparisons WHERE model = ? ORDER BY number DESC LIMIT 1", (model,)
+        ).fetchone()
+        return None if row is None else self._found(model, *row)
+
     def stopped(self, model: str) -> frozenset[int]:
         """Return the versions of a model that were found to be worse than the one before."""
         rows = self._db.execute(

@@ -118,7 +118,7 @@ async def test_where_there_are_few_each_look_finds_what_others_put_there() -> No
     assert await ready.look("digits") == [3]
 
 
-async def test_where_the_index_names_what_is_newest_the_folders_are_looked_at_each_ten_seconds(
+async def test_where_the_index_names_what_is_newest_the_folders_are_looked_at_each_half_minute(
     requests: Counter[str],
 ) -> None:
     ready = Ready()

@@ -36,7 +36,7 @@ OWN = (MANIFEST, SIGNATURE)
 
 FOLDERS_A_SECOND = 100
 """Listed on average at most, files too: where there are more, they are listed less often."""
-INDEXED_SECONDS = 10
+INDEXED_SECONDS = 30
 """Between two looks at all folders at least, where the index names the newest version of each model."""
 LONGEST_SECONDS = 60
 """Between two looks at all folders, however many there are."""

@@ -124,9 +124,10 @@ async def _tidy_models(stores: Stores, model: str, keep: int, needed: Collection
 
     await for_each(numbers, read, at_once=EDGES_AT_ONCE)
     for number in surplus(found, keep, needed):
-        await _remove(stores.models, model, number)
+        was_there = await _remove(stores.models, model, number)
         await versions.forget_claim(stores.models, model, number)
-        log.info("version removed", edge=stores.edge, model=model, version=number, kept=keep)
+        if was_there:  # SeaweedFS names its folder for minutes after.
+            log.info("version removed", edge=stores.edge, model=model, version=number, kept=keep)
 
 
 async def _remove_ready(stores: Stores, model: str, numbers: Collection[int]) -> None:
@@ -138,11 +139,13 @@ async def _remove_ready(stores: Stores, model: str, numbers: Collection[int]) ->
         await _remove(stores.ready, model, number)
 
 
-async def _remove(store: ObjectStore, model: str, number: int) -> None:
+async def _remove(store: ObjectStore, model: str, number: int) -> bool:
+    """Remove what there is of a version; tell whether there was anything."""
     prefix = version_prefix(model, number)
     paths = await model_index.files(store, model, number)
     in_order = sorted(paths, key=lambda path: (path == MANIFEST, path not in ENTRY_FILES))
     await s3.delete(store, [prefix + path for path in in_order])
+    return bool(in_order)
 
 
 async def _manifest(store: ObjectStore, model: str, number: int) -> Manifest | None:

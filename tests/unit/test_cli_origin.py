@@ -68,10 +68,13 @@ async def test_without_a_key_or_a_signature_the_manifest_tells_and_nobody_vouche
     key: PrivateKey, public: Path
 ) -> None:
     unchecked = facts(await read_origin(await kept(MANIFEST, key), "tea", 3, None))
-    unsigned = facts(await read_origin(await kept(MANIFEST, None), "tea", 3, public))
+    store = await kept(MANIFEST, None)
+    await s3.write(store, "claims/tea/3.json", b'{"run": "run-8"}')
+    unsigned = facts(await read_origin(store, "tea", 3, public))
     assert unchecked["vouched for"] == "not checked: PUBLIC_KEY is not set"
     assert unsigned["vouched for"] == "no: the version is not signed"
     assert unchecked["data"] == unsigned["data"] == "d1"
+    assert unsigned["run"] == "run-8", "as the claim on its number has it"
 
 
 async def test_a_manifest_with_its_own_signature_is_checked_by_that(tmp_path: Path) -> None:

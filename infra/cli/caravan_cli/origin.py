@@ -8,11 +8,12 @@ from pathlib import Path
 
 from obstore.store import ObjectStore
 
-from caravan import model_index, model_signature, s3, signatures
-from caravan.contracts import MANIFEST, SIGNATURE, version_prefix
+from caravan import model_index, model_signature, s3, signatures, strict_json
+from caravan.contracts import MANIFEST, SIGNATURE, claim_key, version_prefix
 from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from caravan.provenance import Provenance
+from caravan.strict_json import NotJson
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ async def read_origin(
         signature = await s3.read(models, version_prefix(model, manifest.version) + SIGNATURE)
     except FileNotFoundError:
         signature = None
-    plain = Provenance.of(manifest)
+    plain = Provenance.of(manifest, await _run(models, model, manifest.version))
     if signature is None and manifest.signature is None:
         return Origin(manifest.version, plain, "no: the version is not signed")
     if public_key is None:
@@ -68,6 +69,15 @@ async def read_origin(
         return Origin(manifest.version, plain, f"by {SIGNATURE}, which says it of the manifest alone")
     signed.provenance.check(manifest)
     return Origin(manifest.version, signed.provenance, f"by {SIGNATURE}")
+
+
+async def _run(models: ObjectStore, model: str, version: int) -> str | None:
+    """Return the run that took a version's number, if that is noted; nobody vouches for it."""
+    try:
+        run = strict_json.loads_object(await s3.read(models, claim_key(model, version))).get("run")
+    except (FileNotFoundError, NotJson):
+        return None
+    return run if isinstance(run, str) else None
 
 
 async def _manifest(models: ObjectStore, model: str, version: int | None) -> tuple[Manifest, bytes]:

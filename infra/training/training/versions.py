@@ -14,14 +14,22 @@ from obstore.store import ObjectStore
 
 from caravan import model_index, s3, strict_json, tracing
 from caravan.concurrency import for_each
-from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, SIGNATURE, VersionKey, version_prefix
+from caravan.contracts import (
+    CLAIMS,
+    ENTRY_FILES,
+    MANIFEST,
+    MODELS,
+    SIGNATURE,
+    VersionKey,
+    claim_key,
+    version_prefix,
+)
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import File, Manifest
 from training.stores import EDGES_AT_ONCE, Stores
 
 log = structlog.get_logger()
 
-CLAIMS = "claims/"
 ATTEMPTS = 20
 AT_ONCE = 4
 """Files of a version that are written side by side."""
@@ -202,7 +210,7 @@ class Claim:
 
 async def claims(store: ObjectStore, model: str) -> list[Claim]:
     """Return every claim, in the order of versions."""
-    keys = [_claim_key(model, stem) for stem in await _claimed(store, model)]
+    keys = [claim_key(model, stem) for stem in await _claimed(store, model)]
     found = [Claim.from_json(raw) for raw in await asyncio.gather(*(s3.read(store, key) for key in keys))]
     return sorted(found, key=lambda taken: taken.version)
 
@@ -225,7 +233,7 @@ async def highest(stores: Stores, model: str) -> int:
 async def run_of(store: ObjectStore, model: str, version: int) -> str | None:
     """Return the run that took a version's number, if that is noted in `E-models`."""
     try:
-        return Claim.from_json(await s3.read(store, _claim_key(model, str(version)))).run
+        return Claim.from_json(await s3.read(store, claim_key(model, str(version)))).run
     except (FileNotFoundError, Permanent):
         return None
 
@@ -240,7 +248,7 @@ async def claim(stores: Stores, model: str, attempt: str, run: str | None = None
     for _ in range(ATTEMPTS):
         number = await highest(stores, model) + 1
         mine = Claim(number, attempt, datetime.now(UTC).isoformat(timespec="seconds"), run)
-        key = _claim_key(model, str(number))
+        key = claim_key(model, str(number))
         if await s3.create(stores.models, key, json.dumps(asdict(mine), sort_keys=True).encode()):
             return mine
     raise Transient("others take every version number that is tried")
@@ -248,14 +256,10 @@ async def claim(stores: Stores, model: str, attempt: str, run: str | None = None
 
 async def forget_claim(store: ObjectStore, model: str, version: int) -> None:
     """Remove the claim on a number whose version is gone; newer ones keep it from being taken again."""
-    await s3.delete(store, [_claim_key(model, str(version))])
+    await s3.delete(store, [claim_key(model, str(version))])
 
 
 async def _claimed(store: ObjectStore, model: str) -> list[str]:
     """Return the numbers that claims are named for."""
     keys = [entry["path"] async for entry in s3.listing(store, f"{CLAIMS}{model}/")]
     return [PurePosixPath(key).stem for key in keys]
-
-
-def _claim_key(model: str, number: str) -> str:
-    return f"{CLAIMS}{model}/{number}.json"

@@ -74,6 +74,8 @@ ONE_IMAGE = "serving_default answers one image: ask for each by itself, or ask c
 """Error of our models for a request with several images."""
 MODELS_CONFIG = "models/models.config"
 """Models that an edge's model server serves, beside them, in TensorFlow Serving's format."""
+CLAIMS = "claims/"
+"""Prefix in `E-models` of version numbers that are taken: by which attempt, when, and in which run."""
 UPLOADS = "uploads/"
 """Prefix in `E-models` of models that people sent, until the pipeline has judged them."""
 
@@ -117,6 +119,11 @@ def possible_keys(key: str, sha256: str) -> tuple[str, str, str]:
 def version_prefix(model: str, version: int) -> str:
     """Prefix, with its slash, of every file of a model version."""
     return f"{MODELS}{model}/{version}/"
+
+
+def claim_key(model: str, version: int | str) -> str:
+    """Key, in `E-models`, of the claim on a version's number."""
+    return f"{CLAIMS}{model}/{version}.json"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -137,6 +137,13 @@ async def test_where_the_index_names_what_is_newest_the_folders_are_looked_at_ea
     assert requests["folders"] == 2
 
 
+async def test_the_first_version_of_others_is_found_at_the_next_look() -> None:
+    ready = Ready()
+    assert await ready.look() == []
+    ready.put(1)
+    assert await ready.look() == [1]
+
+
 async def test_a_folder_without_files_or_an_index_without_a_version_offers_nothing(tmp_path: Path) -> None:
     ready = Ready(LocalStore(tmp_path))
     ready.put(1, 2)

@@ -97,7 +97,8 @@ class Central:
                 *index.manifests,
                 *(await model_index.models(self._store) if by_folders else self._offers),
             }
-        places, costs, shortest = asyncio.Semaphore(MODELS_AT_ONCE), len(names), INDEXED_SECONDS
+        places, costs = asyncio.Semaphore(MODELS_AT_ONCE), len(names)
+        shortest = INDEXED_SECONDS if index.manifests else 0
         is_news, self._index = by_folders or index != self._index, index
 
         async def look_at(name: str) -> Offer:

@@ -14,7 +14,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from obstore.store import MemoryStore, ObjectStore
 from pydantic import ValidationError
 
-from caravan import contracts, model_index
+from caravan import contracts, evidence, model_index
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.history import History
@@ -459,6 +459,26 @@ def test_a_drift_is_told_on_the_edges_card_and_once_in_the_log(bench: Bench) -> 
     assert bench.edge()["quality"]["drift"] == drift
     lines = [line["text"] for line in bench.state.snapshot()["log"] if line["kind"] == "drift"]
     assert lines == ["answers of version 3 look unlike those before"]
+
+
+def test_a_version_that_is_compared_is_shown_and_how_it_ended_is_a_line(bench: Bench) -> None:
+    seen, key = evidence.Evidence("tea", 8, 7, 3, compared=30), contracts.evidence_key("edge1", "tea")
+    stopped = replace(seen, answers=20, compared=200, worse=19)
+    words: list[tuple[evidence.Evidence, evidence.Outcome]] = [
+        (seen, "wait"),
+        (replace(seen, compared=31), "wait"),
+        (stopped, "stop"),
+    ]
+    for found, outcome in words:
+        bench._take(contracts.EDGE_STATUS, evidence.write(found, "", outcome), None, key=key)
+    for unreadable in (b"{}", b"no JSON", b""):
+        bench._take(contracts.EDGE_STATUS, unreadable, None, key=key)
+    (shown,) = bench.edge()["comparisons"]
+    assert (shown["version"], shown["beside"], shown["outcome"]) == (8, 7, "stop")
+    lines = [line["text"] for line in bench.state.snapshot()["log"] if line["kind"] == "canary"]
+    begun, ended = sorted(lines)
+    assert begun == "tea: version 8 answers a share beside version 7"
+    assert ended == f"tea: version 8 is stopped: {evidence.verdict(stopped).says}"
 
 
 def test_an_accuracy_that_cannot_be_read_is_passed_over(bench: Bench) -> None:

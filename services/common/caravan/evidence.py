@@ -145,9 +145,9 @@ def total(several: Iterable[Evidence]) -> Evidence:
     return first
 
 
-def write(evidence: Evidence, at: str) -> bytes:
-    """Return evidence as JSON, with the time (ISO 8601) at which it is told."""
-    return to_json({"schema": SCHEMA, "at": at, **asdict(evidence)})
+def write(evidence: Evidence, at: str, outcome: Outcome = "wait") -> bytes:
+    """Return evidence as JSON, with the time (ISO 8601) at which it is told, and what was decided by it."""
+    return to_json({"schema": SCHEMA, "at": at, **asdict(evidence), "outcome": outcome})
 
 
 def read(raw: bytes) -> Evidence:

@@ -13,7 +13,7 @@ from typing import Any
 from caravan.rollouts import Rollout, Told
 from monitor.dashboard import versions
 from monitor.dashboard.event_log import SAME_SECONDS, EventLog, Line, Tone
-from monitor.dashboard.messages import Event, Quality, Status
+from monitor.dashboard.messages import MOST_MODELS, Comparison, Event, Quality, Status
 from monitor.hub_state import iso
 
 MOST_WAITING = 5
@@ -121,6 +121,7 @@ class Edge:
         self._quality: Quality | None = None
         self._heard = 0.0
         self._rollouts: dict[str, Told] = {}
+        self._comparisons: dict[str, Comparison] = {}
 
     # --- taking in --------------------------------------------------------------------------------
 
@@ -191,6 +192,18 @@ class Edge:
             self.event_log.add(f"{name}-drift", at, "drift", text, "bad")
         self._quality = quality
 
+    def hear_comparison(self, comparison: Comparison, at: float, name: str) -> None:
+        """Take in what the edge found of a new version beside the one before."""
+        before = self._comparisons.get(comparison.model)
+        self._comparisons[comparison.model] = comparison
+        if len(self._comparisons) > MOST_MODELS:
+            del self._comparisons[next(iter(self._comparisons))]
+        was = None if before is None else (before.version, before.beside, before.outcome)
+        if was != (comparison.version, comparison.beside, comparison.outcome):
+            text = f"{comparison.model}: {_compared(comparison)}"
+            tones: dict[str, Tone] = {"stop": "bad", "promote": "good"}
+            self.event_log.add(f"{name}-canary", at, "canary", text, tones.get(comparison.outcome, ""))
+
     def hear_rollout(self, told: Told, at: float, name: str, *, logs: bool) -> None:
         """Take in how far a version has come at the edges of the group; if it `logs`, changes are lines."""
         before, now = self._rollouts.get(told.model), told.rollout
@@ -260,6 +273,7 @@ class Edge:
             "waiting_fault": self.waiting_fault,
             "models": versions.beside(self.ready, status, silent),
             "ready_fault": self.ready_fault,
+            "comparisons": [asdict(self._comparisons[model]) for model in sorted(self._comparisons)],
             "quality": asdict(self._quality) if self._quality else None,
             "link": {
                 "state": "unknown" if status is None else "down" if silent is not None else "up",
@@ -268,6 +282,13 @@ class Edge:
                 "model_server": status.server_fault if status else "",
             },
         }
+
+
+def _compared(comparison: Comparison) -> str:
+    if comparison.outcome == "wait":
+        return f"version {comparison.version} answers a share beside version {comparison.beside}"
+    done = "is stopped" if comparison.outcome == "stop" else "answers all"
+    return f"version {comparison.version} {done}: {comparison.says}"
 
 
 def _how_far(rollout: Rollout) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caravan import strict_json
+from caravan import evidence, strict_json
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput
+from caravan.evidence import verdict
 from caravan.rollouts import Told
 from caravan.strict_json import NotJson
 
@@ -79,6 +80,26 @@ class Status:
     central_fault: str
     server_fault: str
     models: Mapping[str, ModelStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What an edge found of a new version of a model beside the one before.
+
+    Args:
+        model: whose.
+        version: the new version.
+        beside: the one before.
+        outcome: `stop`, `promote`, or `wait` while they are compared.
+        says: the evidence, a sentence.
+
+    """
+
+    model: str
+    version: int
+    beside: int
+    outcome: str
+    says: str
 
 
 def read_event(value: bytes | None) -> Event | None:
@@ -186,6 +207,28 @@ class Quality:
     all: Accuracy
     products: tuple[ProductAccuracy, ...]
     drift: Drift | None
+
+
+def read_comparison(value: bytes | None) -> Comparison:
+    """Read what an edge found of a new version beside the one before.
+
+    Raises:
+        BadInput: if it does not tell; `reason` is `bad-message`.
+
+    """
+    try:
+        found = evidence.read(value or b"")
+        outcome = _object(value).get("outcome")
+    except NotJson as exc:
+        raise BadInput(f"the message is no evidence: {exc}", reason="bad-message") from exc
+    decided = verdict(found)
+    return Comparison(
+        found.model,
+        found.version,
+        found.beside,
+        outcome if outcome in {"stop", "promote"} else "wait",
+        decided.says,
+    )
 
 
 def read_quality(value: bytes | None) -> Quality:

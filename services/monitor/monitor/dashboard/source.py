@@ -6,10 +6,10 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from caravan import telemetry
-from caravan.contracts import EDGE_STATUS, edge_of_answers, of_rollout
+from caravan.contracts import EDGE_STATUS, edge_of_answers, of_evidence, of_rollout
 from caravan.errors import BadInput
 from caravan.history import History
-from monitor.dashboard.messages import read_event, read_quality, read_rollout, read_status
+from monitor.dashboard.messages import read_comparison, read_event, read_quality, read_rollout, read_status
 from monitor.dashboard.state import Dashboard
 
 log = structlog.get_logger()
@@ -36,6 +36,8 @@ def take(state: Dashboard, record: ConsumerRecord, route: str, history: History)
                 state.hear_rollout(read_rollout(record.value, *rolled_out), record.timestamp / 1000, name)
             elif (answering := state.edges.get(edge_of_answers(key) or "")) is not None:
                 answering.hear_quality(read_quality(record.value), history.times(record)[1], name)
+            elif (comparing := state.edges.get((of_evidence(key) or ("",))[0])) is not None:
+                comparing.hear_comparison(read_comparison(record.value), history.times(record)[1], name)
         else:
             event = read_event(record.value)
             if event is not None:

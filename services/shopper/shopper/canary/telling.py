@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from caravan import telemetry
 from caravan.contracts import EDGE_STATUS, evidence_key
-from caravan.evidence import Evidence, write
+from caravan.evidence import write
 from shopper.canary.notes import Comparison
 from shopper.quality.telling import SINK, Send
 
@@ -34,14 +34,16 @@ async def tell_evidence(
         tell_seconds: between two messages.
 
     """
-    told: Evidence | None = None
+    told: Comparison | None = None
     while True:
         with telemetry.best_effort(SINK):
             comparison = await stand()
-            if comparison is not None and comparison.evidence != told:
+            if comparison is not None and comparison != told:
                 seen = comparison.evidence
                 at = datetime.now(UTC).isoformat(timespec="seconds")
                 await make_topic()
-                await send(EDGE_STATUS, write(seen, at), key=evidence_key(edge, seen.model))
-                told = seen
+                await send(
+                    EDGE_STATUS, write(seen, at, comparison.outcome), key=evidence_key(edge, seen.model)
+                )
+                told = comparison
         await asyncio.sleep(tell_seconds)

@@ -1,6 +1,6 @@
 // Each edge: what is being stored and learned for it, and what it serves beside what is ready.
 import { $, el } from "./dom.js";
-import { quality } from "./quality.js";
+import { comparing, quality } from "./quality.js";
 import { allReports, report } from "./reports.js";
 import { rollout } from "./rollout.js";
 import { waitingBatches } from "./waiting.js";
@@ -13,7 +13,7 @@ export function showEdges(edges) {
   for (const edge of edges.values()) {
     const text = JSON.stringify(edge);
     if (cards.get(edge.edge)?.text === text) continue;
-    const card = el("article", { class: "card edge", "aria-label": edge.edge }, title(edge), ...waitingBatches(edge), ...work(edge), ...versions(edge), ...quality(edge));
+    const card = el("article", { class: "card edge", "aria-label": edge.edge }, title(edge), ...waitingBatches(edge), ...work(edge), ...versions(edge), ...comparing(edge), ...quality(edge));
     const before = cards.get(edge.edge)?.card;
     if (before) before.replaceWith(card);
     else $("edges").append(card);

@@ -21,6 +21,14 @@ export function quality({ quality: found }) {
   ];
 }
 
+/** A new version beside the one before: what the edge found so far. */
+export function comparing({ comparisons }) {
+  return comparisons.map(({ model, outcome, says }) =>
+    el("p", { class: outcome === "stop" ? "bad small" : "small" }, `${model}, ${DONE[outcome]}: ${says}`));
+}
+
+const DONE = { stop: "stopped", promote: "answers all", wait: "compared" };
+
 const unlike = ({ version, since, images }) =>
   `Answers of version ${version} look unlike those before, since ${minute(since)}: label the ${number(images)} photos in its review that show it best.`;
 

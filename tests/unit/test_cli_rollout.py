@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from caravan import rollouts, s3
 from caravan.contracts import DEFAULT_MODEL
-from caravan.rollouts import Rollout
+from caravan.rollout import Rollout
 from caravan_cli.__main__ import commands
 
 

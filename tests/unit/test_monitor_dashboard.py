@@ -18,7 +18,7 @@ from caravan import contracts, evidence, model_index
 from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.history import History
-from caravan.rollouts import Rollout, Told
+from caravan.rollout import Rollout, Told
 from monitor.dashboard import ready, versions
 from monitor.dashboard.dead_letters import KEPT, DeadLetters
 from monitor.dashboard.edge import SILENT_SECONDS, Edge

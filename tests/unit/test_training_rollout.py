@@ -15,7 +15,7 @@ from caravan.contracts import EDGE_STATUS, evidence_key, to_json
 from caravan.errors import Permanent
 from caravan.evidence import Evidence
 from caravan.manifest import Lineage, Manifest, Shared
-from caravan.rollouts import Rollout, Told, parse_rings
+from caravan.rollout import Order, Rollout, Told, parse_rings
 from caravan.testing.kafka import record
 from caravan.testing.waiting import running, until
 from training import versions
@@ -513,7 +513,7 @@ async def test_a_person_holds_a_rollout_promotes_it_and_stops_it(north: North) -
     await rollouts.order(models, MODEL, "stop", SEVEN)
     await north.share()
     assert await north.has() == ["one"] * 7
-    orders: tuple[rollouts.Order, ...] = ("hold", "promote", "stop")
+    orders: tuple[Order, ...] = ("hold", "promote", "stop")
     for what in orders:
         with pytest.raises(Permanent, match="the rollout of version 2 is stopped since"):
             await rollouts.order(models, MODEL, what, SEVEN)

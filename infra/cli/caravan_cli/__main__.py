@@ -31,6 +31,7 @@ from caravan.contracts import (
 from caravan.errors import CaravanError
 from caravan.names import is_sha256
 from caravan.receipts import Account
+from caravan.rollout import Order, Rollout
 from caravan.settings import KafkaSettings, S3Address, load
 from caravan.telemetry import configure_logging
 from caravan_cli.keys import signing
@@ -283,12 +284,12 @@ def stop_rollout(model: Model = DEFAULT_MODEL, reason: Why = "") -> None:
     _order_rollout("stop", model, reason)
 
 
-def _order_rollout(what: rollouts.Order, model: str, reason: str) -> None:
+def _order_rollout(what: Order, model: str, reason: str) -> None:
     settings = load(WithdrawSettings)
     store = s3.open_bucket(settings.central, models_bucket(settings.owner))
     edges = settings.edge_groups.get(settings.owner, ())
 
-    async def order() -> rollouts.Rollout:
+    async def order() -> Rollout:
         ordered = await rollouts.order(store, model, what, edges, reason)
         await _ask_for_training(settings, "rollout", what)
         return ordered
@@ -298,7 +299,7 @@ def _order_rollout(what: rollouts.Order, model: str, reason: str) -> None:
     _tell_rollout(settings, ordered)
 
 
-def _tell_rollout(settings: EdgeAtCentral, found: rollouts.Rollout) -> None:
+def _tell_rollout(settings: EdgeAtCentral, found: Rollout) -> None:
     edges = settings.edge_groups.get(settings.owner, ())
     reached = found.reaches(edges)
     typer.echo(

@@ -22,7 +22,7 @@ from caravan.contracts import (
 from caravan.history import History, reader
 from caravan.intake import Senders
 from caravan.retry import forever
-from caravan.rollouts import Told
+from caravan.rollout import Told
 from caravan.runtime import Service
 from training.children import Children, Ended
 from training.doors import triggers

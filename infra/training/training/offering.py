@@ -15,7 +15,7 @@ from caravan.concurrency import for_each
 from caravan.contracts import MANIFEST, version_prefix
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import Manifest, Shared
-from caravan.rollouts import Rollout
+from caravan.rollout import Rollout
 from training import versions
 from training.stores import EDGES_AT_ONCE, Stores
 

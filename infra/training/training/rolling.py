@@ -14,7 +14,7 @@ from caravan.contracts import LONGEST_FACT, MANIFEST, model_rejected_event, vers
 from caravan.errors import CaravanError, Permanent
 from caravan.manifest import Manifest
 from caravan.names import cut
-from caravan.rollouts import Rollout, Told
+from caravan.rollout import Rollout, Told
 from training import versions
 from training.hearing import Hearing
 from training.publish import Key, publish_again

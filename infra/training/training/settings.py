@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from caravan.contracts import DEFAULT_MODEL
-from caravan.rollouts import parse_rings
+from caravan.rollout import parse_rings
 from caravan.settings import (
     CentralS3Settings,
     EdgesSettings,

@@ -27,7 +27,7 @@ class Stores:
     """An edge's buckets at central: training images, every version, versions for the edge; and its id.
 
     Those of a group are named like an edge's. Images it has none of its own, but those of its `members`, to
-    which a version goes by `rings` (read by `rollouts.parse_rings`), or to all at once if there are none.
+    which a version goes by `rings` (read by `caravan.rollout`), or to all at once if there are none.
     """
 
     data: ObjectStore

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from caravan.rollouts import Rollout, Told
+from caravan.rollout import Rollout, Told
 from monitor.dashboard import versions
 from monitor.dashboard.event_log import SAME_SECONDS, EventLog, Line, Tone
 from monitor.dashboard.messages import MOST_MODELS, Comparison, Event, Quality, Status

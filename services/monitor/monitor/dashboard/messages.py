@@ -11,7 +11,7 @@ from caravan import evidence, strict_json
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput
 from caravan.evidence import verdict
-from caravan.rollouts import Told
+from caravan.rollout import Told
 from caravan.strict_json import NotJson
 
 LONGEST = 300

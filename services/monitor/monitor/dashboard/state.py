@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from caravan.groups import Groups
-from caravan.rollouts import Told
+from caravan.rollout import Told
 from monitor.dashboard.edge import Edge
 from monitor.hub_feed import Feed
 from monitor.hub_state import Hub, iso

@@ -92,11 +92,13 @@ def drawn(classes: int, seed: int) -> Head:
         return np.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), np.float32)
 
     colours = FEATURES - SHAPES
-    directions = np.zeros((FEATURES, DIRECTIONS + colours), np.float32)
-    directions[:SHAPES, :DIRECTIONS] = numbers(SHAPES, DIRECTIONS)
-    directions[SHAPES:, DIRECTIONS:] = numbers(colours, colours)
     space = Space(
-        numbers(FEATURES), directions, numbers(directions.shape[1]), numbers(classes, FEATURES), SHAPES
+        numbers(FEATURES),
+        numbers(SHAPES, DIRECTIONS),
+        numbers(DIRECTIONS),
+        numbers(colours, colours),
+        numbers(colours),
+        numbers(classes, FEATURES),
     )
     names = (*(f"tea-{number:03}" for number in range(classes - 1)), "unknown")
     names = tuple(sorted([*names[:-1], "other"]))

@@ -57,19 +57,27 @@ def main() -> None:
 
 def export_untaught(folder: Path) -> None:
     """Export a head that learnt nothing."""
+    from training.embeddings import FEATURES, SHAPES  # noqa: PLC0415
     from training.export import export  # noqa: PLC0415 - loads TensorFlow, which the measuring process does not
     from training.head import Head, Space  # noqa: PLC0415
+    from training.space import DIRECTIONS  # noqa: PLC0415
 
-    features, directions, classes = 1505, 400, ("a", "b", "c", "other")
+    classes = ("a", "b", "c", "other")
     draw = np.random.default_rng(0)
 
     def some(*shape: int) -> np.ndarray:
         return draw.normal(0, 0.03, shape).astype(np.float32)
 
-    centres = some(len(classes), features)
-    space = Space(some(features), some(features, directions), some(directions), centres, 1472)
+    space = Space(
+        some(FEATURES),
+        some(SHAPES, DIRECTIONS),
+        some(DIRECTIONS),
+        some(FEATURES - SHAPES, FEATURES - SHAPES),
+        some(FEATURES - SHAPES),
+        some(len(classes), FEATURES),
+    )
     thresholds, slopes = np.full(len(classes), 0.1, np.float32), np.full(len(classes), 9, np.float32)
-    head = Head(classes, some(features, len(classes)), some(len(classes)), space, thresholds, slopes)
+    head = Head(classes, some(FEATURES, len(classes)), some(len(classes)), space, thresholds, slopes)
     with tempfile.TemporaryDirectory() as cache:
         export(Path(cache), head, folder)
 

@@ -28,11 +28,11 @@ from support.image_forms import TURNED, encode, oriented
 from training import smoke
 from training.backbone import SIDE, load_backbone
 from training.embedder import Embedder
-from training.embeddings import EmbeddingCache, embed
+from training.embeddings import SHAPES, EmbeddingCache, embed
 from training.export import export
 from training.exporter import Exporter, ExporterProcess
 from training.fit import fit
-from training.head import Head
+from training.head import NARROW, Head, rounded
 from training.samples import Samples
 from training.smoke import Prepared
 from training.template import Features, template
@@ -75,7 +75,7 @@ class Made:
         embedded = embed(files, EmbeddingCache(self.cache), lambda: self.embedder, lambda *_: None)
         self.features = np.stack([embedded.features[key] for key in files])
         self.images = [path.read_bytes() for path in files.values()]
-        self.head: Head = fit(Samples.plain(self.features, names), seed=0)[0]
+        self.head: Head = fit(Samples.plain(self.features, names, SHAPES), seed=0)[0]
         self.path = directory / "model"
         export(self.cache, self.head, self.path)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures
@@ -288,7 +288,7 @@ def test_the_twin_answers_as_the_head_does_by_the_same_features(made: Made) -> N
     rng = np.random.default_rng(5)
     space = made.head.space
     centres = np.where(np.arange(len(space.centres))[:, None] == 1, 0, space.centres)
-    weights = rng.normal(0, 1, made.head.weights.shape).astype(np.float32)
+    weights = rounded(rng.normal(0, 1, made.head.weights.shape).astype(np.float32), NARROW["weights"])
     drawn = replace(made.head, weights=weights, space=replace(space, centres=centres))
     given = pixels(made.images[::5])
     features = Features(load_backbone())(tf.constant((given.astype(np.float32) - 127) / 128)).numpy()
@@ -313,8 +313,8 @@ def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:
 
 def test_what_was_learnt_is_the_same_bytes_in_every_file_so_that_it_travels_once(made: Made) -> None:
     pieces = json.loads((made.path / PIECES).read_bytes())["files"]
-    learnt = [made.head.weights, made.head.space.directions, made.head.space.centres]
-    names = {name_of(array.tobytes()) for array in learnt if array.nbytes >= LEAST}
+    arrays = made.head.arrays()
+    names = {name_of(arrays[name].tobytes()) for name in NARROW if arrays[name].nbytes >= LEAST}
     assert names
     for path in ("variables/variables.data-00000-of-00001", TWIN, HEAD):
         assert names <= {name for _, name in pieces[path]}

@@ -44,7 +44,7 @@ def export(cache: Path, head: Head, directory: Path) -> None:
 
 def _write_variables(prefix: Path, head: Head) -> None:
     """Put a head into a checkpoint; one head makes one file, byte for byte."""
-    arrays: dict[str, Any] = {**vars(head.space), **vars(head)}
+    arrays: dict[str, Any] = head.arrays()
     arrays["other"] = [float(place == head.other) for place in range(len(head.classes))]
     reader = tf.train.load_checkpoint(str(prefix))
     values = {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from caravan.contracts import OTHER
 from caravan.errors import Permanent
 from training.guard import thresholds_of
-from training.head import Head, Labels, normalised
+from training.head import NARROW, Head, Labels, normalised, rounded
 from training.layer import Curves, learn, train
 from training.samples import Rows, Samples, folds_of
 from training.space import learn_space
@@ -37,6 +37,7 @@ def fit(samples: Samples, seed: int) -> tuple[Head, Curves]:
         curves = learn(rows.x, rows.y, len(classes), rows.folds == 0)
         space = learn_space(rows, len(classes), classes.index(OTHER))
         weights, bias = train(rows.x - space.mean, rows.y, len(classes), curves.best_step)
+        weights = rounded(weights, NARROW["weights"])
         return Head(classes, weights, bias, space, *thresholds.result()), curves
 
 

@@ -1,13 +1,15 @@
 """The space of what is typical, in which directions are damped in which photos of one product differ."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from training.head import Array, Labels, Space, damped, weighed
+from training.head import NARROW, Array, Labels, Space, rounded, weighed
 from training.samples import Rows
 
-DIRECTIONS = 400
+DIRECTIONS = 32
+"""Of shapes, and of colours, at most: one of shapes is 1.5 kB of every version."""
 SHRINKAGE = 0.3
 
 
@@ -24,16 +26,14 @@ def learn_space(rows: Rows, count: int, other: int) -> Space:
     images = ~rows.is_view
     mean = np.concatenate([rows.x[:, : rows.shapes].mean(axis=0), rows.x[images, rows.shapes :].mean(axis=0)])
     centred = rows.x - mean
-    shapes, of_shapes = _nuisance(centred[:, : rows.shapes], rows.y, other)
-    colours, of_colours = _nuisance(centred[images, rows.shapes :], rows.y[images], other)
-    directions = np.zeros((len(mean), len(of_shapes) + len(of_colours)), np.float32)
-    directions[: rows.shapes, : len(of_shapes)] = shapes
-    directions[rows.shapes :, len(of_shapes) :] = colours
-    damping = np.concatenate([of_shapes, of_colours])
-    placed = damped(centred, directions, damping)
-    placed[rows.is_view, rows.shapes :] = 0
-    sums = np.eye(count, dtype=np.float32)[:, rows.y] @ weighed(placed, rows.shapes)
-    return Space(mean, directions, damping, weighed(sums, rows.shapes), rows.shapes)
+    by_shape = _nuisance(centred[:, : rows.shapes], rows.y, other)
+    by_colour = _nuisance(centred[images, rows.shapes :], rows.y[images], other)
+    space = Space(mean, *by_shape, *by_colour, np.zeros((count, len(mean)), np.float32))
+    shapes, colours = space.damped(rows.x)
+    colours[rows.is_view] = 0
+    sums = np.eye(count, dtype=np.float32)[:, rows.y] @ weighed(shapes, colours)
+    centres = weighed(*np.split(sums, [rows.shapes], axis=1))
+    return replace(space, centres=rounded(centres, NARROW["centres"]))
 
 
 def _nuisance(x: Array, y: Labels, other: int) -> tuple[Array, Array]:
@@ -44,18 +44,21 @@ def _nuisance(x: Array, y: Labels, other: int) -> tuple[Array, Array]:
     scatter = np.concatenate(
         [(x[y == p] - x[y == p].mean(axis=0)) / math.sqrt((y == p).sum() * len(products)) for p in products]
     )
-    variance, directions = _principal(scatter)
+    variances, directions = _principal(scatter)
     floor = SHRINKAGE * max(float((scatter**2).sum()) / x.shape[1], 1e-9)
-    return directions, 1 - np.sqrt(floor / ((1 - SHRINKAGE) * variance + floor))
+    along, beyond = np.split((1 - SHRINKAGE) * variances, [directions.shape[1]])
+    # What photos differ in beyond these directions stays: so it is what is left along them, too.
+    left = floor + beyond @ beyond / max(float(beyond.sum()), 1e-9)
+    return rounded(directions, NARROW["by_shape"]), 1 - np.sqrt(left / (along + floor))
 
 
 def _principal(rows: Array) -> tuple[Array, Array]:
-    """Return the largest eigenvalues [M] and the eigenvectors [F, M] of `rows.T @ rows`."""
+    """Return the eigenvalues of `rows.T @ rows`, largest first, and the first eigenvectors, [F, M]."""
     if len(rows) >= rows.shape[1]:
         values, vectors = np.linalg.eigh(rows.T @ rows)
-        return values[::-1][:DIRECTIONS].clip(0), np.ascontiguousarray(vectors[:, ::-1][:, :DIRECTIONS])
+        return values[::-1].clip(0), np.ascontiguousarray(vectors[:, ::-1][:, :DIRECTIONS])
     # Fewer images than features: the smaller Gram matrix has the same eigenvalues.
     values, vectors = np.linalg.eigh(rows @ rows.T)
-    keep = np.nonzero(values[::-1][:DIRECTIONS] > values[-1] * 1e-5)[0]
-    values, vectors = values[::-1][keep], vectors[:, ::-1][:, keep]
-    return values, rows.T @ vectors / np.sqrt(values)
+    values, vectors = values[values > values[-1] * 1e-5][::-1], vectors[:, ::-1][:, :DIRECTIONS]
+    first = values[:DIRECTIONS]
+    return values, rows.T @ vectors[:, : len(first)] / np.sqrt(first)

@@ -48,8 +48,8 @@ from training.backbone import (
     middles,
     on_circle,
 )
-from training.embeddings import BACKBONE, FEATURES
-from training.head import COLOURS, FAINT, LIKENESS, SCALE
+from training.embeddings import BACKBONE, FEATURES, SHAPES
+from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE
 from training.pixels import preprocess
 
 VARIABLES = "variables/variables"
@@ -59,19 +59,24 @@ DECODED_AT_ONCE = 4
 
 PARAMETERS: Mapping[str, tuple[Any, list[int | None]]] = {
     "mean": (tf.float32, [FEATURES]),
-    "directions": (tf.float32, [FEATURES, None]),
-    "damping": (tf.float32, [None]),
-    "centres": (tf.float32, [None, FEATURES]),
-    "shapes": (tf.int32, []),
-    "weights": (tf.float32, [FEATURES, None]),
+    "by_shape": (tf.int8, [SHAPES, None]),
+    "by_shape_steps": (tf.float32, [1, None]),
+    "by_shape_damping": (tf.float32, [None]),
+    "by_colour": (tf.int8, [FEATURES - SHAPES, None]),
+    "by_colour_steps": (tf.float32, [1, None]),
+    "by_colour_damping": (tf.float32, [None]),
+    "centres": (tf.int8, [None, FEATURES]),
+    "centres_steps": (tf.float32, [None, 1]),
+    "weights": (tf.int8, [FEATURES, None]),
+    "weights_steps": (tf.float32, [1, None]),
     "bias": (tf.float32, [None]),
     "thresholds": (tf.float32, [None]),
     "slopes": (tf.float32, [None]),
     "other": (tf.float32, [None]),
     "classes": (tf.string, [None]),
 }
-"""Their types and shapes, by the names of what they stand for in `Head` and `Space`; `other` has a 1 at the
-class of unknown things."""
+"""Their types and shapes, by the names that `Head.arrays` gives them; `other` has a 1 at the class of unknown
+things."""
 CLASSES = 2
 """Of the template itself, which can be asked, too, though not for sense."""
 
@@ -234,17 +239,21 @@ def _parameter(name: str) -> tf.Variable:
 
 def _probabilities(features: tf.Tensor, h: Mapping[str, tf.Variable]) -> tf.Tensor:
     """Repeat `Head.probabilities`."""
+    wide = {name: tf.cast(h[name], tf.float32) * h[f"{name}_steps"] for name in NARROW}
     centred = features - h["mean"]
-    along = centred @ h["directions"] * h["damping"]
-    damped = centred - tf.matmul(along, h["directions"], transpose_b=True)
-    shapes, colours = damped[:, : h["shapes"]], damped[:, h["shapes"] :]
-    shapes = tf.nn.l2_normalize(shapes, 1, FAINT**2) * math.sqrt(1 - COLOURS)
-    space = tf.concat([shapes, tf.nn.l2_normalize(colours, 1, FAINT**2) * math.sqrt(COLOURS)], 1)
-    typical = tf.matmul(space, h["centres"], transpose_b=True)
+    sides = []
+    for name, share, x in (
+        ("by_shape", 1 - COLOURS, centred[:, :SHAPES]),
+        ("by_colour", COLOURS, centred[:, SHAPES:]),
+    ):
+        along = x @ wide[name] * h[f"{name}_damping"]
+        damped = x - tf.matmul(along, wide[name], transpose_b=True)
+        sides.append(tf.nn.l2_normalize(damped, 1, FAINT**2) * math.sqrt(share))
+    typical = tf.matmul(tf.concat(sides, 1), wide["centres"], transpose_b=True)
     products = 1 - h["other"]
     usual = tf.reduce_sum(typical * products, 1, keepdims=True) / tf.reduce_sum(products)
     beyond = (typical - usual) * products
-    logits = tf.nn.l2_normalize(centred, 1) * SCALE @ h["weights"] + h["bias"]
+    logits = tf.nn.l2_normalize(centred, 1) * SCALE @ wide["weights"] + h["bias"]
     p = tf.nn.softmax(logits + LIKENESS * beyond)
     guard = tf.sigmoid(h["slopes"] * (typical - h["thresholds"]))
     p *= guard + (1 - guard) * h["other"]

@@ -43,7 +43,7 @@ from training.backbone import (
     on_circle,
 )
 from training.embeddings import FEATURES
-from training.head import COLOURS, FAINT, LIKENESS, SCALE, Head
+from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE, Head
 
 OPSET, IR_VERSION = 18, 10
 """ONNX Runtime 1.22 and all later ones take them."""
@@ -67,8 +67,9 @@ class Nodes:
     def constant(self, name: str, value: NDArray[Any]) -> str:
         """Keep an array, once however many nodes take it, and return its name."""
         if name not in self._kept:
-            dtype = np.int64 if value.dtype.kind == "i" else np.float32
-            self.constants.append(numpy_helper.from_array(value.astype(dtype), name))
+            if value.dtype != np.int8:
+                value = value.astype(np.int64 if value.dtype.kind == "i" else np.float32)
+            self.constants.append(numpy_helper.from_array(value, name))
             self._kept.add(name)
         return name
 
@@ -239,27 +240,34 @@ def _colours(g: Nodes, rgb: str, weights: str) -> str:
 
 def _probabilities(head: Head) -> Nodes:
     """[N, F], `features` → [N, C], `probabilities`, as `Head.probabilities` has them."""
-    g, space = Nodes(), head.space
+    g, arrays = Nodes(), head.arrays()
     other = np.arange(len(head.classes)) == head.other
-    centred = g.add("centred", "Sub", "features", space.mean)
     # Arrays lie here as in the SavedModel, byte for byte: so they are one piece of both, and travel once.
-    directions, centres = g.constant("directions", space.directions), g.constant("centres", space.centres)
-    along = g.add("along", "Mul", g.add("placed", "MatMul", centred, directions), space.damping)
-    back = g.add("directions.turned", "Transpose", directions, perm=[1, 0])
-    damped = g.add("damped", "Sub", centred, g.add("away", "MatMul", along, back))
+    wide = {}
+    for name in NARROW:
+        counts = g.add(f"{name}.counts", "Cast", g.constant(name, arrays[name]), to=TensorProto.FLOAT)
+        wide[name] = g.add(f"{name}.wide", "Mul", counts, arrays[f"{name}_steps"])
+    centred = g.add("centred", "Sub", "features", arrays["mean"])
+    shapes, features = len(arrays["by_shape"]), len(arrays["mean"])
     sides = []
     for name, share, first, last in (
-        ("by_shape", 1 - COLOURS, 0, space.shapes),
-        ("by_colour", COLOURS, space.shapes, len(space.mean)),
+        ("by_shape", 1 - COLOURS, 0, shapes),
+        ("by_colour", COLOURS, shapes, features),
     ):
-        side = g.add(f"{name}.values", "Slice", damped, *map(np.array, ([first], [last], [1])))
-        sides.append(g.add(f"{name}.share", "Mul", g.normalised(name, side, FAINT), math.sqrt(share)))
-    space_of = g.add("space", "Concat", *sides, axis=1)
-    typical = g.add("typical", "MatMul", space_of, g.add("centres.turned", "Transpose", centres, perm=[1, 0]))
+        x = g.add(f"{name}.values", "Slice", centred, *map(np.array, ([first], [last], [1])))
+        placed = g.add(f"{name}.placed", "MatMul", x, wide[name])
+        along = g.add(f"{name}.along", "Mul", placed, arrays[f"{name}_damping"])
+        back = g.add(f"{name}.turned", "Transpose", wide[name], perm=[1, 0])
+        damped = g.add(f"{name}.damped", "Sub", x, g.add(f"{name}.away", "MatMul", along, back))
+        sides.append(
+            g.add(f"{name}.share", "Mul", g.normalised(f"{name}.unit", damped, FAINT), math.sqrt(share))
+        )
+    centres = g.add("centres.turned", "Transpose", wide["centres"], perm=[1, 0])
+    typical = g.add("typical", "MatMul", g.add("space", "Concat", *sides, axis=1), centres)
     usual = g.add("usual", "MatMul", typical, ~other[:, None] / (~other).sum())
     beyond = g.add("beyond", "Mul", g.add("difference_of_typical", "Sub", typical, usual), LIKENESS * ~other)
     scaled = g.add("scaled", "Mul", g.normalised("unit", centred), float(SCALE))
-    dense = g.add("dense", "Gemm", scaled, head.weights, head.bias)
+    dense = g.add("dense", "Gemm", scaled, wide["weights"], head.bias)
     softmax = g.add("softmax", "Softmax", g.add("logits", "Add", dense, beyond), axis=1)
     above = g.add("above", "Mul", g.add("margin", "Sub", typical, head.thresholds), head.slopes)
     guard = g.add("guard", "Max", g.add("passes", "Sigmoid", above), other * 1.0)

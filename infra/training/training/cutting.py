@@ -1,43 +1,50 @@
 """Where a version's files are cut into pieces: at the arrays in them, so that what is learnt anew is apart.
 
 The same arrays make the same pieces, whatever lies beside them: TensorFlow's index tells where they lie in
-`variables/`, and an ONNX model and a `saved_model.pb` are messages whose fields are visited.
+`variables/`, and an ONNX model and a `saved_model.pb` are messages whose fields are visited. Where it is told
+which arrays are learnt anew, these are looked for in all files, and the rest is left whole.
 """
 
 import io
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from caravan.contracts import HEAD, ONNX_MODEL, SAVED_MODEL
+from caravan.contracts import ONNX_MODEL, SAVED_MODEL
 from caravan.errors import Permanent
 from caravan.pieces import LEAST, PIECES, to_json
 from caravan.tf_index import Field, fields, read_tensors
 
 _SHARD = re.compile(r"variables/variables\.data-(\d{5})-of-\d{5}")
 _INDEX = "variables/variables.index"
+_OF_INDEX = 2**10
+"""Bytes of a piece of it: it has a checksum of each array."""
+LEAST_LEARNT = 2**9
+"""Bytes of an array learnt anew that is a piece of its own."""
 _GRAPHS = 2
 """`SavedModel.meta_graphs`."""
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 """`ModelProto.graph`, `GraphProto.initializer`, `TensorProto.raw_data`."""
 
 
-def with_pieces(files: Mapping[str, Path], target: Path) -> dict[str, Path]:
+def with_pieces(files: Mapping[str, Path], target: Path, learnt: Collection[bytes] = ()) -> dict[str, Path]:
     """Write of which pieces a version's files are, if any is of several; return its files with that one.
 
     Args:
         files: of the version, by their path within it.
         target: where it is written.
+        learnt: the arrays that are learnt anew, as they lie in files, if that is known.
 
     """
     told = {path: file for path, file in files.items() if path != PIECES}
     contents = {path: file.read_bytes() for path, file in sorted(told.items())}
-    seams = _of_shards(contents)
-    if HEAD in contents:
-        seams[HEAD] = list(_of_head(contents, seams))
-    cut = {path: (content, seams.get(path) or _seams(path, content)) for path, content in contents.items()}
+    shards = _of_shards(contents, math.inf if learnt else LEAST)
+    cut = {
+        path: (content, [*shards.get(path, ()), *(_around_these(learnt, content) or _seams(path, content))])
+        for path, content in contents.items()
+    }
     if (raw := to_json(cut)) is None:
         return {path: file for path, file in files.items() if path != PIECES}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,29 +52,32 @@ def with_pieces(files: Mapping[str, Path], target: Path) -> dict[str, Path]:
     return {**files, PIECES: target}
 
 
-def _of_shards(contents: Mapping[str, bytes]) -> dict[str, list[int]]:
-    """Return the seams of the shards of a checkpoint; none where the index does not fit."""
+def _of_shards(contents: Mapping[str, bytes], least: float) -> dict[str, list[int]]:
+    """Return the seams of a checkpoint: of its index, and of its shards at arrays of so many bytes.
+
+    There are none where the index cannot be read.
+    """
     shards = {int(match[1]): path for path in contents if (match := _SHARD.fullmatch(path))}
     found: dict[str, list[int]] = {path: [] for path in shards.values()}
     with suppress(Permanent):
-        before = ""
-        for tensor in read_tensors(contents.get(_INDEX, b""))[1]:
+        before, index = "", contents.get(_INDEX, b"")
+        tensors = read_tensors(index)[1]
+        found[_INDEX] = list(range(0, len(index), _OF_INDEX))
+        for tensor in tensors:
             whose = tensor.name.partition("/")[0]
             if tensor.shard in shards:
                 seams = found[shards[tensor.shard]]
-                seams += _around(tensor.start, tensor.end)
+                seams += _around(tensor.start, tensor.end, least)
                 if whose != before:
                     seams.append(tensor.start)
             before = whose
     return found
 
 
-def _of_head(contents: Mapping[str, bytes], shards: Mapping[str, list[int]]) -> Iterator[int]:
-    """Yield the seams of the head's archive, in which arrays of the checkpoint lie as they are there."""
-    for path, seams in shards.items():
-        for start, end in pairwise(sorted({0, *seams, len(contents[path])})):
-            if end - start >= LEAST and (at := contents[HEAD].find(contents[path][start:end])) >= 0:
-                yield from (at, at + end - start)
+def _around_these(arrays: Collection[bytes], content: bytes) -> list[int]:
+    """Return the seams around arrays where they lie in a file; none if it has none of them."""
+    places = [(content.find(array), len(array)) for array in arrays if len(array) >= LEAST_LEARNT]
+    return [seam for at, size in places if at >= 0 for seam in (at, at + size)]
 
 
 def _seams(path: str, content: bytes) -> list[int]:
@@ -100,5 +110,5 @@ def _inside(file: io.BytesIO, size: int, number: int) -> Iterator[Field]:
             yield from fields(file, one.start, one.end)
 
 
-def _around(start: int, end: int) -> Iterable[int]:
-    return (start, end) if end - start >= LEAST else ()
+def _around(start: int, end: int, least: float = LEAST) -> Iterable[int]:
+    return (start, end) if end - start >= least else ()

@@ -39,7 +39,7 @@ def export(cache: Path, head: Head, directory: Path) -> None:
     twin.write_bytes(twin_of(_backbone(), head))
     (directory / HEAD).write_bytes(head.to_bytes())
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    with_pieces(files, directory / PIECES)
+    with_pieces(files, directory / PIECES, [array.tobytes() for array in head.arrays().values()])
 
 
 def _write_variables(prefix: Path, head: Head) -> None:

@@ -50,7 +50,7 @@ async def newest(ready: ObjectStore, model: str, backbone: str) -> Parent | None
 
 
 async def head(ready: ObjectStore, model: str, backbone: str) -> Head | None:
-    """Fetch the head of the newest complete version of `E-ready`; None if it has none for this backbone.
+    """Fetch the head of the newest complete version of `E-ready`; None if it has none that fits here.
 
     Raises:
         Transient: if the store is away.
@@ -65,7 +65,12 @@ async def _head(ready: ObjectStore, manifest: Manifest, backbone: str) -> Head |
     file = next((file for file in manifest.files if file.path == HEAD), None)
     if file is None or manifest.lineage.metrics.get("backbone") != backbone:
         return None
-    return Head.from_bytes(await versions.read_verified(ready, manifest, file))
+    raw = await versions.read_verified(ready, manifest, file)
+    try:
+        return Head.from_bytes(raw)
+    except Permanent as exc:
+        log.info("the head is of another form: the model itself is asked", error=str(exc))
+        return None
 
 
 async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:

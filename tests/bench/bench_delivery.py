@@ -1,11 +1,19 @@
 """What a new version costs the link to an edge: `python tests/bench/bench_delivery.py`.
 
 Starts the stores of both sides and an edge-manager, which reaches central by way of a counter of bytes and
-requests. For each number of classes it publishes two versions as training does, of which only the head
-differs, and for a SavedModel made elsewhere two of which one layer differs. Prints, as JSON, a line for each:
-the bytes that came from central for the first version and for the next one (`first_kb`, `next_kb`, with every
-look), the share of the next version (`percent`), its requests, and whether each file at the edge has
-its SHA-256. Nothing is asserted.
+requests. For each number of classes it publishes signed versions as training does, of which only the head
+differs, and two of a SavedModel made elsewhere, of which one layer differs. Prints, as JSON, a line for each:
+
+- the bytes that came from central for the first version and for the next one, with every look (`first_kb`,
+  `next_kb`), the share of the next version (`percent`), its requests, and whether each file at the edge has
+  its SHA-256;
+- `slow_seconds`: from the publication of one more until it serves, on a link of 64 kbit/s on which a request
+  takes half a second to two seconds more, and which stalls for five seconds of thirty;
+- of the first number of classes, `requests_at_rest`: those of a minute without news, after one of these;
+- last, of how many changed versions our own check, and OpenSSF's tool, say that `model.sig` does not vouch
+  for them.
+
+Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -15,9 +23,12 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import re
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -26,11 +37,19 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 from bench.bench_edge_manager import ModelServer, free_port, until_serves
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 
 from caravan import s3
 from caravan.contracts import version_prefix
 from caravan.manifest import Lineage, Manifest
+from caravan.signatures import public_half
 from local_stack.stack import Stack
+from support import clients
+from support.mutations import TOOL, laid_out, mutation, refused_here
 from training.cutting import with_pieces
 from training.embeddings import FEATURES, SHAPES
 from training.export import export
@@ -40,19 +59,39 @@ from training.space import DIRECTIONS
 from training.stores import Stores
 
 MODEL = "tea_model_b64"
+FAST = ("first_kb", "next_kb")
+"""What is told of the versions that come on a fast link; the one after them comes on a slow one."""
 CLASSES = (3, 10, 20, 100)
 ELSEWHERE = (10, 2_500_000)
 """Layers of a SavedModel made elsewhere, and the numbers in each: 100 MB."""
 REQUEST = re.compile(rb"(GET|HEAD) (\S+) HTTP/1\.1\r\n")
 
 
+SLOW_BYTES = 64_000 / 8
+"""A second, of the slow link."""
+LATENCY = (0.5, 2.0)
+STALL_EVERY, STALL_SECONDS = 30, 5
+MOST_SECONDS = 300
+MUTATIONS = 1000
+
+
 class Link:
-    """Passes connections on to central, and counts what comes back and what is asked of versions."""
+    """Passes connections on to central, and counts what comes back and what is asked.
+
+    Attributes:
+        size: bytes that came back.
+        asked: paths.
+        is_slow: whether it passes little at once, late, and at times nothing.
+
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.size = 0
         self.asked: list[str] = []
+        self.is_slow = False
+        self._line = asyncio.Lock()
+        self._chance = random.Random(0)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -71,17 +110,26 @@ class Link:
         with suppress(ConnectionError):
             while some := await source.read(2**16):
                 self.asked += [path.decode() for _, path in REQUEST.findall(some)]
+                await asyncio.sleep(self._chance.uniform(*LATENCY) if self.is_slow else 0)
                 target.write(some)
                 await target.drain()
         target.close()
 
     async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
-            while some := await source.read(2**18):
+            while some := await source.read(2**11 if self.is_slow else 2**18):
                 self.size += len(some)
+                if self.is_slow:
+                    await self._pass_slowly(len(some))
                 target.write(some)
                 await target.drain()
         target.close()
+
+    async def _pass_slowly(self, size: int) -> None:
+        """Wait for the line, which all connections share, and for as long as it takes on it."""
+        async with self._line:
+            stalls = asyncio.get_running_loop().time() % STALL_EVERY < STALL_SECONDS
+            await asyncio.sleep(size / SLOW_BYTES + (STALL_SECONDS if stalls else 0))
 
 
 def drawn(classes: int, seed: int) -> Head:
@@ -133,15 +181,22 @@ async def main(classes: list[int]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for count in classes:
-            pair = [ours(folder, count, seed) for seed in (1, 2)]
-            say({"classes": count, **await delivered(pair)})
+            three = [ours(folder, count, seed) for seed in (1, 2, 3)]
+            say({"classes": count, **await delivered(three, rests=count == classes[0])})
         layers, numbers = ELSEWHERE
         pair = [elsewhere(folder, seed) for seed in (1, 2)]
         say({"elsewhere": f"{layers} layers of {numbers * 4 / 1e6:.0f} MB", **await delivered(pair)})
+        say(mutated(folder))
 
 
-async def delivered(pair: list[dict[str, Path]]) -> dict[str, object]:
-    """Publish two versions one after the other, and tell what each costs the link."""
+async def delivered(versions: list[dict[str, Path]], *, rests: bool = False) -> dict[str, object]:
+    """Publish versions one after the other, the third on a slow link, and tell what each costs.
+
+    Args:
+        versions: the files of each.
+        rests: whether a minute without news is counted, too.
+
+    """
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         parts = ("s3-central", "s3", "mqtt")
@@ -155,7 +210,10 @@ async def delivered(pair: list[dict[str, Path]]) -> dict[str, object]:
             Stores(buckets[0], buckets[1], buckets[2], "edge1"),
             s3.open_bucket(running.s3("s3-edge1"), "production"),
         )
+        key, public = keys(Path(folder))
         environment = os.environ | {
+            "PUBLIC_KEY": str(public),
+            "REQUIRE_SIGNATURE": "true",
             "S3_CENTRAL_ENDPOINT": central,
             "S3_EDGE_ENDPOINT": f"http://127.0.0.1:{running.port('s3-edge1')}",
             "TFSERVING_REST": await stack.enter_async_context(server.open()),
@@ -175,20 +233,32 @@ async def delivered(pair: list[dict[str, Path]]) -> dict[str, object]:
             url = f"http://127.0.0.1:{environment['PORT']}"
             await until_serves(client, url, server, production, 0)
             found: dict[str, object] = {}
-            for number, files in enumerate(pair, 1):
-                link.size, link.asked = 0, []
-                published = await publish(
-                    stores, MODEL, f"{number}", files, Lineage(classes=("a",)), key=None
+            for number, files in enumerate(versions, 1):
+                link.size, link.asked, link.is_slow = 0, [], number > len(FAST)
+                published = await publish(stores, MODEL, f"{number}", files, Lineage(classes=("a",)), key=key)
+                began = time.perf_counter()
+                await until_serves(client, url, server, production, number, seconds=MOST_SECONDS)
+                if link.is_slow:
+                    found["slow_seconds"] = round(time.perf_counter() - began, 1)
+                    continue
+                prefix, whole = (
+                    quote(version_prefix(MODEL, number)),
+                    sum(f.size for f in published.manifest.files),
                 )
-                await until_serves(client, url, server, production, number)
-                prefix = quote(version_prefix(MODEL, number))
                 found |= {
-                    ("first_kb", "next_kb")[number - 1]: round(link.size / 1e3, 1),
+                    FAST[number - 1]: round(link.size / 1e3, 1),
+                    "version_kb": round(whole / 1e3),
+                    "percent": round(link.size / whole * 100, 2),
                     "requests": sum(prefix in path for path in link.asked),
                     "same": await is_same(production, published.manifest),
                 }
-            whole = sum(file.stat().st_size for file in pair[1].values())
-            return {**found, "version_kb": round(whole / 1e3), "percent": round(link.size / whole * 100, 2)}
+            link.is_slow = False
+            if rests:
+                await asyncio.sleep(60)
+                link.asked = []
+                await asyncio.sleep(60)
+                found["requests_at_rest"] = len(link.asked)
+            return found
         finally:
             process.terminate()
             await process.wait()
@@ -200,6 +270,27 @@ async def is_same(production: s3.Bucket, manifest: Manifest) -> bool:
     wanted = manifest.files
     found = [hashlib.sha256(await s3.read(production, prefix + file.path)).hexdigest() for file in wanted]
     return found == [file.sha256 for file in wanted]
+
+
+def keys(folder: Path) -> tuple[EllipticCurvePrivateKey, Path]:
+    """Return a new key, and the file of its public half."""
+    key, file = generate_private_key(SECP256R1()), folder / "key.pub.pem"
+    file.write_bytes(public_half(key))
+    return key, file
+
+
+def mutated(folder: Path) -> dict[str, object]:
+    """Change a signed version in many ways, and count who says that its signature does not vouch for it."""
+    key, public = keys(folder)
+    changed = [mutation(seed, key)[1] for seed in range(MUTATIONS)]
+    folders = [laid_out(folder / "mutations" / str(seed), files) for seed, files in enumerate(changed)]
+    command = list[str | Path]([clients.python_of("model-signing"), TOOL, "verify", public, *folders])
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return {
+        "mutations": MUTATIONS,
+        "refused_here": sum(refused_here(files, [key.public_key()]) for files in changed),
+        "refused_by_their_tool": sum(fault is not None for fault in json.loads(done.stdout)),
+    }
 
 
 def say(facts: Mapping[str, object]) -> None:

@@ -238,10 +238,16 @@ async def publish(ready: s3.Bucket, number: int, sizes: dict[str, int]) -> None:
 
 
 async def until_serves(
-    client: httpx.AsyncClient, url: str, server: ModelServer, production: s3.Bucket, number: int
+    client: httpx.AsyncClient,
+    url: str,
+    server: ModelServer,
+    production: s3.Bucket,
+    number: int,
+    *,
+    seconds: float = 60,
 ) -> None:
     """Wait until the edge-manager says that a version serves; 0: until it answers at all."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(seconds):
         while True:
             with suppress(httpx.TransportError):
                 if not number:

@@ -5,8 +5,8 @@ requests. For each number of classes it publishes signed versions as training do
 differs, and two of a SavedModel made elsewhere, of which one layer differs. Prints, as JSON, a line for each:
 
 - the bytes that came from central for the first version and for the next one, with every look (`first_kb`,
-  `next_kb`), the share of the next version (`percent`), its requests, and whether each file at the edge has
-  its SHA-256;
+  `next_kb`) and without (`next_files_kb`), the share of the next version (`percent`), its requests, and
+  whether each file at the edge has its SHA-256;
 - `slow_seconds`: from the publication of one more until it serves, on a link of 64 kbit/s on which a request
   takes half a second to two seconds more, and which stalls for five seconds of thirty;
 - of the first number of classes, `requests_at_rest`: those of a minute without news, after one of these;
@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -65,8 +66,6 @@ CLASSES = (3, 10, 20, 100)
 ELSEWHERE = (10, 2_500_000)
 """Layers of a SavedModel made elsewhere, and the numbers in each: 100 MB."""
 REQUEST = re.compile(rb"(GET|HEAD) (\S+) HTTP/1\.1\r\n")
-
-
 SLOW_BYTES = 64_000 / 8
 """A second, of the slow link."""
 LATENCY = (0.5, 2.0)
@@ -79,7 +78,7 @@ class Link:
     """Passes connections on to central, and counts what comes back and what is asked.
 
     Attributes:
-        size: bytes that came back.
+        sizes: bytes that came back, by the path that was asked last where they came.
         asked: paths.
         is_slow: whether it passes little at once, late, and at times nothing.
 
@@ -87,7 +86,7 @@ class Link:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.size = 0
+        self.sizes: Counter[str] = Counter()
         self.asked: list[str] = []
         self.is_slow = False
         self._line = asyncio.Lock()
@@ -104,21 +103,26 @@ class Link:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_central, to_central = await asyncio.open_connection("127.0.0.1", self.port)
-        await asyncio.gather(self._ask(reader, to_central), self._answer(from_central, writer))
+        own = [""]
+        await asyncio.gather(self._ask(reader, to_central, own), self._answer(from_central, writer, own))
 
-    async def _ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, own: list[str]) -> None:
         with suppress(ConnectionError):
             while some := await source.read(2**16):
-                self.asked += [path.decode() for _, path in REQUEST.findall(some)]
+                own += [path.decode() for _, path in REQUEST.findall(some)]
+                self.asked += own[1:]
+                del own[:-1]
                 await asyncio.sleep(self._chance.uniform(*LATENCY) if self.is_slow else 0)
                 target.write(some)
                 await target.drain()
         target.close()
 
-    async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, own: list[str]
+    ) -> None:
         with suppress(ConnectionError):
             while some := await source.read(2**11 if self.is_slow else 2**18):
-                self.size += len(some)
+                self.sizes[own[-1]] += len(some)
                 if self.is_slow:
                     await self._pass_slowly(len(some))
                 target.write(some)
@@ -234,7 +238,7 @@ async def delivered(versions: list[dict[str, Path]], *, rests: bool = False) -> 
             await until_serves(client, url, server, production, 0)
             found: dict[str, object] = {}
             for number, files in enumerate(versions, 1):
-                link.size, link.asked, link.is_slow = 0, [], number > len(FAST)
+                link.sizes, link.asked, link.is_slow = Counter(), [], number > len(FAST)
                 published = await publish(stores, MODEL, f"{number}", files, Lineage(classes=("a",)), key=key)
                 began = time.perf_counter()
                 await until_serves(client, url, server, production, number, seconds=MOST_SECONDS)
@@ -246,9 +250,12 @@ async def delivered(versions: list[dict[str, Path]], *, rests: bool = False) -> 
                     sum(f.size for f in published.manifest.files),
                 )
                 found |= {
-                    FAST[number - 1]: round(link.size / 1e3, 1),
+                    FAST[number - 1]: round(link.sizes.total() / 1e3, 1),
+                    "next_files_kb": round(
+                        sum(n for path, n in link.sizes.items() if prefix in path) / 1e3, 1
+                    ),
                     "version_kb": round(whole / 1e3),
-                    "percent": round(link.size / whole * 100, 2),
+                    "percent": round(link.sizes.total() / whole * 100, 2),
                     "requests": sum(prefix in path for path in link.asked),
                     "same": await is_same(production, published.manifest),
                 }

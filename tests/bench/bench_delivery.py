@@ -9,7 +9,7 @@ differs, and two of a SavedModel made elsewhere, of which one layer differs. Pri
   whether each file at the edge has its SHA-256;
 - `slow_seconds`: from the publication of one more until it serves, on a link of 64 kbit/s on which a request
   takes half a second to two seconds more, and which stalls for five seconds of thirty;
-- of the first number of classes, `requests_at_rest`: those of a minute without news, after one of these;
+- of the first number of classes, `requests_at_rest`: those of a minute, of two minutes long after any news;
 - last, of how many changed versions our own check, and OpenSSF's tool, say that `model.sig` does not vouch
   for them.
 
@@ -35,6 +35,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+import aiomqtt
 import httpx
 import numpy as np
 from bench.bench_edge_manager import ModelServer, free_port, until_serves
@@ -45,7 +46,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 
 from caravan import s3
-from caravan.contracts import version_prefix
+from caravan.contracts import MONITOR, version_prefix
 from caravan.manifest import Lineage, Manifest
 from caravan.signatures import public_half
 from local_stack.stack import Stack
@@ -55,7 +56,7 @@ from training.cutting import with_pieces
 from training.embeddings import FEATURES, SHAPES
 from training.export import export
 from training.head import Array, Head, Space
-from training.publish import publish
+from training.publish import outcome_event, publish
 from training.space import DIRECTIONS
 from training.stores import Stores
 
@@ -71,6 +72,7 @@ SLOW_BYTES = 64_000 / 8
 LATENCY = (0.5, 2.0)
 STALL_EVERY, STALL_SECONDS = 30, 5
 MOST_SECONDS = 300
+REST_SECONDS = 120
 MUTATIONS = 1000
 
 
@@ -208,6 +210,8 @@ async def delivered(versions: list[dict[str, Path]], *, rests: bool = False) -> 
         link, server = Link(running.port("s3-central")), ModelServer()
         central = await stack.enter_async_context(link.open())
         client = await stack.enter_async_context(httpx.AsyncClient())
+        mqtt_port = running.port("mqtt-edge1", "mqtt")
+        events = await stack.enter_async_context(aiomqtt.Client("127.0.0.1", mqtt_port))
         address = running.s3("s3-central")
         buckets = [s3.open_bucket(address, f"edge1-{kind}") for kind in ("data", "models", "ready")]
         stores, production = (
@@ -221,7 +225,7 @@ async def delivered(versions: list[dict[str, Path]], *, rests: bool = False) -> 
             "S3_CENTRAL_ENDPOINT": central,
             "S3_EDGE_ENDPOINT": f"http://127.0.0.1:{running.port('s3-edge1')}",
             "TFSERVING_REST": await stack.enter_async_context(server.open()),
-            "MQTT_PORT": str(running.port("mqtt-edge1", "mqtt")),
+            "MQTT_PORT": str(mqtt_port),
             "STATUS_SECONDS": "0",
             "PORT": str(free_port()),
         }
@@ -240,6 +244,7 @@ async def delivered(versions: list[dict[str, Path]], *, rests: bool = False) -> 
             for number, files in enumerate(versions, 1):
                 link.sizes, link.asked, link.is_slow = Counter(), [], number > len(FAST)
                 published = await publish(stores, MODEL, f"{number}", files, Lineage(classes=("a",)), key=key)
+                await events.publish(MONITOR, json.dumps(outcome_event(published)))  # as the monitor does
                 began = time.perf_counter()
                 await until_serves(client, url, server, production, number, seconds=MOST_SECONDS)
                 if link.is_slow:
@@ -261,10 +266,10 @@ async def delivered(versions: list[dict[str, Path]], *, rests: bool = False) -> 
                 }
             link.is_slow = False
             if rests:
-                await asyncio.sleep(60)
+                await asyncio.sleep(REST_SECONDS)
                 link.asked = []
-                await asyncio.sleep(60)
-                found["requests_at_rest"] = len(link.asked)
+                await asyncio.sleep(REST_SECONDS)
+                found["requests_at_rest"] = len(link.asked) / REST_SECONDS * 60
             return found
         finally:
             process.terminate()

@@ -320,7 +320,7 @@ async def test_a_batch_that_the_version_contradicts_waits_for_a_person_and_the_r
     (held,) = await read_quarantine(site.stores.data)
     assert {sha for _, sha in held.images} == bad
     assert "12 photos labelled green-rod are surely red-box" in held.reason
-    assert (await read_page(site.stores.data, "bad1")).count(b"data:image/jpeg") == 12
+    assert (await read_page(site.stores.data, "bad1")).count(b"data:image/webp") == 12
     assert (await site.newest()).lineage.metrics["images"]["green-rod"] == 15
     assert (await site.run()).state == "skipped"
     assert len(site.named("quarantine")) == 1

@@ -154,7 +154,7 @@ def test_a_mistake_is_shown_with_its_picture_and_its_likeliest_classes(album: Al
     assert "1 misclassified" in read.text
     assert "green lemon 0.60 green 0.30 other 0.10" in read.text
     assert len(read.addresses) == 4 + 1  # each image is a sample, one a mistake
-    assert all(address.startswith("data:image/jpeg;base64,") for address in read.addresses)
+    assert all(address.startswith("data:image/webp;base64,") for address in read.addresses)
 
 
 def test_a_model_that_tells_no_other_classes_is_shown_with_its_answer_alone(album: Album) -> None:

@@ -23,6 +23,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
 from PIL import Image
 
@@ -132,11 +133,17 @@ def as_jpeg(encoded: bytes, bounds: ImageBounds = BOUNDS) -> bytes:
         return encoded
     half = min(info.width, info.height) // 2
     size = (half, half) if info.pixels > MAX_TURNED else None
-    return _jpeg(_decoded(encoded, info, "RGB", size), QUALITY)
+    return _encoded(_decoded(encoded, info, "RGB", size), QUALITY, "JPEG")
 
 
-def thumbnail(encoded: bytes, side: int, quality: int, bounds: ImageBounds = BOUNDS) -> bytes:
-    """Return the image as an upright JPEG of at most `side` pixels a side.
+def thumbnail(
+    encoded: bytes,
+    side: int,
+    quality: int,
+    bounds: ImageBounds = BOUNDS,
+    form: Literal["JPEG", "WEBP"] = "JPEG",
+) -> bytes:
+    """Return the image upright, and of at most `side` pixels a side.
 
     Raises:
         BadInput: as `verify`.
@@ -144,7 +151,7 @@ def thumbnail(encoded: bytes, side: int, quality: int, bounds: ImageBounds = BOU
     """
     small = _decoded(encoded, inspect(encoded, bounds), "RGB", (2 * side, 2 * side))
     small.thumbnail((side, side))
-    return _jpeg(small, quality)
+    return _encoded(small, quality, form)
 
 
 def resized(encoded: bytes, mode: str, width: int, height: int, bounds: ImageBounds = BOUNDS) -> bytes:
@@ -235,9 +242,9 @@ def _bare_png(encoded: bytes) -> Iterator[bytes]:
     raise ValueError(message)
 
 
-def _jpeg(image: Image.Image, quality: int) -> bytes:
+def _encoded(image: Image.Image, quality: int, form: str) -> bytes:
     target = io.BytesIO()
-    image.save(target, "JPEG", quality=quality)
+    image.save(target, form, quality=quality)
     return target.getvalue()
 
 

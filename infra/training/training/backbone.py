@@ -32,8 +32,13 @@ COARSE_SIDE, COARSE_STAGE = SIDE // 2, 4
 """Pixels per side of the first look, and its last stage."""
 COARSE_CELLS = 7
 """Cells per side of that stage's feature map."""
-SPREADS, LEAST_BOX = 2.4, 0.4
-"""Half the box's side in standard deviations of the weights, and its least share of the image's side."""
+SPREADS, SPREADS_ALONE, LEAST_BOX = 2.4, 3.5, 0.4
+"""Half the box's side in standard deviations of the weights, the same where what stands out fills the picture
+alone, as a written digit does, and its least share of the image's side."""
+CLUTTER = 0.03
+"""Of what stands out, the share at the border from which on it is not alone."""
+FILLING = (0.118, 0.13)
+"""It begins to fill the picture between these standard deviations, shares of the image's side."""
 FINE_SIDE = 160
 """Pixels per side of the box's content."""
 FINE_CELLS = 5
@@ -137,6 +142,17 @@ def central(cells: int) -> Array:
     distances = (_from_middle(cells) ** 2).sum(axis=0) / (cells // 2) ** 2
     weights: Array = np.exp(-SHARPNESS * distances).astype(np.float32)
     return weights
+
+
+def standing_out(cells: int) -> tuple[Array, Array]:
+    """Return by what weights of a map's cells are multiplied, [cells², 1] each, to sum what stands out.
+
+    First at the border, then in all of the map; the weights' fall towards the border is undone.
+    """
+    everywhere = 1 / central(cells)[:, None]
+    at_border = np.zeros_like(everywhere)
+    at_border[border(cells)] = everywhere[border(cells)]
+    return at_border, everywhere
 
 
 def _from_middle(cells: int) -> NDArray[np.intp]:

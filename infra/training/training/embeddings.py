@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKBONE = "efficientnet-lite0-224-7"
+BACKBONE = "efficientnet-lite0-224-8"
 """What embeddings are made by; their cache and a version's figures name it. Change it when pixels
 (`caravan.images`), views (`training.views`), weights or layers change."""
 SHAPES = 1472

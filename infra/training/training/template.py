@@ -22,10 +22,12 @@ from training import backbone, head, pixels
 from training.backbone import (
     BIN_WIDTH,
     BLEND,
+    CLUTTER,
     COARSE_CELLS,
     COARSE_SIDE,
     COARSE_STAGE,
     DARK,
+    FILLING,
     FINE_CELLS,
     FINE_SIDE,
     HUES,
@@ -38,6 +40,7 @@ from training.backbone import (
     SHARPNESS,
     SIDE,
     SPREADS,
+    SPREADS_ALONE,
     STRONG,
     Backbone,
     Block,
@@ -47,6 +50,7 @@ from training.backbone import (
     load_backbone,
     middles,
     on_circle,
+    standing_out,
 )
 from training.embeddings import BACKBONE, FEATURES, SHAPES
 from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE
@@ -158,13 +162,22 @@ def _cut(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     row, places = tf.reshape(weights, [-1, COARSE_CELLS**2]), middles(COARSE_CELLS)
     mean = row @ places
     spread = tf.sqrt(tf.maximum(row @ places**2 - mean * mean, 0))
-    half = tf.clip_by_value(spread * SPREADS, LEAST_BOX / 2, 0.5)
+    half = tf.clip_by_value(spread * _spreads(row, spread), LEAST_BOX / 2, 0.5)
     middle = tf.minimum(tf.maximum(mean, half), 1 - half)
     # Across and down; TensorFlow takes them the other way round.
     boxes = tf.concat([(middle - half)[:, ::-1], (middle + half)[:, ::-1]], 1)
     # What is rounded beyond the image would be black.
     boxes = tf.clip_by_value(boxes, 0, 1)
     return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [FINE_SIDE] * 2)
+
+
+def _spreads(row: tf.Tensor, spread: tf.Tensor) -> tf.Tensor:
+    """Return how many of the spreads, [N, 2], of weights [N, 49] half the box's side is: [N, 1]."""
+    at_border, in_all = (row @ weights for weights in standing_out(COARSE_CELLS))
+    clear = tf.maximum(1 - at_border / in_all / CLUTTER, 0)
+    above = tf.reduce_max(spread, 1, keepdims=True) - FILLING[0]
+    fills = tf.clip_by_value(above / (FILLING[1] - FILLING[0]), 0, 1)
+    return SPREADS + clear * fills * (SPREADS_ALONE - SPREADS)
 
 
 def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

@@ -17,10 +17,12 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from training.backbone import (
     BIN_WIDTH,
     BLEND,
+    CLUTTER,
     COARSE_CELLS,
     COARSE_SIDE,
     COARSE_STAGE,
     DARK,
+    FILLING,
     FINE_CELLS,
     FINE_SIDE,
     HUES,
@@ -33,6 +35,7 @@ from training.backbone import (
     SHARPNESS,
     SIDE,
     SPREADS,
+    SPREADS_ALONE,
     STRONG,
     Backbone,
     Block,
@@ -41,6 +44,7 @@ from training.backbone import (
     central,
     middles,
     on_circle,
+    standing_out,
 )
 from training.embeddings import FEATURES
 from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE, Head
@@ -188,6 +192,21 @@ def _salience(g: Nodes, look: str, features: str, side: int) -> str:
     return g.add(f"{look}.weights", "Div", salience, total)
 
 
+def _spreads(g: Nodes, row: str, spread: str) -> str:
+    """Return how many of the spreads, [N, 2], of weights [N, 1, cells] half the box's side is: [N, 1]."""
+    at_border, in_all = (
+        g.add(name, "Squeeze", g.add(f"{name}.row", "MatMul", row, weights), CHANNELS)
+        for name, weights in zip(("at_border", "in_all"), standing_out(COARSE_CELLS), strict=True)
+    )
+    clutter = g.add("clutter", "Div", g.add("share_at_border", "Div", at_border, in_all), CLUTTER)
+    clear = g.add("clear", "Max", g.add("clear.rest", "Sub", 1.0, clutter), 0.0)
+    size = g.add("size", "ReduceMax", spread, CHANNELS, keepdims=1)
+    above = g.add("size.above", "Sub", size, FILLING[0])
+    fills = g.add("fills", "Clip", g.add("fills.part", "Div", above, FILLING[1] - FILLING[0]), 0.0, 1.0)
+    more = g.add("spreads.more", "Mul", g.add("alone", "Mul", clear, fills), SPREADS_ALONE - SPREADS)
+    return g.add("spreads", "Add", more, SPREADS)
+
+
 def _cut(g: Nodes, images: str, weights: str) -> str:
     """Cut the box that weights of cells, [N, cells, 1], make: [N, 3, 224, 224] → [N, 3, 160, 160]."""
     row = g.add("weights.row", "Transpose", weights, perm=[0, 2, 1])
@@ -196,7 +215,9 @@ def _cut(g: Nodes, images: str, weights: str) -> str:
     square = g.add("square", "Squeeze", g.add("square.row", "MatMul", row, places**2), CHANNELS)
     variance = g.add("variance", "Sub", square, g.add("mean.square", "Mul", mean, mean))
     spread = g.add("spread", "Sqrt", g.add("variance.least", "Max", variance, 0.0))
-    half = g.add("half", "Clip", g.add("half.wanted", "Mul", spread, SPREADS), LEAST_BOX / 2, 0.5)
+    half = g.add(
+        "half", "Clip", g.add("half.wanted", "Mul", spread, _spreads(g, row, spread)), LEAST_BOX / 2, 0.5
+    )
     least = g.add("middle.least", "Max", mean, half)
     middle = g.add("middle", "Min", least, g.add("middle.most", "Sub", 1.0, half))
     # From the middle of the first pixel to that of the last; RoiAlign counts from edges, half a step beyond.

@@ -19,7 +19,7 @@ LINEAGE = Lineage(
     data_digest="d" * 64,
     parent=2,
     rollback_of=1,
-    metrics={"members": "e" * 64, "backbone": "efficientnet-lite0-224-7"},
+    metrics={"members": "e" * 64, "backbone": "efficientnet-lite0-224-8"},
     created="2026-01-02T03:04:05+00:00",
 )
 TRAINED = Manifest("tea", 3, (), LINEAGE, "edge1", "passed")
@@ -45,7 +45,7 @@ def test_the_bundle_holds_slsa_provenance_of_data_parent_and_run() -> None:
                 {"name": "training data", "digest": {"sha256": "d" * 64}},
                 {"name": "members.jsonl.gz", "digest": {"sha256": "e" * 64}},
                 {"name": "parent", "uri": "s3://edge1-ready/models/tea/2/"},
-                {"name": "backbone", "uri": "efficientnet-lite0-224-7"},
+                {"name": "backbone", "uri": "efficientnet-lite0-224-8"},
             ],
         },
         "runDetails": {

@@ -149,8 +149,8 @@ def standing_out(cells: int) -> tuple[Array, Array]:
 
     First at the border, then in all of the map; the weights' fall towards the border is undone.
     """
-    everywhere = 1 / central(cells)[:, None]
-    at_border = np.zeros_like(everywhere)
+    everywhere: Array = (1 / central(cells)[:, None]).astype(np.float32)
+    at_border: Array = np.zeros_like(everywhere)
     at_border[border(cells)] = everywhere[border(cells)]
     return at_border, everywhere
 

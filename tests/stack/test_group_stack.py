@@ -1,4 +1,4 @@
-"""Two edges that share a model: what one of them is taught, both serve."""
+"""Two edges that share a model: what one of them is taught, both serve, one after the other."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from caravan import s3
+from caravan import rollouts, s3
 from caravan.contracts import DEFAULT_MODEL
 from caravan.manifest import Manifest, Shared
 from lab.photos import render_zip
@@ -28,13 +28,13 @@ async def serving(stack: Stack, client: httpx.AsyncClient, edge: str) -> int:
     return max((int(each["version"]) for each in states if each["state"] == "AVAILABLE"), default=0)
 
 
-async def test_what_one_edge_of_a_group_is_taught_all_of_it_serve(tmp_path: Path) -> None:
+async def test_what_one_edge_of_a_group_is_taught_comes_to_all_of_it_ring_by_ring(tmp_path: Path) -> None:
     photos = tmp_path / "photos.zip"
     await asyncio.to_thread(render_zip, photos, {"other": 12, "tea-green": 12}, 5)
     parts = ("feeder", "delivery", "training", "edge-manager")
-    home, groups = tmp_path / "stack", "north=edge1,edge2"
+    home, groups, rings = tmp_path / "stack", "north=edge2,edge1", {"ROLLOUT": "1,100%", "ROLLOUT_SOAK": "1"}
     async with (
-        Stack(home, edges=EDGES, edge_groups=groups, parts=parts, lasting=False) as stack,
+        Stack(home, edges=EDGES, edge_groups=groups, parts=parts, environment=rings, lasting=False) as stack,
         httpx.AsyncClient(timeout=60) as client,
     ):
         door = f"{stack.url('feeder')}/zip"
@@ -42,10 +42,19 @@ async def test_what_one_edge_of_a_group_is_taught_all_of_it_serve(tmp_path: Path
         assert answer.status_code == 200
 
         async def both_serve() -> bool:
-            return all([await serving(stack, client, edge) == 1 for edge in EDGES])
+            last, first = [await serving(stack, client, edge) == 1 for edge in EDGES]
+            assert first or not last, "the second ring serves before the first one does"
+            return first and last
 
         await eventually(both_serve, 180)
         central = stack.s3("s3-central")
+        models = s3.open_bucket(central, "north-models")
+
+        async def is_done() -> bool:
+            found, _ = await rollouts.read(models, DEFAULT_MODEL)
+            return found is not None and (found.version, found.state) == (1, "done")
+
+        await eventually(is_done, 60)
         for edge in EDGES:
             store = s3.open_bucket(central, f"{edge}-ready")
             keys = [entry["path"] for entry in await s3.listed(store, "models/")]

@@ -322,6 +322,29 @@ def test_what_was_learnt_is_the_same_bytes_in_every_file_so_that_it_travels_once
         assert names <= {name for _, name in pieces[path]}
 
 
+def test_of_a_version_with_one_more_class_only_what_was_learnt_is_new(made: Made, tmp_path: Path) -> None:
+    head, space = made.head, made.head.space
+    more = replace(
+        head,
+        classes=(*head.classes, "tea"),
+        weights=np.pad(head.weights, ((0, 0), (0, 1))),
+        bias=np.pad(head.bias, (0, 1)),
+        thresholds=np.pad(head.thresholds, (0, 1)),
+        slopes=np.pad(head.slopes, (0, 1)),
+        space=replace(space, centres=np.pad(space.centres, ((0, 1), (0, 0)))),
+    )
+    export(made.cache, more, tmp_path / "more")
+    one, other = ((path / PIECES).read_bytes() for path in (made.path, tmp_path / "more"))
+    known = {name for tiles in json.loads(one)["files"].values() for _, name in tiles}
+    new = {
+        name: size
+        for tiles in json.loads(other)["files"].values()
+        for size, name in tiles
+        if name not in known
+    }
+    assert 0 < sum(new.values()) < 60_000
+
+
 def changed(twin: bytes, change: Callable[[onnx.ModelProto], object]) -> bytes:
     model = onnx.load_from_string(twin)
     change(model)

@@ -23,6 +23,9 @@ _OF_INDEX = 2**10
 """Bytes of a piece of it: it has a checksum of each array."""
 LEAST_LEARNT = 2**9
 """Bytes of an array learnt anew that is a piece of its own."""
+_HEADER = 64
+"""Bytes at the start of a message, and before the first such array in it, that tell sizes. They change
+with the number of classes."""
 _GRAPHS = 2
 """`SavedModel.meta_graphs`."""
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
@@ -42,7 +45,10 @@ def with_pieces(files: Mapping[str, Path], target: Path, learnt: Collection[byte
     contents = {path: file.read_bytes() for path, file in sorted(told.items())}
     shards = _of_shards(contents, math.inf if learnt else LEAST)
     cut = {
-        path: (content, [*shards.get(path, ()), *(_around_these(learnt, content) or _seams(path, content))])
+        path: (
+            content,
+            [*shards.get(path, ()), *(_around_these(learnt, path, content) or _seams(path, content))],
+        )
         for path, content in contents.items()
     }
     if (raw := to_json(cut)) is None:
@@ -74,10 +80,13 @@ def _of_shards(contents: Mapping[str, bytes], least: float) -> dict[str, list[in
     return found
 
 
-def _around_these(arrays: Collection[bytes], content: bytes) -> list[int]:
+def _around_these(arrays: Collection[bytes], path: str, content: bytes) -> list[int]:
     """Return the seams around arrays where they lie in a file; none if it has none of them."""
     places = [(content.find(array), len(array)) for array in arrays if len(array) >= LEAST_LEARNT]
-    return [seam for at, size in places if at >= 0 for seam in (at, at + size)]
+    seams = [seam for at, size in places if at >= 0 for seam in (at, at + size)]
+    if seams and _is_onnx(path):
+        seams += [_HEADER, min(seams) - _HEADER]
+    return seams
 
 
 def _seams(path: str, content: bytes) -> list[int]:
@@ -87,11 +96,15 @@ def _seams(path: str, content: bytes) -> list[int]:
             return [
                 seam for one in _inside(file, len(content), _GRAPHS) for seam in _around(one.start, one.end)
             ]
-        if path == ONNX_MODEL or PurePosixPath(path).suffix == ".onnx":
+        if _is_onnx(path):
             return list(_of_onnx(file, len(content)))
     except Permanent:
         pass  # who loads it says what is wrong with it
     return []
+
+
+def _is_onnx(path: str) -> bool:
+    return path == ONNX_MODEL or PurePosixPath(path).suffix == ".onnx"
 
 
 def _of_onnx(file: io.BytesIO, size: int) -> Iterator[int]:

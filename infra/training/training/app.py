@@ -71,7 +71,7 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
         async def run(edge: str, run: str, heard: Callable[[dict[str, Any]], None]) -> Ended:
             ended = await children.run(edge, run, heard)
             if rolling is not None and edge in settings.edge_groups:
-                await rolling.look(edge)
+                rolling.look(edge)
             return ended
 
         runs = Runs(markers, run, tell)

@@ -27,6 +27,9 @@ log = structlog.get_logger()
 SILENT_SECONDS = 150.0
 """Seconds after which an edge counts as silent: two of its minutely words are missing."""
 
+ALL = ""
+"""In place of a model's name: all that a group has."""
+
 Tell = Callable[[Told], Awaitable[None]]
 """Tells, best effort, how a rollout stands."""
 
@@ -106,10 +109,9 @@ class Rolling:
         for edge, model in self._hearing.take(record, at):
             self._look_at(self._owners[edge], model)
 
-    async def look(self, group: str) -> None:
+    def look(self, group: str) -> None:
         """See to all rollouts of a group soon: there may be a new one, or a person's word."""
-        for model in await model_index.models(self._groups[group].ready):
-            self._look_at(group, model)
+        self._look_at(group, ALL)
 
     async def begun(self) -> float:
         """Return when the first rollout began that edges may still change, seconds since 1970; now for none.
@@ -128,15 +130,10 @@ class Rolling:
         return min(begun)
 
     async def work(self) -> None:
-        """See to each rollout when an edge says something new of its model, and when time has to tell.
-
-        Raises:
-            Transient: if the store is away at the start.
-
-        """
+        """See to each rollout when an edge says something new of its model, and when time has to tell."""
         await self.is_read.wait()
         for group in self._groups:
-            await self.look(group)
+            self.look(group)
         clock = asyncio.get_running_loop().time
         while True:
             self._changed.clear()
@@ -157,7 +154,11 @@ class Rolling:
     async def _one(self, group: str, model: str) -> None:
         """Carry one on; where that fails it is tried again, and holds up no other."""
         try:
-            await self.carry_on(group, model)
+            if model == ALL:
+                for each in await model_index.models(self._groups[group].ready):
+                    self._look_at(group, each)
+            else:
+                await self.carry_on(group, model)
             self._failures.pop((group, model), None)
         except (CaravanError, FileNotFoundError) as exc:
             failures = self._failures[group, model] = self._failures.get((group, model), 0) + 1

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from obstore.store import MemoryStore
+from obstore.store import MemoryStore, ObjectStore
 
-from caravan import evidence, rollouts, s3
+from caravan import evidence, model_index, retry, rollouts, s3
 from caravan.contracts import EDGE_STATUS, evidence_key, to_json
-from caravan.errors import Permanent
+from caravan.errors import Permanent, Transient
 from caravan.evidence import Evidence
 from caravan.manifest import Lineage, Manifest, Shared
 from caravan.rollout import Order, Rollout, Told, parse_rings
@@ -609,6 +609,27 @@ async def test_no_rollout_is_held_up_by_one_that_cannot_be_carried_on(
     async with running(north.rolling.work(), speak()):
         await until(lambda: north.told and north.told[-1].rollout.state == "done")
     assert await north.has() == ["one"] * 7
+
+
+async def test_where_the_store_was_away_a_group_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north = North(tmp_path)
+    await north.publish("one")
+    await north.speak()
+    models = model_index.models
+    asked: list[ObjectStore] = []
+
+    async def away_at_first(store: ObjectStore) -> list[str]:
+        asked.append(store)
+        if len(asked) == 1:
+            raise Transient("the store is away")
+        return await models(store)
+
+    monkeypatch.setattr(model_index, "models", away_at_first)
+    monkeypatch.setattr(retry, "pause", lambda failures: 0.0)
+    async with running(north.rolling.work()):
+        await until(lambda: north.told and north.told[-1].rollout.ring == 2)
 
 
 async def test_what_an_edge_says_that_cannot_be_read_is_passed_over(north: North) -> None:

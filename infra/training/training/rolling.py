@@ -27,6 +27,9 @@ log = structlog.get_logger()
 SILENT_SECONDS = 150.0
 """Seconds after which an edge counts as silent: two of its minutely words are missing."""
 
+SOON_SECONDS = 1.0
+"""What edges say within it is one reason to look: each look reads the rollout, and may write it."""
+
 ALL = ""
 """In place of a model's name: all that a group has."""
 
@@ -107,7 +110,7 @@ class Rolling:
     def hear(self, record: ConsumerRecord, at: float) -> None:
         """Take in what an edge says; `at` is when it did, seconds since 1970."""
         for edge, model in self._hearing.take(record, at):
-            self._look_at(self._owners[edge], model)
+            self._look_at(self._owners[edge], model, SOON_SECONDS)
 
     def look(self, group: str) -> None:
         """See to all rollouts of a group soon: there may be a new one, or a person's word."""

@@ -1,7 +1,10 @@
 """Which ports a stack takes, and what is said where it cannot have them."""
 
+import ast
 import random
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +81,25 @@ def test_free_ports_are_all_different_and_ask_for_no_setting() -> None:
     numbers = [number for chosen in ports.values() for number in chosen.values()]
     assert len(numbers) == len(set(numbers))
     assert not set(numbers) & set(port_settings().values())
+
+
+def test_a_free_port_is_its_own_stacks_alone_and_a_part_of_it_may_listen_there() -> None:
+    first = plan_ports(settings(PORTS="free"), never)
+    mine = {number for chosen in first.values() for number in chosen.values()}
+    few = [*mine, *range(31_000, 31_200)]
+    script = (
+        "import random\n"
+        "from local_stack.ports import plan_ports\n"
+        "from local_stack.settings import StackSettings\n"
+        f"random.sample = lambda *_: {few}\n"
+        'print(plan_ports(StackSettings.read({"CARAVAN_HOME": "/nowhere", "PORTS": "free"})))'
+    )
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    theirs = {number for chosen in ast.literal_eval(told).values() for number in chosen.values()}
+    assert not mine & theirs
+    for number in mine:
+        with socket.create_server(("127.0.0.1", number)):
+            assert why_blocked(number) == "is in use"
 
 
 def test_inner_ports_keep_clear_of_the_chosen_ones() -> None:

@@ -25,10 +25,12 @@ class NotReady(CaravanError):
 class StartFailed(StackError):
     """The stack did not come up; nothing was left running.
 
-    `part` is the one at fault where there is one, `tail` the last lines of its log.
+    `part` is the one at fault where there is one, `tail` the last lines of its log, which a traceback shows.
     """
 
     def __init__(self, reason: str, part: str | None = None, tail: Iterable[str] = ()) -> None:
         super().__init__(reason)
         self.part = part
         self.tail = tuple(tail)
+        for line in self.tail:
+            self.add_note(line)

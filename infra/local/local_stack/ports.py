@@ -16,6 +16,8 @@ STEP = 10
 """How far the ports of one edge are from those of the next."""
 _BELOW_EPHEMERAL = range(15_000, 32_000)
 """Free ports are taken here, where no outgoing connection gets in between the choice and the use."""
+_held: list[socket.socket] = []
+"""What keeps the free ports for this process and its children, until it ends: bound, not listening."""
 
 Ports = dict[str, dict[str, int]]
 """The ports of each planned part: `{"mqtt-edge1": {"mqtt": 1883, "websocket": 9001}}`."""
@@ -42,7 +44,8 @@ def part_name(part: str, edge: str | None) -> str:
 def plan_ports(settings: StackSettings, blocked: Callable[[int], str] | None = None) -> Ports:
     """Choose a port for everything that the settings ask for, before anything starts.
 
-    `blocked` tells why a port cannot be had, or "" where it can.
+    `blocked` tells why a port cannot be had, or "" where it can. A free port is held as long as this
+    process lives: another stack that chooses meanwhile does not take it, nor while its part starts again.
 
     Raises:
         StackError: naming every port that is in use or wanted twice, and the setting to change.
@@ -106,6 +109,22 @@ def why_blocked(number: int) -> str:
 
 def _any_free(taken: set[int], blocked: Callable[[int], str]) -> int:
     for number in random.sample(_BELOW_EPHEMERAL, 1000):
-        if number not in taken and not blocked(number):
+        if number not in taken and not blocked(number) and _hold(number):
             return number
     raise StackError("no free port was found")
+
+
+def _hold(number: int) -> bool:
+    """Bind a port without listening; False if anybody else has bound it.
+
+    Whoever binds with SO_REUSEADDR, as servers do, may listen on it still; who chooses, here, does not.
+    """
+    holder = socket.socket()
+    try:
+        holder.bind(("127.0.0.1", number))
+    except OSError:
+        holder.close()
+        return False
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _held.append(holder)
+    return True

@@ -35,12 +35,14 @@ from obstore.store import ObjectStore, S3Store
 from caravan import strict_json
 from caravan.contracts import possible_keys
 from caravan.errors import CaravanError, Permanent, Refused, Transient
-from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
+from caravan.settings import S3_CONNECT_SECONDS, S3_SILENT_SECONDS, S3Address
 
 if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig
 
+LONGEST = timedelta(days=1)
+"""Of a request as a whole, which cannot be without: 100 MB over a phone's 64 kbit/s take 4 hours."""
 FAREWELL_SECONDS = 0.25
 KEEP_SECONDS = 30
 MOST_PINGED = 5
@@ -63,7 +65,8 @@ def open_bucket(address: S3Address, bucket: str) -> Bucket:
     options: ClientConfig = {
         "allow_http": True,
         "connect_timeout": f"{S3_CONNECT_SECONDS}s",
-        "timeout": f"{S3_REQUEST_SECONDS}s",
+        "read_timeout": f"{S3_SILENT_SECONDS}s",
+        "timeout": LONGEST,
     }
     _part_from_threads()
     if address.ca is not None:

@@ -29,7 +29,7 @@ from caravan.errors import Permanent, Transient
 from caravan.names import is_addressable
 from caravan.retry import pause
 from caravan.s3_signature import signed
-from caravan.settings import S3_CONNECT_SECONDS, S3_REQUEST_SECONDS, S3Address
+from caravan.settings import S3_CONNECT_SECONDS, S3_SILENT_SECONDS, S3Address
 from caravan.tls import verifying
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ async def _get_by_thread(address: S3Address, pool: urllib3.PoolManager, url: str
 def _pool(address: S3Address) -> urllib3.PoolManager:
     import urllib3  # noqa: PLC0415 - a megabyte, for long listings alone
 
-    timeout = urllib3.Timeout(connect=S3_CONNECT_SECONDS, read=S3_REQUEST_SECONDS)
+    timeout = urllib3.Timeout(connect=S3_CONNECT_SECONDS, read=S3_SILENT_SECONDS)
     parts = urlsplit(address.endpoint)
     proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
     make = partial(urllib3.ProxyManager, proxy) if proxy else urllib3.PoolManager
@@ -253,7 +253,7 @@ def _client(address: S3Address) -> httpx.AsyncClient:
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
     context = verifying(address.endpoint, address.ca)
     if context not in clients:
-        timeout = httpx.Timeout(S3_REQUEST_SECONDS, connect=S3_CONNECT_SECONDS)
+        timeout = httpx.Timeout(S3_SILENT_SECONDS, connect=S3_CONNECT_SECONDS)
         clients[context] = httpx.AsyncClient(verify=context, timeout=timeout)
     return clients[context]
 

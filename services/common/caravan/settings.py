@@ -284,7 +284,8 @@ class MqttSettings(BaseSettings):
 
 
 S3_CONNECT_SECONDS = 3
-S3_REQUEST_SECONDS = 30
+S3_SILENT_SECONDS = 30
+"""Within which an answer begins, and goes on: one that comes slowly may take as long as it takes."""
 
 
 @dataclass(frozen=True, slots=True)

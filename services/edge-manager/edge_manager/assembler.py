@@ -20,13 +20,15 @@ from caravan.pieces import LONGEST, MOST_BYTES, PIECES, Piece, from_manifest, na
 from edge_manager import metrics
 from edge_manager.central import Central
 from edge_manager.sinks import Sink
-from edge_manager.streams import PIECE, Mismatch, digest_of
+from edge_manager.streams import Mismatch, digest_of
 from edge_manager.versions import Complete, Ref, Wanted
 
 log = structlog.get_logger()
 
 GAP = 4 * 2**10
 """Bytes that are fetched though they are held, between two that are missing: less than a request costs."""
+BLOCK = 2**20
+"""Bytes of a file here that are read in one request."""
 KEPT = 16 * 2**20
 """Bytes of fetched pieces that are kept in memory, for another file and for another try."""
 MOST_VERSIONS = 50
@@ -193,8 +195,8 @@ class Assembler:
 
 
 async def _blocks(place: Place) -> AsyncIterator[bytes]:
-    for start in range(0, place.piece.size, PIECE):
-        yield await place.read(start, min(start + PIECE, place.piece.size))
+    for start in range(0, place.piece.size, BLOCK):
+        yield await place.read(start, min(start + BLOCK, place.piece.size))
 
 
 async def pieces_held(versions: Iterable[tuple[Sink, Ref]]) -> dict[str, Place]:

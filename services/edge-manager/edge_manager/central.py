@@ -20,6 +20,7 @@ from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import Shared
 from caravan.model_index import Index
 from caravan.retry import pause
+from caravan.settings import S3_SILENT_SECONDS
 from caravan.tf_index import Readable
 from edge_manager.streams import stretch
 from edge_manager.versions import Complete, Listed, Offer, Offered, Ref, Standing, Wanted, offers
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 
 INDEX_SECONDS = 15
 TRACE_SECONDS = 3
-PIECE_SECONDS = 20
+PIECE_SECONDS = 2 * S3_SILENT_SECONDS
 """A break of the link shorter than this does not end a copy."""
 IN_MEMORY = 8 * 2**20
 OWN = (MANIFEST, SIGNATURE)

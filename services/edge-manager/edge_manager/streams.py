@@ -1,4 +1,4 @@
-"""Objects as streams of pieces: bounded memory, and a deadline for every request."""
+"""Objects as streams of pieces: bounded memory, and an end to every silence."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from edge_manager.versions import Wanted
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-PIECE = 2**20
-"""Bytes that are handed on at once: few enough to come in one request's time on a slow link."""
+PIECE = 2**16
+"""Bytes that are handed on at once: what a link that breaks loses at most, 8 s of one of 64 kbit/s."""
 
 
 class Mismatch(Permanent):

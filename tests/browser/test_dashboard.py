@@ -2,18 +2,33 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
 from caravan import kafka, s3
-from caravan.contracts import data_bucket, dead_letter, quarantine_event, training_event
+from caravan.contracts import (
+    EDGE_METRICS,
+    EDGE_STATUS,
+    data_bucket,
+    dead_letter,
+    evidence_key,
+    quarantine_event,
+    rollout_key,
+    training_event,
+)
+from caravan.evidence import Differing, Evidence, Finding, verdict, write
+from caravan.images import thumbnail
 from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
+from caravan.rollout import Rollout, Told
 from caravan.settings import KafkaSettings
 from caravan.testing.links import Link
 from lab.photos import render
-from support.browser import PHONE, SIGN_IN, TOKEN
+from shopper.canary.notes import Shown
+from shopper.canary.telling import picture_message
+from support.browser import PHONE, SIGN_IN, TOKEN, until
 from support.platform import EDGE, Platform
 from support.proxy import proxy
 
@@ -30,6 +45,8 @@ LEARN_MS = 180_000
 UPLOADED = 45
 """Images; as many as no other test sends at once, so that the log names them apart."""
 FIRST_PAGE_BYTES = 100_000
+AT = "2026-11-29T12:00:00+00:00"
+LOADED = """document.querySelector("img[src='{}']").naturalWidth > 0"""
 CAMERA = {"camera": "till-9"}
 
 
@@ -55,6 +72,12 @@ async def film(platform: Platform) -> None:
 
 def hub(platform: Platform) -> str:
     return platform.stack.url("hub") + "/"
+
+
+def differing(number: int, reviewed: str = "") -> Differing:
+    name = f"{number + 1:064x}-8"
+    image = f"valid/images/tea-green/2026-11-29_12-00-0{number}-000.jpg"
+    return Differing(name, image, "tea-green", 0.97, "tea-lemon", 0.91, reviewed)
 
 
 async def sign_in(page: Page) -> None:
@@ -119,6 +142,53 @@ async def test_a_batch_that_waits_for_a_person_is_shown_with_its_pictures_until_
     await tell(platform, EDGE, training_event("skipped", 1))
     await expect(card).to_contain_text("tea_model_b64")
     await expect(card).not_to_contain_text("waits for a person")
+
+
+async def test_where_versions_differ_pictures_are_beside_the_rollout_and_the_comparison(
+    platform: Platform, open_page: Any, faults: Any
+) -> None:
+    model, group = "tea_model_b64", (EDGE, "edge2")
+    seen = Evidence(model, 8, 7, 21, compared=204, worse=16, better=2, candidate_wrong=2)
+    shown = [differing(number, "tea-lemon" if number == 1 else "") for number in range(5)]
+    of_other = replace(shown[4], edge="edge2")
+    why = verdict(seen).says
+    stopped = Rollout(8, 7, 7, "1,100%").changed("stopped", why, {}, [replace(shown[0], edge=EDGE), of_other])
+    page = await open_page(url=hub(platform), until=LIVE)
+    async with kafka.Producer(KafkaSettings(kafka_bootstrap_servers=platform.stack.kafka)) as producer:
+        for number, each in enumerate(shown[1:]):  # of one there is no picture
+            small = thumbnail(render(each.item, 7_700_000 + number), 160, 70)
+            await producer.send(EDGE_METRICS, picture_message(EDGE, seen, Shown(each, small), AT))
+        finding = Finding(seen, "stop", tuple(shown[:4]))
+        await producer.send(EDGE_STATUS, write(finding, AT), key=evidence_key(EDGE, model))
+        told = Told("north", model, group, stopped)
+        await producer.send(EDGE_STATUS, told.to_json(), key=rollout_key("north", model))
+
+        card = page.get_by_role("article", name=EDGE)
+        compared = card.get_by_role("region", name=f"Versions of {model}")
+        await expect(compared).to_contain_text(f"{model}, stopped: {why}")
+        figures = compared.get_by_role("figure")
+        await expect(figures).to_have_count(4)
+        await expect(figures.nth(1)).to_contain_text("v8: tea-green 97 %")
+        await expect(figures.nth(1)).to_contain_text("v7: tea-lemon 91 %")
+        await expect(figures.nth(1)).to_contain_text("Reviewed: tea-lemon")
+        pictures = compared.get_by_role("img")
+        await expect(pictures).to_have_count(3)
+        await pictures.last.scroll_into_view_if_needed()
+        for number in range(3):
+            await until(page, LOADED.format(await pictures.nth(number).get_attribute("src")))
+        rollout = card.get_by_role("region", name="Rollout")
+        await expect(rollout).to_contain_text("Version 8 was stopped in ring 1 of 2")
+        await expect(rollout.get_by_role("figure")).to_have_count(1)  # of the other edge
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        await page.screenshot(path="/tmp/em-phone.png", full_page=True)
+        assert await faults(page) == []
+
+        other = page.get_by_role("article", name="edge2")
+        await expect(other.get_by_role("region", name="Rollout")).to_contain_text("was stopped")
+        await expect(other.get_by_role("figure")).to_have_count(0)
+        done = replace(told, rollout=replace(stopped, state="done"))
+        await producer.send(EDGE_STATUS, done.to_json(), key=rollout_key("north", model))
+        await expect(rollout).to_have_count(0)
 
 
 async def test_what_cameras_ask_is_counted_and_drawn(platform: Platform, open_page: Any) -> None:

@@ -262,8 +262,10 @@ async def test_a_new_version_answers_half_until_it_is_known_to_be_no_worse(
     reader = await consumer(stack.kafka, EDGE_STATUS)
     async with asyncio.timeout(60):
         async for record in reader:
-            if record.key == evidence_key("edge1", MODEL) and (seen := read(record.value)).images >= 90:
-                break
+            if record.key == evidence_key("edge1", MODEL):
+                seen = read(record.value).evidence
+                if seen.images >= 90:
+                    break
     assert (seen.version, seen.beside, seen.losses, seen.gains) == (2, 1, 0, 0)
 
 

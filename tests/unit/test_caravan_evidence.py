@@ -7,7 +7,19 @@ from itertools import product
 import pytest
 
 from caravan.contracts import answers_key, evidence_key, of_evidence
-from caravan.evidence import HARM, LEAST_ANSWERS, MARGIN, Evidence, read, total, verdict, write
+from caravan.evidence import (
+    HARM,
+    LEAST_ANSWERS,
+    MARGIN,
+    MOST_SHOWN,
+    Differing,
+    Evidence,
+    Finding,
+    read,
+    total,
+    verdict,
+    write,
+)
 from caravan.strict_json import NotJson
 
 NONE = Evidence("tea", 8, 7)
@@ -128,8 +140,12 @@ def test_the_evidence_of_edges_adds_up_and_that_of_other_versions_does_not() -> 
 
 def test_evidence_is_read_as_it_was_written() -> None:
     one = Evidence("tea", 8, 7, 1, 2, 3, 40, 5, 6, 7, 8)
-    assert read(write(one, AT)) == one
-    assert read(b'{"schema":1,"model":"tea","version":8,"beside":7,"new":[1]}') == NONE
+    image = Differing(f"{'0a' * 32}-8", "valid/images/tea-green/1.jpg", "tea-green", 0.9, "tea-lemon", 0.8)
+    for found in (Finding(one), Finding(one, "stop", (image, replace(image, reviewed="other")))):
+        assert read(write(found, AT)) == found
+    plain = b'{"schema":1,"model":"tea","version":8,"beside":7,"new":[1],"outcome":"new"}'
+    assert read(plain) == Finding(NONE)
+    assert len(read(write(Finding(one, "wait", (image,) * 10), AT)).differing) == MOST_SHOWN
 
 
 @pytest.mark.parametrize(
@@ -146,6 +162,7 @@ def test_evidence_is_read_as_it_was_written() -> None:
         b'{"schema":1,"model":"tea","version":8,"beside":7,"compared":1.5}',
         b'{"schema":1,"model":"tea","version":8,"beside":7,"compared":true}',
         b'{"schema":1,"model":"tea","version":8,"beside":7,"compared":1,"worse":2}',
+        b'{"schema":1,"model":"tea","version":8,"beside":7,"differing":[{"id":"../x"}]}',
     ],
 )
 def test_what_is_no_evidence_is_refused(raw: bytes) -> None:

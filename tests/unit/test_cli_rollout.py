@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from caravan import rollouts, s3
 from caravan.contracts import DEFAULT_MODEL
+from caravan.evidence import Differing
 from caravan.rollout import Rollout
 from caravan_cli.__main__ import commands
 
@@ -62,6 +63,23 @@ def test_it_shows_how_far_a_version_has_come_and_why(store: MemoryStore) -> None
         "ring 1 of 2 (1,100%), 1 of 3 edges",
         "the version before is 2",
         "serving 0, refused 0",
+    ]
+
+
+def test_it_names_the_images_where_versions_differ_and_where_their_pictures_are(store: MemoryStore) -> None:
+    name = f"{'0a' * 32}-9"
+    seen = Differing(
+        name, "valid/images/tea-green/1.jpg", "tea-green", 0.97, "tea-lemon", 0.9, "tea-lemon", "edge1"
+    )
+    stopped = Rollout(3, 2, 2, "1,100%").changed("stopped", "it did worse", {"worse": 9}, [seen])
+    asyncio.run(rollouts.write(store, DEFAULT_MODEL, stopped, None))
+    assert said().output.splitlines()[-3:] == [
+        "both versions were sure, and differed; the dashboard shows the pictures of",
+        (
+            "  edge1 valid/images/tea-green/1.jpg: version 3 said tea-green (0.97), "
+            "version 2 tea-lemon (0.90); reviewed: tea-lemon"
+        ),
+        f"    hub/uncertain/{name}.jpg",
     ]
 
 

@@ -1,6 +1,7 @@
 """monitor: what the dashboard makes of events, statuses and dead letters, and how little it tells of many."""
 
 import asyncio
+import io
 import json
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ import obstore
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from obstore.store import MemoryStore, ObjectStore
+from PIL import Image
 from pydantic import ValidationError
 
 from caravan import contracts, evidence, model_index
@@ -19,6 +21,7 @@ from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.history import History
 from caravan.rollout import Rollout, Told
+from monitor import hub_messages
 from monitor.dashboard import ready, versions
 from monitor.dashboard.dead_letters import KEPT, DeadLetters
 from monitor.dashboard.edge import SILENT_SECONDS, Edge
@@ -28,6 +31,8 @@ from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
 from monitor.hub_state import Hub, HubLimits
 from monitor.settings import MonitorSettings
+from shopper.canary.notes import Shown
+from shopper.canary.telling import picture_message
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 WEB = Path(__file__).parents[2] / "services/monitor/monitor/dashboard/web"
@@ -470,7 +475,9 @@ def test_a_version_that_is_compared_is_shown_and_how_it_ended_is_a_line(bench: B
         (stopped, "stop"),
     ]
     for found, outcome in words:
-        bench._take(contracts.EDGE_STATUS, evidence.write(found, "", outcome), None, key=key)
+        bench._take(
+            contracts.EDGE_STATUS, evidence.write(evidence.Finding(found, outcome), ""), None, key=key
+        )
     for unreadable in (b"{}", b"no JSON", b""):
         bench._take(contracts.EDGE_STATUS, unreadable, None, key=key)
     (shown,) = bench.edge()["comparisons"]
@@ -479,6 +486,60 @@ def test_a_version_that_is_compared_is_shown_and_how_it_ended_is_a_line(bench: B
     begun, ended = sorted(lines)
     assert begun == "tea: version 8 answers a share beside version 7"
     assert ended == f"tea: version 8 is stopped: {evidence.verdict(stopped).says}"
+
+
+def image(number: int, **more: Any) -> evidence.Differing:
+    name = f"{number:064x}-8"
+    return evidence.Differing(
+        name, f"valid/images/tea-green/{number}.jpg", "tea-green", 0.9, "tea-lemon", 0.8, **more
+    )
+
+
+def jpeg() -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (16, 16), "green").save(target, "JPEG")
+    return target.getvalue()
+
+
+def picture_of(found: evidence.Differing) -> bytes:
+    """Return the message of `edge-metrics` with an image's picture."""
+    seen = evidence.Evidence("tea", 8, 7)
+    return picture_message("edge1", seen, Shown(found, jpeg()), "2026-11-29T12:00:00+00:00")
+
+
+def test_images_where_versions_differ_are_shown_once_their_pictures_came(bench: Bench) -> None:
+    seen, key = evidence.Evidence("tea", 8, 7, compared=30, worse=2), contracts.evidence_key("edge1", "tea")
+    finding = evidence.Finding(seen, "wait", (image(2, reviewed="tea-lemon"), image(1)))
+    bench._take(contracts.EDGE_STATUS, evidence.write(finding, ""), None, key=key)
+    newest, before = bench.edge()["comparisons"][0]["differing"]
+    assert newest == {
+        "id": image(2).id,
+        "image": "valid/images/tea-green/2.jpg",
+        "item": "tea-green",
+        "score": 0.9,
+        "beside_item": "tea-lemon",
+        "beside_score": 0.8,
+        "reviewed": "tea-lemon",
+        "edge": "",
+        "picture": None,
+    }
+    bench.frames()
+    for each in (image(1), image(2), image(2)):
+        bench.hub.take(hub_messages.read(picture_of(each)), NOW, NOW)
+    (frame,) = bench.frames()
+    newest, before = frame["edges"][0]["comparisons"][0]["differing"]
+    assert newest["picture"] == f"hub/uncertain/{image(2).id}.jpg"
+    assert before["picture"] == f"hub/uncertain/{image(1).id}.jpg"
+    assert bench.hub.image(image(2).id) == (jpeg(), "image/jpeg")
+    assert bench.hub.uncertain() == []  # of these a model was sure
+
+
+def test_pictures_where_versions_differ_are_bounded_and_the_oldest_go(bench: Bench) -> None:
+    most = 4 * 3 * len(jpeg())  # a quarter of it is theirs
+    hub = Hub(HubLimits(max_image_bytes=most), bench.state.tell, NOW)
+    for number in (1, 2, 3, 1, 4):  # the first is told again
+        hub.take(hub_messages.read(picture_of(image(number))), NOW, NOW)
+    assert [number for number in range(6) if hub.picture(image(number).id)] == [1, 3, 4]
 
 
 def test_an_accuracy_that_cannot_be_read_is_passed_over(bench: Bench) -> None:
@@ -506,6 +567,7 @@ def test_how_far_a_version_has_come_is_shown_at_each_edge_of_its_group(bench: Be
     assert shown == {
         "model": "tea",
         "version": 3,
+        "beside": 2,
         "state": "rolling",
         "ring": 1,
         "rings": 2,
@@ -514,9 +576,15 @@ def test_how_far_a_version_has_come_is_shown_at_each_edge_of_its_group(bench: Be
         "here": True,
         "since": begun.since,
         "why": "it passed the gate",
+        "differing": [],
     }
     assert second["rollouts"] == [shown | {"here": False}]
     assert third["rollouts"] == []
+
+    roll(bench, replace(begun, differing=(image(1, edge="edge1"), image(2, edge="edge2"))))
+    (of_others,) = bench.edge("edge1")["rollouts"][0]["differing"]
+    assert (of_others["edge"], of_others["id"]) == ("edge2", image(2).id)
+    assert bench.edge("edge2")["rollouts"][0]["differing"] == []
 
     why = "2 of 2 edges refuse it: edge1, edge2"
     for rollout in (begun, replace(begun, why="edge1 is silent"), begun.changed("stopped", why)):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from caravan import evidence
-from caravan.contracts import EDGE_STATUS, OTHER, evidence_key
+from caravan.contracts import EDGE_METRICS, EDGE_STATUS, OTHER, evidence_key
 from caravan.errors import BadInput, Transient, Unavailable
-from caravan.evidence import Evidence
+from caravan.evidence import MOST_SHOWN, Evidence
 from caravan.testing.waiting import until
 from shopper.canary.canary import MOST_WAITING, Canary
 from shopper.canary.comparing import Said, digest_of, guess, is_drawn, version_before
@@ -91,10 +91,16 @@ class Shop:
     def __init__(self, server: ModelServer, scoring: ScoringOutbox, rollbacks: frozenset[int]) -> None:
         self.events: list[dict[str, Any]] = []
         self.scoring = scoring
+        self.unreadable: set[bytes] = set()
         self.number = 0
 
         async def is_rollback(version: int) -> bool:
             return version in rollbacks
+
+        async def shrink(image: Picture | Photo) -> bytes:
+            if image in self.unreadable:
+                raise BadInput("the image is damaged", 422)
+            return b"small"
 
         self.canary = Canary(
             MODEL,
@@ -102,6 +108,7 @@ class Shop:
             SHARE,
             score_accuracy=0.6,
             on_disk=scoring.on_disk,
+            shrink=shrink,
             is_rollback=is_rollback,
             post=lambda event: self.events.append(dict(event)),
             look_seconds=0.02,
@@ -455,7 +462,7 @@ async def test_central_is_told_all_counts_when_they_changed_and_survives_a_broke
         await shop.day(10)
         await eventually_counted(shop, 10)
         seen = await shop.seen()
-        await until(lambda: bool(sent) and evidence.read(sent[-1][1] or b"") == seen)
+        await until(lambda: bool(sent) and evidence.read(sent[-1][1] or b"").evidence == seen)
         told = len(sent)
         for _ in range(5):
             await shop.canary.stand()
@@ -464,6 +471,77 @@ async def test_central_is_told_all_counts_when_they_changed_and_survives_a_broke
     topic, value, key = sent[-1]
     assert (topic, key) == (EDGE_STATUS, evidence_key("edge1", MODEL))
     assert json.loads(value or b"")["compared"] == 10
+
+
+async def test_central_is_told_of_a_few_images_where_both_are_sure_and_differ_with_a_picture_of_each(
+    tmp_path: Path,
+) -> None:
+    server = ModelServer(7, 8)
+    server.says[8] = lambda image: "tea-lemon" if image.startswith(b"odd") else "tea-green"
+    sent: list[tuple[str, bytes | None, bytes | None]] = []
+
+    async def send(topic: str, value: bytes | None, *, key: bytes | None = None) -> None:
+        sent.append((topic, value, key))
+
+    async def make_topics() -> None:
+        pass
+
+    def told() -> evidence.Finding:
+        words = [value or b"" for topic, value, _ in sent if topic == EDGE_STATUS]
+        return evidence.read(words[-1]) if words else evidence.Finding(Evidence(MODEL, 8, 7))
+
+    def pictures() -> list[dict[str, Any]]:
+        bodies = [json.loads(value or b"") for topic, value, _ in sent if topic == EDGE_METRICS]
+        return [json.loads(body["uncertain_metrics_json"]) for body in bodies]
+
+    telling = partial(tell_evidence, "edge1", make_topics=make_topics, send=send, tell_seconds=0.01)
+    async with opened(tmp_path, server) as shop:
+        loop = asyncio.create_task(telling(shop.canary.stand))
+        shop.unreadable = {b"odd-1"}
+        await shop.day(3, "odd")
+        await until(lambda: len(told().differing) == 3)
+        newest = told().differing[0]
+        assert newest.id == f"{digest_of(b'odd-2').hex()}-8"
+        assert (newest.item, newest.score, newest.beside_item) == ("tea-lemon", 0.9, "tea-green")
+        assert newest.image.startswith("valid/images/tea-")
+        assert [each["image"] for each in sorted(pictures(), key=lambda each: each["id"])].count(None) == 1
+        assert {each["id"] for each in pictures()} == {each.id for each in told().differing}
+        assert pictures()[0]["differs"] == {"item": "tea-green", "score": 0.9, "version": 7}
+        await shop.scoring.said(newest.image, "tea-lemon")
+        await until(lambda: told().differing[0].reviewed == "tea-lemon")
+        await shop.day(MOST_SHOWN, "odd-more")
+        await until(lambda: f"{digest_of(b'odd-more-5').hex()}-8" in {each.id for each in told().differing})
+        assert len(told().differing) == MOST_SHOWN
+        assert newest.id not in {each.id for each in told().differing}
+        assert len(pictures()) == len({each["id"] for each in pictures()}) == 3 + MOST_SHOWN  # each once
+        last = told()
+        loop.cancel()
+    sent.clear()
+    async with opened(tmp_path, server) as again:  # the hub may have forgotten them
+        loop = asyncio.create_task(telling(again.canary.stand, again_seconds=0.05))
+        await until(lambda: len(pictures()) >= 2 * MOST_SHOWN)
+        loop.cancel()
+    assert told() == last
+
+
+async def test_an_image_is_hashed_once_to_be_drawn_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, hashed = ModelServer(7, 8), 0
+
+    def counted(image: Picture | Photo) -> bytes:
+        nonlocal hashed
+        hashed += 1
+        return digest_of(image)
+
+    monkeypatch.setattr("shopper.canary.canary.digest_of", counted)
+    async with opened(tmp_path, server) as shop:
+        await shop.canary.classify(b"first")
+        hashed = 0
+        for number in range(10):
+            image = f"new {number}".encode()
+            shop.canary.compare(image, await shop.canary.classify(image), "valid/x")
+        assert hashed == 10
 
 
 async def holds(is_so: Callable[[], Awaitable[bool]]) -> None:

@@ -13,7 +13,7 @@ from obstore.store import MemoryStore, ObjectStore
 from caravan import evidence, model_index, retry, rollouts, s3
 from caravan.contracts import EDGE_STATUS, evidence_key, to_json
 from caravan.errors import Permanent, Transient
-from caravan.evidence import Evidence
+from caravan.evidence import MOST_SHOWN, Differing, Evidence, Finding
 from caravan.manifest import Lineage, Manifest, Shared
 from caravan.rollout import Order, Rollout, Told, parse_rings
 from caravan.testing.kafka import record
@@ -23,7 +23,7 @@ from training.publish import publish, rollback
 from training.release import release
 from training.retention import keep_newest
 from training.rolling import Rolling, go_back
-from training.rollout import Step, Word, decide, is_served
+from training.rollout import Step, Word, decide, differing, is_served
 from training.settings import TrainingSettings
 from training.settled import settle_data
 from training.sharing import share
@@ -235,8 +235,9 @@ class North:
         status = {"edge": edge, "models": {MODEL: {"serving": serving or None, "refused": told}}}
         self.rolling.hear(record(to_json(status), topic=EDGE_STATUS, key=edge.encode()), 1000.0)
 
-    def find(self, edge: str, version: int, **counts: int) -> None:
-        raw = evidence.write(Evidence(MODEL, version, 1, **counts), "2026-11-29T00:00:00+00:00")
+    def find(self, edge: str, version: int, images: Collection[Differing] = (), **counts: int) -> None:
+        found = Finding(Evidence(MODEL, version, 1, **counts), "wait", tuple(images))
+        raw = evidence.write(found, "2026-11-29T00:00:00+00:00")
         key = evidence_key(edge, MODEL)
         self.rolling.hear(record(raw, topic=EDGE_STATUS, key=key), 1000.0)
 
@@ -339,6 +340,38 @@ async def test_a_version_that_does_worse_beside_the_one_before_goes_back(north: 
     assert now.why.startswith("version 2 is worse than version 1: it did worse at 16 and better at 0 of 80")
     assert (now.numbers["worse"], now.numbers["compared"]) == (16, 80)
     assert await north.has() == ["one"] * 7
+
+
+def image(number: int) -> Differing:
+    return Differing(f"{number:064x}-2", f"valid/images/green/{number}.jpg", "green", 0.9, "lemon", 0.8)
+
+
+async def test_a_version_that_goes_back_names_images_of_its_edges_which_stay_when_a_person_speaks(
+    north: North,
+) -> None:
+    await north.served_by_all("one")
+    version = await north.publish("two")
+    await north.speak()
+    north.find("edge1", version, [image(2), image(1)], answers=10, compared=10, worse=2)
+    waiting = await north.carry_on()
+    assert [(each.edge, each.id) for each in waiting.differing] == [
+        ("edge1", image(2).id),
+        ("edge1", image(1).id),
+    ]
+    north.find("edge2", version, [image(3)], answers=100, compared=100, worse=20)
+    now = await north.carry_on()
+    assert now.state == "stopped"
+    assert [each.id for each in now.differing] == [image(number).id for number in (2, 3, 1)]
+    assert north.told[-1].rollout.differing == now.differing
+    assert Told.of(json.loads(north.told[-1].to_json())) == north.told[-1]
+    assert replace(now, state="rolling").ordered("hold", SEVEN, "a person").differing == now.differing
+
+
+def test_of_many_images_the_newest_of_each_edge_are_named_first() -> None:
+    words = {f"edge{number}": replace(SERVES, differing=(image(number), image(90))) for number in range(4)}
+    found = [(each.edge, each.id) for each in differing(words)]
+    assert found[:5] == [*((f"edge{n}", image(n).id) for n in range(4)), ("edge0", image(90).id)]
+    assert len(found) == MOST_SHOWN
 
 
 async def test_a_version_whose_edges_compare_goes_on_by_what_they_found(north: North) -> None:

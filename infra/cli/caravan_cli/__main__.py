@@ -310,6 +310,15 @@ def _tell_rollout(settings: EdgeAtCentral, found: Rollout) -> None:
         typer.echo(f"the version before is {found.before}")
     if found.numbers:
         typer.echo(", ".join(f"{name} {count}" for name, count in found.numbers.items()))
+    if found.differing:
+        typer.echo("both versions were sure, and differed; the dashboard shows the pictures of")
+    for each in found.differing:
+        reviewed = f"; reviewed: {each.reviewed}" if each.reviewed else ""
+        typer.echo(
+            f"  {each.edge} {each.image}: version {found.version} said {each.item} ({each.score:.2f}), "
+            f"version {found.before} {each.beside_item} ({each.beside_score:.2f}){reviewed}"
+        )
+        typer.echo(f"    hub/uncertain/{each.id}.jpg")
 
 
 @commands.command("replay")

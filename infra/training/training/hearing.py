@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from caravan import evidence, strict_json
 from caravan.contracts import of_evidence
-from caravan.evidence import Evidence
+from caravan.evidence import Finding
 
 log = structlog.get_logger()
 
@@ -21,13 +21,13 @@ class Said:
     Attributes:
         serving: the version that answers; 0 for none.
         refused: why, by version.
-        evidence: the newest, of whichever version.
+        finding: what it found last of a new version, whichever that is.
 
     """
 
     serving: int = 0
     refused: Mapping[int, str] = field(default_factory=dict)
-    evidence: Evidence | None = None
+    finding: Finding | None = None
 
 
 class _Refused(BaseModel):
@@ -82,7 +82,7 @@ class Hearing:
             edge, model = of_evidence(key) or ("", "")
             if edge in self._edges:
                 told = evidence.read(record.value or b"")
-                return self._note(edge, model, replace(self.said(edge, model), evidence=told))
+                return self._note(edge, model, replace(self.said(edge, model), finding=told))
         except (ValueError, ValidationError) as exc:
             log.warning("a message of an edge cannot be read", key=key, offset=record.offset, error=repr(exc))
         return set()

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import model_index, rollouts, s3
+from caravan import model_index, rollouts
 from caravan.concurrency import for_each
-from caravan.contracts import MANIFEST, version_prefix
-from caravan.errors import CaravanError, Permanent, Transient
+from caravan.errors import CaravanError, Transient
 from caravan.manifest import Manifest, Shared
 from caravan.rollout import Rollout
 from training import versions
@@ -76,11 +75,9 @@ async def offering(stores: Stores, model: str) -> Offering | None:
 async def shared_with(ready: ObjectStore, model: str) -> Shared | None:
     """Return what of a group's the newest version in an edge's `E-ready` is; None if it is the edge's own."""
     for number in await model_index.numbers(ready, model):
-        try:
-            raw = await s3.read(ready, version_prefix(model, number) + MANIFEST)
-            return Manifest.from_json(raw).shared
-        except (FileNotFoundError, Permanent):
-            continue
+        manifest = await versions.read_manifest(ready, model, number)
+        if manifest is not None:
+            return manifest.shared
     return None
 
 

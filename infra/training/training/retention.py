@@ -15,7 +15,6 @@ from obstore.store import ObjectStore
 from caravan import holds, model_index, rollouts, s3
 from caravan.concurrency import for_each
 from caravan.contracts import ENTRY_FILES, MANIFEST, version_prefix
-from caravan.errors import Permanent
 from caravan.manifest import Manifest
 from training import versions
 from training.stores import EDGES_AT_ONCE, Stores
@@ -97,7 +96,7 @@ async def _tidy_members(stores: Stores, model: str, keep: int, old: Collection[i
     async def look(member: Stores) -> None:
         there[member.edge] = await model_index.numbers(member.ready, model)
         for number in there[member.edge][:AT_EDGES] if old else ():
-            manifest = await _manifest(member.ready, model, number)
+            manifest = await versions.read_manifest(member.ready, model, number)
             if manifest is not None and manifest.shared is not None and manifest.shared.group == stores.edge:
                 pointed.add(manifest.shared.version)
 
@@ -120,7 +119,7 @@ async def _tidy_models(stores: Stores, model: str, keep: int, needed: Collection
     found: dict[int, Manifest | None] = {}
 
     async def read(number: int) -> None:
-        found[number] = await _manifest(stores.models, model, number)
+        found[number] = await versions.read_manifest(stores.models, model, number)
 
     await for_each(numbers, read, at_once=EDGES_AT_ONCE)
     for number in surplus(found, keep, needed):
@@ -132,7 +131,7 @@ async def _tidy_models(stores: Stores, model: str, keep: int, needed: Collection
 
 async def _remove_ready(stores: Stores, model: str, numbers: Collection[int]) -> None:
     """Remove versions from `E-ready`, if they have a manifest; the index no longer names them then."""
-    ours = [n for n in sorted(numbers) if await _manifest(stores.ready, model, n) is not None]
+    ours = [n for n in sorted(numbers) if await versions.read_manifest(stores.ready, model, n) is not None]
     if ours:
         await model_index.remove(stores.ready, model, ours)
     for number in ours:
@@ -146,10 +145,3 @@ async def _remove(store: ObjectStore, model: str, number: int) -> bool:
     in_order = sorted(paths, key=lambda path: (path == MANIFEST, path not in ENTRY_FILES))
     await s3.delete(store, [prefix + path for path in in_order])
     return bool(in_order)
-
-
-async def _manifest(store: ObjectStore, model: str, number: int) -> Manifest | None:
-    try:
-        return Manifest.from_json(await s3.read(store, version_prefix(model, number) + MANIFEST))
-    except (FileNotFoundError, Permanent):
-        return None

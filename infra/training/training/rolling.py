@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 import structlog
 from aiokafka import ConsumerRecord
 
-from caravan import model_index, retry, rollouts, s3
-from caravan.contracts import LONGEST_FACT, MANIFEST, model_rejected_event, version_prefix
+from caravan import model_index, retry, rollouts
+from caravan.contracts import LONGEST_FACT, model_rejected_event
 from caravan.errors import CaravanError, Permanent
-from caravan.manifest import Manifest
 from caravan.names import cut
 from caravan.rollout import Rollout, Told
 from training import versions
 from training.hearing import Hearing
 from training.publish import Key, publish_again
-from training.rollout import Step, Word, Words, decide, is_served
+from training.rollout import Step, Word, Words, decide, differing, is_served
 from training.sharing import Announce, share
 from training.stores import Stores
 
@@ -29,6 +28,9 @@ SILENT_SECONDS = 150.0
 
 SOON_SECONDS = 1.0
 """What edges say within it is one reason to look: each look reads the rollout, and may write it."""
+
+MOST_NUMBERS = 10_000
+"""Numbers of edges' versions that are kept in memory; beyond them the manifest is read again."""
 
 ALL = ""
 """In place of a model's name: all that a group has."""
@@ -213,7 +215,7 @@ class Rolling:
         one = stores.edge, model
         why = cut(step.why, LONGEST_FACT)
         if found.state == "rolling" and found.why != why:
-            noted = replace(found, why=why, numbers=dict(step.numbers))
+            noted = replace(found, why=why, numbers=dict(step.numbers), differing=step.differing)
             if await rollouts.write(stores.models, model, noted, etag):
                 await self._tell(Told(*one, stores.member_edges, noted))
         served = self._served.get(one)
@@ -236,7 +238,8 @@ class Rolling:
         else:
             self._served.pop(one, None)
             lasted = 0.0
-        return decide(words, found.newly(edges), is_last=is_last, served=lasted, soak=self._soak)
+        step = decide(words, found.newly(edges), is_last=is_last, served=lasted, soak=self._soak)
+        return replace(step, differing=differing(words))
 
     async def _words(self, stores: Stores, model: str, found: Rollout) -> Words:
         """Return what each edge that is offered the version says of it."""
@@ -247,7 +250,7 @@ class Rolling:
 
     async def _word(self, member: Stores, model: str, found: Rollout) -> Word:
         said = self._hearing.said(member.edge, model)
-        told = said.evidence
+        finding = said.finding
 
         async def is_it(number: int) -> bool:
             # A number of an edge's is never below that of the group's version.
@@ -257,24 +260,25 @@ class Rolling:
             why or "it does not say why" for number, why in said.refused.items() if await is_it(number)
         ]
         serves = await is_it(said.serving)
-        is_evident = told is not None and await is_it(told.version)
-        return Word(
+        word = Word(
             serves,
             refused[0] if refused and not serves else "",
             self._hearing.silent_for(member.edge, self._clock()) > SILENT_SECONDS,
-            replace(told, version=found.version, beside=found.before) if told and is_evident else None,
         )
+        if finding is None or not await is_it(finding.evidence.version):
+            return word
+        told = replace(finding.evidence, version=found.version, beside=found.before)
+        return replace(word, evidence=told, differing=finding.differing)
 
     async def _of_group(self, member: Stores, model: str, number: int) -> int:
         """Return the group's number of a version that an edge has; 0 if it is none of the group's."""
         one = (member.edge, model, number)  # Which never means another one.
         if one not in self._numbers:
-            try:
-                raw = await s3.read(member.ready, version_prefix(model, number) + MANIFEST)
-                shared = Manifest.from_json(raw).shared
-            except (FileNotFoundError, Permanent):
-                shared = None
+            manifest = await versions.read_manifest(member.ready, model, number)
+            shared = None if manifest is None else manifest.shared
             is_its = shared is not None and shared.group == self._owners[member.edge]
+            while len(self._numbers) >= MOST_NUMBERS:
+                del self._numbers[next(iter(self._numbers))]
             self._numbers[one] = shared.version if shared is not None and is_its else 0
         return self._numbers[one]
 
@@ -282,8 +286,10 @@ class Rolling:
 def _after(found: Rollout, step: Step, edges: tuple[str, ...]) -> Rollout | None:
     """Return a rollout after a step; None if it stays as it is."""
     if step.does == "stop":
-        return found.changed("stopped", step.why, step.numbers)
+        return found.changed("stopped", step.why, step.numbers, step.differing)
     if step.does == "wait" or found.state == "held":
         return None
     further = found.next_ring(edges)
-    return found.changed("rolling" if further else "done", step.why, step.numbers, ring=further)
+    return found.changed(
+        "rolling" if further else "done", step.why, step.numbers, step.differing, ring=further
+    )

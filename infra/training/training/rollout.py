@@ -10,10 +10,11 @@
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, zip_longest
 from typing import Literal
 
-from caravan.evidence import Evidence, total, verdict
+from caravan.evidence import MOST_SHOWN, Differing, Evidence, total, verdict
 
 FEW = 2
 """Edges that refuse a version before it is stopped, where more than these have it."""
@@ -32,6 +33,7 @@ class Word:
         refused: why it refuses it; empty if it does not.
         is_silent: it has not been heard of for a while.
         evidence: what it found of the version beside the one before; None if it does not compare.
+        differing: images that it names, the newest first.
 
     """
 
@@ -39,6 +41,7 @@ class Word:
     refused: str = ""
     is_silent: bool = True
     evidence: Evidence | None = None
+    differing: tuple[Differing, ...] = ()
 
 
 Words = Mapping[str, Word]
@@ -46,11 +49,19 @@ Words = Mapping[str, Word]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done next, why, and the numbers that this stands on."""
+    """What is to be done next, why, and the numbers and images that this stands on."""
 
     does: Literal["wait", "go-on", "stop"]
     why: str
     numbers: Mapping[str, int] = field(default_factory=dict)
+    differing: tuple[Differing, ...] = ()
+
+
+def differing(words: Words) -> tuple[Differing, ...]:
+    """Return the images to look at: the newest of each edge, then the next ones, as far as there is room."""
+    by_edge = ([replace(each, edge=edge) for each in word.differing] for edge, word in words.items())
+    newest = chain.from_iterable(zip_longest(*by_edge))
+    return tuple(each for each in newest if each is not None)[:MOST_SHOWN]
 
 
 def is_served(words: Words, *, is_last: bool) -> bool:
@@ -75,7 +86,7 @@ def decide(words: Words, newly: Collection[str], *, is_last: bool, served: float
         "edges": len(words),
         "serving": sum(word.serves for word in words.values()),
         "refused": len(refused),
-    } | _counts(of_all)
+    } | ({} if of_all is None else of_all.counts)
     if len(refused) > max(FEW - 1, len(words) // SHARE) or (words and len(refused) == len(words)):
         one, why = next(iter(refused.items()))
         said = f"{len(refused)} of {len(words)} edges refuse it: {_names(refused)}; {one} says: {why}"
@@ -109,11 +120,6 @@ def _spared(words: Words) -> int:
 def _evidence(words: Words, edges: Collection[str]) -> Evidence | None:
     found = [evidence for edge in edges if (evidence := words[edge].evidence) is not None]
     return total(found) if found else None
-
-
-def _counts(evidence: Evidence | None) -> dict[str, int]:
-    counts = {} if evidence is None else asdict(evidence)
-    return {name: count for name, count in counts.items() if name not in {"model", "version", "beside"}}
 
 
 def _told(words: Words, edges: Collection[str]) -> str:

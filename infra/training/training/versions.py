@@ -78,14 +78,18 @@ async def complete(store: ObjectStore, model: str) -> dict[int, Manifest]:
 
 async def manifest_of(store: ObjectStore, model: str, version: int, sizes: Sizes) -> Manifest | None:
     """Return a version's manifest if the version is whole."""
-    if MANIFEST not in sizes:
+    manifest = await read_manifest(store, model, version) if MANIFEST in sizes else None
+    if manifest is None or (manifest.model, manifest.version) != (model, version):
         return None
+    return manifest if all(sizes.get(file.path) == file.size for file in manifest.files) else None
+
+
+async def read_manifest(store: ObjectStore, model: str, version: int) -> Manifest | None:
+    """Return a version's manifest, whole or not; None if it has none that can be read."""
     try:
-        manifest = Manifest.from_json(await s3.read(store, version_prefix(model, version) + MANIFEST))
+        return Manifest.from_json(await s3.read(store, version_prefix(model, version) + MANIFEST))
     except (FileNotFoundError, Permanent):
         return None
-    is_whole = all(sizes.get(file.path) == file.size for file in manifest.files)
-    return manifest if is_whole and (manifest.model, manifest.version) == (model, version) else None
 
 
 async def read_verified(store: ObjectStore, manifest: Manifest, file: File) -> bytes:

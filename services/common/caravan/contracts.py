@@ -213,7 +213,7 @@ TRAINING = "training"
 """Name of the event that tells how far a run is."""
 
 EDGE_METRICS = "edge-metrics"
-"""Kafka topic of the shoppers' counts and uncertain images."""
+"""Kafka topic of the shoppers' counts and uncertain images, and of images where two versions differ."""
 
 EDGE_STATUS = "edge-status"
 """Kafka topic of what each edge serves, told by its edge-manager when that changes and every minute.
@@ -224,7 +224,7 @@ answers; an edge's newest message is how things stand there. Central cannot ask:
 The edge's shopper tells here, by the key `answers_key`, how good its answers of the last seven days are:
 `{"at", "asked", "versions", "answers", "labelled", "accuracy", "low", "high", "products": […]}`.
 While it compares a new version of a model with the one before, it tells by the key `evidence_key` what that
-showed so far: `caravan.evidence`.
+showed so far: `caravan.evidence`. Pictures of the images that it names there are on `EDGE_METRICS`.
 
 Central tells here, by the key `rollout_key`, how far a version has come at the edges of a group:
 `caravan.rollouts`, `Told`.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -33,12 +33,16 @@ ENOUGH = 20.0
 """Capital at which a bet is won."""
 LEAST_ANSWERS = 30
 """Answers that a version has given before it gives all."""
+MOST_SHOWN = 6
+"""Images, the newest, that are named where both versions are sure and differ."""
 _BETS = (0.3, 0.6, 0.9)
 """Sizes of the bets, as shares of the largest that no image can ruin."""
 
 Outcome = Literal["stop", "promote", "wait"]
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(max_length=1024)]
+Score = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,56 @@ class Evidence:
         """Return the evidence of two edges; ValueError if they compare other versions."""
         if (self.model, self.version, self.beside) != (other.model, other.version, other.beside):
             raise ValueError("evidence of other versions cannot be added")
-        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
-        return replace(self, **counts)
+        theirs = other.counts
+        sums: dict[str, Any] = {name: count + theirs[name] for name, count in self.counts.items()}
+        return replace(self, **sums)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was counted, by name."""
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__ if name not in _NAMES}
 
 
-_COUNTS = tuple(Evidence.__dataclass_fields__)[3:]
+_NAMES = frozenset({"model", "version", "beside"})
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """An image of which both versions are sure, and not of the same product.
+
+    Args:
+        id: SHA-256 of the image as it was sent, and the candidate's number; by it the hub has a picture.
+        image: where the edge keeps it, `<bucket>/<key>`, until a reviewer has said what it shows.
+        item: what the candidate said.
+        score: its probability, 0..1.
+        beside_item: what the version before said.
+        beside_score: its probability, 0..1.
+        reviewed: what a reviewer said, `other` for no product; empty while none has.
+        edge: where that was; an edge leaves it to central.
+
+    """
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}-[1-9][0-9]{0,18}$")]
+    image: Name
+    item: Name
+    score: Score
+    beside_item: Name
+    beside_score: Score
+    reviewed: Name = ""
+    edge: Name = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an edge tells: the evidence, what came of it for good, and images to look at, the newest first."""
+
+    evidence: Evidence
+    outcome: Outcome = "wait"
+    differing: tuple[Differing, ...] = ()
+
+
 _EVIDENCE = TypeAdapter(Evidence)
+_DIFFERING = TypeAdapter(tuple[Differing, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +193,14 @@ def total(several: Iterable[Evidence]) -> Evidence:
     return first
 
 
-def write(evidence: Evidence, at: str, outcome: Outcome = "wait") -> bytes:
-    """Return evidence as JSON, with the time (ISO 8601) at which it is told, and what was decided by it."""
-    return to_json({"schema": SCHEMA, "at": at, **asdict(evidence), "outcome": outcome})
+def write(finding: Finding, at: str) -> bytes:
+    """Return a finding as JSON, with the time (ISO 8601) at which it is told."""
+    members: dict[str, Any] = asdict(finding)
+    return to_json({"schema": SCHEMA, "at": at, **members.pop("evidence"), **members})
 
 
-def read(raw: bytes) -> Evidence:
-    """Return the evidence in JSON; members that are not known are passed over.
+def read(raw: bytes) -> Finding:
+    """Return the finding in JSON; members that are not known are passed over.
 
     Raises:
         NotJson: if it is no evidence; the message says why, and quotes nothing.
@@ -161,9 +210,14 @@ def read(raw: bytes) -> Evidence:
     if members.get("schema") != SCHEMA:
         raise NotJson("its schema is not known")
     try:
-        return _EVIDENCE.validate_json(raw, strict=True)
+        found = _EVIDENCE.validate_json(raw, strict=True)
+        differing = _DIFFERING.validate_python(members.get("differing", ()))
     except ValidationError as exc:
         raise NotJson(faults_of(exc)) from exc
+    outcome: Outcome = "wait"
+    if (told := members.get("outcome")) in {"stop", "promote"}:
+        outcome = told
+    return Finding(found, outcome, differing[:MOST_SHOWN])
 
 
 def _capital(plus: int, minus: int, images: int, mean: float) -> float:

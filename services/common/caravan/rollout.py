@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from caravan.contracts import to_json
 from caravan.errors import Permanent
+from caravan.evidence import Differing
 from caravan.names import LONGEST_REASON, cut
 from caravan.strict_json import NotJson, faults_of
 
@@ -93,6 +94,7 @@ class Rollout:
         since: the same, of the ring or the state.
         why: what led to it, or what is waited for.
         numbers: that `why` stands on, by their names.
+        differing: images that edges named, of which the version and the one before say different things.
 
     """
 
@@ -107,6 +109,7 @@ class Rollout:
     why: Annotated[str, Field(max_length=LONGEST_REASON)] = ""
     unwanted: Annotated[int, Field(ge=0)] = 0
     numbers: Mapping[str, int] = field(default_factory=dict)
+    differing: tuple[Differing, ...] = ()
 
     def __post_init__(self) -> None:
         parse_rings(self.rings)
@@ -147,9 +150,18 @@ class Rollout:
         return next((ring for ring in further if len(self._first(ring, edges)) > before), None)
 
     def changed(
-        self, state: State, why: str, numbers: Mapping[str, int] = NO_NUMBERS, *, ring: int | None = None
+        self,
+        state: State,
+        why: str,
+        numbers: Mapping[str, int] = NO_NUMBERS,
+        differing: Sequence[Differing] | None = None,
+        *,
+        ring: int | None = None,
     ) -> Rollout:
-        """Return it in another state or ring, since now. Of one that is stopped nobody keeps anything."""
+        """Return it in another state or ring, since now. Of one that is stopped nobody keeps anything.
+
+        Where no images are named, those known before stay.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         told = replace(
             self,
@@ -159,6 +171,7 @@ class Rollout:
             since=now,
             why=cut(why),
             numbers=dict(numbers),
+            differing=self.differing if differing is None else tuple(differing),
         )
         return told if state != "stopped" else replace(told, keeps=self.before, unwanted=self.version)
 

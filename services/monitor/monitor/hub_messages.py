@@ -96,6 +96,7 @@ class Uncertain:
         predict_seconds: seconds of the model's call.
         image: JPEG or PNG; None where there is none, or where it is something else.
         media_type: media type of the image; empty if there is none.
+        differs: whether it is told because two versions are sure of different products.
 
     """
 
@@ -112,6 +113,7 @@ class Uncertain:
     predict_seconds: float
     image: bytes | None
     media_type: str
+    differs: bool = False
 
 
 def read(value: bytes | None) -> list[Window] | Uncertain:
@@ -239,6 +241,7 @@ def _uncertain(name: str, body: dict[str, Any]) -> Uncertain:
         predict_seconds=_positive(body.get("predict_time", 0)),
         image=image,
         media_type=media_type,
+        differs=isinstance(body.get("differs"), dict),
     )
 
 

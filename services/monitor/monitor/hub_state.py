@@ -25,6 +25,8 @@ STEPS = 96
 """Steps of the history; totals forget one step at a time."""
 LAST_WINDOWS = 25
 LAST_UNCERTAIN = 200
+DIFFERING_SHARE = 4
+"""One of so many bytes of images is for those where two versions differ, which edges tell again."""
 MOST_CLASSES = 1000
 """Most classes shown of a camera's totals."""
 SHOWN_CLASSES = 100
@@ -141,6 +143,8 @@ class Hub:
         self._cameras: dict[Name, Camera] = {}
         self._uncertain: deque[Uncertain] = deque()
         self._image_bytes = 0
+        self._differing: OrderedDict[str, Uncertain] = OrderedDict()
+        self._differing_bytes = 0
         self._ids: OrderedDict[bytes, None] = OrderedDict()
 
     # --- taking in --------------------------------------------------------------------------------
@@ -157,7 +161,9 @@ class Hub:
         if sent < self._limits.horizon(self._now):
             return
         for part in [message] if isinstance(message, Uncertain) else message:
-            if not self._is_new(part.id):
+            if isinstance(part, Uncertain) and part.differs:
+                self._take_differing(part)
+            elif not self._is_new(part.id):
                 metrics.HUB_REPEATS.inc()
             elif isinstance(part, Window):
                 self._take_window(part, sent, heard)
@@ -241,6 +247,16 @@ class Hub:
                 self._uncertain[index] = without_image(old)
         self._tell("uncertain", uncertain_json(self._uncertain[-1]))
 
+    def _take_differing(self, differing: Uncertain) -> None:
+        if differing.image is None:
+            return
+        known = self._differing.pop(differing.id, None)
+        self._differing_bytes += len(differing.image) - len((known and known.image) or b"")
+        self._differing[differing.id] = differing
+        while self._differing_bytes > self._limits.max_image_bytes // DIFFERING_SHARE:
+            _, oldest = self._differing.popitem(last=False)
+            self._differing_bytes -= len(oldest.image or b"")
+
     def _is_new(self, name: str) -> bool:
         key = hashlib.blake2b(name.encode(), digest_size=12).digest()
         if key in self._ids:
@@ -306,11 +322,13 @@ class Hub:
         return [uncertain_json(one) for one in reversed(self._uncertain)]
 
     def image(self, name: str) -> tuple[bytes, str] | None:
-        """Return an uncertain image and its media type, or None if there is none."""
-        for one in self._uncertain:
-            if one.id == name and one.image is not None:
-                return one.image, one.media_type
-        return None
+        """Return an uncertain image, or one where versions differ, and its media type; None for neither."""
+        found = self._differing.get(name) or next((one for one in self._uncertain if one.id == name), None)
+        return None if found is None or found.image is None else (found.image, found.media_type)
+
+    def picture(self, name: str) -> str | None:
+        """Return the address of an image where versions differ, relative to the hub's root; None without."""
+        return f"hub/uncertain/{name}.jpg" if name in self._differing else None
 
 
 def iso(seconds: float) -> str:

@@ -51,7 +51,7 @@ from shopper.model.class_names import ClassNames, is_rollback
 from shopper.model.models import Models
 from shopper.model.preparing import Preparing
 from shopper.model.tfserving import TfServing, open_channel
-from shopper.ports import Post
+from shopper.ports import Photo, Picture, Post
 from shopper.quality.telling import tell_quality
 from shopper.review.review_queue import ReviewQueue
 from shopper.scoring.journal import Journal
@@ -109,7 +109,9 @@ async def wire(settings: ShopperSettings) -> AsyncIterator[Service]:
         inbox = Inbox(relay.receive)
         mqtt = Mqtt(settings, [binding.topics.requests for binding in bindings], inbox.receive)
         serve = _serving(settings, clients.channel, images.limits, production, token)
-        canary = _canary(settings, serve, clients.scoring, production, mqtt.post)
+        canary = _canary(
+            settings, serve, clients.scoring, production, shrink=images.limits.picture, post=mqtt.post
+        )
         models = Models(
             lambda model: canary if canary and model == settings.model_name else serve(model, 0),
             settings.model_name,
@@ -307,6 +309,8 @@ def _canary(
     serve: Callable[[str, int], TfServing],
     scoring: ScoringOutbox,
     production: ObjectStore,
+    *,
+    shrink: Callable[[Picture | Photo], Awaitable[bytes]],
     post: Post,
 ) -> Canary | None:
     if not settings.canary:
@@ -317,17 +321,18 @@ def _canary(
         settings.canary,
         score_accuracy=settings.accuracy_of(settings.model_name),
         on_disk=scoring.on_disk,
+        shrink=shrink,
         is_rollback=partial(is_rollback, partial(s3.read, production), settings.model_name),
         post=post,
     )
 
 
 def _canary_loops(settings: ShopperSettings, clients: _Clients, canary: Canary) -> Loops:
-    make_topic = partial(kafka.ensure_topics, settings, [EDGE_STATUS])
+    make_topics = partial(kafka.ensure_topics, settings, [EDGE_METRICS, EDGE_STATUS])
     return {
         "canary": canary.run,
         "versions": canary.watch,
-        "evidence": partial(tell_evidence, settings.edge, canary.stand, make_topic, clients.producer.send),
+        "evidence": partial(tell_evidence, settings.edge, canary.stand, make_topics, clients.producer.send),
     }
 
 

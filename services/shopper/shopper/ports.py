@@ -82,6 +82,7 @@ class Prediction:
         classes: all that the model knows, in its own order; empty where it does not say.
         prep_seconds: seconds of preparing the input.
         predict_seconds: seconds of the model's call.
+        digest: SHA-256 of the image as it was sent; empty unless it was needed to choose the version.
 
     """
 
@@ -93,6 +94,7 @@ class Prediction:
     classes: tuple[str, ...] = ()
     prep_seconds: float = 0.0
     predict_seconds: float = 0.0
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

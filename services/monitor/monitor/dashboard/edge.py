@@ -6,10 +6,11 @@ Two dashboards, one started now and one long ago, show the same: times are those
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from caravan.evidence import Differing
 from caravan.rollout import Rollout, Told
 from monitor.dashboard import versions
 from monitor.dashboard.event_log import SAME_SECONDS, EventLog, Line, Tone
@@ -20,6 +21,8 @@ MOST_WAITING = 5
 """Oldest batches shown one by one; the count is of all."""
 SILENT_SECONDS = 150.0
 """Seconds after which an edge counts as silent: two of its minutely reports are missing."""
+Picture = Callable[[str], str | None]
+"""Returns the address of an image where two versions differ, by its id; None where there is no picture."""
 ENDED = ("done", "skipped", "failed")
 STAGES = {
     "judge": "judging a model",
@@ -257,7 +260,7 @@ class Edge:
 
     # --- showing ----------------------------------------------------------------------------------
 
-    def as_json(self, now: float) -> dict[str, Any]:
+    def as_json(self, now: float, picture: Picture) -> dict[str, Any]:
         """Return what is shown of the edge; it changes with time alone when the edge falls silent."""
         quiet = now - self._heard
         silent = quiet if self._status is not None and quiet > SILENT_SECONDS else None
@@ -265,7 +268,9 @@ class Edge:
         return {
             "edge": self.name,
             "group": self.group or None,
-            "rollouts": [_rollout(self.name, self._rollouts[model]) for model in sorted(self._rollouts)],
+            "rollouts": [
+                _rollout(self.name, self._rollouts[model], picture) for model in sorted(self._rollouts)
+            ],
             "upload": self._upload.as_json() if self._upload else None,
             "training": self._training.as_json() if self._training else None,
             "rejected": self._rejected.as_json() if self._rejected else None,
@@ -273,7 +278,10 @@ class Edge:
             "waiting_fault": self.waiting_fault,
             "models": versions.beside(self.ready, status, silent),
             "ready_fault": self.ready_fault,
-            "comparisons": [asdict(self._comparisons[model]) for model in sorted(self._comparisons)],
+            "comparisons": [
+                asdict(found) | {"differing": _differing(found.differing, picture)}
+                for _, found in sorted(self._comparisons.items())
+            ],
             "quality": asdict(self._quality) if self._quality else None,
             "link": {
                 "state": "unknown" if status is None else "down" if silent is not None else "up",
@@ -300,13 +308,18 @@ def _how_far(rollout: Rollout) -> str:
     }[rollout.state]
 
 
-def _rollout(edge: str, told: Told) -> dict[str, Any]:
-    """Return what is shown of a rollout at an edge; `reached` says whether it is offered the version."""
+def _rollout(edge: str, told: Told, picture: Picture) -> dict[str, Any]:
+    """Return what is shown of a rollout at an edge; `here` says whether it is offered the version.
+
+    Images of other edges are shown at the first one of the group; each edge shows its own.
+    """
     rollout = told.rollout
+    others = [each for each in rollout.differing if each.edge != edge] if edge == told.edges[0] else []
     reached = rollout.reaches(told.edges)
     return {
         "model": told.model,
         "version": rollout.version,
+        "beside": rollout.before,
         "state": rollout.state,
         "ring": rollout.ring,
         "rings": rollout.count,
@@ -315,7 +328,12 @@ def _rollout(edge: str, told: Told) -> dict[str, Any]:
         "here": edge in reached,
         "since": rollout.since,
         "why": rollout.why,
+        "differing": _differing(others, picture),
     }
+
+
+def _differing(images: Iterable[Differing], picture: Picture) -> list[dict[str, Any]]:
+    return [asdict(each) | {"picture": picture(each.id)} for each in images]
 
 
 def _images(count: int, what: str) -> str:

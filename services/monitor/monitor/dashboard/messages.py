@@ -10,7 +10,7 @@ from typing import Any
 from caravan import evidence, strict_json
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput
-from caravan.evidence import verdict
+from caravan.evidence import Differing, verdict
 from caravan.rollout import Told
 from caravan.strict_json import NotJson
 
@@ -92,6 +92,7 @@ class Comparison:
         beside: the one before.
         outcome: `stop`, `promote`, or `wait` while they are compared.
         says: the evidence, a sentence.
+        differing: images to look at, the newest first.
 
     """
 
@@ -100,6 +101,7 @@ class Comparison:
     beside: int
     outcome: str
     says: str
+    differing: tuple[Differing, ...] = ()
 
 
 def read_event(value: bytes | None) -> Event | None:
@@ -218,16 +220,11 @@ def read_comparison(value: bytes | None) -> Comparison:
     """
     try:
         found = evidence.read(value or b"")
-        outcome = _object(value).get("outcome")
     except NotJson as exc:
         raise BadInput(f"the message is no evidence: {exc}", reason="bad-message") from exc
-    decided = verdict(found)
+    seen = found.evidence
     return Comparison(
-        found.model,
-        found.version,
-        found.beside,
-        outcome if outcome in {"stop", "promote"} else "wait",
-        decided.says,
+        seen.model, seen.version, seen.beside, found.outcome, verdict(seen).says, found.differing
     )
 
 

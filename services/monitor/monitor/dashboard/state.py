@@ -94,7 +94,7 @@ class Dashboard:
         lines.sort(key=lambda line: (line.at, line.edge))
         return {
             "at": iso(self._now),
-            "edges": [edge.as_json(self._now) for edge in self.edges.values()],
+            "edges": self._edges(),
             "hub": self._sums(),
             "cameras": cameras,
             "uncertain": uncertain,
@@ -115,7 +115,7 @@ class Dashboard:
         """Tell what changed since the last tick, and whether anything did."""
         self._now = now
         frame: Json = {}
-        changed = [json for json in (edge.as_json(now) for edge in self.edges.values()) if self._news(json)]
+        changed = [json for json in self._edges() if self._news(json)]
         if changed:
             frame["edges"] = changed
         if flow := self._take_flow():
@@ -133,6 +133,12 @@ class Dashboard:
         if frame:
             self._feed.tell("frame", {"at": iso(now), **frame})
         return bool(frame)
+
+    def _edges(self) -> list[Json]:
+        return [edge.as_json(self._now, self._picture) for edge in self.edges.values()]
+
+    def _picture(self, name: str) -> str | None:
+        return self._hub.picture(name) if self._hub else None
 
     def _news(self, json: Json) -> bool:
         name = f"edge {json['edge']}"

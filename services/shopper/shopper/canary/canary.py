@@ -16,8 +16,16 @@ from caravan import telemetry
 from caravan.errors import CaravanError, Transient
 from caravan.evidence import Evidence
 from shopper import events, metrics
-from shopper.canary.comparing import Pair, digest_of, guess, is_drawn, said, version_before
-from shopper.canary.notes import Comparison
+from shopper.canary.comparing import (
+    Pair,
+    are_sure_and_differ,
+    digest_of,
+    guess,
+    is_drawn,
+    said,
+    version_before,
+)
+from shopper.canary.notes import Comparison, Shown
 from shopper.model.models import Served
 from shopper.ports import NotServed, Photo, Picture, Pixels, Post, Prediction
 from shopper.scoring.journal import Journal
@@ -75,6 +83,7 @@ class _Answer:
     image: Picture | Photo
     prediction: Prediction
     place: str
+    digest: bytes
 
     @property
     def size(self) -> int:
@@ -99,6 +108,7 @@ class Canary:
         share: share of the images that a new version answers, 0..1.
         score_accuracy: least score of a known answer.
         on_disk: does a job on the journal.
+        shrink: makes a small JPEG of an image; CaravanError if it cannot.
         is_rollback: tells whether a version is one that an operator rolled back to; it answers at once.
         post: takes events.
         look_seconds: until it is looked again which versions there are, while the newest is not asked.
@@ -114,6 +124,7 @@ class Canary:
         *,
         score_accuracy: float,
         on_disk: OnDisk,
+        shrink: Callable[[Picture | Photo], Awaitable[bytes]],
         is_rollback: Callable[[int], Awaitable[bool]],
         post: Post,
         look_seconds: float = LOOK_SECONDS,
@@ -124,6 +135,7 @@ class Canary:
         self._share = share
         self._score_accuracy = score_accuracy
         self._on_disk = on_disk
+        self._shrink = shrink
         self._is_rollback = is_rollback
         self._post = post
         self._look_seconds = look_seconds
@@ -184,7 +196,7 @@ class Canary:
             elif self._remember(digest):
                 self._failed(trial, of_candidate=drawn)
             self._answered(trial, prediction)
-            return prediction
+            return replace(prediction, digest=digest)
         self._answered(trial, prediction)
         if drawn and prediction.version < trial.candidate:
             self._is_stale.set()  # the new version was withdrawn
@@ -193,7 +205,7 @@ class Canary:
         now = self._trial
         if prediction.version > trial.candidate and now is not None and now.candidate == prediction.version:
             return await self._tried(now, image)
-        return prediction
+        return replace(prediction, digest=digest)
 
     def _answered(self, trial: _Trial, prediction: Prediction) -> None:
         if prediction.version == trial.candidate:
@@ -221,10 +233,10 @@ class Canary:
         trial = self._trial
         if trial is None or trial.is_stopped or prediction.model != self._model:
             return
-        answer = _Answer(trial, image, prediction, place)
+        answer = _Answer(trial, image, prediction, place, prediction.digest or digest_of(image))
         if self._waiting.full() or self._bytes + answer.size > MOST_BYTES:
             metrics.CANARY_PASSED_OVER.inc()
-        elif self._remember(digest_of(image)):
+        elif self._remember(answer.digest):
             self._bytes += answer.size
             self._waiting.put_nowait(answer)
 
@@ -260,7 +272,15 @@ class Canary:
         what = guess(candidate, beside, old.classes)
         metrics.CANARY_IMAGES.labels(what).inc()
         seen = replace(_none(trial), compared=1, worse=int(what == "worse"), better=int(what == "better"))
-        await self._note(seen, Pair(answer.place, candidate, beside, what))
+        picture = await self._picture(answer.image) if are_sure_and_differ(candidate, beside) else b""
+        await self._note(seen, Pair(answer.place, candidate, beside, what, answer.digest, picture))
+
+    async def _picture(self, image: Picture | Photo) -> bytes:
+        try:
+            return await self._shrink(image)
+        except CaravanError as exc:
+            log.warning("an image where versions differ has no picture", model=self._model, error=str(exc))
+            return b""
 
     def _remember(self, digest: bytes) -> bool:
         """Remember an image; return whether it is a new one."""
@@ -294,7 +314,7 @@ class Canary:
     # --- deciding ---------------------------------------------------------------------------------
 
     async def stand(self) -> Comparison | None:
-        """Return the comparison that runs, or else the latest; None where there was none.
+        """Return the comparison that runs, or else the latest, with what is shown; None if there was none.
 
         Raises:
             Transient: if the disk will not.
@@ -302,10 +322,13 @@ class Canary:
         """
         trial = self._trial
         if trial is None or trial.is_stopped:
-            return await self._on_disk(_latest, self._model)
-        comparison = await self._on_disk(_begin, _none(trial))
-        self._take(comparison)
-        return comparison
+            comparison = await self._on_disk(_latest, self._model)
+            if comparison is None:
+                return None
+        else:
+            comparison = await self._on_disk(_begin, _none(trial))
+            self._take(comparison)
+        return replace(comparison, shown=await self._on_disk(_shown, comparison.evidence))
 
     def _take(self, comparison: Comparison) -> None:
         """Go by what was decided, if it is of the versions that are compared now."""
@@ -412,6 +435,10 @@ def _begin(journal: Journal, seen: Evidence) -> Comparison:
 
 def _latest(journal: Journal, model: str) -> Comparison | None:
     return journal.canary.latest(model)
+
+
+def _shown(journal: Journal, seen: Evidence) -> tuple[Shown, ...]:
+    return journal.canary.shown(seen)
 
 
 def _stopped(journal: Journal, model: str) -> frozenset[int]:

@@ -31,6 +31,8 @@ class Pair:
         candidate: what the new version said.
         beside: what the version before said.
         guess: whether the new version seems to be wrong.
+        digest: SHA-256 of the image as it was sent.
+        picture: a small JPEG of it, if both are sure and differ; empty where there is none.
 
     """
 
@@ -38,6 +40,13 @@ class Pair:
     candidate: Said
     beside: Said
     guess: Guess
+    digest: bytes
+    picture: bytes = b""
+
+
+def are_sure_and_differ(candidate: Said, beside: Said) -> bool:
+    """Tell whether both versions named a product, and not the same one: people are shown such images."""
+    return candidate.item != beside.item and OTHER not in {candidate.item, beside.item}
 
 
 def said(prediction: Prediction, score_accuracy: float) -> Said:

@@ -1,6 +1,6 @@
 """What is noted of versions that are compared, in tables of the scoring's journal.
 
-All is bounded: the latest comparisons, and of the images where versions differ the latest.
+All is bounded: the latest comparisons, of the images where versions differ the latest, and a few pictures.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from caravan import evidence
-from caravan.evidence import Evidence, Outcome, Verdict, verdict
+from caravan.evidence import MOST_SHOWN, Differing, Evidence, Finding, Outcome, Verdict, verdict
 from caravan.strict_json import NotJson
-from shopper.canary.comparing import Guess, Pair, Said
+from shopper.canary.comparing import Guess, Pair, Said, are_sure_and_differ
 from shopper.quality.notes import Audit
 
 MOST_COMPARISONS = 20
@@ -33,20 +33,43 @@ CREATE TABLE IF NOT EXISTS differing (
     comparison INTEGER NOT NULL, guess TEXT NOT NULL, item TEXT NOT NULL, score REAL NOT NULL,
     beside_item TEXT NOT NULL, beside_score REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS shown (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
+    version INTEGER NOT NULL, beside INTEGER NOT NULL, image TEXT NOT NULL, item TEXT NOT NULL,
+    score REAL NOT NULL, beside_item TEXT NOT NULL, beside_score REAL NOT NULL,
+    reviewed TEXT NOT NULL DEFAULT '', picture BLOB NOT NULL
+);
 """
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """An image where versions differ, and a small JPEG of it; empty where there is none."""
+
+    differing: Differing
+    picture: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison as it stands: `wait` while it runs, and then what came of it for good."""
+    """A comparison as it stands: `wait` while it runs, and then what came of it for good.
+
+    What is `shown` is read where it is told, the newest first.
+    """
 
     evidence: Evidence
     outcome: Outcome
+    shown: tuple[Shown, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """What the evidence says, whatever was decided before."""
         return verdict(self.evidence)
+
+    @property
+    def finding(self) -> Finding:
+        """What central is told."""
+        return Finding(self.evidence, self.outcome, tuple(each.differing for each in self.shown))
 
 
 class CanaryNotes:
@@ -95,10 +118,27 @@ class CanaryNotes:
                 "DELETE FROM differing WHERE number <= (SELECT max(number) FROM differing) - ?",
                 (MOST_DIFFERING,),
             )
+            if are_sure_and_differ(pair.candidate, pair.beside):
+                self._show(seen, pair)
         return self._write(Comparison(before.evidence + seen, "wait"))
+
+    def _show(self, seen: Evidence, pair: Pair) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO shown (id, model, version, beside, image, item, score, beside_item,"
+            " beside_score, picture) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(f"{pair.digest.hex()}-{seen.version}", seen.model, seen.version, seen.beside, pair.image),
+                *(pair.candidate.item, pair.candidate.score, pair.beside.item, pair.beside.score),
+                pair.picture,
+            ),
+        )
+        self._db.execute(
+            "DELETE FROM shown WHERE number <= (SELECT max(number) FROM shown) - ?", (MOST_SHOWN,)
+        )
 
     def said(self, image: str, item: str) -> None:
         """Note what people say that an image shows, `other` where it is no product, in place of the guess."""
+        self._db.execute("UPDATE shown SET reviewed = ? WHERE image = ? AND reviewed = ''", (item, image))
         row = self._db.execute(
             "SELECT c.model, c.version, c.beside, d.guess, d.item, d.beside_item FROM differing d"
             " JOIN comparisons c ON c.number = d.comparison WHERE d.image = ?",
@@ -129,6 +169,15 @@ class CanaryNotes:
         for image, at, version, item, score, beside, beside_item, beside_score in rows:
             answers = Said(beside, beside_item, beside_score), Said(version, item, score)
             yield Audit(image, at, "differing", answers)
+
+    def shown(self, seen: Evidence) -> tuple[Shown, ...]:
+        """Return the newest images of a comparison of which both versions were sure, and not of the same."""
+        rows = self._db.execute(
+            "SELECT id, image, item, score, beside_item, beside_score, reviewed, picture FROM shown"
+            " WHERE model = ? AND version = ? AND beside = ? ORDER BY number DESC",
+            (seen.model, seen.version, seen.beside),
+        )
+        return tuple(Shown(Differing(*facts), picture) for *facts, picture in rows)
 
     def latest(self, model: str) -> Comparison | None:
         """Return the comparison of a model's versions that began last."""
@@ -170,7 +219,7 @@ class CanaryNotes:
         if row is None:
             return None
         with suppress(NotJson):
-            return Comparison(evidence.read(row[1].encode()), row[0])
+            return Comparison(evidence.read(row[1].encode()).evidence, row[0])
         return None
 
     def _write(self, comparison: Comparison) -> Comparison:
@@ -191,4 +240,4 @@ def _without(seen: Evidence, guess: Guess) -> Evidence:
 
 
 def _text(seen: Evidence) -> str:
-    return evidence.write(seen, datetime.now(UTC).isoformat(timespec="seconds")).decode()
+    return evidence.write(Finding(seen), datetime.now(UTC).isoformat(timespec="seconds")).decode()

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from caravan.decoding import Decoding
 from caravan.errors import BadInput
 from shopper.images.budget import MemoryBudget
-from shopper.ports import Picture, Pixels
+from shopper.ports import Photo, Picture, Pixels
 from shopper.quality.drift import LOOK_SIDE
 
 BYTES_PER_PIXEL = 4
@@ -17,6 +17,8 @@ BYTES_PER_VALUE = 12
 """Bytes of memory per value of an image that came decoded: floats, and their copies in other forms."""
 THUMBNAIL_SIDE = 320
 THUMBNAIL_QUALITY = 80
+PICTURE_SIDE = 160
+PICTURE_QUALITY = 70
 GREY = 1
 REVIEW = "review"
 """Name under which the review's pages share in the decoding."""
@@ -63,6 +65,12 @@ class ImageLimits:
         """Return an image as a small upright JPEG, for a grid."""
         async with self.holding(image):
             return await self._decoding.thumbnail(image, THUMBNAIL_SIDE, THUMBNAIL_QUALITY, REVIEW)
+
+    async def picture(self, image: Picture | Photo) -> bytes:
+        """Return an image as a JPEG of some 5 kB, for a message."""
+        jpeg = image.jpeg if isinstance(image, Photo) else await self.as_jpeg(image)
+        async with self.holding(jpeg):
+            return await self._decoding.thumbnail(jpeg, PICTURE_SIDE, PICTURE_QUALITY, REVIEW)
 
     async def look(self, image: bytes) -> bytes:
         """Return an image's pixels as its look is judged by: RGB, uint8 [112, 112, 3]."""

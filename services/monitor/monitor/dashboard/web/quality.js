@@ -1,4 +1,5 @@
 // How often an edge's answers are right: spot checks of today and the seven days before, and what they leave open.
+import { differing } from "./differing.js";
 import { el } from "./dom.js";
 import { minute, number } from "./words.js";
 
@@ -23,8 +24,12 @@ export function quality({ quality: found }) {
 
 /** A new version beside the one before: what the edge found so far. */
 export function comparing({ comparisons }) {
-  return comparisons.map(({ model, outcome, says }) =>
-    el("p", { class: outcome === "stop" ? "bad small" : "small" }, `${model}, ${DONE[outcome]}: ${says}`));
+  return comparisons.map((found) => {
+    const { model, outcome, says } = found;
+    return el("section", { class: "comparing", "aria-label": `Versions of ${model}` },
+      el("p", { class: outcome === "stop" ? "bad small" : "small" }, `${model}, ${DONE[outcome]}: ${says}`),
+      differing(found));
+  });
 }
 
 const DONE = { stop: "stopped", promote: "answers all", wait: "compared" };

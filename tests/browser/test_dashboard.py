@@ -178,14 +178,11 @@ async def test_where_versions_differ_pictures_are_beside_the_rollout_and_the_com
             await until(page, LOADED.format(await pictures.nth(number).get_attribute("src")))
         rollout = card.get_by_role("region", name="Rollout")
         await expect(rollout).to_contain_text("Version 8 was stopped in ring 1 of 2")
-        await expect(rollout.get_by_role("figure")).to_have_count(1)  # of the other edge
+        await expect(rollout.get_by_role("figure")).to_have_count(1)
+        await expect(rollout.get_by_role("figure")).to_contain_text("edge2")  # its own are below
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        await page.screenshot(path="/tmp/em-phone.png", full_page=True)
         assert await faults(page) == []
 
-        other = page.get_by_role("article", name="edge2")
-        await expect(other.get_by_role("region", name="Rollout")).to_contain_text("was stopped")
-        await expect(other.get_by_role("figure")).to_have_count(0)
         done = replace(told, rollout=replace(stopped, state="done"))
         await producer.send(EDGE_STATUS, done.to_json(), key=rollout_key("north", model))
         await expect(rollout).to_have_count(0)

@@ -12,8 +12,9 @@ export function differing({ version, beside, differing: images }) {
 
 function figure({ picture, image, item, score, beside_item: other, beside_score: sure, reviewed, edge }, version, beside) {
   return el("figure", { title: `${edge ? `${edge}, ` : ""}${image}` },
-    picture ? el("img", { src: picture, alt: `${item} or ${other}`, loading: "lazy", width: 160, height: 120 }) : el("div", { class: "no-picture" }),
+    picture ? el("img", { src: picture, alt: `${item} or ${other}`, loading: "lazy", width: 160, height: 120 }) : el("div", { class: "no-picture" }, "No picture"),
     el("figcaption", {},
+      edge ? el("div", { class: "soft" }, edge) : null,
       el("div", {}, `v${version}: ${item} ${percent(score)}`),
       el("div", {}, `v${beside}: ${other} ${percent(sure)}`),
       reviewed ? el("b", {}, `Reviewed: ${reviewed === "other" ? "no product" : reviewed}`) : null));

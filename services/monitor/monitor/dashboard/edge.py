@@ -260,7 +260,7 @@ class Edge:
 
     # --- showing ----------------------------------------------------------------------------------
 
-    def as_json(self, now: float, picture: Picture) -> dict[str, Any]:
+    def as_json(self, now: float, picture: Picture = lambda _: None) -> dict[str, Any]:
         """Return what is shown of the edge; it changes with time alone when the edge falls silent."""
         quiet = now - self._heard
         silent = quiet if self._status is not None and quiet > SILENT_SECONDS else None

@@ -225,7 +225,7 @@ async def test_a_new_version_answers_half_until_it_is_known_to_be_no_worse(
     dashboard = await mqtt(stack.port("mqtt-edge1"), "monitor")
     base = PurePosixPath(MODELS_CONFIG).parent
     await store.write(
-        bucket(stack, "production"), MODELS_CONFIG, models_config(f"s3://production/{base}", [MODEL], 2)
+        bucket(stack, "production"), MODELS_CONFIG, models_config(f"s3://production/{base}", {MODEL: ()}, 2)
     )
     await publish_model(stack, models, 1)
 

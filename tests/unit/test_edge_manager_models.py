@@ -12,10 +12,11 @@ import obstore
 import pytest
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
+from caravan.contracts import Event, to_json, trusted_event
 from caravan.manifest import File, Manifest
 from edge_manager.central import Central
 from edge_manager.edge import Edge
-from edge_manager.known import Rules
+from edge_manager.known import Known, Rules
 from edge_manager.model_server import ModelServer
 from edge_manager.records import Records
 from edge_manager.routes import one_round
@@ -24,7 +25,7 @@ from edge_manager.sinks.bucket import BucketSink
 from edge_manager.sinks.directory import DirectorySink
 from model_server.config_file import parse
 from model_server.configs import model_configs
-from model_server.versions import Latest
+from model_server.versions import Latest, Policy, Specific
 
 TEA, FASHION, DIGITS = "tea_model_b64", "fashion_classifier", "digits"
 
@@ -45,6 +46,7 @@ class Site:
             self.base, self.config = "/srv/models", "models.config"
             sink = DirectorySink(root / "models", "/srv/models", served)
         self.reads_config = True
+        self.served: list[frozenset[int]] = []
         self.writes = 0
         self.now = 0.0
         self.events: list[dict[str, Any]] = []
@@ -59,14 +61,26 @@ class Site:
             clock=lambda: self.now,
         )
 
+    def restart(self, rules: Rules | None = None) -> None:
+        """Begin a new life, with the records and sinks of the one before."""
+        self.edge = replace(
+            self.edge, known=Known(), inbox=asyncio.Queue(), is_open=False, rules=rules or self.edge.rules
+        )
+
+    def hear(self, event: Event) -> None:
+        """Let the edge-manager hear an event of the edge."""
+        self.edge.hear(to_json(event))
+        self.edge.catch_up()
+
     def _answer(self, request: httpx.Request) -> httpx.Response:
         model = request.url.path.rsplit("/", 1)[1]
         found = self.versions(model) if self.reads_config and model in self.configured() else set()
         if not found:
             return httpx.Response(404, json={"error": f"Could not find any versions of model {model}"})
+        served = self.policy(model).choose(found)
+        self.served.append(served)
         states: list[dict[str, Any]] = [
-            {"version": str(v), "state": "AVAILABLE" if v == max(found) else "END", "status": {}}
-            for v in found
+            {"version": str(v), "state": "AVAILABLE" if v in served else "END", "status": {}} for v in found
         ]
         return httpx.Response(200, json={"model_version_status": states})
 
@@ -78,6 +92,10 @@ class Site:
     def versions(self, model: str) -> set[int]:
         pattern = re.compile(rf"models/{model}/(\d+)/(saved_model\.pb|model\.onnx)")
         return {int(match[1]) for key in self.keys() if (match := pattern.fullmatch(key))}
+
+    def policy(self, model: str) -> Policy:
+        """Return which versions the model server is told to serve."""
+        return model_configs(parse(self.text().encode()))[model].policy
 
     def text(self) -> str:
         return bytes(obstore.get(self.production, self.config).bytes()).decode()
@@ -118,6 +136,14 @@ async def _fine() -> None:
 
 
 @pytest.fixture(params=["bucket", "directory"])
+def comparing(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    """Return an edge whose shopper compares versions, and which keeps two."""
+    site = Site(tmp_path, request.param, served=2)
+    site.edge.rules = Rules("edge1", keep_versions=2, compares=True)
+    return site
+
+
+@pytest.fixture(params=["bucket", "directory"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return Site(tmp_path, request.param)
 
@@ -155,6 +181,69 @@ async def test_where_versions_are_compared_the_config_asks_for_the_version_befor
         (config,) = model_configs(parse(site.text().encode())).values()
         assert (config.name, config.policy) == (TEA, Latest(latest or 1))
         assert ("model_version_policy" in site.text()) == (latest is not None)
+
+
+async def test_the_version_that_the_shopper_trusts_is_served_beside_the_newest_however_many_come(
+    comparing: Site,
+) -> None:
+    site = comparing
+    for version in (1, 2):
+        site.publish(TEA, version, {"saved_model.pb": b"tea %d" % version})
+        await site.rounds(1)
+    assert site.policy(TEA) == Latest(2)
+    site.hear(trusted_event(TEA, 1))  # the second one is compared with it, or was stopped
+    for version in (3, 4, 5):
+        site.publish(TEA, version, {"saved_model.pb": b"tea %d" % version})
+        await site.rounds(2)
+        assert site.policy(TEA) == Specific(frozenset({1, version}))
+    assert all(1 in served for served in site.served), "it answers all the while"
+    assert site.versions(TEA) == {1, 4, 5}, "beside the two that are kept"
+
+    site.restart()
+    site.served.clear()
+    site.publish(TEA, 6, {"saved_model.pb": b"tea 6"})
+    await site.rounds(2)
+    assert site.policy(TEA) == Specific(frozenset({1, 6}))
+    assert all(1 in served for served in site.served), "nobody has said it again yet"
+
+    site.hear(trusted_event(TEA, 6))
+    await site.rounds(1)
+    assert site.policy(TEA) == Specific(frozenset({6}))
+    site.publish(TEA, 7, {"saved_model.pb": b"tea 7"})
+    await site.rounds(2)
+    assert site.policy(TEA) == Specific(frozenset({6, 7}))
+    assert site.versions(TEA) == {6, 7}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        trusted_event(TEA, 9),
+        trusted_event("another", 1),
+        trusted_event(TEA, 1) | {"name": "detection", "item": "trusted"},
+        trusted_event(TEA, 1) | {"version": "1"},
+        trusted_event(TEA, 1) | {"model": ["trusted"]},
+    ],
+)
+async def test_a_version_that_is_not_here_is_trusted_by_nobody(comparing: Site, event: Event) -> None:
+    comparing.publish(TEA, 1, {"saved_model.pb": b"tea"})
+    await comparing.rounds(1)
+    comparing.hear(event)
+    await comparing.rounds(1)
+    assert comparing.policy(TEA) == Latest(2)
+    comparing.edge.hear(b'no JSON with "trusted"')
+
+
+async def test_where_no_versions_are_compared_any_more_the_newest_serves_alone(
+    comparing: Site, tmp_path: Path
+) -> None:
+    comparing.publish(TEA, 1, {"saved_model.pb": b"tea"})
+    await comparing.rounds(1)
+    comparing.hear(trusted_event(TEA, 1))
+    await comparing.rounds(1)
+    comparing.restart(Rules("edge1"))
+    await comparing.rounds(1)
+    assert not isinstance(comparing.policy(TEA), Specific)
 
 
 async def test_the_config_is_written_only_when_the_models_change(

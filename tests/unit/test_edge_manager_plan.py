@@ -266,9 +266,10 @@ def test_what_was_refused_and_is_there_is_removed_but_not_while_a_version_is_bro
 
 def test_a_model_is_configured_with_its_first_whole_version_where_that_is_new() -> None:
     known = Known(models={TEA: holding(1), "half": Model(held={"bucket": {1: False}})})
-    (done,) = plan.configure(known, ["bucket"])
-    assert done == effects.Configure("bucket", frozenset({TEA}))
-    assert list(plan.configure(replace(known, configured={"bucket": done.models}), ["bucket"])) == []
+    (done,) = plan.configure(known, ["bucket"], RULES)
+    assert done == effects.Configure("bucket", {TEA: frozenset()})
+    configured = replace(known, configured={"bucket": done.models})
+    assert list(plan.configure(configured, ["bucket"], RULES)) == []
 
 
 # --- what is observed ---------------------------------------------------------------------------

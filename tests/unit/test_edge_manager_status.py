@@ -132,5 +132,5 @@ async def test_a_cut_link_costs_nothing_and_all_is_told_once_it_is_back(edge: Ed
 async def test_since_when_a_version_serves_outlives_a_restart() -> None:
     store = MemoryStore()
     since = await Records(store).serve(Ref("tea", 4))
-    found, _ = await Records(store).load()
+    found, _, _ = await Records(store).load()
     assert abs((found[Ref("tea", 4)] - since).total_seconds()) < 5

@@ -287,12 +287,12 @@ def test_where_versions_are_compared_the_newest_and_the_one_before_answer(
     """By the file that an edge-manager writes, at first without and then with `CANARY`."""
     (base.parent / "staged").rename(base / "2")
     config = tmp_path / "models.config"
-    config.write_bytes(models_config(str(tmp_path), ["half"]))
+    config.write_bytes(models_config(str(tmp_path), {"half": ()}))
     polled = (f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=0.02")
     server = serve_models(*polled, wait={"half": 2})
     version_1 = f"{server.url}/v1/models/half/versions/1"
     assert '"AVAILABLE"' not in httpx.get(version_1).text
-    config.write_bytes(models_config(str(tmp_path), ["half"], 2))
+    config.write_bytes(models_config(str(tmp_path), {"half": ()}, 2))
     until(lambda: '"AVAILABLE"' in httpx.get(version_1).text)
     assert (added(server), added(server, "half/versions/1")) == (2.0, 1.0)
     save_half(tmp_path / "3", 3.0)

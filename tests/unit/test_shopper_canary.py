@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from caravan import evidence
-from caravan.contracts import EDGE_METRICS, EDGE_STATUS, OTHER, evidence_key
+from caravan.contracts import EDGE_METRICS, EDGE_STATUS, OTHER, Event, evidence_key
 from caravan.errors import BadInput, Transient, Unavailable
 from caravan.evidence import MOST_SHOWN, Evidence
 from caravan.testing.waiting import until
@@ -91,6 +91,7 @@ class Shop:
     def __init__(self, server: ModelServer, scoring: ScoringOutbox, rollbacks: frozenset[int]) -> None:
         self.events: list[dict[str, Any]] = []
         self.scoring = scoring
+        self.trusted: list[int] = []
         self.unreadable: set[bytes] = set()
         self.number = 0
 
@@ -110,10 +111,16 @@ class Shop:
             on_disk=scoring.on_disk,
             shrink=shrink,
             is_rollback=is_rollback,
-            post=lambda event: self.events.append(dict(event)),
+            post=self._post,
             look_seconds=0.02,
             soon_seconds=0.01,
         )
+
+    def _post(self, event: Event) -> None:
+        if event["name"] == "trusted":
+            self.trusted.append(event["version"])
+        else:
+            self.events.append(dict(event))
 
     async def detect(self, image: bytes) -> int:
         """Return the version that answered."""
@@ -161,7 +168,10 @@ async def opened(
     )
     async with outbox:
         shop = Shop(server, outbox, rollbacks)
-        loops = [asyncio.create_task(loop()) for loop in (outbox.write, shop.canary.run, shop.canary.watch)]
+        canary = shop.canary
+        loops = [
+            asyncio.create_task(loop()) for loop in (outbox.write, canary.run, canary.watch, canary.tell)
+        ]
         try:
             yield shop
         finally:
@@ -332,6 +342,33 @@ async def test_of_a_newer_version_still_a_comparison_begins_anew_with_what_answe
         assert (seen.version, seen.beside) == (9, 7)
         server.loaded.pop(7)
         await eventually_seen(shop, 9, 8)
+
+
+async def test_it_is_told_which_version_is_trusted_when_that_changes_and_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    server = ModelServer(7)
+    server.says[8] = wrong_at(2)
+    async with opened(tmp_path, server) as shop:
+        await shop.day(3)
+        await until(lambda: shop.trusted == [7])
+        server.loaded[8] = True
+        await shop.day(60, "b")
+        assert shop.events[0]["outcome"] == "stop"
+        server.loaded = {7: True, 9: True}  # what is trusted is served beside the newest
+        for _ in range(10):
+            await shop.day(100, str(shop.number))
+            if len(shop.events) > 1:
+                break
+        assert (shop.events[1]["outcome"], shop.events[1]["version"], shop.events[1]["beside"]) == (
+            "promote",
+            9,
+            7,
+        )
+        await until(lambda: shop.trusted == [7, 9])
+    async with opened(tmp_path, server) as again:
+        await again.day(3, "c")
+        await until(lambda: again.trusted == [9])
 
 
 async def test_where_what_was_stopped_is_all_that_is_left_the_newest_answers(tmp_path: Path) -> None:

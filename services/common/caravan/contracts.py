@@ -209,6 +209,9 @@ MONITOR = "monitor"
 MODEL_READY = "model-ready"
 """Name of the event that a version is on its way to the edge."""
 
+TRUSTED = "trusted"
+"""Name of the event by which an edge's shopper says which version it trusts, where it compares versions."""
+
 TRAINING = "training"
 """Name of the event that tells how far a run is."""
 
@@ -387,3 +390,8 @@ def quarantine_event(batch: str, images: int, reason: str) -> Event:
 def pushmodel_event(model: str, version: int) -> Event:
     """Tell that the edge's model server answers with this version."""
     return {"name": "pushmodel", "model": model, "version": version}
+
+
+def trusted_event(model: str, version: int) -> Event:
+    """Tell that the edge's shopper trusts this version; a newer one may answer a share of the images."""
+    return {"name": TRUSTED, "model": model, "version": version}

@@ -143,6 +143,7 @@ def _rules(settings: EdgeManagerSettings) -> Rules:
         poll_seconds=settings.poll_seconds,
         load_seconds=settings.load_seconds,
         keep_versions=settings.keep_versions,
+        compares=bool(settings.canary),
         require_signature=settings.require_signature,
         keys=_keys(settings.public_key),
     )

@@ -10,16 +10,17 @@ from typing import Any
 
 import structlog
 
-from caravan import retry
-from caravan.contracts import MODEL_READY
+from caravan import retry, strict_json
+from caravan.contracts import MODEL_READY, TRUSTED
 from caravan.errors import Transient
 from caravan.pace import Pace
+from caravan.strict_json import NotJson
 from edge_manager import metrics
 from edge_manager.assembler import Fetched
 from edge_manager.central import Central, CentralAway
 from edge_manager.known import Known, Model, Rules
 from edge_manager.model_server import ModelServer
-from edge_manager.observations import Answered, Holdings, Looked, Observation
+from edge_manager.observations import Answered, Holdings, Looked, Observation, Trusted
 from edge_manager.records import Records
 from edge_manager.sinks import Sink
 from edge_manager.versions import Ref
@@ -27,6 +28,7 @@ from edge_manager.versions import Ref
 log = structlog.get_logger()
 
 HINT = f'"{MODEL_READY}"'.encode()
+TRUST = f'"{TRUSTED}"'.encode()
 TOLD_SECONDS = 120.0
 """Between two looks at central of an edge at rest that is told of versions."""
 
@@ -70,17 +72,24 @@ class Edge:
         if not self.is_open:
             for sink in self.sinks:
                 await sink.open()
-            served, refused = await self.records.load()
-            self.known = replace(self.known, served=served, refused=refused)
+            served, refused, trusted = await self.records.load()
+            self.known = replace(self.known, served=served, refused=refused, trusted=trusted)
             self.is_open = True
 
     # --- what is heard
 
     def hear(self, event: bytes) -> None:
-        """Take an event of the edge, as JSON: one that tells of a version is a hint to look at central."""
+        """Take an event of the edge, as JSON: one that tells of a version is a hint to look at central.
+
+        Where versions are compared, the shopper tells which one it trusts.
+        """
         if HINT in event:  # a false one costs a look
             self.is_told = True
             self.hint.set()
+        if self.rules.compares and TRUST in event:
+            trusted = _trusted(event)
+            if trusted and self.known.model(trusted.model).told_trusted != trusted.version:
+                self.inbox.put_nowait(trusted)
 
     async def wait_for_hint(self, failures: int) -> None:
         """Wait until central is to be looked at again: for the pause, or at least `POLL_SECONDS` and a hint.
@@ -161,6 +170,18 @@ class Edge:
                 while not self.learn(await self.inbox.get()):
                     pass
             self.pace.stir()
+
+
+def _trusted(event: bytes) -> Trusted | None:
+    """Return which version the shopper says that it trusts; None if the event says something else."""
+    try:
+        told = strict_json.loads_object(event)
+    except NotJson:
+        return None
+    model, version = told.get("model"), told.get("version")
+    if told.get("name") == TRUSTED and isinstance(model, str) and isinstance(version, int) and version > 0:
+        return Trusted(model, version)
+    return None
 
 
 def _tell(before: Known, after: Known) -> None:

@@ -14,7 +14,7 @@ from caravan import tracing
 from caravan.contracts import model_rejected_event, pushmodel_event
 from edge_manager import metrics
 from edge_manager.edge import Edge
-from edge_manager.known import Backoff, without
+from edge_manager.known import Backoff, ModelVersions, without
 from edge_manager.model_server import State
 from edge_manager.sinks import Sink
 from edge_manager.versions import Ref, Refused
@@ -24,10 +24,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Configure:
-    """Tell the model server, by way of a sink, which models there are."""
+    """Tell the model server, by way of a sink, which models there are, and which versions to serve."""
 
     sink: str
-    models: frozenset[str]
+    models: ModelVersions
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ class RememberServed:
 
 
 @dataclass(frozen=True)
+class RememberTrusted:
+    """Remember that the shopper trusts a version."""
+
+    ref: Ref
+
+
+@dataclass(frozen=True)
 class Announce:
     """Tell that a version serves."""
 
@@ -90,7 +97,17 @@ class Diagnose:
     model: str
 
 
-Effect = Configure | Refuse | Hide | Remove | RememberServed | Announce | ForgetRefusal | Diagnose
+Effect = (
+    Configure
+    | Refuse
+    | Hide
+    | Remove
+    | RememberServed
+    | RememberTrusted
+    | Announce
+    | ForgetRefusal
+    | Diagnose
+)
 
 
 async def carry_out(edge: Edge, effects: Iterable[Effect]) -> None:
@@ -109,21 +126,22 @@ async def _carry_out(edge: Edge, effect: Effect) -> None:
         case Configure(sink, models):
             await _named(edge, sink).configure(models)
             edge.known = replace(edge.known, configured={**edge.known.configured, sink: models})
-            log.info("models configured", sink=sink, models=sorted(models))
+            told = {name: sorted(versions) or "newest" for name, versions in sorted(models.items())}
+            log.info("models configured", sink=sink, models=told)
         case Refuse(ref, fingerprint, refused):
             await _refuse(edge, ref, fingerprint, refused)
             await _remove(edge, ref, edge.sinks)
             _tell(edge, ref, refused, "version refused")
         case Hide():
             await _hide(edge, effect)
-        case Remove(ref, ""):
-            await _remove(edge, ref, edge.sinks)
-        case Remove(ref, sink):
-            await _remove(edge, ref, [_named(edge, sink)])
-            log.info("old version removed", model=ref.model, version=ref.version, sink=sink)
+        case Remove():
+            await _remove_from(edge, effect)
         case RememberServed(ref):
             since = await edge.records.serve(ref)
             edge.known = replace(edge.known, served={**edge.known.served, ref: since})
+        case RememberTrusted(ref):
+            await edge.records.trust(ref)
+            edge.known = replace(edge.known, trusted={**edge.known.trusted, ref.model: ref.version})
         case Announce(ref):
             _announce(edge, ref)
         case ForgetRefusal(ref):
@@ -150,6 +168,13 @@ async def _remove(edge: Edge, ref: Ref, sinks: Collection[Sink]) -> None:
     for sink in sinks:
         await sink.remove(ref)
     await _gone(edge, ref, sinks)
+
+
+async def _remove_from(edge: Edge, remove: Remove) -> None:
+    ref, sink = remove.ref, remove.sink
+    await _remove(edge, ref, [_named(edge, sink)] if sink else edge.sinks)
+    if sink:
+        log.info("old version removed", model=ref.model, version=ref.version, sink=sink)
 
 
 async def _gone(edge: Edge, ref: Ref, sinks: Collection[Sink]) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
+ModelVersions = Mapping[str, frozenset[int]]
+"""By model, the versions that are to be served; none where the newest are."""
+
 TRIES = 3
 """After so many in a row that could not bring a version, the next newest is tried as well."""
 
@@ -29,6 +32,8 @@ class Rules:
     poll_seconds: float = 1.0
     load_seconds: float = 120.0
     keep_versions: int = 3
+    compares: bool = False
+    """Whether the shopper compares a new version with the one that it trusts; both are to be served then."""
     require_signature: bool = False
     keys: PublicKeys | None = None
 
@@ -122,6 +127,8 @@ class Model:
     """Of its versions at the model server; None while that is away."""
     loading: Loading = field(default_factory=Loading)
     backoffs: Mapping[int, Backoff] = field(default_factory=dict)
+    told_trusted: int = 0
+    """The version that the shopper was heard to trust; 0 while it was not heard."""
     fault: str | None = None
     """Why the model server does not serve the model at all, as far as that can be told from here."""
     stuck: str | None = None
@@ -178,9 +185,11 @@ class Known:
     """Since when versions have answered here; a record keeps it."""
     refused: Mapping[Ref, Refusal] = field(default_factory=dict)
     """The versions refused; a record keeps it."""
+    trusted: Mapping[str, int] = field(default_factory=dict)
+    """By model, the version that the shopper trusts; a record keeps it."""
     announced: frozenset[Ref] = frozenset()
-    configured: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By sink, the models that the model server was told of."""
+    configured: Mapping[str, ModelVersions] = field(default_factory=dict)
+    """By sink, what the model server was told to serve."""
     central_fault: str | None = None
     server_fault: str | None = None
     has_looked: bool = False

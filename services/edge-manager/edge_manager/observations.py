@@ -91,6 +91,20 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Trusted:
+    """The version of a model that the shopper trusts."""
+
+    model: str
+    version: int
+
+    def added_to(self, known: Known) -> Known:
+        """Note it, of a model that there is."""
+        if self.model not in known.models:
+            return known
+        return known.with_model(self.model, replace(known.model(self.model), told_trusted=self.version))
+
+
+@dataclass(frozen=True)
 class Reconsidered:
     """A version is no longer refused, as it has changed or is tried again."""
 
@@ -122,4 +136,4 @@ class Brought:
         return known.with_model(ref.model, model)
 
 
-Observation = Looked | Holdings | Answered | Reconsidered | Brought
+Observation = Looked | Holdings | Answered | Trusted | Reconsidered | Brought

@@ -22,15 +22,31 @@ UNUSED = ("END", UNKNOWN.name)
 """States in which the model server has no use for a version's files."""
 
 
-def configure(known: Known, sinks: Iterable[str]) -> Iterator[effects.Configure]:
+def configure(known: Known, sinks: Iterable[str], rules: Rules) -> Iterator[Effect]:
     """Tell the model server which models there are, where that has changed.
 
     Only those that have a version: TensorFlow Serving waits for the others, and takes no further change.
+
+    Where the shopper compares versions, the newest one is served beside the one that the shopper trusts,
+    however many came after that: by itself a model server would keep the newest two.
     """
+    trusted = dict(known.trusted)
+    for name, model in known.models.items():
+        if model.told_trusted in model.at_edge and model.told_trusted != trusted.get(name):
+            trusted[name] = model.told_trusted
+            yield effects.RememberTrusted(Ref(name, model.told_trusted))
     for sink in sinks:
-        models = frozenset(n for n, model in known.models.items() if any(model.held.get(sink, {}).values()))
+        models = {
+            name: _served(model, trusted.get(name, 0)) if rules.compares else frozenset[int]()
+            for name, model in known.models.items()
+            if any(model.held.get(sink, {}).values())
+        }
         if known.configured.get(sink) != models:
             yield effects.Configure(sink, models)
+
+
+def _served(model: Model, trusted: int) -> frozenset[int]:
+    return frozenset({trusted, model.newest}) if trusted in model.at_edge else frozenset()
 
 
 def sweep(known: Known, name: str) -> Iterator[Effect]:
@@ -115,6 +131,8 @@ def _serves(known: Known, ref: Ref, rules: Rules) -> Iterator[Effect]:
         effects.Remove(Ref(ref.model, version)) for version in model.backoffs if version < ref.version
     )
     in_use = {version for version, state in states.items() if state.name not in UNUSED}
+    if rules.compares:
+        in_use.add(known.trusted.get(ref.model, 0))
     for sink, held in model.held.items():
         for version in surplus(held, serving=ref.version, keep=rules.keep_versions, in_use=in_use):
             yield effects.Remove(Ref(ref.model, version), sink)

@@ -1,7 +1,7 @@
-"""What this edge has learned about versions, kept across restarts: which served here, which were refused.
+"""What this edge has learned about versions, kept across restarts: which served, were refused, are trusted.
 
-Each fact is one small object, `served/<model>/<version>.json` or `rejected/<model>/<version>.json`, beside
-the models: in the sink bucket, or in `<sink directory>/.caravan`.
+Each fact is one small object, `served/<model>/<version>.json`, `rejected/<model>/<version>.json`, or
+`trusted/<model>.json`, beside the models: in the sink bucket, or in `<sink directory>/.caravan`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge_manager.versions import Ref, Refused
 
 log = structlog.get_logger()
 
-_SERVED, _REJECTED = "served", "rejected"
+_SERVED, _REJECTED, _TRUSTED = "served", "rejected", "trusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Records:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    async def load(self) -> tuple[dict[Ref, datetime], dict[Ref, Refusal]]:
-        """Return since when versions have served, UTC, and which were refused.
+    async def load(self) -> tuple[dict[Ref, datetime], dict[Ref, Refusal], dict[str, int]]:
+        """Return since when versions have served, UTC, which were refused, and by model which is trusted.
 
         A record that cannot be read is passed over, and so made anew.
         """
@@ -52,7 +52,19 @@ class Records:
                 refused[ref] = Refusal(**strict_json.loads_object(await s3.read(self._store, key)))
             except (ValueError, TypeError, FileNotFoundError) as exc:
                 log.warning("record not readable", key=key, error=repr(exc))
-        return served, refused
+        trusted = {}
+        async for entry in s3.listing(self._store, f"{_TRUSTED}/"):
+            try:
+                told = strict_json.loads_object(await s3.read(self._store, entry["path"]))
+                trusted[str(told["model"])] = int(told["version"])
+            except (ValueError, TypeError, KeyError, FileNotFoundError) as exc:
+                log.warning("record not readable", key=entry["path"], error=repr(exc))
+        return served, refused, trusted
+
+    async def trust(self, ref: Ref) -> None:
+        """Remember which version of a model the shopper trusts."""
+        told = {"model": ref.model, "version": ref.version}
+        await s3.write(self._store, f"{_TRUSTED}/{ref.model}.json", json.dumps(told).encode())
 
     async def refuse(self, ref: Ref, fingerprint: str, refused: Refused) -> Refusal:
         """Remember a refusal."""

@@ -81,7 +81,7 @@ async def one_round(edge: Edge, tasks: asyncio.TaskGroup) -> None:
     edge.catch_up()
     await edge.open()
     edge.learn(await edge.list())
-    await carry_out(edge, plan.configure(edge.known, [sink.name for sink in edge.sinks]))
+    await carry_out(edge, plan.configure(edge.known, [sink.name for sink in edge.sinks], edge.rules))
     for name in sorted(edge.known.models):
         with _told_if_stuck(edge, name):
             await carry_out(edge, plan.sweep(edge.known, name))

@@ -332,6 +332,7 @@ def _canary_loops(settings: ShopperSettings, clients: _Clients, canary: Canary) 
     return {
         "canary": canary.run,
         "versions": canary.watch,
+        "trusted": canary.tell,
         "evidence": partial(tell_evidence, settings.edge, canary.stand, make_topics, clients.producer.send),
     }
 

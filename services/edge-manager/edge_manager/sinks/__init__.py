@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Protocol
 
 from caravan.errors import Transient
@@ -82,6 +82,9 @@ class Sink(Protocol):
         """Take a version out of sight, as if it were not there; `has` finds its files again."""
         ...
 
-    async def configure(self, models: Collection[str]) -> None:
-        """Tell the model server which models there are, at once and only if that is new."""
+    async def configure(self, models: Mapping[str, Collection[int]]) -> None:
+        """Tell the model server which models there are, at once and only if that is new.
+
+        With each go the versions that it is to serve; where none is named, it takes the newest.
+        """
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 
 import obstore
@@ -34,7 +34,7 @@ class BucketSink:
         prepare: makes sure that the bucket is there.
         check: checks that it answers.
         base_path: of the models, as the model server sees it.
-        served: how many versions of a model are to be served, the newest.
+        served: how many versions of a model are to be served where none is named, the newest.
 
     """
 
@@ -197,7 +197,7 @@ class BucketSink:
         """The model server's path of `models.config`."""
         return f"{self._base_path}/{models_config.NAME}"
 
-    async def configure(self, models: Collection[str]) -> None:
+    async def configure(self, models: Mapping[str, Collection[int]]) -> None:
         """Write `models/models.config`, unless it says the same."""
         content = models_config.models_config(self._base_path, models, self._served)
         with suppress(FileNotFoundError):

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ class DirectorySink:
     Args:
         root: the directory.
         base_path: the same, as the model server sees it; empty where it sees it here.
-        served: how many versions of a model are to be served, the newest.
+        served: how many versions of a model are to be served where none is named, the newest.
         free: tells the bytes that are free in it.
 
     """
@@ -199,7 +199,7 @@ class DirectorySink:
         """The model server's path of `models.config`."""
         return f"{self._base_path}/{models_config.NAME}"
 
-    async def configure(self, models: Collection[str]) -> None:
+    async def configure(self, models: Mapping[str, Collection[int]]) -> None:
         """Write `models.config` beside it and rename it into place, unless it says the same."""
         content = models_config.models_config(self._base_path, models, self._served)
 

@@ -13,6 +13,7 @@ from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 import structlog
 
 from caravan import telemetry
+from caravan.contracts import trusted_event
 from caravan.errors import CaravanError, Transient
 from caravan.evidence import Evidence
 from shopper import events, metrics
@@ -44,6 +45,8 @@ MOST_REMEMBERED = 10_000
 LOOK_SECONDS = 10.0
 """Seconds until it is looked again which versions there are, while the newest is not asked."""
 SOON_SECONDS = 1.0
+AGAIN_SECONDS = 60.0
+"""Seconds after which it is told again which version is trusted: the event is best effort."""
 
 
 class Versioned(Served, Protocol):
@@ -144,6 +147,7 @@ class Canary:
         self._version = 0
         self._new = 0  # had not answered when it was seen first
         self._answering = 0
+        self._trusts_another = asyncio.Event()
         self._trial: _Trial | None = None
         self._looking = asyncio.Lock()
         self._is_stale = asyncio.Event()
@@ -338,13 +342,31 @@ class Canary:
         if (seen.version, seen.beside) != (trial.candidate, trial.beside):
             return
         self._trial = replace(trial, is_stopped=True) if outcome == "stop" else None
-        self._answering = trial.beside if outcome == "stop" else trial.candidate
+        self._trust(trial.beside if outcome == "stop" else trial.candidate)
         self._is_stale.set()
         metrics.CANARY_VERDICTS.labels(outcome).inc()
         log.warning(
             "versions were compared", outcome=outcome, model=self._model, reason=comparison.verdict.says
         )
         self._post(events.canary(comparison))
+
+    def _trust(self, version: int) -> None:
+        if version != self._answering:
+            self._answering = version
+            self._trusts_another.set()
+
+    async def tell(self) -> NoReturn:
+        """Tell which version is trusted, when that changes and each minute; to be run as a task.
+
+        The edge-manager has it served as long as it is, however many newer ones come.
+        """
+        while True:
+            self._trusts_another.clear()
+            if self._answering:
+                self._post(trusted_event(self._model, self._answering))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_SECONDS):
+                    await self._trusts_another.wait()
 
     async def watch(self) -> NoReturn:
         """Look which versions there are when an answer was not as expected; to be run as a task."""
@@ -399,7 +421,7 @@ class Canary:
 
     def _begin(self, newest: int, trial: _Trial | None) -> None:
         self._version = newest
-        self._answering = newest if trial is None else trial.beside
+        self._trust(newest if trial is None else trial.beside)
         known = self._trial
         if trial is not None and known is not None and replace(trial, before=known.before) == known:
             return

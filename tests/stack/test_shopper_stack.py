@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import hashlib
 import io
+import itertools
 import json
 import re
 import signal
@@ -20,7 +22,7 @@ from PIL import Image
 from caravan import s3 as store
 from caravan.contracts import EDGE_STATUS, MANIFEST, MODELS_CONFIG, evidence_key, version_prefix
 from caravan.evidence import read
-from caravan.manifest import Lineage, Manifest
+from caravan.manifest import File, Lineage, Manifest
 from edge_manager.models_config import models_config
 from local_stack.stack import Stack
 from support.graphs import save_colours, save_shades
@@ -71,6 +73,15 @@ async def publish(stack: Stack, root: Path, model: str, version: int) -> None:
     for path in files_of(root):
         name = f"{version_prefix(model, version)}{path.relative_to(root).as_posix()}"
         await store.write(target, name, path.read_bytes())
+
+
+async def offer(stack: Stack, root: Path, version: int) -> None:
+    """Offer a version to the edge, as training does, its manifest last."""
+    target = bucket(stack, "edge1-ready", "s3-central")
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in files_of(root)}
+    vouched = tuple(File(path, len(c), hashlib.sha256(c).hexdigest()) for path, c in files.items())
+    for path, content in {**files, MANIFEST: Manifest(MODEL, version, vouched).to_json()}.items():
+        await store.write(target, f"{version_prefix(MODEL, version)}{path}", content)
 
 
 async def publish_shades(stack: Stack, models: Path) -> None:
@@ -267,6 +278,40 @@ async def test_a_new_version_answers_half_until_it_is_known_to_be_no_worse(
                 if seen.images >= 90:
                     break
     assert (seen.version, seen.beside, seen.losses, seen.gains) == (2, 1, 0, 0)
+
+
+async def test_what_is_trusted_goes_on_being_served_where_a_third_version_comes(
+    private_stack: Any, models: Path, http: httpx.AsyncClient, eventually: Any
+) -> None:
+    stack = await private_stack("shopper", "edge-manager", environment={"CANARY": "50%"})
+    green = itertools.count()
+
+    async def answers() -> set[int]:
+        asked = [detect(http, stack, photo(0, 250, next(green) % 250, "PNG")) for _ in range(6)]
+        return {answer["version"] for answer in await asyncio.gather(*asked)}
+
+    async def serve(*versions: int) -> None:
+        async def are_served() -> bool:
+            answer = await http.get(f"{stack.url('model-server-edge1', 'rest')}/v1/models/{MODEL}")
+            states = answer.json().get("model_version_status", [])
+            return {int(s["version"]) for s in states if s["state"] == "AVAILABLE"} == set(versions)
+
+        await eventually(are_served)
+
+    await offer(stack, models / "1", 1)
+    await serve(1)
+    assert await answers() == {1}
+    await offer(stack, models / "2", 2)
+    await serve(1, 2)
+    assert await answers() <= {1, 2}
+    await offer(stack, models / "2", 3)
+    await serve(1, 3)
+    assert await answers() <= {1, 3}
+    await stack.kill("edge-manager-edge1")
+    await offer(stack, models / "2", 4)
+    await stack.wait_ready("edge-manager-edge1")
+    await serve(1, 4)
+    assert await answers() <= {1, 4}
 
 
 async def test_store_and_link_may_go_away_and_nothing_is_lost(

@@ -37,7 +37,7 @@ class EdgeManagerSettings(
     load_seconds: float = Field(default=120.0, gt=0)
     keep_versions: int = Field(default=3, ge=1)
     canary: Share = 0
-    """As the shopper's; above 0 the version before the newest is served too."""
+    """As the shopper's; above 0 the version that the shopper trusts is served beside the newest."""
     require_signature: bool = False
     public_key: OptionalPath = None
     status_seconds: float = Field(default=60.0, ge=0)

@@ -22,7 +22,7 @@ from training import versions
 from training.publish import publish, rollback
 from training.release import release
 from training.retention import keep_newest
-from training.rolling import Rolling, go_back
+from training.rolling import AGAIN_SECONDS, Rolling, go_back
 from training.rollout import Step, Word, decide, differing, is_served
 from training.settings import TrainingSettings
 from training.settled import settle_data
@@ -187,12 +187,12 @@ class North:
         """By edge, the versions (the edge's numbers) that its model server cannot load."""
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, again: float = AGAIN_SECONDS) -> None:
         async def tell(told: Told) -> None:
             self.told.append(told)
 
         self.rolling = Rolling(
-            {"north": self.stores}, None, self.events.append, tell, soak=0, clock=lambda: 1000.0
+            {"north": self.stores}, None, self.events.append, tell, soak=0, again=again, clock=lambda: 1000.0
         )
         self.rolling.is_read.set()
 
@@ -642,6 +642,22 @@ async def test_no_rollout_is_held_up_by_one_that_cannot_be_carried_on(
     async with running(north.rolling.work(), speak()):
         await until(lambda: north.told and north.told[-1].rollout.state == "done")
     assert await north.has() == ["one"] * 7
+
+
+@pytest.mark.parametrize("state", ["stopped", "held"])
+async def test_how_a_rollout_stands_that_is_not_done_is_told_again(north: North, state: str) -> None:
+    await north.served_by_all("one")
+    await north.publish("two")
+    what: Order = "stop" if state == "stopped" else "hold"
+    await rollouts.order(north.stores.models, MODEL, what, SEVEN)
+    north.restart(again=0.001)
+    told = len(north.told)
+    async with running(north.rolling.work()):
+        if state == "held":
+            await until(lambda: len(north.told) > told)
+            north.rolling.look("north")
+        await until(lambda: len(north.told) > told + 1)
+    assert {each.rollout.state for each in north.told[told:]} == {state}
 
 
 async def test_where_the_store_was_away_a_group_is_looked_at_again(

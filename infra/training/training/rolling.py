@@ -32,6 +32,9 @@ SOON_SECONDS = 1.0
 MOST_NUMBERS = 10_000
 """Numbers of edges' versions that are kept in memory; beyond them the manifest is read again."""
 
+AGAIN_SECONDS = 3600.0
+"""Seconds after which a rollout that is not done is told again: a dashboard that starts reads a day."""
+
 ALL = ""
 """In place of a model's name: all that a group has."""
 
@@ -81,6 +84,7 @@ class Rolling:
         announce: sends an event to an edge.
         tell: see `Tell`.
         soak: seconds for which a ring's edges serve a version before it goes on, where none compares.
+        again: seconds after which a rollout that is not done is told again.
         clock: seconds since 1970.
 
     """
@@ -93,10 +97,11 @@ class Rolling:
         tell: Tell,
         *,
         soak: float,
+        again: float = AGAIN_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._groups, self._key, self._announce, self._tell = groups, key, announce, tell
-        self._soak, self._clock = soak, clock
+        self._soak, self._again, self._clock = soak, again, clock
         self._owners = {member.edge: name for name, stores in groups.items() for member in stores.members}
         self._hearing = Hearing(self._owners)
         self._due: dict[tuple[str, str], float] = {}
@@ -107,6 +112,8 @@ class Rolling:
         self._failures: dict[tuple[str, str], int] = {}
         self._settled: dict[tuple[str, str], tuple[int, int, str]] = {}
         self._served: dict[tuple[str, str], _Served] = {}
+        self._told: dict[tuple[str, str], float] = {}
+        """When a rollout was told, by the loop's clock."""
         self._numbers: dict[tuple[str, str, int], int] = {}
 
     def hear(self, record: ConsumerRecord, at: float) -> None:
@@ -189,9 +196,14 @@ class Rolling:
                         return  # There is no version.
                     continue
                 self._settled[group, model] = (found.version, found.ring, found.state)
-                await self._tell(Told(group, model, stores.member_edges, found))
+                await self._say_so(stores, model, found)
                 continue
-            if found is None or not found.is_live:
+            if found is None or found.state == "done":
+                return
+            if self._untold(stores, model) <= 0:
+                await self._say_so(stores, model, found)
+            if not found.is_live:
+                self._look_at(group, model, self._untold(stores, model))
                 return
             step = await self._step(stores, model, found)
             changed = _after(found, step, stores.member_edges)
@@ -217,13 +229,22 @@ class Rolling:
         if found.state == "rolling" and found.why != why:
             noted = replace(found, why=why, numbers=dict(step.numbers), differing=step.differing)
             if await rollouts.write(stores.models, model, noted, etag):
-                await self._tell(Told(*one, stores.member_edges, noted))
+                await self._say_so(stores, model, noted)
         served = self._served.get(one)
         left = SILENT_SECONDS
         if served is not None:
             soaked = served.since + self._soak - asyncio.get_running_loop().time()
             left = min(left, soaked) if soaked > 0 else left
         self._look_at(*one, left)
+
+    async def _say_so(self, stores: Stores, model: str, found: Rollout) -> None:
+        self._told[stores.edge, model] = asyncio.get_running_loop().time()
+        await self._tell(Told(stores.edge, model, stores.member_edges, found))
+
+    def _untold(self, stores: Stores, model: str) -> float:
+        """Return in how many seconds a rollout is to be told again."""
+        told = self._told.get((stores.edge, model), float("-inf"))
+        return told + self._again - asyncio.get_running_loop().time()
 
     async def _step(self, stores: Stores, model: str, found: Rollout) -> Step:
         edges = stores.member_edges

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -278,6 +279,59 @@ async def test_a_new_version_answers_half_until_it_is_known_to_be_no_worse(
                 if seen.images >= 90:
                     break
     assert (seen.version, seen.beside, seen.losses, seen.gains) == (2, 1, 0, 0)
+
+
+async def test_an_image_where_both_versions_are_sure_and_differ_has_its_picture_at_central(
+    private_stack: Any,
+    models: Path,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    *,
+    consumer: Any,
+    eventually: Any,
+) -> None:
+    stack = await private_stack("shopper", "hub", environment={"CANARY": "50%"})
+    base = PurePosixPath(MODELS_CONFIG).parent
+    await store.write(
+        bucket(stack, "production"), MODELS_CONFIG, models_config(f"s3://production/{base}", {MODEL: ()}, 2)
+    )
+    shutil.copytree(models / "2", tmp_path / "new")
+    graph = tmp_path / "new" / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes().replace(b"tea-green", b"tea-lemon"))
+    await publish(stack, models / "2", MODEL, 1)
+
+    async def answers() -> bool:
+        return (await http.post(f"{stack.url('shopper-edge1')}/binary", content=GREEN)).status_code == 200
+
+    await eventually(answers)
+    await publish(stack, tmp_path / "new", MODEL, 2)
+    shades = itertools.count()
+
+    async def is_compared() -> bool:
+        await detect(http, stack, photo(next(shades), 250, 0, "PNG"))
+        waiting = (await http.get(f"{stack.url('shopper-edge1')}/review")).json()["images"]
+        return any(each["why"] == "differing" for each in waiting)
+
+    await eventually(is_compared)
+    reader = await consumer(stack.kafka, EDGE_STATUS)
+    async with asyncio.timeout(60):
+        async for record in reader:
+            if record.key == evidence_key("edge1", MODEL) and (found := read(record.value).differing):
+                break
+    image = found[-1]
+    assert (image.item, image.beside_item) == ("tea-lemon", "tea-green")
+    assert image.image.removeprefix("valid/") in await keys(stack, "valid")
+    hub = stack.url("hub")
+
+    async def is_shown() -> bool:
+        return (await http.get(f"{hub}/hub/uncertain/{image.id}.jpg")).status_code == 200
+
+    await eventually(is_shown)
+    shown = await http.get(f"{hub}/hub/uncertain/{image.id}.jpg")
+    assert Image.open(io.BytesIO(shown.content)).size == (64, 48)
+    edge = (await http.get(f"{hub}/dashboard/state")).json()["edges"][0]
+    (compared,) = edge["comparisons"]
+    assert f"hub/uncertain/{image.id}.jpg" in {each["picture"] for each in compared["differing"]}
 
 
 async def test_what_is_trusted_goes_on_being_served_where_a_third_version_comes(

@@ -227,7 +227,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_run_goes_on_with_the_trace_of_its_trigger_also_after_a_restart(
     tmp_path: Path, spans: InMemorySpanExporter
 ) -> None:
-    app = build(("edge1",), {}, Runs(Markers(tmp_path), Runner(), Told()), "caravan")
+    app = build({"edge1": ("edge1",)}, Runs(Markers(tmp_path), Runner(), Told()), "caravan")
     http.install(app, {})
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with httpx.AsyncClient(

@@ -29,6 +29,7 @@ from caravan.contracts import (
     ready_bucket,
 )
 from caravan.errors import CaravanError
+from caravan.groups import sources
 from caravan.names import is_sha256
 from caravan.receipts import Account
 from caravan.rollout import Order, Rollout
@@ -156,7 +157,7 @@ def print_which(
         names = models_bucket(owner), ready_bucket(owner)
         models, ready = (s3.open_bucket(settings.central, name) for name in names)
         contents = {image} if is_content else set[str]()
-        for edge in () if is_content else settings.edge_groups.get(owner, (owner,)):
+        for edge in () if is_content else sources(owner, settings.edge_groups, settings.edge_products):
             contents |= await contents_at(s3.open_bucket(settings.central, data_bucket(edge)), image)
         return await which(models, ready, contents)
 
@@ -287,7 +288,7 @@ def stop_rollout(model: Model = DEFAULT_MODEL, reason: Why = "") -> None:
 def _order_rollout(what: Order, model: str, reason: str) -> None:
     settings = load(WithdrawSettings)
     store = s3.open_bucket(settings.central, models_bucket(settings.owner))
-    edges = settings.edge_groups.get(settings.owner, ())
+    edges = settings.sharers
 
     async def order() -> Rollout:
         ordered = await rollouts.order(store, model, what, edges, reason)
@@ -300,7 +301,7 @@ def _order_rollout(what: Order, model: str, reason: str) -> None:
 
 
 def _tell_rollout(settings: EdgeAtCentral, found: Rollout) -> None:
-    edges = settings.edge_groups.get(settings.owner, ())
+    edges = settings.sharers
     reached = found.reaches(edges)
     typer.echo(
         f"version {found.version} of {settings.owner} is {found.state} since {found.since}: {found.why}"

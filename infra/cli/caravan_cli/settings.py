@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from caravan.groups import owner_of
 from caravan.settings import (
     CentralS3Settings,
     EdgeId,
@@ -26,7 +25,12 @@ class EdgeAtCentral(CentralS3Settings, EdgesSettings):
     @property
     def owner(self) -> str:
         """Whose model the edge serves: its group's, or its own."""
-        return owner_of(self.edge, self.edge_groups)
+        return self.owner_of(self.edge)
+
+    @property
+    def sharers(self) -> tuple[str, ...]:
+        """The edges that share that model; none where it is an edge's own."""
+        return self.sharing.get(self.owner, ())
 
 
 class OriginSettings(EdgeAtCentral):

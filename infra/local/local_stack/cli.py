@@ -59,6 +59,8 @@ app = typer.Typer(
 
       EDGE_GROUPS   which of them share a model: north=edge1,edge2
 
+      EDGE_PRODUCTS products that one of those has for itself: edge1=chai
+
       SITE          "both" sides here (default), or only "central", or only "edge"
 
       PORTS         "fixed" (default) or "free": any free port
@@ -138,6 +140,14 @@ def _watch_plain(settings: StackSettings) -> None:
     asyncio.run(supervise(settings, on_change=tell))
 
 
+def _check_groups(old: StackState, settings: StackSettings) -> None:
+    """End with a word on what the edges share in the stack that runs, if that is not what is asked for."""
+    if old.edge_groups != settings.edge_groups:
+        _fail(StackError(f"it is running with EDGE_GROUPS={old.edge_groups!r}: stop it first"))
+    if old.edge_products != settings.edge_products:
+        _fail(StackError(f"it is running with EDGE_PRODUCTS={old.edge_products!r}: stop it first"))
+
+
 @app.command()
 def start() -> None:
     """Start the stack in the background and wait until everything is ready.
@@ -149,8 +159,7 @@ def start() -> None:
     if old is not None and old.running:
         if old.edges != settings.edges or old.only != settings.only:
             _fail(StackError(f"it is running with EDGES={' '.join(old.edges)!r}: stop it first"))
-        if old.edge_groups != settings.edge_groups:
-            _fail(StackError(f"it is running with EDGE_GROUPS={old.edge_groups!r}: stop it first"))
+        _check_groups(old, settings)
         if old.site != settings.site:
             _fail(StackError(f"it is running with SITE={old.site}, not {settings.site}: stop it first"))
         if old.tls != settings.tls:

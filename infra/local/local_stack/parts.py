@@ -140,6 +140,7 @@ SERVICE_ENV = {
     "PORT": "{http}",
     "EDGES": "{edges}",
     "EDGE_GROUPS": "{edge_groups}",
+    "EDGE_PRODUCTS": "{edge_products}",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:{kafka.kafka}",
     "KAFKA_GAP_SECONDS": "2",
     "S3_CENTRAL_ENDPOINT": "http://127.0.0.1:{s3-central.s3}",

@@ -154,6 +154,7 @@ class Plan:
             "edges": " ".join(self.settings.edges),
             "edge_names": self.settings.edges,
             "edge_groups": self.settings.edge_groups,
+            "edge_products": self.settings.edge_products,
             "site": self.settings.site,
             "home": home,
             "certs": self.settings.certs,

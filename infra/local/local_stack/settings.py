@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from caravan.contracts import edge_faults
-from caravan.groups import group_faults, parse_groups
+from caravan.groups import group_faults, parse_groups, parse_products, product_faults
 from local_stack.engines import choice
 from local_stack.errors import StackError
 from local_stack.parts import PARTS, Part
@@ -30,8 +30,9 @@ class StackSettings:
     `home` is absolute. `only` names the rows of the table to run, with all that they need; empty: every row.
     `chosen_ports` holds the port settings that differ from the table's defaults; with `free_ports` every port
     is any free one. `certs_dir` holds the certificates of MQTT with TLS. `engines` are the programs in the
-    place of embedded ones. `edge_groups` says which edges share a model, as services read it. At the site
-    `edge`, central's ports are those chosen or the defaults, `free_ports` or not.
+    place of embedded ones. `edge_groups` says which edges share a model, and `edge_products` what one
+    has for itself, as services read it. At the site `edge`, central's ports are those chosen or the defaults,
+    `free_ports` or not.
     """
 
     home: Path
@@ -44,10 +45,11 @@ class StackSettings:
     engines: choice.Choice = field(default_factory=dict)
     site: Site = "both"
     edge_groups: str = ""
+    edge_products: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Read CARAVAN_HOME, EDGES, EDGE_GROUPS, SITE, PORTS, PARTS, ports, MQTT_TLS, CERTS_DIR and engines.
+        """Read CARAVAN_HOME, EDGES, what they share, SITE, PORTS, PARTS, ports, MQTT_TLS, CERTS_DIR, engines.
 
         Raises:
             StackError: naming every fault.
@@ -59,7 +61,8 @@ class StackSettings:
         if "central" in edges:
             faults.append("EDGES: 'central' is the name of the other side")
         groups = environment.get("EDGE_GROUPS", "")
-        faults += [f"EDGE_GROUPS: {fault}" for fault in _group_faults(groups, edges)]
+        products = environment.get("EDGE_PRODUCTS", "")
+        faults += _group_faults(groups, edges, products)
         only = _words(environment.get("PARTS", ""))
         known = [part.name for part in PARTS]
         faults += [
@@ -86,7 +89,9 @@ class StackSettings:
         faults += more
         if faults:
             raise StackError("\n".join(faults))
-        return cls(home, edges, ports == "free", only, chosen, tls or "off", certs, engines, site, groups)
+        return cls(
+            home, edges, ports == "free", only, chosen, tls or "off", certs, engines, site, groups, products
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the environment that `read` would make the same settings of."""
@@ -94,6 +99,7 @@ class StackSettings:
             "CARAVAN_HOME": str(self.home),
             "EDGES": " ".join(self.edges),
             "EDGE_GROUPS": self.edge_groups,
+            "EDGE_PRODUCTS": self.edge_products,
             "SITE": self.site,
             "PORTS": "free" if self.free_ports else "fixed",
             "PARTS": " ".join(self.only),
@@ -171,11 +177,17 @@ def port_settings() -> dict[str, int]:
     return {port.setting: port.default for part in PARTS for port in part.ports.values() if port.setting}
 
 
-def _group_faults(text: str, edges: Sequence[str]) -> list[str]:
+def _group_faults(text: str, edges: Sequence[str], products: str) -> list[str]:
     try:
-        return group_faults(parse_groups(text), edges)
+        groups = parse_groups(text)
     except ValueError as exc:
-        return [str(exc)]
+        return [f"EDGE_GROUPS: {exc}"]
+    faults = [f"EDGE_GROUPS: {fault}" for fault in group_faults(groups, edges)]
+    try:
+        found = product_faults(parse_products(products), groups)
+    except ValueError as exc:
+        found = [str(exc)]
+    return [*faults, *(f"EDGE_PRODUCTS: {fault}" for fault in found)]
 
 
 def _site(text: str, only: Sequence[str], engines: choice.Choice) -> tuple[Site, list[str]]:

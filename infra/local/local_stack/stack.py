@@ -37,6 +37,7 @@ class Stack:
         home: where it keeps data, logs and state; these outlive it.
         edges: ids of the edges.
         edge_groups: which of them share a model: `north=edge1,edge2`.
+        edge_products: products that one of those has for itself: `edge1=chai`.
         parts: rows of the table to run, with what they need; none means all.
         environment: settings for the services, over those of this process.
         tls: whether MQTT has a door with TLS, its certificates being in `certs/` of the home.
@@ -51,6 +52,7 @@ class Stack:
         *,
         edges: Sequence[str] = ("edge1",),
         edge_groups: str = "",
+        edge_products: str = "",
         parts: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         tls: Tls = "off",
@@ -69,6 +71,7 @@ class Stack:
             tls=tls,
             engines=engines,
             edge_groups=edge_groups,
+            edge_products=edge_products,
         )
         self._on_change = on_change
         self._lasting = lasting

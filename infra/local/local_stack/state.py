@@ -71,6 +71,7 @@ class StackState(BaseModel):
     home: Path
     edges: tuple[str, ...]
     edge_groups: str = ""
+    edge_products: str = ""
     only: tuple[str, ...] = ()
     tls: Tls = "off"
     certs_dir: Path | None = None
@@ -109,6 +110,7 @@ class StackState(BaseModel):
             site=self.site,
             chosen_ports=self.chosen_ports,
             edge_groups=self.edge_groups,
+            edge_products=self.edge_products,
         )
 
     @property

@@ -53,6 +53,7 @@ async def supervise(
             home=settings.home,
             edges=settings.edges,
             edge_groups=settings.edge_groups,
+            edge_products=settings.edge_products,
             only=settings.only,
             tls=settings.tls,
             certs_dir=settings.certs_dir,

@@ -13,7 +13,6 @@ import typer
 from caravan import traces, tracing
 from caravan.contracts import central_buckets, group_buckets, parse_edge
 from caravan.errors import CaravanError, Permanent, Transient
-from caravan.groups import owner_of
 from caravan.holds import read_hold
 from caravan.runtime import run as serve
 from caravan.s3 import ensure_buckets
@@ -164,7 +163,7 @@ def rollback(
     _is_its_own(edge, settings)
 
     async def back() -> None:
-        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
+        stores = open_stores(settings, edge)
         async with telling(settings, edge) as events:
             with tracing.span("rollback", model=name, to=to):
                 key = read_key(settings.signing_key)
@@ -188,7 +187,7 @@ def release(edge: Edge, model: Model = None) -> None:
     _is_its_own(edge, settings)
 
     async def let_through() -> None:
-        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
+        stores = open_stores(settings, edge)
         async with telling(settings, edge) as events:
             with tracing.span("release", model=name):
                 published = await end_hold(stores, name, read_key(settings.signing_key), events.emit)
@@ -210,7 +209,7 @@ def list_versions(edge: Edge, model: Model = None) -> None:
     _is_its_own(edge, settings)
 
     async def show() -> None:
-        stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
+        stores = open_stores(settings, edge)
         whole = await versions.complete(stores.models, name)
         ready = await versions.complete(stores.ready, name)
         there = {*await versions.stored(stores.models, name), *ready}
@@ -246,9 +245,9 @@ def _settings(edge: str) -> TrainingSettings:
     traces.start("training", settings)
     tracing.follow({tracing.TRACEPARENT: settings.traceparent})
     try:
-        parse_edge(edge, [*settings.edges, *settings.edge_groups])
+        parse_edge(edge, [*settings.edges, *settings.sharing])
     except CaravanError as exc:
-        groups = f", EDGE_GROUPS {', '.join(settings.edge_groups)}" if settings.edge_groups else ""
+        groups = f", EDGE_GROUPS {', '.join(settings.sharing)}" if settings.sharing else ""
         console.print(f"{exc}: EDGES has {', '.join(settings.edges)}{groups}")
         raise typer.Exit(2) from exc
     return settings
@@ -256,22 +255,21 @@ def _settings(edge: str) -> TrainingSettings:
 
 def _is_its_own(edge: str, settings: TrainingSettings) -> None:
     """End with a word on whose the versions are, if they are not the edge's own."""
-    owner = owner_of(edge, settings.edge_groups)
+    owner = settings.owner_of(edge)
     if owner != edge:
         console.print(f"{edge} shares its model with the group {owner}: --edge {owner}")
         raise typer.Exit(2)
 
 
 def _buckets(run: Run) -> list[str]:
-    edges = run.settings.edge_groups.get(run.edge, (run.edge,))
     own = group_buckets(run.edge) if run.stores.members else ()
-    return [*own, *(bucket for edge in edges for bucket in central_buckets(edge))]
+    return [*own, *(bucket for source in run.stores.sources for bucket in central_buckets(source.edge))]
 
 
 @asynccontextmanager
 async def _opened(edge: str, work: Path | None) -> AsyncIterator[tuple[Run, Reporter]]:
     settings = _settings(edge)
-    owner = owner_of(edge, settings.edge_groups)
+    owner = settings.owner_of(edge)
     if owner != edge:
         console.print(f"{edge} shares its model with the group {owner}: this is a run of {owner}")
     directory = work or Path(settings.work_dir, owner)

@@ -63,6 +63,7 @@ class _Source:
     objects: list[_Object]
     ignored: int
     withdrawn: Withdrawn
+    aside: frozenset[str]
     shas: dict[str, str] = field(default_factory=dict)
     moments: dict[str, float | None] = field(default_factory=dict)
 
@@ -83,6 +84,7 @@ async def acquire(stores: Stores, cache: ImageCache, progress: Progress) -> Data
     """Bring the cache up to date with `E-data` and return what is there, without what was withdrawn.
 
     Of a group the images of all its members are one dataset; what was withdrawn at one, is at all of them.
+    Products that other edges have for themselves are left aside.
 
     Raises:
         Transient: if the store, or a bucket, is away; what was downloaded so far is kept.
@@ -127,20 +129,25 @@ def _gathered(sources: Sequence[_Source], cache: ImageCache) -> Dataset:
     """Make one dataset of what the edges have; of what was withdrawn nothing is kept."""
     withdrawn = Withdrawn.of_all(source.withdrawn for source in sources)
     members, taken, edges = list[Member](), dict[str, float](), dict[str, str]()
+    aside = list[str]()
     for source in sources:
         for obj in source.objects:
             sha = source.shas.get(obj.key)
             if sha is None or withdrawn.covers(obj.key, sha):
+                continue
+            if obj.name in source.aside:
+                aside.append(sha)
                 continue
             members.append((obj.name, sha))
             edges.setdefault(sha, source.edge)
             moment = source.moments[obj.key]
             if moment is not None and edges[sha] == source.edge:
                 taken[sha] = moment
-    cache.forget(withdrawn.gone({sha for _, sha in members}))
+    cache.forget(withdrawn.gone({*(sha for _, sha in members), *aside}))
     objects = sum(len(source.shas) for source in sources)
-    ignored = sum(source.ignored for source in sources) + objects - len(members)
-    return replace(Dataset.of(members, ignored), taken=taken, edges=edges if len(sources) > 1 else {})
+    ignored = sum(source.ignored for source in sources) + objects - len(members) - len(aside)
+    dataset = Dataset.of(members, ignored)
+    return replace(dataset, others=len(aside), taken=taken, edges=edges if len(sources) > 1 else {})
 
 
 async def _listed(stores: Stores) -> _Source:
@@ -148,7 +155,7 @@ async def _listed(stores: Stores) -> _Source:
         withdrawn, listed = await read_withdrawn(stores.data), await s3.listed(stores.data, IMAGES)
     except FileNotFoundError as exc:
         raise s3.BucketMissing(f"the bucket with the data of {stores.edge} is missing") from exc
-    found = _Source(stores.edge, stores.data, [], 0, withdrawn)
+    found = _Source(stores.edge, stores.data, [], 0, withdrawn, stores.aside)
     for entry in listed:
         place = image_of(entry["path"])
         if place is None or not 0 < entry["size"] <= MAX_BYTES:

@@ -19,6 +19,7 @@ from caravan.contracts import (
     rollout_key,
     training_event,
 )
+from caravan.groups import learners
 from caravan.history import History, reader
 from caravan.intake import Senders
 from caravan.retry import forever
@@ -60,22 +61,25 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
 
         async def tell(edge: str, run: str, reason: str) -> None:
             event = training_event("failed", 1, edge=edge, run=run, reason=reason)
-            for member in settings.edge_groups.get(edge, (edge,)):
+            for member in settings.sharing.get(edge, (edge,)):
                 with telemetry.best_effort("kafka-events"):
                     await producer.send(events_topic(member), json.dumps(event).encode())
 
         markers = Markers(settings.state_dir)
-        markers.hand_over(settings.edges, settings.edge_groups)
+        markers.hand_over(settings.edges, settings.sharing)
         rolling = await stack.enter_async_context(_rolling(settings, producer))
 
         async def run(edge: str, run: str, heard: Callable[[dict[str, Any]], None]) -> Ended:
             ended = await children.run(edge, run, heard)
-            if rolling is not None and edge in settings.edge_groups:
+            if rolling is not None and edge in settings.sharing:
                 rolling.look(edge)
             return ended
 
-        runs = Runs(markers, run, tell)
-
+        groups, products = settings.edge_groups, settings.edge_products
+        of_each = {name: learners(name, groups, products) for name in (*settings.edges, *groups)}
+        # The group goes first: it embeds what is new, which they then find in the cache.
+        behind = {owner: others[0] for others in of_each.values() for owner in others[1:]}
+        runs = Runs(markers, run, tell, behind=behind)
         ready = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
 
         async def prepare() -> None:
@@ -83,13 +87,14 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
             buckets = [bucket for edge in settings.edges for bucket in central_buckets(edge)]
             buckets += [bucket for group in settings.edge_groups for bucket in group_buckets(group)]
             await s3.ensure_buckets(settings.central, buckets)
-            for owner in await unsettled(ready, settings.edge_groups, settings.model_name):
+            unlike = await unsettled(ready, settings.sharing, settings.model_name)
+            for owner in dict.fromkeys(owner for each in sorted(unlike) for owner in of_each[each]):
                 await runs.accept(owner, str(uuid4()))
             if settings.warm_exporter:
                 await exporter.start()
             await asyncio.Event().wait()  # A loop of a service does not end.
 
-        app = triggers.build(settings.edges, settings.edge_groups, runs, settings.namespace)
+        app = triggers.build(of_each, runs, settings.namespace)
         checks: dict[str, http.Check] = {
             "kafka": producer.ping,
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),
@@ -106,7 +111,7 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
 @asynccontextmanager
 async def _rolling(settings: TrainingSettings, producer: kafka.Producer) -> AsyncIterator[Rolling | None]:
     """Make what carries rollouts on; None where versions go to all edges of a group at once."""
-    if not settings.rollout or not settings.edge_groups:
+    if not settings.rollout or not settings.sharing:
         yield None
         return
 
@@ -114,10 +119,7 @@ async def _rolling(settings: TrainingSettings, producer: kafka.Producer) -> Asyn
         with telemetry.best_effort(EDGE_STATUS):
             await producer.send(EDGE_STATUS, told.to_json(), key=rollout_key(told.group, told.model))
 
-    groups = {
-        group: open_stores(settings.central, group, edges, settings.rollout)
-        for group, edges in settings.edge_groups.items()
-    }
+    groups = {group: open_stores(settings, group) for group in settings.sharing}
     async with Events(producer.send, *settings.edges) as events:
         key = read_key(settings.signing_key)
         yield Rolling(groups, key, events.emit, tell, soak=settings.rollout_soak)

@@ -26,6 +26,7 @@ class Dataset:
         members: unique (class, SHA-256) pairs, sorted; an image under two names in a class counts once.
         ignored: objects that are no images of a class, or too large to be one.
         quarantined: images that are not among the members, because they wait for a person.
+        others: images that are not, because their products are those of other edges.
         taken: seconds of a camera's clock, when an image was taken, by SHA-256, where that is known.
         edges: which edge has an image, the first that has it, by SHA-256; empty where there is one edge.
 
@@ -34,6 +35,7 @@ class Dataset:
     members: tuple[Member, ...]
     ignored: int = 0
     quarantined: int = 0
+    others: int = 0
     taken: Mapping[str, float] = field(default_factory=dict, compare=False)
     edges: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -114,6 +116,7 @@ class Dataset:
             "members": [list(m) for m in self.members],
             "ignored": self.ignored,
             "quarantined": self.quarantined,
+            "others": self.others,
             "taken": dict(self.taken),
             "edges": dict(self.edges),
         }
@@ -125,6 +128,7 @@ class Dataset:
         dataset = replace(
             cls.of(members, int(body["ignored"])),
             quarantined=int(body["quarantined"]),
+            others=int(body["others"]),
             taken={str(sha): float(at) for sha, at in body["taken"].items()},
             edges={str(sha): str(edge) for sha, edge in body["edges"].items()},
         )

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, Self
 
@@ -36,14 +36,14 @@ class Send(Protocol):
 class Events:
     """Sends events in order in the background; leaving waits a little for the last ones.
 
-    Each goes to all edges that are listened for, or to the one of them that it names as `edge`; those of
-    different edges go side by side. Of the progress of a stage many edges are told less often.
+    Each goes to all these edges, or to the one that it names as `edge`, if it is one of them or is `known`;
+    those of different edges go side by side. Of the progress of a stage many edges are told less often.
 
     A broker that is away costs the run nothing: events that do not fit the queue are counted and dropped.
     """
 
-    def __init__(self, send: Send, *edges: str) -> None:
-        self._send, self._edges = send, edges
+    def __init__(self, send: Send, *edges: str, known: Collection[str] = ()) -> None:
+        self._send, self._edges, self._known = send, edges, {*edges, *known}
         # There is room for a word to each edge by itself.
         self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUED + len(edges))
         self._stage: object = None
@@ -80,7 +80,7 @@ class Events:
                 with telemetry.best_effort("kafka-events"):
                     raw = json.dumps(event, ensure_ascii=False).encode()
                     named = event.get("edge")
-                    for edge in self._edges if named not in self._edges else (named,):
+                    for edge in self._edges if named not in self._known else (named,):
                         of_each.setdefault(edge, []).append(raw)
             await asyncio.gather(*(self._tell(edge, several) for edge, several in of_each.items()))
             for _ in waiting:

@@ -66,7 +66,7 @@ async def keep_back(
 
     Looked at are images that this version has not seen, of batches that nobody released: those of the
     sample, and those that are in another class as well. A version of another backbone is not asked: it may be
-    anyone's.
+    anyone's. What other edges of its group send is not for the version of one edge to keep back.
 
     Args:
         stores: the edge's buckets.
@@ -88,7 +88,9 @@ async def keep_back(
     new = [
         member
         for member in dataset.members
-        if member not in seen and (member in sample or member[1] in contradictory)
+        if member not in seen
+        and (member in sample or member[1] in contradictory)
+        and (stores.members or dataset.edges.get(member[1], stores.edge) == stores.edge)
     ]
     members, answers = await asyncio.to_thread(_answers, head, new, embed)
     labels = doubtful(members, answers)

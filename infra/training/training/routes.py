@@ -1,11 +1,10 @@
 """The listener's routes, in the order in which a trigger travels."""
 
-from collections.abc import AsyncIterable, Collection
+from collections.abc import AsyncIterable, Mapping, Sequence
 from uuid import uuid4
 
 from caravan import kafka
 from caravan.contracts import parse_edge
-from caravan.groups import Groups, owner_of
 from caravan.history import History
 from caravan.route import Route
 from training.rolling import Rolling
@@ -21,15 +20,16 @@ ROLLOUT = Route(
 ROUTES = (TRAINING_TRIGGER, TRAINING_RUN, ROLLOUT)
 
 
-async def training_trigger(edge: str | None, edges: Collection[str], groups: Groups, runs: Runs) -> str:
+async def training_trigger(edge: str | None, learners: Mapping[str, Sequence[str]], runs: Runs) -> str:
     """FROM HTTP `POST /` → a marker on disk → TO the place in the queue of the edge, or of its group.
 
-    202 is answered after the marker. Returns the id of the event.
+    There is a marker for each that learns from the edge's images (`caravan.groups.learners`), and 202 is
+    answered after the last. Returns the id of the event.
     """
     with TRAINING_TRIGGER.exchange():
-        known = parse_edge(edge, [*edges, *groups])
         event = str(uuid4())
-        await runs.accept(owner_of(known, groups), event)
+        for owner in learners[parse_edge(edge, learners)]:
+            await runs.accept(owner, event)
         return event
 
 

@@ -32,6 +32,7 @@ CRASHES = 5
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 REMEMBERED = 20
+NOBODY: Mapping[str, str] = {}
 
 
 class Runner(Protocol):
@@ -70,10 +71,28 @@ class Troubles:
 
 
 class Runs:
-    """The queue of edges; what it has accepted is on disk, and survives any end of the process."""
+    """The queue of edges; what it has accepted is on disk, and survives any end of the process.
 
-    def __init__(self, markers: Markers, runner: Runner, tell: Tell, *, wait: float = FIRST_WAIT) -> None:
+    Args:
+        markers: where it is.
+        runner: makes the runs.
+        tell: see `Tell`.
+        wait: seconds before the first that failed is made again.
+        behind: for edges whose run does not begin while another's is under way, that other one.
+
+    """
+
+    def __init__(
+        self,
+        markers: Markers,
+        runner: Runner,
+        tell: Tell,
+        *,
+        wait: float = FIRST_WAIT,
+        behind: Mapping[str, str] = NOBODY,
+    ) -> None:
         self._markers, self._runner, self._tell, self._wait = markers, runner, tell, wait
+        self._behind = behind
         self._events = dict(markers.pending())
         self._queue = deque(self._events)
         self._current: dict[str, Current] = {}
@@ -124,7 +143,11 @@ class Runs:
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
-            due = {edge: self._troubles.get(edge, Troubles()).not_before for edge in self._queue}
+            due = {
+                edge: self._troubles.get(edge, Troubles()).not_before
+                for edge in self._queue
+                if self._behind.get(edge) not in self._current
+            }
             edge = next((edge for edge, at in due.items() if at <= loop.time()), None)
             if edge is not None:
                 self._queue.remove(edge)

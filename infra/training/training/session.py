@@ -23,8 +23,11 @@ Sink = Callable[[Event], None]
 @asynccontextmanager
 async def telling(settings: TrainingSettings, edge: str) -> AsyncIterator[Events]:
     """Open the way to the edge's event topic, or to those of a group's members."""
-    edges = settings.edge_groups.get(edge, (edge,))
-    async with kafka.Producer(settings) as producer, Events(producer.send, *edges) as events:
+    edges = settings.sharing.get(edge, (edge,))
+    async with (
+        kafka.Producer(settings) as producer,
+        Events(producer.send, *edges, known=settings.edges) as events,
+    ):
         yield events
 
 
@@ -45,7 +48,7 @@ async def session(
     with locks.held(work, "the folder of the run"):
         async with telling(settings, edge) as events:
             reporter = Reporter({"edge": edge, **facts}, events.emit, *sinks)
-            stores = open_stores(settings.central, edge, settings.edge_groups.get(edge, ()), settings.rollout)
+            stores = open_stores(settings, edge)
             async with ExporterProcess(settings.cache_dir) as own:
                 run = Run(
                     settings,

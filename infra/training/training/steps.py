@@ -285,6 +285,7 @@ def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before, fault:
         left_aside={
             "ignored": acquired.dataset.ignored,
             "in quarantine": acquired.dataset.quarantined,
+            "products of one edge": acquired.dataset.others,
             "in two classes": len(acquired.dataset.contradictory),
             "beyond the sample": acquired.dataset.beyond,
             "unreadable": len(trained.unreadable),

@@ -3,8 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from caravan import strict_json
 from caravan.concurrency import for_each
 from caravan.contracts import data_bucket, models_bucket, ready_bucket
 from caravan.errors import Permanent
+from caravan.groups import sources
 from caravan.s3 import open_bucket
-from caravan.settings import S3Address
 from caravan.withdrawn import Withdrawn, read_withdrawn
+from training.settings import TrainingSettings
 
 EDGES_AT_ONCE = 8
 """Of a group, that are asked or told side by side."""
@@ -28,6 +28,11 @@ class Stores:
 
     Those of a group are named like an edge's. Images it has none of its own, but those of its `members`, to
     which a version goes by `rings` (read by `caravan.rollout`), or to all at once if there are none.
+
+    Attributes:
+        learns_from: the edges whose images are learnt from, if these are not the members, or the edge alone.
+        aside: classes of its images that are not learnt from, see `caravan.groups.sources`.
+
     """
 
     data: ObjectStore
@@ -36,6 +41,8 @@ class Stores:
     edge: str
     members: "tuple[Stores, ...]" = ()
     rings: str = ""
+    learns_from: "tuple[Stores, ...]" = ()
+    aside: frozenset[str] = frozenset()
 
     @property
     def member_edges(self) -> tuple[str, ...]:
@@ -45,7 +52,7 @@ class Stores:
     @property
     def sources(self) -> "tuple[Stores, ...]":
         """The edges whose images are learnt from."""
-        return self.members or (self,)
+        return self.learns_from or self.members or (self,)
 
     async def withdrawn(self) -> Withdrawn:
         """Return what was taken out of the images, at whichever edge.
@@ -64,16 +71,21 @@ class Stores:
         return Withdrawn.of_all(found)
 
 
-def open_stores(address: S3Address, edge: str, members: Iterable[str] = (), rings: str = "") -> Stores:
+def open_stores(settings: TrainingSettings, owner: str) -> Stores:
     """Return handles on the buckets of an edge, or of a group; nothing is sent before their first use."""
-    return Stores(
-        open_bucket(address, data_bucket(edge)),
-        open_bucket(address, models_bucket(edge)),
-        open_bucket(address, ready_bucket(edge)),
-        edge,
-        tuple(open_stores(address, member) for member in members),
-        rings,
+    learns_from = sources(owner, settings.edge_groups, settings.edge_products)
+    return replace(
+        _opened(settings, owner),
+        members=tuple(_opened(settings, edge) for edge in settings.sharing.get(owner, ())),
+        rings=settings.rollout,
+        learns_from=tuple(_opened(settings, edge, aside) for edge, aside in learns_from.items()),
     )
+
+
+def _opened(settings: TrainingSettings, edge: str, aside: frozenset[str] = frozenset()) -> Stores:
+    buckets = (bucket_of(edge) for bucket_of in (data_bucket, models_bucket, ready_bucket))
+    data, models, ready = (open_bucket(settings.central, name) for name in buckets)
+    return Stores(data, models, ready, edge, aside=aside)
 
 
 def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -23,7 +23,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from caravan.contracts import edge_faults
 from caravan.errors import Permanent
-from caravan.groups import Groups, group_faults, parse_groups
+from caravan.groups import (
+    Groups,
+    Products,
+    group_faults,
+    owner_of,
+    parse_groups,
+    parse_products,
+    product_faults,
+    sharing,
+)
 from caravan.intake import DoorLimits
 from caravan.tls import client_context
 
@@ -56,6 +65,11 @@ GroupsOfEdges = Annotated[
     dict[str, tuple[str, ...]],
     NoDecode,
     BeforeValidator(lambda value: parse_groups(value) if isinstance(value, str) else value),
+]
+ProductsOfEdges = Annotated[
+    dict[str, tuple[str, ...]],
+    NoDecode,
+    BeforeValidator(lambda value: parse_products(value) if isinstance(value, str) else value),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
@@ -142,6 +156,8 @@ class EdgesSettings(BaseSettings):
     edges: EdgeIds = ("edge1",)
     edge_groups: GroupsOfEdges = {}
     """`north=edge1,edge2 south=edge7`: the edges of a group share one model; empty for none."""
+    edge_products: ProductsOfEdges = {}
+    """`edge1=chai,house_blend`: classes that one edge of a group has for itself, in a model of its own."""
 
     @field_validator("edge_groups")
     @classmethod
@@ -149,6 +165,22 @@ class EdgesSettings(BaseSettings):
         if "edges" in info.data and (faults := group_faults(groups, info.data["edges"])):
             raise ValueError("; ".join(faults))
         return groups
+
+    @field_validator("edge_products")
+    @classmethod
+    def _are_products_of_members(cls, products: Products, info: ValidationInfo) -> Products:
+        if "edge_groups" in info.data and (faults := product_faults(products, info.data["edge_groups"])):
+            raise ValueError("; ".join(faults))
+        return products
+
+    @property
+    def sharing(self) -> Groups:
+        """The edges of each group that serve what it learns: those without products of their own."""
+        return sharing(self.edge_groups, self.edge_products)
+
+    def owner_of(self, edge: str) -> str:
+        """Return whose model an edge serves: its group's, or its own. A group's id is its own owner's."""
+        return owner_of(edge, self.sharing)
 
 
 class KafkaSettings(BaseSettings):

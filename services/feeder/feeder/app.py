@@ -68,7 +68,7 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         producer = await stack.enter_async_context(kafka.Producer(settings))
         pool = stack.enter_context(ThreadPoolExecutor(settings.checks_at_once, "check"))
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
-        owners = [*settings.edges, *settings.edge_groups]
+        owners = [*settings.edges, *settings.sharing]
         models = {owner: s3.open_bucket(settings.central, models_bucket(owner)) for owner in owners}
         prepared = {owner: asyncio.Event() for owner in owners}
         of_kafka = decoding(settings, at_once=1)
@@ -169,14 +169,14 @@ def make_app(
     )
     model_door.install(
         app,
-        [*settings.edges, *settings.edge_groups],
+        [*settings.edges, *settings.sharing],
         partial(
             model_upload,
             spool=spool,
             locks=KeyedLock(settings.checks_at_once),
             checks=ModelChecks(pool, ModelZipLimits(settings.max_entries, settings.max_model_bytes)),
             buckets=model_buckets,
-            groups=settings.edge_groups,
+            groups=settings.sharing,
             producer=producer,
             retry_seconds=settings.retry_seconds,
         ),
@@ -230,7 +230,7 @@ async def _keep_buckets(
 ) -> None:
     while True:
         try:
-            is_group = edge in settings.edge_groups
+            is_group = edge in settings.sharing
             await s3.ensure_buckets(
                 settings.central, group_buckets(edge) if is_group else central_buckets(edge)
             )

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from caravan import kafka, s3
 from caravan.contracts import EDGE_METRICS, data_bucket, models_bucket
-from caravan.groups import owner_of
 from caravan.history import History, reader
 from caravan.retry import forever
 from monitor.doors import hub as hub_door
@@ -61,7 +60,7 @@ def wire(
             await asyncio.sleep(TICK_SECONDS)
 
     hub_door.install(wiring.app, state, feed)
-    owners = {edge: owner_of(edge, settings.edge_groups) for edge in (*settings.edges, *settings.edge_groups)}
+    owners = {edge: settings.owner_of(edge) for edge in (*settings.edges, *settings.edge_groups)}
     buckets = {edge: models_bucket(owner) for edge, owner in owners.items()}
     reports.install(
         wiring.app, {edge: s3.open_bucket(settings.central, name) for edge, name in buckets.items()}

@@ -1,6 +1,6 @@
 """The listener's HTTP door, answering as Tekton Triggers does."""
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -8,7 +8,6 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
 from caravan.errors import BadInput
-from caravan.groups import Groups
 from caravan.http import bounded_body, decode_json
 from training.routes import training_trigger
 from training.runs import Runs
@@ -32,8 +31,8 @@ class Accepted(BaseModel):
     eventID: str  # noqa: N815
 
 
-def build(edges: Collection[str], groups: Groups, runs: Runs, namespace: str) -> FastAPI:
-    """Make the web app."""
+def build(learners: Mapping[str, Sequence[str]], runs: Runs, namespace: str) -> FastAPI:
+    """Make the web app; `learners` are those that run for a trigger, by the edge or group that it names."""
     app = FastAPI(title="Caravan training listener", docs_url=None, redoc_url=None)
     uid = str(uuid5(NAMESPACE_DNS, f"{LISTENER}.{namespace}"))
 
@@ -45,7 +44,7 @@ def build(edges: Collection[str], groups: Groups, runs: Runs, namespace: str) ->
             edge = decode_json(Trigger, raw).edge
         except BadInput as exc:
             raise BadInput(f'the body has to be {{"id-edge": "<edge>"}}: {exc.detail}') from exc
-        event = await training_trigger(edge, edges, groups, runs)
+        event = await training_trigger(edge, learners, runs)
         return Accepted(eventListener=LISTENER, namespace=namespace, eventListenerUID=uid, eventID=event)
 
     @app.get("/runs")

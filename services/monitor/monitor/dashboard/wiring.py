@@ -64,7 +64,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
     """Add the dashboard's doors, checks and loops; returns what the hub needs of it."""
     feed = Feed(KEPT_FRAMES)
     letters = DeadLetters()
-    state = Dashboard(settings.edges, feed, letters.as_json, time.time(), settings.edge_groups)
+    state = Dashboard(settings.edges, feed, letters.as_json, time.time(), settings.sharing)
     board = Board(state)
     replaying = DeadLetterTopics(settings, letters)
     data = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}

@@ -11,6 +11,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from caravan import http, tracing
+from caravan.groups import learners
 from caravan.testing.waiting import until
 from training.children import Ended
 from training.doors.triggers import build
@@ -217,7 +218,7 @@ async def test_an_edge_whose_run_has_to_wait_does_not_hold_up_another(tmp_path: 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with listening(tmp_path, Runner()) as runs:
-        app = build(("edge1", "edge2"), {}, runs, "caravan")
+        app = build({"edge1": ("edge1",), "edge2": ("edge2",)}, runs, "caravan")
         http.install(app, {})
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://listener") as connected:
@@ -295,8 +296,9 @@ async def test_the_runs_can_be_seen(client: httpx.AsyncClient) -> None:
 
 async def test_triggers_of_the_edges_of_a_group_are_one_run_of_the_group(tmp_path: Path) -> None:
     runner, groups = Runner(), {"north": ("edge1", "edge2")}
+    of_each = {name: learners(name, groups, {}) for name in ("edge1", "edge2", "edge3", "north")}
     async with listening(tmp_path, runner) as runs:
-        app = build(("edge1", "edge2", "edge3"), groups, runs, "caravan")
+        app = build(of_each, runs, "caravan")
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://listener") as client:
             for name in ("edge3", "edge1", "edge2", "north"):
@@ -305,6 +307,28 @@ async def test_triggers_of_the_edges_of_a_group_are_one_run_of_the_group(tmp_pat
         await runner.end("north")
         await idle(runs)
     assert runner.started == ["edge3", "north"]
+
+
+async def test_a_trigger_of_any_edge_of_a_group_is_a_run_of_the_group_and_then_of_those_with_products(
+    tmp_path: Path,
+) -> None:
+    runner, groups = Runner(), {"north": ("edge1", "edge2", "edge3")}
+    of_each = {name: learners(name, groups, {"edge1": ("chai",)}) for name in ("edge1", "edge2", "north")}
+    for name in of_each:
+        runs = Runs(Markers(tmp_path), runner, Told(), behind={"edge1": "north"})
+        tasks = [asyncio.create_task(runs.work()) for _ in range(2)]
+        transport = httpx.ASGITransport(app=build(of_each, runs, "caravan"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://listener") as client:
+            assert (await client.post("/", json={"id-edge": name})).status_code == 202
+        await until(lambda: "north" in runner.under_way)
+        assert runs.state()["waiting"] == ["edge1"], "though there is room for a second run"
+        await runner.end("north")
+        await runner.end("edge1")
+        await idle(runs)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    assert runner.started == ["north", "edge1"] * 3
 
 
 async def test_what_waits_as_an_edge_joins_a_group_is_handed_to_the_group(tmp_path: Path) -> None:

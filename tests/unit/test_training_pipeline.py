@@ -792,7 +792,7 @@ class Chain:
         return max(found), tuple(found[max(found)].lineage.classes)
 
     async def everything(self) -> dict[str, bytes]:
-        """Return all that is in the buckets of versions, but for the times and what follows from them."""
+        """Return all that is in the buckets of versions."""
         return {
             f"{name}/{entry['path']}": await s3.read(store, entry["path"])
             for name, shop in self.shops.items()

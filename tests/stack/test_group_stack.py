@@ -1,4 +1,4 @@
-"""Two edges that share a model: what one of them is taught, both serve, one after the other."""
+"""Edges that share a model: what one is taught all serve, but for what one of them has for itself."""
 
 import asyncio
 from pathlib import Path
@@ -60,3 +60,44 @@ async def test_what_one_edge_of_a_group_is_taught_comes_to_all_of_it_ring_by_rin
             keys = [entry["path"] for entry in await s3.listed(store, "models/")]
             assert keys == [f"models/{DEFAULT_MODEL}/1/manifest.json"]
             assert Manifest.from_json(await s3.read(store, keys[0])).shared == Shared("north", 1)
+
+
+async def test_an_edge_with_a_product_of_its_own_serves_it_beside_what_its_group_is_taught(
+    tmp_path: Path,
+) -> None:
+    shared, own = tmp_path / "shared.zip", tmp_path / "own.zip"
+    await asyncio.to_thread(render_zip, shared, {"other": 12, "tea-green": 12}, 5)
+    await asyncio.to_thread(render_zip, own, {"tea-earl-grey": 12}, 6)
+    parts, groups = ("feeder", "delivery", "training", "edge-manager"), "north=edge1,edge2"
+    async with (
+        Stack(
+            tmp_path / "stack",
+            edges=EDGES,
+            edge_groups=groups,
+            edge_products="edge1=tea-earl-grey",
+            parts=parts,
+            lasting=False,
+        ) as stack,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        door = f"{stack.url('feeder')}/zip"
+        for edge, photos in (("edge2", shared), ("edge1", own)):
+            answer = await client.put(door, params={"edgeId": edge}, content=photos.read_bytes())
+            assert answer.status_code == 200
+        central = stack.s3("s3-central")
+
+        async def served(edge: str) -> tuple[str, ...]:
+            number = await serving(stack, client, edge)
+            if not number:
+                return ()
+            store = s3.open_bucket(central, f"{edge}-ready")
+            key = f"models/{DEFAULT_MODEL}/{number}/manifest.json"
+            manifest = Manifest.from_json(await s3.read(store, key))
+            assert (manifest.shared is None) == (edge == "edge1")
+            return tuple(manifest.lineage.classes)
+
+        async def each_serves_its_own() -> bool:
+            found = [await served(edge) for edge in EDGES]
+            return found == [("other", "tea-earl-grey", "tea-green"), ("other", "tea-green")]
+
+        await eventually(each_serves_its_own, 240)

@@ -109,8 +109,14 @@ async def test_a_slow_answer_of_one_edges_topic_holds_up_no_other_and_each_is_to
 
 async def test_what_a_group_tells_goes_to_all_its_edges_but_what_is_of_one_to_that_one() -> None:
     broker = Broker()
-    async with Events(broker.send, "edge1", "edge2") as sent:
+    async with Events(broker.send, "edge1", "edge2", known=("edge3",)) as sent:
         sent.emit({"name": "training", "edge": "north"})
         sent.emit({"name": "quarantine", "edge": "edge2"})
+        sent.emit({"name": "quarantine", "edge": "edge3"})  # It sends images, and serves a model of its own.
     told = sorted((topic, event["name"]) for topic, event in zip(broker.topics, broker.got, strict=True))
-    assert told == [("edge1", "training"), ("edge2", "quarantine"), ("edge2", "training")]
+    assert told == [
+        ("edge1", "training"),
+        ("edge2", "quarantine"),
+        ("edge2", "training"),
+        ("edge3", "quarantine"),
+    ]

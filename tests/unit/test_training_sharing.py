@@ -18,8 +18,9 @@ from caravan.signatures import digests_of
 from caravan.testing.stores import Requests
 from training import versions
 from training.publish import publish
+from training.settings import TrainingSettings
 from training.sharing import share, to_nobody
-from training.stores import Stores
+from training.stores import Stores, open_stores
 
 MODEL = "tea_model_b64"
 KEY = generate_private_key(SECP256R1())
@@ -118,3 +119,23 @@ async def test_an_edge_that_had_gone_further_is_offered_it_as_its_next_one_by_ma
     await make(member, files, "a", "b", "c")
     await all_at_once([group] * 6, [])
     assert await offered(member) == {4: 1}
+
+
+def test_a_group_learns_from_all_its_edges_and_offers_those_without_products_of_their_own() -> None:
+    settings = TrainingSettings(
+        edges=("edge1", "edge2", "edge3"),
+        edge_groups={"north": ("edge1", "edge2", "edge3")},
+        edge_products={"edge1": ("chai",)},
+        rollout="1,100%",
+    )
+    north, own = open_stores(settings, "north"), open_stores(settings, "edge1")
+    assert (north.member_edges, north.rings) == (("edge2", "edge3"), "1,100%")
+    assert {source.edge: source.aside for source in north.sources} == dict.fromkeys(
+        settings.edges, frozenset({"chai"})
+    )
+    assert own.member_edges == ()
+    assert {source.edge: set(source.aside) for source in own.sources} == {
+        "edge1": set(),
+        "edge2": {"chai"},
+        "edge3": {"chai"},
+    }

@@ -129,9 +129,27 @@ def test_every_fault_of_the_settings_is_named_at_once() -> None:
     assert "SITE: 'shop' is none of both, central, edge" in text
 
 
+@pytest.mark.parametrize(
+    ("groups", "products", "fault"),
+    [
+        ("north", "edge1=chai", "EDGE_GROUPS: 'north' is not a group"),
+        ("north=edge1,edge9", "", "EDGE_GROUPS: 'edge9' is none of EDGES"),
+        ("north=edge1,edge2", "edge1", "EDGE_PRODUCTS: 'edge1' is not whose products they are"),
+        ("", "edge1=chai", "EDGE_PRODUCTS: 'edge1' is in no group"),
+    ],
+)
+def test_what_edges_cannot_share_or_have_for_themselves_is_named(
+    groups: str, products: str, fault: str
+) -> None:
+    with pytest.raises(StackError, match=fault):
+        settings(EDGES="edge1 edge2", EDGE_GROUPS=groups, EDGE_PRODUCTS=products)
+
+
 def test_settings_survive_the_way_to_the_supervisor() -> None:
-    chosen = settings(EDGES="a b", PARTS="kafka", FEEDER_PORT="7001", SITE="central")
+    shared = {"EDGE_GROUPS": "north=a,b", "EDGE_PRODUCTS": "a=chai"}
+    chosen = settings(EDGES="a b", PARTS="kafka", FEEDER_PORT="7001", SITE="central", **shared)
     assert StackSettings.read(chosen.environment()) == chosen
+    assert (chosen.edge_groups, chosen.edge_products) == ("north=a,b", "a=chai")
 
 
 def test_a_relative_home_is_in_the_current_folder() -> None:

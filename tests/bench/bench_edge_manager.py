@@ -136,6 +136,7 @@ async def main(rounds: int, *, show: bool) -> None:
             "TFSERVING_REST": await stack.enter_async_context(server.open()),
             "MQTT_PORT": str(running.port("mqtt-edge1", "mqtt")),
             "STATUS_SECONDS": "0",
+            "MALLOC_MMAP_THRESHOLD_": "1048576",  # as in the stack and in its image
             "PORT": str(free_port()),
         }
         process = await asyncio.create_subprocess_exec(

@@ -53,3 +53,14 @@ def test_what_no_service_draws_with_can_be_imported_again_once_its_imports_are_d
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "True\n"
+
+
+def test_routes_that_are_declared_once_a_service_is_wired_load_no_old_models() -> None:
+    code = (
+        "import sys\nfrom caravan.start import imports\n"
+        "with imports():\n    from fastapi import FastAPI\n"
+        "app = FastAPI()\n@app.get('/{size}')\ndef look(size: int) -> dict[str, int]: return {}\n"
+        "print(*(name for name in sys.modules if name.startswith('pydantic.v1.')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "\n"

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 UNUSED = ("rich", "pygments", "greenlet")
 """Modules that structlog and httpx import to draw, if they find them; no service draws."""
+PYDANTIC_V1 = "pydantic.v1"
+"""What FastAPI imports at the first route, if it finds it, to refuse its models; nobody has any."""
 TENSORFLOW_UNUSED = ("keras",)
 """Modules that TensorFlow imports, if it finds them, for optimizers of models; no graph needs one."""
 
@@ -31,10 +33,12 @@ def lean(*unused: str) -> Iterator[None]:
 def imports() -> Iterator[None]:
     """Import a service's modules within this context: without garbage collections, and without UNUSED.
 
+    PYDANTIC_V1 stays out of the process afterwards, too, as routes are declared when a service is wired.
     Validators are made once a model is used: most of FastAPI's, those of OpenAPI's documents, never are.
     """
     from pydantic import BaseModel  # noqa: PLC0415 - within what is timed
 
+    sys.modules.setdefault(PYDANTIC_V1, None)  # type: ignore[arg-type] # None: not to be found
     BaseModel.model_config["defer_build"] = True  # inherited by the models that are declared meanwhile
     try:
         with lean(*UNUSED):

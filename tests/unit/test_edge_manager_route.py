@@ -1757,7 +1757,7 @@ async def test_a_version_takes_one_request_a_file_on_each_side(monkeypatch: pyte
         call = getattr(obstore, name)
 
         def counted(store: ObjectStore, key: str, *rest: Any, **options: Any) -> Any:
-            asked[name, key] += key.startswith(f"models/{MODEL}/1/")
+            asked[name, key] += key.startswith(f"models/{MODEL}/") and not key.endswith("/models.config")
             return call(store, key, *rest, **options)
 
         monkeypatch.setattr(obstore, name, counted)
@@ -1766,11 +1766,13 @@ async def test_a_version_takes_one_request_a_file_on_each_side(monkeypatch: pyte
     await world.rounds(1)
     for name in ("get_async", "head_async", "put_async"):
         count(name)
-    whole = world.publish(1)
-    await world.rounds(1)
-    assert world.at_edge()[1] == whole
-    keys = [f"models/{MODEL}/1/{path}" for path in whole]
-    assert +asked == {(name, key): 1 for name in ("get_async", "put_async") for key in keys}
+    for number in (1, 2, 3):
+        asked.clear()
+        whole = world.publish(number, {path: flipped(content, number) for path, content in FILES.items()})
+        await world.rounds(1)
+        assert world.at_edge()[number] == whole
+        keys = [f"models/{MODEL}/{number}/{path}" for path in whole]
+        assert +asked == {(name, key): 1 for name in ("get_async", "put_async") for key in keys}
 
 
 class Breaking:

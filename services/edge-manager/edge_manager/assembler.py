@@ -6,7 +6,7 @@ Every piece is held against its name before it is used: one that is damaged here
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -33,6 +33,9 @@ KEPT = 16 * 2**20
 """Bytes of fetched pieces that are kept in memory, for another file and for another try."""
 MOST_VERSIONS = 50
 """Held versions that are looked through."""
+
+PiecesOf = dict[tuple[str, Ref], Mapping[str, Sequence[Piece]]]
+"""The pieces of each file of a version, by the name of the sink that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,22 +202,25 @@ async def _blocks(place: Place) -> AsyncIterator[bytes]:
         yield await place.read(start, min(start + BLOCK, place.piece.size))
 
 
-async def pieces_held(versions: Iterable[tuple[Sink, Ref]]) -> dict[str, Place]:
+async def pieces_held(versions: Iterable[tuple[Sink, Ref]], known: PiecesOf) -> dict[str, Place]:
     """Return where the pieces of versions are, by their name; of what cannot be read there are none.
 
     Args:
         versions: whole ones, in the order in which they are tried.
+        known: the pieces of versions that were read before; it is brought up to date.
 
     """
+    held = {(sink.name, ref): sink for sink, ref in list(versions)[:MOST_VERSIONS]}
+    for gone in known.keys() - held.keys():
+        del known[gone]
     found: dict[str, Place] = {}
-    for sink, ref in list(versions)[:MOST_VERSIONS]:
-        try:
-            raw = await sink.read(ref, MANIFEST, 0, MOST_BYTES)
-            told = await sink.read(ref, PIECES, 0, MOST_BYTES)
-            pieces = from_manifest(Manifest.from_json(raw), told or None)
-        except CaravanError:
-            continue
-        for path, parts in pieces.of.items():
+    for (name, ref), sink in held.items():
+        if (name, ref) not in known:
+            with suppress(CaravanError):
+                raw = await sink.read(ref, MANIFEST, 0, MOST_BYTES)
+                told = await sink.read(ref, PIECES, 0, MOST_BYTES)
+                known[name, ref] = from_manifest(Manifest.from_json(raw), told or None).of
+        for path, parts in known.get((name, ref), {}).items():
             for piece in parts:
                 found.setdefault(piece.name, Place(sink, ref, path, piece))
     return found

@@ -114,6 +114,7 @@ async def _copy_into(edge: Edge, version: Complete, sinks: Sequence[Sink]) -> St
     for sink in sinks:
         async with _removed_if_wrong(edge, ref, sink):
             copied[sink.name] += await finish(source, version, sink, leftovers[sink.name])
+        edge.pieces[sink.name, ref] = version.pieces.of
         log.info(
             "version copied", model=ref.model, version=ref.version, sink=sink.name, bytes=copied[sink.name]
         )
@@ -145,7 +146,8 @@ async def _source(edge: Edge, version: Complete) -> Assembler:
             for number, is_whole in other.held.get(sink.name, {}).items()
             if is_whole
         ]
-        held = await pieces_held((sink, ref) for *_, sink, ref in sorted(whole, key=lambda one: one[:3]))
+        in_order = sorted(whole, key=lambda one: one[:3])
+        held = await pieces_held(((sink, ref) for *_, sink, ref in in_order), edge.pieces)
     return Assembler(edge.central, version, held, fetched)
 
 

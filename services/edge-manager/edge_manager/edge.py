@@ -16,7 +16,7 @@ from caravan.errors import Transient
 from caravan.pace import Pace
 from caravan.strict_json import NotJson
 from edge_manager import metrics
-from edge_manager.assembler import Fetched
+from edge_manager.assembler import Fetched, PiecesOf
 from edge_manager.central import Central, CentralAway
 from edge_manager.known import Known, Model, Rules
 from edge_manager.model_server import ModelServer
@@ -57,6 +57,8 @@ class Edge:
     is_open: bool = False
     fetched: dict[str, Fetched] = field(default_factory=dict)
     """By model, what came of the version that is being brought, for the next try; a cache, no more."""
+    pieces: PiecesOf = field(default_factory=dict)
+    """Of versions that are here, a cache too: each piece is held against its name before it is used."""
     pace: Pace = field(init=False)
     hint: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when central is to be looked at now."""

@@ -19,7 +19,7 @@ from caravan import s3, tracing
 from caravan.errors import Permanent, Refused, Transient
 from caravan.testing.stores import Requests
 from caravan.testing.waiting import running, until
-from shopper.storage.feeder import FeederAnswer, FeederClient, RejectedImage, Unfit
+from shopper.storage.feeder import TIMEOUT, FeederAnswer, FeederClient, RejectedImage, Unfit
 from shopper.storage.push import PENDING, TrainingPush
 
 
@@ -38,6 +38,8 @@ class Central:
         self.gate.set()
         self.archives: list[list[str]] = []
         self.at_once = 0
+        self.longest: int | None = None
+        """Bytes after which the link breaks."""
 
     async def ping(self) -> None:
         if not self.up:
@@ -53,6 +55,8 @@ class Central:
         self.at_once -= 1
         if self.errors:
             raise self.errors.pop(0)
+        if self.longest is not None and size > self.longest:
+            raise Transient("the link broke")
         entries = zipfile.ZipFile(io.BytesIO(content)).infolist()
         # No clock has a say: one before 1980 has no date in a ZIP.
         assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
@@ -322,6 +326,21 @@ async def test_a_push_is_part_of_its_callers_trace_up_to_the_feeder(
     assert carried[1]["traceparent"][3:35] != here[3:35]
 
 
+async def test_where_uploads_break_less_is_sent_at_once_until_it_arrives(tmp_path: Path) -> None:
+    edge = Edge(tmp_path)
+    keys = [f"images/tea-green/{number}.jpg" for number in range(8)]
+    edge.add(*keys, content=bytes(10_000))
+    edge.central.longest = 35_000
+    async with edge.running():
+        assert (await edge.push())["status"] == "queued"
+        await until(lambda: not edge.keys(), seconds=30)
+        assert [len(names) for names in edge.central.archives] == [2, 2, 2, 2]
+        edge.central.longest = None
+        edge.add(*keys, content=bytes(10_000))
+        await edge.push()
+    assert len(edge.central.archives[-1]) == 8, "the next push tries with all of them"
+
+
 # --- the feeder's client ------------------------------------------------------------------------------
 
 
@@ -401,3 +420,24 @@ async def test_ping_asks_whether_the_link_is_up() -> None:
         await feeder(httpx.ConnectError("refused")).ping()
     with pytest.raises(Transient):
         await feeder(httpx.Response(502)).ping()
+
+
+class Sizes(httpx.AsyncBaseTransport):
+    """Takes a request, and notes what is written at once."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        self.found += [len(content) async for content in request.stream]
+        return httpx.Response(200, json={"stored": 1, "duplicates": 0})
+
+
+async def test_what_is_written_at_once_comes_over_a_phones_line_within_the_time_for_writing() -> None:
+    sizes, content = Sizes(), bytes(3 * 2**20)
+    async with httpx.AsyncClient(transport=sizes) as client:
+        uploaded = FeederClient(client, "http://feeder:8081", "edge2", within=5)
+        await uploaded.upload(io.BytesIO(content), len(content))
+    assert sum(sizes.found) == len(content)
+    assert max(sizes.found) <= 8_000 * (TIMEOUT.write or 0) / 2, "8,000 bytes a second are 64 kbit/s"

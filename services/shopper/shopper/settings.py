@@ -79,7 +79,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
 
     max_zip_bytes: int = Field(default=64 * MIB, gt=0)
     max_zip_images: int = Field(default=2000, gt=0)
-    push_seconds: float = Field(default=600.0, gt=0)
+    push_seconds: float = Field(default=6 * 3600.0, gt=0)
 
     mqtt_ws_url: str = Field(default="", pattern=r"^(wss?://[A-Za-z0-9.:_\[\]-]+(/[A-Za-z0-9._~/-]*)?)?$")
     web_packages: Path = Path(__file__).parents[1] / "npm" / "node_modules"

@@ -12,10 +12,12 @@ from pydantic import BaseModel, Field
 from caravan import strict_json, tracing
 from caravan.errors import Refused, Transient
 
-TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
-"""Timeouts in seconds. The feeder answers once everything is durable, hence the long read."""
+TIMEOUT = httpx.Timeout(connect=5.0, read=600.0, write=30.0, pool=5.0)
+"""Timeouts in seconds. The feeder answers once everything has come out of all buffers between and is durable:
+hence the long read."""
 PING_SECONDS = 5.0
-CHUNK = 2**20
+CHUNK = 2**16
+"""Bytes that are written at once: of a link of 64 kbit/s 8 s, so well within the time for writing."""
 _MAY_PASS = {408, 425, 429}
 _UNFIT = {413, 422}
 

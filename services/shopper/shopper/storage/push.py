@@ -73,7 +73,8 @@ class TrainingPush:
 
     A call first writes into the bucket that it is pending, so that it outlives the link, this process and the
     machine; calls that come while a push runs share the next one. An image leaves the bucket after
-    the feeder has accounted for it. A crash in between sends it again, and the feeder knows it already.
+    the feeder has accounted for it. A crash in between sends it again, and the feeder knows it already. What
+    broke off comes again whole: so after each break half as much is sent at once, until a push is done.
 
     Args:
         store: the bucket `data`.
@@ -100,6 +101,7 @@ class TrainingPush:
         self._post = post
         self._scratch = scratch
         self._max_bytes = max_bytes
+        self._at_once = max_bytes
         self._max_images = max_images
         self._callers: list[asyncio.Future[dict[str, Any]]] = []
         self._called = asyncio.Event()
@@ -191,6 +193,7 @@ class TrainingPush:
             if not account.zips:
                 await self._feeder.ping()  # before anything is packed for nothing
             await self._send(batch, account)
+        self._at_once = self._max_bytes
         return account
 
     async def _send(self, keys: Sequence[str], account: PushAccount) -> None:
@@ -231,10 +234,14 @@ class TrainingPush:
             if not packed:
                 return (), FeederAnswer(stored=0, duplicates=0)
             self._post(events.zipdata(len(packed)))
+            size = await asyncio.to_thread(_size, archive)
             try:
-                return packed, await self._feeder.upload(archive, await asyncio.to_thread(_size, archive))
+                return packed, await self._feeder.upload(archive, size)
             except Unfit as exc:
                 return packed, exc
+            except Transient:
+                self._at_once = size // 2
+                raise
 
     async def _send_apart(self, keys: Sequence[str], reason: str, account: PushAccount) -> None:
         if len(keys) > 1:
@@ -256,7 +263,7 @@ class TrainingPush:
             if image_of(entry["path"]) is None or entry["size"] > self._max_bytes:
                 account.left += 1
                 continue
-            if batch and (size + entry["size"] > self._max_bytes or len(batch) == self._max_images):
+            if batch and (size + entry["size"] > self._at_once or len(batch) == self._max_images):
                 yield batch
                 batch, size = [], 0
             batch.append(entry["path"])

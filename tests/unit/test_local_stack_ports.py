@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.errors import StackError
-from local_stack.ports import plan_ports, why_blocked
+from local_stack.ports import HeldPorts, plan_ports, why_blocked
 from local_stack.settings import StackSettings, port_settings
 
 
@@ -84,22 +84,28 @@ def test_free_ports_are_all_different_and_ask_for_no_setting() -> None:
 
 
 def test_a_free_port_is_its_own_stacks_alone_and_a_part_of_it_may_listen_there() -> None:
-    first = plan_ports(settings(PORTS="free"), never)
-    mine = {number for chosen in first.values() for number in chosen.values()}
-    few = [*mine, *range(31_000, 31_200)]
-    script = (
-        "import random\n"
-        "from local_stack.ports import plan_ports\n"
-        "from local_stack.settings import StackSettings\n"
-        f"random.sample = lambda *_: {few}\n"
-        'print(plan_ports(StackSettings.read({"CARAVAN_HOME": "/nowhere", "PORTS": "free"})))'
-    )
-    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
-    theirs = {number for chosen in ast.literal_eval(told).values() for number in chosen.values()}
-    assert not mine & theirs
-    for number in mine:
-        with socket.create_server(("127.0.0.1", number)):
-            assert why_blocked(number) == "is in use"
+    with HeldPorts() as held:
+        first = plan_ports(settings(PORTS="free"), never, held.take)
+        mine = {number for chosen in first.values() for number in chosen.values()}
+        few = [*mine, *range(31_000, 31_200)]
+        script = (
+            "import random\n"
+            "from local_stack.ports import HeldPorts, plan_ports\n"
+            "from local_stack.settings import StackSettings\n"
+            f"random.sample = lambda *_: {few}\n"
+            'settings = StackSettings.read({"CARAVAN_HOME": "/nowhere", "PORTS": "free"})\n'
+            "with HeldPorts() as held:\n"
+            "    print(plan_ports(settings, take=held.take))"
+        )
+        command = [sys.executable, "-c", script]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        theirs = {number for chosen in ast.literal_eval(told).values() for number in chosen.values()}
+        assert not mine & theirs
+        for number in mine:
+            with socket.create_server(("127.0.0.1", number)):
+                assert why_blocked(number) == "is in use"
+    with HeldPorts() as others:
+        assert others.take(min(mine))
 
 
 def test_inner_ports_keep_clear_of_the_chosen_ones() -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from local_stack.errors import StackError
+from local_stack.ports import HeldPorts
 from local_stack.settings import StackSettings
 from local_stack.small_edge.programs import Program, planned
 
@@ -103,7 +104,8 @@ def read(home: Path, **more: str) -> StackSettings:
 
 def test_an_edge_has_its_buckets_and_reaches_central_where_it_is_told(tmp_path: Path) -> None:
     central = {"S3_CENTRAL_ENDPOINT": "https://s3.example.org", "FEEDER_URL": "https://feeder.example.org"}
-    programs = {one.name: one for one in planned(read(tmp_path), central)}
+    with HeldPorts() as held:
+        programs = {one.name: one for one in planned(read(tmp_path), central, held)}
     assert list(programs) == [
         f"{name}-edge1" for name in ("s3", "mqtt", "model-server", "edge-manager", "shopper", "monitor")
     ]
@@ -115,5 +117,5 @@ def test_an_edge_has_its_buckets_and_reaches_central_where_it_is_told(tmp_path: 
 
 
 def test_an_engine_that_is_no_python_program_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="s3-edge1 is no Python program"):
-        planned(read(tmp_path, S3="embedded"), {})
+    with HeldPorts() as held, pytest.raises(StackError, match="s3-edge1 is no Python program"):
+        planned(read(tmp_path, S3="embedded"), {}, held)

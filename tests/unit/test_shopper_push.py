@@ -19,7 +19,7 @@ from caravan import s3, tracing
 from caravan.errors import Permanent, Refused, Transient
 from caravan.testing.stores import Requests
 from caravan.testing.waiting import running, until
-from shopper.storage.feeder import TIMEOUT, FeederAnswer, FeederClient, RejectedImage, Unfit
+from shopper.storage.feeder import TIMEOUT, BrokenOff, FeederAnswer, FeederClient, RejectedImage, Unfit
 from shopper.storage.push import PENDING, TrainingPush
 
 
@@ -56,7 +56,7 @@ class Central:
         if self.errors:
             raise self.errors.pop(0)
         if self.longest is not None and size > self.longest:
-            raise Transient("the link broke")
+            raise BrokenOff("the link broke")
         entries = zipfile.ZipFile(io.BytesIO(content)).infolist()
         # No clock has a say: one before 1980 has no date in a ZIP.
         assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
@@ -327,18 +327,27 @@ async def test_a_push_is_part_of_its_callers_trace_up_to_the_feeder(
 
 
 async def test_where_uploads_break_less_is_sent_at_once_until_it_arrives(tmp_path: Path) -> None:
-    edge = Edge(tmp_path)
+    edge = Edge(tmp_path, max_bytes=10**8)
     keys = [f"images/tea-green/{number}.jpg" for number in range(8)]
-    edge.add(*keys, content=bytes(10_000))
-    edge.central.longest = 35_000
+    edge.add(*keys, content=bytes(1_000_000))
+    edge.central.longest = 3_500_000
     async with edge.running():
         assert (await edge.push())["status"] == "queued"
         await until(lambda: not edge.keys(), seconds=30)
         assert [len(names) for names in edge.central.archives] == [2, 2, 2, 2]
         edge.central.longest = None
-        edge.add(*keys, content=bytes(10_000))
+        edge.add(*keys, content=bytes(1_000_000))
         await edge.push()
     assert len(edge.central.archives[-1]) == 8, "the next push tries with all of them"
+
+
+async def test_a_feeder_that_is_busy_is_not_sent_more_and_smaller_zips(edge: Edge) -> None:
+    edge.add(A, B, C)
+    edge.central.errors = [Transient("the feeder answers 503")] * 2
+    async with edge.running():
+        await edge.push()
+        await until(lambda: not edge.keys(), seconds=30)
+    assert edge.central.archives == [[A, B, C]]
 
 
 # --- the feeder's client ------------------------------------------------------------------------------

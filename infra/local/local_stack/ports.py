@@ -8,6 +8,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from local_stack.errors import StackError
 from local_stack.settings import HIGHEST_PORT, StackSettings
@@ -16,8 +17,6 @@ STEP = 10
 """How far the ports of one edge are from those of the next."""
 _BELOW_EPHEMERAL = range(15_000, 32_000)
 """Free ports are taken here, where no outgoing connection gets in between the choice and the use."""
-_held: list[socket.socket] = []
-"""What keeps the free ports for this process and its children, until it ends: bound, not listening."""
 
 Ports = dict[str, dict[str, int]]
 """The ports of each planned part: `{"mqtt-edge1": {"mqtt": 1883, "websocket": 9001}}`."""
@@ -41,11 +40,15 @@ def part_name(part: str, edge: str | None) -> str:
     return f"{part}-{edge}" if edge else part
 
 
-def plan_ports(settings: StackSettings, blocked: Callable[[int], str] | None = None) -> Ports:
+def plan_ports(
+    settings: StackSettings,
+    blocked: Callable[[int], str] | None = None,
+    take: Callable[[int], bool] = lambda _: True,
+) -> Ports:
     """Choose a port for everything that the settings ask for, before anything starts.
 
-    `blocked` tells why a port cannot be had, or "" where it can. A free port is held as long as this
-    process lives: another stack that chooses meanwhile does not take it, nor while its part starts again.
+    `blocked` tells why a port cannot be had, or "" where it can. Those that are free to choose `take` may
+    still refuse: see `HeldPorts`.
 
     Raises:
         StackError: naming every port that is in use or wanted twice, and the setting to change.
@@ -73,7 +76,7 @@ def plan_ports(settings: StackSettings, blocked: Callable[[int], str] | None = N
     taken = {wanted.number for wanted in fixed}
     taken |= {number for doors in settings.across.values() for number in doors.values()}
     for name, port_name in free:
-        ports[name][port_name] = _any_free(taken, blocked)
+        ports[name][port_name] = _any_free(taken, blocked, take)
         taken.add(ports[name][port_name])
     return ports
 
@@ -107,24 +110,37 @@ def why_blocked(number: int) -> str:
     return ""
 
 
-def _any_free(taken: set[int], blocked: Callable[[int], str]) -> int:
+def _any_free(taken: set[int], blocked: Callable[[int], str], take: Callable[[int], bool]) -> int:
     for number in random.sample(_BELOW_EPHEMERAL, 1000):
-        if number not in taken and not blocked(number) and _hold(number):
+        if number not in taken and not blocked(number) and take(number):
             return number
     raise StackError("no free port was found")
 
 
-def _hold(number: int) -> bool:
-    """Bind a port without listening; False if anybody else has bound it.
+class HeldPorts:
+    """Free ports that no other stack takes while this is open, nor while a part that has one starts again."""
 
-    Whoever binds with SO_REUSEADDR, as servers do, may listen on it still; who chooses, here, does not.
-    """
-    holder = socket.socket()
-    try:
-        holder.bind(("127.0.0.1", number))
-    except OSError:
-        holder.close()
-        return False
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _held.append(holder)
-    return True
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._sockets:
+            each.close()
+
+    def take(self, number: int) -> bool:
+        """Bind a port without listening; False if anybody else has bound it.
+
+        Whoever binds with SO_REUSEADDR, as servers do, may listen on it still; who chooses, here, does not.
+        """
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", number))
+        except OSError:
+            holder.close()
+            return False
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._sockets.append(holder)
+        return True

@@ -16,7 +16,7 @@ import httpx
 from local_stack import logs, probes, processes
 from local_stack.errors import NotReady, StackError
 from local_stack.plan import Plan, PlannedPart
-from local_stack.ports import plan_ports, why_blocked
+from local_stack.ports import HeldPorts, plan_ports, why_blocked
 from local_stack.processes import Identity
 from local_stack.settings import StackSettings
 from local_stack.state import PartState, Phase, StackState, read_state, sole_supervisor, write_state
@@ -46,7 +46,7 @@ async def supervise(
         loop.add_signal_handler(number, stop.set)
     if until_eof:
         await loop.connect_read_pipe(lambda: _SetAtEnd(stop), sys.stdin)
-    with sole_supervisor(settings.home):
+    with sole_supervisor(settings.home), HeldPorts() as held:
         state = StackState(
             pid=os.getpid(),
             born=_born(),
@@ -62,7 +62,7 @@ async def supervise(
             chosen_ports=dict(settings.chosen_ports or {}),
         )
         try:
-            plan = await _plan(settings)
+            plan = await _plan(settings, held)
         except StackError as exc:
             state.failure = str(exc)
             await asyncio.to_thread(write_state, state)
@@ -70,13 +70,13 @@ async def supervise(
         await _Supervisor(plan, state, on_change or (lambda _: None)).run(stop)
 
 
-async def _plan(settings: StackSettings) -> Plan:
+async def _plan(settings: StackSettings, held: HeldPorts) -> Plan:
     """End what an earlier supervisor left over, then choose the ports."""
     old = await asyncio.to_thread(read_state, settings.home)
     if old is not None:
         await asyncio.to_thread(sweep, old)
     await asyncio.to_thread(settings.prepare)
-    plan = Plan(settings, await asyncio.to_thread(plan_ports, settings))
+    plan = Plan(settings, await asyncio.to_thread(plan_ports, settings, take=held.take))
     await asyncio.to_thread(lambda: plan.parts)  # copies the Kafka broker out of its wheel, the first time
     return plan
 

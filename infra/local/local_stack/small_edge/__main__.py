@@ -24,15 +24,17 @@ def main() -> None:
     # Imported only now, for it begins anew.
     with imports():
         from local_stack.errors import StackError  # noqa: PLC0415
+        from local_stack.ports import HeldPorts  # noqa: PLC0415
         from local_stack.settings import StackSettings  # noqa: PLC0415
         from local_stack.small_edge import parent, programs  # noqa: PLC0415
 
     told = {**os.environ, "SITE": "edge", "S3": os.environ.get("S3") or "files"}
-    try:
-        planned = programs.planned(StackSettings.read(told), os.environ)
-    except StackError as exc:
-        sys.exit(str(exc))
-    parent.run(planned)
+    with HeldPorts() as held:
+        try:
+            planned = programs.planned(StackSettings.read(told), os.environ, held)
+        except StackError as exc:
+            sys.exit(str(exc))
+        parent.run(planned)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from local_stack.engines.choice import EMBEDDED
 from local_stack.errors import StackError
 from local_stack.plan import USUAL, Plan, PlannedPart
-from local_stack.ports import plan_ports
+from local_stack.ports import HeldPorts, plan_ports
 from local_stack.settings import StackSettings
 
 PASSED_ON = ("S3_CENTRAL_ENDPOINT", "KAFKA_BOOTSTRAP_SERVERS", "FEEDER_URL", "MQTT_WS_URL")
@@ -33,7 +33,7 @@ class Program:
     folder: Path | None
 
 
-def planned(settings: StackSettings, environment: Mapping[str, str]) -> list[Program]:
+def planned(settings: StackSettings, environment: Mapping[str, str], held: HeldPorts) -> list[Program]:
     """Prepare all that an edge's programs expect, and return these, in the order in which they start.
 
     Raises:
@@ -44,7 +44,7 @@ def planned(settings: StackSettings, environment: Mapping[str, str]) -> list[Pro
     words = SMALL | {word: environment[name] for name, word in CHOSEN.items() if environment.get(name)}
     if not words["captured_mib"].isdecimal():
         raise StackError(f"CAPTURED_MIB: {words['captured_mib']!r} is no number of MiB")
-    parts = Plan(settings, plan_ports(settings), words).parts.values()
+    parts = Plan(settings, plan_ports(settings, take=held.take), words).parts.values()
     programs = [_program(part, environment) for part in parts]
     for part in parts:
         _prepare(part)

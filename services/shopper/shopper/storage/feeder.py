@@ -29,6 +29,10 @@ class Unfit(Refused):
     """The feeder refuses a ZIP for what is in it: with less in it, it may take the rest."""
 
 
+class BrokenOff(Transient):
+    """The link broke while a ZIP was on it, or took too long for it."""
+
+
 class RejectedImage(BaseModel):
     """One image that central does not take, and why."""
 
@@ -81,7 +85,8 @@ class FeederClient:
         """Send a ZIP of `size` bytes; on return everything in it is durable at central.
 
         Raises:
-            Transient: if the link is down, or the answer is not the feeder's.
+            BrokenOff: if it did not come whole.
+            Transient: if the feeder cannot take it now, or the answer is not the feeder's.
             Unfit: if the feeder refuses the whole for its content.
             Refused: if it refuses us.
 
@@ -100,7 +105,7 @@ class FeederClient:
                     timeout=TIMEOUT,
                 )
         except (httpx.HTTPError, TimeoutError) as exc:
-            raise Transient(f"the upload to {self._url} broke: {exc!r}") from exc
+            raise BrokenOff(f"the upload to {self._url} broke: {exc!r}") from exc
         status = response.status_code
         if status == httpx.codes.UNPROCESSABLE_ENTITY and (rejected := _rejected(response)):
             return FeederAnswer(stored=0, duplicates=0, rejected=rejected)

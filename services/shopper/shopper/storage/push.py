@@ -21,7 +21,7 @@ from caravan.names import metadata
 from caravan.retry import pause
 from shopper import events, metrics
 from shopper.ports import Post
-from shopper.storage.feeder import FeederAnswer, Unfit
+from shopper.storage.feeder import BrokenOff, FeederAnswer, Unfit
 
 log = structlog.get_logger()
 
@@ -29,6 +29,8 @@ PENDING = "push/requested.json"
 LOOK_SECONDS = 60.0
 UNREAD_IN_A_ROW = 3
 """Unreadable images in a row after which the store counts as away."""
+LEAST_AT_ONCE = 2**18
+"""Bytes of images that are sent at once over the worst link: half a minute of 64 kbit/s."""
 MOST_UNFIT = 20
 """Most images of one push that are rejected because central refused a ZIP for them."""
 
@@ -239,8 +241,8 @@ class TrainingPush:
                 return packed, await self._feeder.upload(archive, size)
             except Unfit as exc:
                 return packed, exc
-            except Transient:
-                self._at_once = size // 2
+            except BrokenOff:
+                self._at_once = max(LEAST_AT_ONCE, size // 2)
                 raise
 
     async def _send_apart(self, keys: Sequence[str], reason: str, account: PushAccount) -> None:

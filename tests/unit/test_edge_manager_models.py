@@ -222,6 +222,7 @@ async def test_the_version_that_the_shopper_trusts_is_served_beside_the_newest_h
         trusted_event("another", 1),
         trusted_event(TEA, 1) | {"name": "detection", "item": "trusted"},
         trusted_event(TEA, 1) | {"version": "1"},
+        trusted_event(TEA, 1) | {"version": True},
         trusted_event(TEA, 1) | {"model": ["trusted"]},
     ],
 )

@@ -181,7 +181,8 @@ def _trusted(event: bytes) -> Trusted | None:
     except NotJson:
         return None
     model, version = told.get("model"), told.get("version")
-    if told.get("name") == TRUSTED and isinstance(model, str) and isinstance(version, int) and version > 0:
+    # `true` is a number to isinstance.
+    if told.get("name") == TRUSTED and isinstance(model, str) and type(version) is int and version > 0:
         return Trusted(model, version)
     return None
 

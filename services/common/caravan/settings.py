@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import ssl
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +26,6 @@ from caravan.contracts import edge_faults
 from caravan.errors import Permanent
 from caravan.groups import (
     Groups,
-    Products,
     group_faults,
     owner_of,
     parse_groups,
@@ -57,20 +57,28 @@ def _words(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
+def _read_by(parse: Callable[[str], Members]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def _fit(before: str, faults: Callable[[Members, Any], list[str]]) -> AfterValidator:
+    """Hold a field against the one before it, unless that has faults itself."""
+
+    def check(members: Members, info: ValidationInfo) -> Members:
+        if before in info.data and (found := faults(members, info.data[before])):
+            raise ValueError("; ".join(found))
+        return members
+
+    return AfterValidator(check)
+
+
+Members = dict[str, tuple[str, ...]]
 EdgeId = Annotated[str, AfterValidator(_edge)]
 EdgeIds = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_edges), Field(min_length=1)
 ]
-GroupsOfEdges = Annotated[
-    dict[str, tuple[str, ...]],
-    NoDecode,
-    BeforeValidator(lambda value: parse_groups(value) if isinstance(value, str) else value),
-]
-ProductsOfEdges = Annotated[
-    dict[str, tuple[str, ...]],
-    NoDecode,
-    BeforeValidator(lambda value: parse_products(value) if isinstance(value, str) else value),
-]
+GroupsOfEdges = Annotated[Members, NoDecode, _read_by(parse_groups), _fit("edges", group_faults)]
+ProductsOfEdges = Annotated[Members, NoDecode, _read_by(parse_products), _fit("edge_groups", product_faults)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 """A path; None if its variable is empty."""
@@ -158,20 +166,6 @@ class EdgesSettings(BaseSettings):
     """`north=edge1,edge2 south=edge7`: the edges of a group share one model; empty for none."""
     edge_products: ProductsOfEdges = {}
     """`edge1=chai,house_blend`: classes that one edge of a group has for itself, in a model of its own."""
-
-    @field_validator("edge_groups")
-    @classmethod
-    def _are_groups_of_the_edges(cls, groups: Groups, info: ValidationInfo) -> Groups:
-        if "edges" in info.data and (faults := group_faults(groups, info.data["edges"])):
-            raise ValueError("; ".join(faults))
-        return groups
-
-    @field_validator("edge_products")
-    @classmethod
-    def _are_products_of_members(cls, products: Products, info: ValidationInfo) -> Products:
-        if "edge_groups" in info.data and (faults := product_faults(products, info.data["edge_groups"])):
-            raise ValueError("; ".join(faults))
-        return products
 
     @property
     def sharing(self) -> Groups:

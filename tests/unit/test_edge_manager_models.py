@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 import obstore
 import pytest
+from fastapi import FastAPI
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from caravan.contracts import Event, to_json, trusted_event
 from caravan.manifest import File, Manifest
 from edge_manager.central import Central
+from edge_manager.doors.versions import install
 from edge_manager.edge import Edge
 from edge_manager.known import Known, Rules
 from edge_manager.model_server import ModelServer
@@ -233,6 +235,32 @@ async def test_a_version_that_is_not_here_is_trusted_by_nobody(comparing: Site, 
     await comparing.rounds(1)
     assert comparing.policy(TEA) == Latest(2)
     comparing.edge.hear(b'no JSON with "trusted"')
+
+
+async def test_who_asks_is_told_which_version_the_shopper_trusts_where_versions_are_compared(
+    comparing: Site,
+) -> None:
+    comparing.publish(TEA, 1, {"saved_model.pb": b"tea"})
+    await comparing.rounds(1)
+    assert await trusted_at_the_door(comparing) is None
+    comparing.hear(trusted_event(TEA, 1))
+    await comparing.rounds(1)
+    assert await trusted_at_the_door(comparing) == 1
+    comparing.restart()
+    await comparing.rounds(1)
+    assert await trusted_at_the_door(comparing) == 1
+    comparing.restart(Rules("edge1"))
+    await comparing.rounds(1)
+    assert await trusted_at_the_door(comparing) is None
+
+
+async def trusted_at_the_door(site: Site) -> int | None:
+    app = FastAPI()
+    install(app, site.edge, "edge1")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://edge") as client:
+        answer = (await client.get("/versions")).json()
+    found: int | None = answer["models"][TEA]["trusted"]
+    return found
 
 
 async def test_where_no_versions_are_compared_any_more_the_newest_serves_alone(

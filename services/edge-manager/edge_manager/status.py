@@ -26,14 +26,21 @@ Send = Callable[[bytes], Awaitable[None]]
 
 
 def versions(edge: Edge, name: str) -> dict[str, Any]:
-    """Return for each model what serves and since when, what is here, what is offered, what was refused."""
+    """Return for each model what serves and since when, what is here, what is offered, what was refused.
+
+    And where versions are compared, which one the shopper trusts.
+    """
     known = edge.known
     refused = known.fingerprints_refused(edge.clock())
+    trusted = known.trusted if edge.rules.compares else {}
     return {
         "edge": name,
         "central": known.central_fault or "ok",
         "model_server": known.server_fault or "ok",
-        "models": {model: _model(known, model, refused) for model in sorted(known.models)},
+        "models": {
+            model: {**_model(known, model, refused), "trusted": trusted.get(model)}
+            for model in sorted(known.models)
+        },
     }
 
 

@@ -15,5 +15,8 @@ def install(app: FastAPI, edge: Edge, name: str) -> None:
 
     @app.get("/versions", tags=["versions"])
     async def answer() -> dict[str, Any]:
-        """Tell for each model what is at the edge, what serves, what central offers and what was refused."""
+        """Tell for each model what is at the edge, what serves, what central offers and what was refused.
+
+        Where versions are compared, `trusted` is the one that the shopper trusts.
+        """
         return versions(edge, name)

@@ -26,7 +26,6 @@ from caravan.rollout import Rollout, Told
 from caravan.settings import KafkaSettings
 from caravan.testing.links import Link
 from lab.photos import render
-from shopper.canary.notes import Shown
 from shopper.canary.telling import picture_message
 from support.browser import PHONE, SIGN_IN, TOKEN, until
 from support.platform import EDGE, Platform
@@ -157,7 +156,7 @@ async def test_where_versions_differ_pictures_are_beside_the_rollout_and_the_com
     async with kafka.Producer(KafkaSettings(kafka_bootstrap_servers=platform.stack.kafka)) as producer:
         for number, each in enumerate(shown[1:]):  # of one there is no picture
             small = thumbnail(render(each.item, 7_700_000 + number), 160, 70)
-            await producer.send(EDGE_METRICS, picture_message(EDGE, seen, Shown(each, small), AT))
+            await producer.send(EDGE_METRICS, picture_message(EDGE, seen, each, small, AT))
         finding = Finding(seen, "stop", tuple(shown[:4]))
         await producer.send(EDGE_STATUS, write(finding, AT), key=evidence_key(EDGE, model))
         told = Told("north", model, group, stopped)

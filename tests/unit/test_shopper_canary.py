@@ -20,6 +20,7 @@ from caravan.evidence import MOST_SHOWN, Evidence
 from caravan.testing.waiting import until
 from shopper.canary.canary import MOST_WAITING, Canary
 from shopper.canary.comparing import Said, digest_of, guess, is_drawn, version_before
+from shopper.canary.notes import Comparison
 from shopper.canary.telling import tell_evidence
 from shopper.catalogue_file import CatalogueFile
 from shopper.detection import judge
@@ -494,7 +495,9 @@ async def test_central_is_told_all_counts_when_they_changed_and_survives_a_broke
 
     async with opened(tmp_path, server) as shop:
         telling = asyncio.create_task(
-            tell_evidence("edge1", shop.canary.stand, make_topic, send, tell_seconds=0.01)
+            tell_evidence(
+                "edge1", shop.canary.stand, shop.canary.picture, make_topic, send, tell_seconds=0.01
+            )
         )
         await shop.day(10)
         await eventually_counted(shop, 10)
@@ -533,7 +536,18 @@ async def test_central_is_told_of_a_few_images_where_both_are_sure_and_differ_wi
 
     telling = partial(tell_evidence, "edge1", make_topics=make_topics, send=send, tell_seconds=0.01)
     async with opened(tmp_path, server) as shop:
-        loop = asyncio.create_task(telling(shop.canary.stand))
+        looks, read = 0, list[str]()
+
+        async def stand() -> Comparison | None:
+            nonlocal looks
+            looks += 1
+            return await shop.canary.stand()
+
+        async def picture(differing: str) -> bytes:
+            read.append(differing)
+            return await shop.canary.picture(differing)
+
+        loop = asyncio.create_task(telling(stand, picture))
         shop.unreadable = {b"odd-1"}
         await shop.day(3, "odd")
         await until(lambda: len(told().differing) == 3)
@@ -552,10 +566,13 @@ async def test_central_is_told_of_a_few_images_where_both_are_sure_and_differ_wi
         assert newest.id not in {each.id for each in told().differing}
         assert len(pictures()) == len({each["id"] for each in pictures()}) == 3 + MOST_SHOWN  # each once
         last = told()
+        looked = looks
+        await until(lambda: looks > looked + 5)
+        assert Counter(read) == Counter(each["id"] for each in pictures()), "each is read as it is sent"
         loop.cancel()
     sent.clear()
     async with opened(tmp_path, server) as again:  # the hub may have forgotten them
-        loop = asyncio.create_task(telling(again.canary.stand, again_seconds=0.05))
+        loop = asyncio.create_task(telling(again.canary.stand, again.canary.picture, again_seconds=0.05))
         await until(lambda: len(pictures()) >= 2 * MOST_SHOWN)
         loop.cancel()
     assert told() == last

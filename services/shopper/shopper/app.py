@@ -333,7 +333,9 @@ def _canary_loops(settings: ShopperSettings, clients: _Clients, canary: Canary) 
         "canary": canary.run,
         "versions": canary.watch,
         "trusted": canary.tell,
-        "evidence": partial(tell_evidence, settings.edge, canary.stand, make_topics, clients.producer.send),
+        "evidence": partial(
+            tell_evidence, settings.edge, canary.stand, canary.picture, make_topics, clients.producer.send
+        ),
     }
 
 

@@ -15,7 +15,7 @@ import structlog
 from caravan import telemetry
 from caravan.contracts import trusted_event
 from caravan.errors import CaravanError, Transient
-from caravan.evidence import Evidence
+from caravan.evidence import Differing, Evidence
 from shopper import events, metrics
 from shopper.canary.comparing import (
     Pair,
@@ -26,7 +26,7 @@ from shopper.canary.comparing import (
     said,
     version_before,
 )
-from shopper.canary.notes import Comparison, Shown
+from shopper.canary.notes import Comparison
 from shopper.model.models import Served
 from shopper.ports import NotServed, Photo, Picture, Pixels, Post, Prediction
 from shopper.scoring.journal import Journal
@@ -318,7 +318,7 @@ class Canary:
     # --- deciding ---------------------------------------------------------------------------------
 
     async def stand(self) -> Comparison | None:
-        """Return the comparison that runs, or else the latest, with what is shown; None if there was none.
+        """Return the comparison that runs, or else the latest; None if there was none.
 
         Raises:
             Transient: if the disk will not.
@@ -332,7 +332,16 @@ class Canary:
         else:
             comparison = await self._on_disk(_begin, _none(trial))
             self._take(comparison)
-        return replace(comparison, shown=await self._on_disk(_shown, comparison.evidence))
+        return replace(comparison, differing=await self._on_disk(_differing, comparison.evidence))
+
+    async def picture(self, differing: str) -> bytes:
+        """Return a small JPEG of an image where versions differ, by its id; empty where there is none.
+
+        Raises:
+            Transient: if the disk will not.
+
+        """
+        return await self._on_disk(_shown, differing)
 
     def _take(self, comparison: Comparison) -> None:
         """Go by what was decided, if it is of the versions that are compared now."""
@@ -459,8 +468,12 @@ def _latest(journal: Journal, model: str) -> Comparison | None:
     return journal.canary.latest(model)
 
 
-def _shown(journal: Journal, seen: Evidence) -> tuple[Shown, ...]:
-    return journal.canary.shown(seen)
+def _differing(journal: Journal, seen: Evidence) -> tuple[Differing, ...]:
+    return journal.canary.differing(seen)
+
+
+def _shown(journal: Journal, differing: str) -> bytes:
+    return journal.canary.picture(differing)
 
 
 def _stopped(journal: Journal, model: str) -> frozenset[int]:

@@ -43,23 +43,15 @@ CREATE TABLE IF NOT EXISTS shown (
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An image where versions differ, and a small JPEG of it; empty where there is none."""
-
-    differing: Differing
-    picture: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """A comparison as it stands: `wait` while it runs, and then what came of it for good.
 
-    What is `shown` is read where it is told, the newest first.
+    What `differing` names is read where it is told, the newest first.
     """
 
     evidence: Evidence
     outcome: Outcome
-    shown: tuple[Shown, ...] = ()
+    differing: tuple[Differing, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -69,7 +61,7 @@ class Comparison:
     @property
     def finding(self) -> Finding:
         """What central is told."""
-        return Finding(self.evidence, self.outcome, tuple(each.differing for each in self.shown))
+        return Finding(self.evidence, self.outcome, self.differing)
 
 
 class CanaryNotes:
@@ -170,14 +162,19 @@ class CanaryNotes:
             answers = Said(beside, beside_item, beside_score), Said(version, item, score)
             yield Audit(image, at, "differing", answers)
 
-    def shown(self, seen: Evidence) -> tuple[Shown, ...]:
+    def differing(self, seen: Evidence) -> tuple[Differing, ...]:
         """Return the newest images of a comparison of which both versions were sure, and not of the same."""
         rows = self._db.execute(
-            "SELECT id, image, item, score, beside_item, beside_score, reviewed, picture FROM shown"
+            "SELECT id, image, item, score, beside_item, beside_score, reviewed FROM shown"
             " WHERE model = ? AND version = ? AND beside = ? ORDER BY number DESC",
             (seen.model, seen.version, seen.beside),
         )
-        return tuple(Shown(Differing(*facts), picture) for *facts, picture in rows)
+        return tuple(Differing(*row) for row in rows)
+
+    def picture(self, differing: str) -> bytes:
+        """Return a small JPEG of an image where versions differ, by its id; empty where there is none."""
+        row = self._db.execute("SELECT picture FROM shown WHERE id = ?", (differing,)).fetchone()
+        return b"" if row is None else bytes(row[0])
 
     def latest(self, model: str) -> Comparison | None:
         """Return the comparison of a model's versions that began last."""

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from caravan import telemetry
 from caravan.contracts import EDGE_METRICS, EDGE_STATUS, evidence_key, to_json
-from caravan.evidence import Evidence, Finding, write
-from shopper.canary.notes import Comparison, Shown
+from caravan.evidence import Differing, Evidence, Finding, write
+from shopper.canary.notes import Comparison
 from shopper.quality.telling import SINK, Send
 
 TELL_SECONDS = 5.0
@@ -24,6 +24,7 @@ CAMERA = "canary"
 async def tell_evidence(
     edge: str,
     stand: Callable[[], Awaitable[Comparison | None]],
+    picture: Callable[[str], Awaitable[bytes]],
     make_topics: Callable[[], Awaitable[None]],
     send: Send,
     *,
@@ -37,6 +38,7 @@ async def tell_evidence(
     Args:
         edge: the edge at which versions are compared.
         stand: returns the comparison as it stands; Transient where it cannot be told.
+        picture: returns the picture of an image by its id, as late as it is sent; Transient likewise.
         make_topics: makes the topics if they are not there.
         send: sends one message.
         tell_seconds: between two messages.
@@ -56,25 +58,24 @@ async def tell_evidence(
                 finding = comparison.finding
                 at = datetime.now(UTC).isoformat(timespec="seconds")
                 await make_topics()
-                for each in comparison.shown:
-                    if each.differing.id not in sent:
-                        value = picture_message(edge, finding.evidence, each, at)
+                for each in finding.differing:
+                    if each.id not in sent:
+                        value = picture_message(edge, finding.evidence, each, await picture(each.id), at)
                         await send(EDGE_METRICS, value, key=CAMERA.encode())
-                        sent.add(each.differing.id)
+                        sent.add(each.id)
                 sent &= {each.id for each in finding.differing}
                 await send(EDGE_STATUS, write(finding, at), key=evidence_key(edge, finding.evidence.model))
                 told = finding
         await asyncio.sleep(tell_seconds)
 
 
-def picture_message(edge: str, seen: Evidence, shown: Shown, at: str) -> bytes:
+def picture_message(edge: str, seen: Evidence, found: Differing, picture: bytes, at: str) -> bytes:
     """Return an image where versions differ, for `edge-metrics`: an uncertain one that `differs`.
 
     Whoever does not know `differs` shows it as one that the new version was unsure of.
     """
-    found = shown.differing
     body = {
-        "image": base64.b64encode(shown.picture).decode() if shown.picture else None,
+        "image": base64.b64encode(picture).decode() if picture else None,
         "id": found.id,
         "edge": edge,
         "result_class": found.item,

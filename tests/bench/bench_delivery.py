@@ -46,7 +46,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 
 from caravan import s3
-from caravan.contracts import MONITOR, version_prefix
+from caravan.contracts import HEAD, MONITOR, version_prefix
 from caravan.manifest import Lineage, Manifest
 from caravan.signatures import public_half
 from local_stack.stack import Stack
@@ -58,7 +58,7 @@ from training.export import export
 from training.head import Array, Head, Space
 from training.publish import outcome_event, publish
 from training.space import DIRECTIONS
-from training.stores import Stores
+from training.stores import Stores, write_file
 
 MODEL = "tea_model_b64"
 FAST = ("first_kb", "next_kb")
@@ -163,6 +163,7 @@ def drawn(classes: int, seed: int) -> Head:
 def ours(folder: Path, classes: int, seed: int) -> dict[str, Path]:
     """Write a version as training does."""
     head, directory = drawn(classes, seed), folder / f"{classes}-{seed}"
+    write_file(directory / HEAD, head.to_bytes())
     export(folder / "cache", head, directory)
     return {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
 

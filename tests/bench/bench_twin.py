@@ -31,7 +31,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from caravan.contracts import TWIN
+from caravan.contracts import HEAD, TWIN
 from caravan.tf_stubs import without_tensorflow
 
 with without_tensorflow():
@@ -61,6 +61,7 @@ def export_untaught(folder: Path) -> None:
     from training.export import export  # noqa: PLC0415 - loads TensorFlow, which the measuring process does not
     from training.head import Head, Space  # noqa: PLC0415
     from training.space import DIRECTIONS  # noqa: PLC0415
+    from training.stores import write_file  # noqa: PLC0415
 
     classes = ("a", "b", "c", "other")
     draw = np.random.default_rng(0)
@@ -78,6 +79,7 @@ def export_untaught(folder: Path) -> None:
     )
     thresholds, slopes = np.full(len(classes), 0.1, np.float32), np.full(len(classes), 9, np.float32)
     head = Head(classes, some(FEATURES, len(classes)), some(len(classes)), space, thresholds, slopes)
+    write_file(folder / HEAD, head.to_bytes())
     with tempfile.TemporaryDirectory() as cache:
         export(Path(cache), head, folder)
 

@@ -36,6 +36,7 @@ from training.fit import fit
 from training.head import NARROW, Head, rounded
 from training.samples import Samples
 from training.smoke import Prepared
+from training.stores import write_file
 from training.template import Features, template
 from training.trial import Fault, Job, try_twin
 from training.trials import tried
@@ -60,6 +61,11 @@ def picture(name: str, seed: int, kind: str = "JPEG", **options: Any) -> bytes:
     return target.getvalue()
 
 
+def export_to(directory: Path, head: Head, cache: Path) -> None:
+    write_file(directory / HEAD, head.to_bytes())
+    export(cache, head, directory)
+
+
 class Made:
     """A trained and exported model, and what it was made of."""
 
@@ -78,7 +84,7 @@ class Made:
         self.images = [path.read_bytes() for path in files.values()]
         self.head: Head = fit(Samples.plain(self.features, names, SHAPES), seed=0)[0]
         self.path = directory / "model"
-        export(self.cache, self.head, self.path)
+        export_to(self.path, self.head, self.cache)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures
         self.graph = GraphSession.load(self.path, SessionLimits())  # as a model server has it
         self.twin = (self.path / TWIN).read_bytes()
@@ -333,7 +339,7 @@ def test_of_a_version_with_one_more_class_only_what_was_learnt_is_new(made: Made
         slopes=np.pad(head.slopes, (0, 1)),
         space=replace(space, centres=np.pad(space.centres, ((0, 1), (0, 0)))),
     )
-    export(made.cache, more, tmp_path / "more")
+    export_to(tmp_path / "more", more, made.cache)
     one, other = ((path / PIECES).read_bytes() for path in (made.path, tmp_path / "more"))
     known = {name for tiles in json.loads(one)["files"].values() for _, name in tiles}
     new = {
@@ -458,18 +464,19 @@ async def test_a_trial_holds_the_twin_that_comes_with_a_model_against_it(made: M
 
 
 async def test_a_process_of_its_own_writes_the_same_model_and_tries_it(made: Made, tmp_path: Path) -> None:
-    head, model, image = tmp_path / "head.npz", tmp_path / "model", tmp_path / "image"
-    head.write_bytes(made.head.to_bytes())
+    model, image = tmp_path / "model", tmp_path / "image"
+    for directory in (model, tmp_path):
+        write_file(directory / HEAD, made.head.to_bytes())
     image.write_bytes(made.images[0])
     expected = made.head.probabilities(made.features[:1])
     async with ExporterProcess(made.cache) as process:
         exporter = Exporter(process.ask, process.start)
-        await exporter.export(head, model)
+        await exporter.export(model)
         for path in (file.relative_to(made.path) for file in made.path.rglob("*") if file.is_file()):
             assert (model / path).read_bytes() == (made.path / path).read_bytes(), path
-        assert await exporter.fault_of(model, head, [image], expected) is None
-        fault = await exporter.fault_of(model, head, [image], expected[:, ::-1] * 0.5)
+        assert await exporter.fault_of(model, [image], expected) is None
+        fault = await exporter.fault_of(model, [image], expected[:, ::-1] * 0.5)
         assert "otherwise" in (fault or "")
-        assert await exporter.fault_of(tmp_path, head, [], expected[:0]) is not None
+        assert await exporter.fault_of(tmp_path, [], expected[:0]) is not None
         with pytest.raises(RuntimeError, match="ended"):
-            await exporter.export(tmp_path / "missing", model)
+            await exporter.export(tmp_path / "missing")

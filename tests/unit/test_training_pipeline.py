@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from PIL import Image, ImageDraw
 
 from caravan import model_signature, s3, tracing
-from caravan.contracts import TWIN
+from caravan.contracts import HEAD, TWIN
 from caravan.errors import Permanent, Transient
 from caravan.groups import Products, learners, sharing, sources
 from caravan.manifest import Manifest, Shared
@@ -90,7 +90,7 @@ class Exports:
     async def start(self) -> None:
         pass
 
-    async def export(self, _: Path, directory: Path) -> None:
+    async def export(self, directory: Path) -> None:
         for name in ("saved_model.pb", "variables/variables.index", TWIN):
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_bytes(name.encode())
@@ -253,6 +253,13 @@ async def test_a_run_killed_while_it_publishes_is_finished_by_the_next(
     assert await site.ready() == {1}
     assert set(await versions.complete(site.stores.models, MODEL)) == {1}
     assert [event["version"] for event in site.named("model-ready")] == [1]
+
+
+async def test_a_run_writes_its_head_once_beside_the_model_made_of_it(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    (head,) = (site.directory / "work").rglob("head.npz")
+    assert await s3.read(site.stores.ready, f"models/{MODEL}/1/{HEAD}") == head.read_bytes()
 
 
 async def test_a_parent_that_cannot_be_read_does_not_hold_up_its_successor(site: Site) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from caravan.contracts import HEAD, SAVED_MODEL, TWIN
+from caravan.contracts import SAVED_MODEL, TWIN
 from caravan.pieces import PIECES
 from training.backbone import load_backbone
 from training.cutting import with_pieces
@@ -22,22 +22,19 @@ _KEY = "head/{}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def export(cache: Path, head: Head, directory: Path) -> None:
-    """Write the SavedModel, its twin for ONNX Runtime, and of which pieces both are, into a new directory.
+    """Write the SavedModel, its twin for ONNX Runtime, and of which pieces all is, beside the head's file.
 
     Args:
         cache: where the template is kept.
         head: what the version has learnt.
-        directory: is made.
+        directory: has it in its file, and nothing else.
 
     """
-    shutil.copytree(template(cache), directory)
+    shutil.copytree(template(cache), directory, dirs_exist_ok=True)
     _write_variables(directory / VARIABLES, head)
     file = directory / SAVED_MODEL
     file.write_bytes(declared(file.read_bytes(), len(head.classes)))
-    twin = directory / TWIN
-    twin.parent.mkdir()
-    twin.write_bytes(twin_of(_backbone(), head))
-    (directory / HEAD).write_bytes(head.to_bytes())
+    (directory / TWIN).write_bytes(twin_of(_backbone(), head))
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     with_pieces(files, directory / PIECES, [array.tobytes() for array in head.arrays().values()])
 

@@ -105,19 +105,16 @@ class Exporter:
         self._ask = ask
         self.start = start
 
-    async def export(self, head: Path, directory: Path) -> None:
-        """Write the SavedModel of a head, given as its file, and its twin, into a new directory."""
-        await self._ask(_job(head, directory))
+    async def export(self, directory: Path) -> None:
+        """Write the SavedModel of a head, and its twin, into the directory of the head's file."""
+        await self._ask(_job(directory))
 
-    async def fault_of(
-        self, directory: Path, head: Path, images: Sequence[Path], expected: "Array"
-    ) -> str | None:
+    async def fault_of(self, directory: Path, images: Sequence[Path], expected: "Array") -> str | None:
         """Say what is wrong with what `export` wrote, or None; see `training.smoke`."""
         asked = {"images": [str(image.absolute()) for image in images], "expected": expected.tolist()}
-        return await self._ask(_job(head, directory) | asked)
+        return await self._ask(_job(directory) | asked)
 
 
-def _job(head: Path, directory: Path) -> dict[str, Any]:
+def _job(directory: Path) -> dict[str, Any]:
     # Absolute: another process does it.
-    paths = {"head": str(head.absolute()), "directory": str(directory.absolute())}
-    return paths | {"images": None, "expected": None}
+    return {"directory": str(directory.absolute()), "images": None, "expected": None}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caravan import strict_json
+from caravan.contracts import HEAD
 from caravan.start import TENSORFLOW_UNUSED, lean
 from training.codes import DONE
 from training.head import Head
@@ -43,7 +44,8 @@ def _done(cache: Path, prepared: "Prepared", job: Mapping[str, Any]) -> str | No
     from training.export import export  # noqa: PLC0415 - TensorFlow
     from training.smoke import fault_of  # noqa: PLC0415 - TensorFlow
 
-    directory, head = Path(job["directory"]), Head.from_bytes(Path(job["head"]).read_bytes())
+    directory = Path(job["directory"])
+    head = Head.from_bytes((directory / HEAD).read_bytes())
     if job["images"] is None:
         export(cache, head, directory)
         return None

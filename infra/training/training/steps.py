@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from caravan import model_index, tracing
-from caravan.contracts import Event
+from caravan.contracts import HEAD, Event
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.manifest import Lineage
 from caravan.members import write_members
@@ -162,7 +162,8 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
         learnt = await parents.learnt(run.stores, model)
         trained = await asyncio.to_thread(_train, run, acquired, reference, learnt)
         run.progress("train", 0.85)
-        await _export(run)
+        await run.exporter.export(space.staged)
+        space.staged.rename(space.model)
         await asyncio.to_thread(space.write_trained, trained)
         run.progress("train", 1)
         return trained
@@ -177,9 +178,9 @@ def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset
     members = dataset.usable(embedded.unreadable)
     division = divide(members, embedded.features, kept, learnt, dataset.taken, edges=dataset.edges)
     head, curves = fit(gather(division.learned, embedded), seed)
-    # A model of the head that was.
-    shutil.rmtree(space.model, ignore_errors=True)
-    write_file(space.head, head.to_bytes())
+    for before in (space.model, space.staged):
+        shutil.rmtree(before, ignore_errors=True)
+    write_file(space.staged / HEAD, head.to_bytes())
     return Trained(
         dataset.digest,
         seed,
@@ -190,14 +191,6 @@ def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset
         division.held_out,
         dict(division.groups),
     )
-
-
-async def _export(run: Run) -> None:
-    space = run.workspace
-    staged = space.directory / "model.new"
-    await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
-    await run.exporter.export(space.head, staged)
-    staged.rename(space.model)
 
 
 async def evaluate_step(run: Run, acquired: Acquired) -> Evaluated:
@@ -258,7 +251,7 @@ async def _smoke(run: Run, out: HeldOut) -> str | None:
     head = Head.from_bytes(await asyncio.to_thread(space.head.read_bytes))
     few = np.linspace(0, len(out.files) - 1, min(SMOKE_IMAGES, len(out.files))).astype(int)
     files, expected = [out.files[i] for i in few], head.probabilities(out.features[few])
-    return await run.exporter.fault_of(space.model, space.head, files, expected)
+    return await run.exporter.fault_of(space.model, files, expected)
 
 
 def _evaluate(run: Run, acquired: Acquired, out: HeldOut, before: Before, fault: str | None) -> Evaluated:

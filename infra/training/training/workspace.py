@@ -88,9 +88,14 @@ class Workspace:
         return self.directory / "model"
 
     @property
+    def staged(self) -> Path:
+        """The model while it is made, the head first."""
+        return self.directory / "model.new"
+
+    @property
     def head(self) -> Path:
         """The head as arrays, for comparing later versions with this one."""
-        return self.directory / "head.npz"
+        return self.model / HEAD
 
     @property
     def report(self) -> Path:
@@ -108,7 +113,7 @@ class Workspace:
 
     def model_files(self) -> dict[str, Path]:
         """Return those files of the version that are there before it is judged."""
-        return {HEAD: self.head} | _files(self.model, "")
+        return _files(self.model, "")
 
     def write_acquired(self, dataset: Dataset, settled: Settled | None, *, again: bool) -> Acquired:
         """Note what was acquired, under the attempt that is under way for this data, or a new one."""

@@ -47,6 +47,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 
 from caravan import s3
 from caravan.contracts import HEAD, MONITOR, version_prefix
+from caravan.files import write_file
 from caravan.manifest import Lineage, Manifest
 from caravan.signatures import public_half
 from local_stack.stack import Stack
@@ -58,7 +59,7 @@ from training.export import export
 from training.head import Array, Head, Space
 from training.publish import outcome_event, publish
 from training.space import DIRECTIONS
-from training.stores import Stores, write_file
+from training.stores import Stores
 
 MODEL = "tea_model_b64"
 FAST = ("first_kb", "next_kb")

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caravan.contracts import HEAD, TWIN
+from caravan.files import write_file
 from caravan.tf_stubs import without_tensorflow
 
 with without_tensorflow():
@@ -61,7 +62,6 @@ def export_untaught(folder: Path) -> None:
     from training.export import export  # noqa: PLC0415 - loads TensorFlow, which the measuring process does not
     from training.head import Head, Space  # noqa: PLC0415
     from training.space import DIRECTIONS  # noqa: PLC0415
-    from training.stores import write_file  # noqa: PLC0415
 
     classes = ("a", "b", "c", "other")
     draw = np.random.default_rng(0)

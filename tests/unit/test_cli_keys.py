@@ -1,8 +1,11 @@
 """Keys are made and changed on the command line, and each step leaves files that the edges can use."""
 
+import errno
+import os
 import stat
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from caravan.manifest import Manifest
@@ -36,6 +39,18 @@ def test_a_key_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
     again = run("new", private)
     assert (again.exit_code, private.read_bytes()) == (1, before)
     assert "rotate" in again.output
+
+
+def test_a_key_that_the_disk_does_not_hold_is_neither_told_of_nor_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "fsync", full)
+    found = run("new", tmp_path / "signing.pem")
+    assert (found.exit_code, list(tmp_path.iterdir())) == (1, [])
+    assert "SIGNING_KEY" not in found.output
 
 
 def test_while_a_key_is_changed_the_edges_take_what_either_has_signed(tmp_path: Path) -> None:

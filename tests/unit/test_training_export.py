@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from caravan.contracts import HEAD, OTHER, SAVED_MODEL, TWIN
+from caravan.files import write_file
 from caravan.graphs.limits import SessionLimits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.twin import UnfitError
@@ -36,7 +37,6 @@ from training.fit import fit
 from training.head import NARROW, Head, rounded
 from training.samples import Samples
 from training.smoke import Prepared
-from training.stores import write_file
 from training.template import Features, template
 from training.trial import Fault, Job, try_twin
 from training.trials import tried

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from caravan.files import write_file
 from caravan.signatures import new_key, public_half, read_private_key
 
 signing = typer.Typer(no_args_is_help=True, help="Make and change the key that versions are signed with.")
@@ -23,8 +23,8 @@ def make_key(private: Private = Path("signing.pem")) -> None:
         if path.exists():
             _fail(f"{path} is there already: `rotate` changes a key")
     of_private, of_public = new_key()
-    _write(private, of_private, 0o600)
-    _write(public, of_public, 0o644)
+    write_file(private, of_private)
+    write_file(public, of_public, mode=0o644)
     typer.echo(f"{private}: for the training pipeline, SIGNING_KEY={private}")
     typer.echo(f"{public}: for every edge-manager, PUBLIC_KEY={public}, and REQUIRE_SIGNATURE=true")
 
@@ -39,8 +39,8 @@ def rotate_key(private: Private = Path("signing.pem")) -> None:
         _fail(f"{after} is there already, from a change that has not ended")
     before = public.read_bytes() if public.is_file() else public_half(read_private_key(private))
     of_private, of_public = new_key()
-    _write(after, of_private, 0o600)
-    _write(public, before.rstrip() + b"\n" + of_public, 0o644)
+    write_file(after, of_private)
+    write_file(public, before.rstrip() + b"\n" + of_public, mode=0o644)
     typer.echo(f"1. {public} has both keys now: put it on every edge, and restart its edge-manager.")
     typer.echo(f"2. Then put {after} in the place of {private}: the next version is signed with it.")
     typer.echo(f"3. Once every edge serves that, take the first key out of {public}.")
@@ -49,14 +49,6 @@ def rotate_key(private: Private = Path("signing.pem")) -> None:
 def public_of(private: Path) -> Path:
     """Return where the public half of a key lies: `signing.pub.pem` beside `signing.pem`."""
     return private.with_name(f"{private.stem}.pub{private.suffix}")
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file beside it and rename it into place, with its mode from the first byte on."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.touch(mode, exist_ok=False)
-    staged.write_bytes(content)
-    staged.replace(path)
 
 
 def _fail(message: str) -> None:

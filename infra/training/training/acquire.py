@@ -11,11 +11,12 @@ from obstore.store import ObjectStore
 from caravan import s3, strict_json
 from caravan.concurrency import for_each
 from caravan.contracts import IMAGES, image_of
+from caravan.files import write_file
 from caravan.images import MAX_BYTES
 from caravan.moments import taken_at
 from caravan.withdrawn import Withdrawn, read_withdrawn
 from training.dataset import Dataset, Member
-from training.stores import EDGES_AT_ONCE, Stores, write_file, write_json
+from training.stores import EDGES_AT_ONCE, Stores, write_json
 
 AT_ONCE = 16
 Progress = Callable[[int, int], None]

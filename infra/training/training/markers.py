@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from caravan.errors import Permanent
+from caravan.files import sync
 from caravan.groups import Groups, owner_of
-from training.stores import read_json, sync_directory, write_json
+from training.stores import read_json, write_json
 
 
 class Markers:
@@ -50,7 +51,7 @@ class Markers:
     def remove(self, edge: str) -> None:
         """Forget an edge's trigger."""
         (self._pending / f"{edge}.json").unlink(missing_ok=True)
-        sync_directory(self._pending)
+        sync(self._pending)
 
     def give_up(self, edge: str, event: str, reason: str) -> None:
         """Keep a trigger whose runs keep dying, with the reason; the next trigger tries again."""

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caravan.files import write_file
 from training import charts
 from training.dataset import Member
 from training.evaluate import Answer, Evaluation
 from training.gate import GateResult
 from training.layer import Curves
-from training.stores import write_file
 from training.templates import render
 from training.thumbnails import data_url
 

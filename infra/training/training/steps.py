@@ -14,6 +14,7 @@ import structlog
 from caravan import model_index, tracing
 from caravan.contracts import HEAD, Event
 from caravan.errors import CaravanError, Permanent, Transient
+from caravan.files import write_file
 from caravan.manifest import Lineage
 from caravan.members import write_members
 from caravan.names import cut
@@ -38,7 +39,7 @@ from training.samples import gather
 from training.settings import TrainingSettings
 from training.settled import settle_data
 from training.sharing import share
-from training.stores import Stores, write_file
+from training.stores import Stores
 from training.views import views_of
 from training.workspace import Acquired, Evaluated, Settled, Trained, Workspace
 

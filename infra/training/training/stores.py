@@ -1,8 +1,6 @@
 """The three buckets of an edge, or of a group of edges, and the files of a run on disk."""
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from caravan import strict_json
 from caravan.concurrency import for_each
 from caravan.contracts import data_bucket, models_bucket, ready_bucket
 from caravan.errors import Permanent
+from caravan.files import write_file
 from caravan.groups import sources
 from caravan.s3 import open_bucket
 from caravan.withdrawn import Withdrawn, read_withdrawn
@@ -88,32 +87,8 @@ def _opened(settings: TrainingSettings, edge: str, aside: frozenset[str] = froze
     return Stores(data, models, ready, edge, aside=aside)
 
 
-def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file whole or not at all; if `durable`, content and name are on disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as target:
-        target.write(content)
-        if durable:
-            target.flush()
-            os.fsync(target.fileno())
-    Path(target.name).replace(path)
-    if durable:
-        sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    if os.name == "nt":
-        return  # NTFS journals names, and a directory cannot be opened there.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON as `write_file` writes."""
+    """Write JSON; it is on the disk when this returns."""
     write_file(path, json.dumps(value, indent=1, sort_keys=True).encode())
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from caravan.files import sync
 from local_stack.file_store import facts
 from local_stack.file_store.errors import S3Error
 from local_stack.file_store.facts import Facts
@@ -105,7 +106,7 @@ class Files:
             (self._objects / bucket_name(name)).mkdir()
         except FileExistsError as exc:
             raise S3Error("BucketAlreadyOwnedByYou") from exc
-        _sync(self._objects)
+        sync(self._objects)
 
     def remove_bucket(self, name: str) -> None:
         """Remove an empty bucket. Raises S3Error if it is not."""
@@ -114,7 +115,7 @@ class Files:
                 self.bucket(name).rmdir()
         except OSError as exc:
             raise S3Error("BucketNotEmpty") from exc
-        _sync(self._objects)
+        sync(self._objects)
 
     # --- objects ------------------------------------------------------------------------------------
 
@@ -165,7 +166,7 @@ class Files:
                 raise S3Error("ObjectParentIsFile") from exc
             except IsADirectoryError as exc:
                 raise S3Error("ExistingObjectIsDirectory") from exc
-            _sync(folder)
+            sync(folder)
         return written
 
     def remove(self, bucket: str, key: bytes, condition: Condition = lambda _: None) -> None:
@@ -183,7 +184,7 @@ class Files:
                 while folder != top:
                     os.rmdir(folder)  # noqa: PTH106
                     folder = os.path.dirname(folder)  # noqa: PTH120
-            _sync(folder)
+            sync(folder)
 
     def _path(self, bucket: str, key: bytes) -> bytes:
         return os.path.join(os.fsencode(self.bucket(bucket)), file_name(key))  # noqa: PTH118
@@ -195,7 +196,7 @@ class Files:
         above = os.path.dirname(folder)  # noqa: PTH120
         self._make(above)
         os.mkdir(folder)  # noqa: PTH102
-        _sync(above)
+        sync(above)
 
     def _there(self, path: bytes) -> Facts | None:
         try:
@@ -219,11 +220,3 @@ def opened(path: bytes) -> tuple[int, Facts]:
     except BaseException:
         os.close(fd)
         raise
-
-
-def _sync(folder: bytes | Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

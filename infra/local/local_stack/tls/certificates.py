@@ -7,7 +7,6 @@ authority or lacking a name is made anew. Keys are EC P-256, in files that their
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from caravan.files import make_folder, write_file
 from local_stack.errors import StackError
 from local_stack.tls.names import CA, CLIENT, SERVER
 
@@ -92,7 +92,7 @@ def ensure(
     if faults:
         raise StackError("\n".join(faults))
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder, 0o700)
         old = None if force else _load(folder, CA)
         authority = old if old is not None and _lasts(old, now) else None
         made = authority is None
@@ -257,17 +257,8 @@ def _load(folder: Path, name: str) -> _Pair | None:
 
 def _save(folder: Path, name: str, pair: _Pair) -> None:
     key = pair.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _replace(folder / f"{name}.key", key, 0o600)
-    _replace(folder / f"{name}.pem", pair.certificate.public_bytes(Encoding.PEM), 0o644)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Write a file in one step, readable by nobody else at any moment."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    draft.replace(path)
+    write_file(folder / f"{name}.key", key)
+    write_file(folder / f"{name}.pem", pair.certificate.public_bytes(Encoding.PEM), mode=0o644)
 
 
 def _described(folder: Path, name: str, pair: _Pair, *, made: bool) -> Certificate:

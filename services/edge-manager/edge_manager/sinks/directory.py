@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from caravan.contracts import ENTRY_FILES, is_model_name
 from caravan.errors import Transient
+from caravan.files import sync
 from caravan.model_index import version_number
 from edge_manager import models_config
 from edge_manager.sinks import Held, NoRoom
@@ -136,7 +137,7 @@ class DirectorySink:
         await _in_thread("write", partial(target.write_bytes, b""))
         async for content in pieces:
             await _in_thread("write", partial(_append, target, content))
-        await _in_thread("write", partial(_flush, target))
+        await _in_thread("write", partial(sync, target))
 
     async def keep_only(self, ref: Ref, paths: Collection[str]) -> None:
         """Remove what else is staged."""
@@ -158,13 +159,13 @@ class DirectorySink:
         def publish() -> None:
             stage, target = self._stage(ref), self._root / ref.model / str(ref.version)
             for folder, _, _ in os.walk(stage):
-                _flush(Path(folder))
+                sync(Path(folder))
             target.parent.mkdir(exist_ok=True)
             if target.exists():
                 self._discard(target)
             stage.rename(target)
-            _flush(target.parent)
-            _flush(self._root)
+            sync(target.parent)
+            sync(self._root)
             for older in [path for path in _versions(stage.parent) if int(path.name) < ref.version]:
                 self._discard(older)
 
@@ -190,7 +191,7 @@ class DirectorySink:
                     self._discard(stage)
                 stage.parent.mkdir(parents=True, exist_ok=True)
                 target.rename(stage)
-                _flush(target.parent)
+                sync(target.parent)
 
         await _in_thread("hide", hide)
 
@@ -208,9 +209,9 @@ class DirectorySink:
             if target.is_file() and target.read_bytes() == content:
                 return
             staged.write_bytes(content)
-            _flush(staged)
+            sync(staged)
             staged.replace(target)
-            _flush(self._root)
+            sync(self._root)
 
         await _in_thread("configure", write)
 
@@ -220,7 +221,7 @@ class DirectorySink:
     def _discard(self, path: Path) -> None:
         away = self._staging / f".removed-{uuid.uuid4().hex}"
         path.rename(away)
-        _flush(path.parent)
+        sync(path.parent)
         shutil.rmtree(away)
 
 
@@ -239,15 +240,6 @@ def _is_whole(version: Path) -> bool:
 def _append(path: Path, content: bytes) -> None:
     with path.open("ab") as file:
         file.write(content)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 async def _in_thread(action: str, call: Callable[[], T]) -> T:

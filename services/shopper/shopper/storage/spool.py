@@ -20,6 +20,7 @@ from pydantic import BaseModel, StringConstraints
 
 from caravan import strict_json
 from caravan.errors import Unavailable
+from caravan.files import sync
 from shopper import metrics
 from shopper.ports import Capture
 
@@ -176,11 +177,7 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def _rename(path: Path, suffix: str) -> None:

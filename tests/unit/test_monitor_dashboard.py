@@ -31,7 +31,6 @@ from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
 from monitor.hub_state import Hub, HubLimits
 from monitor.settings import MonitorSettings
-from shopper.canary.notes import Shown
 from shopper.canary.telling import picture_message
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
@@ -504,7 +503,7 @@ def jpeg() -> bytes:
 def picture_of(found: evidence.Differing) -> bytes:
     """Return the message of `edge-metrics` with an image's picture."""
     seen = evidence.Evidence("tea", 8, 7)
-    return picture_message("edge1", seen, Shown(found, jpeg()), "2026-11-29T12:00:00+00:00")
+    return picture_message("edge1", seen, found, jpeg(), "2026-11-29T12:00:00+00:00")
 
 
 def test_images_where_versions_differ_are_shown_once_their_pictures_came(bench: Bench) -> None:

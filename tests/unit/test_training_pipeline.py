@@ -846,6 +846,29 @@ async def test_what_another_edge_calls_by_the_name_of_ones_product_teaches_nobod
     assert await chain.upload("edge2", "green-rod", first=50) == {"north": "skipped", "edge1": "skipped"}
 
 
+async def test_what_judged_a_class_that_is_one_edges_own_now_judges_the_group_under_the_shared_one(
+    chain: Chain,
+) -> None:
+    north = chain.sites["north"]
+    chain.own({})
+    await chain.upload("edge2", "blue-ball", first=20)
+    labels = (await read_reference(north.stores.models, MODEL, Withdrawn())).labels
+    rods = {sha for sha, name in labels.items() if name == "green-rod"}
+    for content in (picture("green-rod", seed) for seed in range(10)):
+        if hashlib.sha256(content).hexdigest() in rods:  # Somebody else says that it is no product.
+            await s3.write(chain.shops["edge2"].data, f"images/other/{len(content)}.jpg", content)
+    chain.own({"edge1": ("green-rod",)})
+    assert (await chain.trigger("edge2"))["north"] == "ready"
+
+    version, metrics = (await north.newest()).version, (await north.newest()).lineage.metrics
+    key = members_key(MODEL, version)
+    members = [one async for one in read_members(north.stores.models, key, metrics["members"])]
+    assert rods
+    assert {name for _, name, sha in members if sha in rods} == {"other"}
+    kept = (await read_reference(north.stores.models, MODEL, Withdrawn())).labels
+    assert {kept[sha] for sha in rods} == {"green-rod"}, "should it be shared again"
+
+
 async def test_an_image_is_embedded_once_for_the_group_and_for_the_edge(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,9 @@ async def baseline(run: Run) -> Baseline | None:
     dataset = await acquire(run.stores, run.images, lambda *_: None)
     withdrawn = await run.stores.withdrawn()
     dataset = await without_quarantined(run.stores, dataset, withdrawn)
-    reference = await read_reference(run.stores.models, run.settings.model_name, withdrawn)
+    reference = await read_reference(
+        run.stores.models, run.settings.model_name, withdrawn, run.stores.foreign
+    )
     learnt = await parents.learnt(run.stores, run.settings.model_name)
     try:
         out = await asyncio.to_thread(_held_out, run, dataset, reference, learnt)

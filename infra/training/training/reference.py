@@ -7,12 +7,14 @@ It grows by images that an accepted version held out, under the class that they 
 says of such an image changes nothing: only an operator does, who edits this file, or withdraws the image. It
 is written in one piece, under the condition that nobody else did since it was read; so it is whole whenever a
 run is killed, and what was not added is added with the next version.
+
+Labels of a class that has become the product of other edges alone stay, and count for nothing while it is.
 """
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -58,8 +60,16 @@ class Reference:
         return {sha: self.labels[sha] for _, sha in members if sha in self.labels}
 
 
-async def read_reference(store: ObjectStore, model: str, withdrawn: Withdrawn) -> Reference:
+async def read_reference(
+    store: ObjectStore, model: str, withdrawn: Withdrawn, foreign: Collection[str] = ()
+) -> Reference:
     """Return the reference set of a model out of `E-models`, without what was withdrawn.
+
+    Args:
+        store: the bucket.
+        model: its name.
+        withdrawn: what was withdrawn.
+        foreign: classes whose images are left out too, see `Stores.foreign`.
 
     Raises:
         Transient: if the store is away.
@@ -73,7 +83,12 @@ async def read_reference(store: ObjectStore, model: str, withdrawn: Withdrawn) -
         return Reference()
     labels = await asyncio.to_thread(_labels, key, raw)
     return Reference(
-        {sha: name for sha, name in labels.items() if not withdrawn.covers(image_key(name, ""), sha)}, etag
+        {
+            sha: name
+            for sha, name in labels.items()
+            if name not in foreign and not withdrawn.covers(image_key(name, ""), sha)
+        },
+        etag,
     )
 
 

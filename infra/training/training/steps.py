@@ -159,7 +159,7 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
             return space.read_trained()
         await run.exporter.start()
         withdrawn = await run.stores.withdrawn()
-        reference = await read_reference(run.stores.models, model, withdrawn)
+        reference = await read_reference(run.stores.models, model, withdrawn, run.stores.foreign)
         learnt = await parents.learnt(run.stores, model)
         trained = await asyncio.to_thread(_train, run, acquired, reference, learnt)
         run.progress("train", 0.85)

@@ -53,6 +53,11 @@ class Stores:
         """The edges whose images are learnt from."""
         return self.learns_from or self.members or (self,)
 
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Classes that are learnt from nowhere: products that other edges have for themselves."""
+        return frozenset.intersection(*(source.aside for source in self.sources))
+
     async def withdrawn(self) -> Withdrawn:
         """Return what was taken out of the images, at whichever edge.
 

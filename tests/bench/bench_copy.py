@@ -1,4 +1,4 @@
-"""What taking in photos costs beside copying them: `bench_copy.py teas.zip [--rounds 3]`.
+"""What taking in photos costs beside copying them: `python -m bench.bench_copy teas.zip` in tests/.
 
 The feeder takes in an archive; s5cmd and rclone copy its files to the same store, which nobody asks them to
 look at, to know again or to tell of. They are built from the pins in `tests/bench/peers`; one that cannot be
@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,13 +25,12 @@ from pathlib import Path
 
 import httpx
 import psutil
+from bench.peers.build import built
 
 from caravan import s3
 from lab.photos import render_zip
 from local_stack.stack import Stack
 
-PEERS = Path(__file__).with_name("peers")
-PACKAGES = {"s5cmd": "github.com/peak/s5cmd/v2", "rclone": "github.com/rclone/rclone"}
 COMMANDS = {
     "s5cmd": ("--log", "error", "--endpoint-url", "{url}", "cp", "{folder}/", "s3://{bucket}/"),
     "rclone": ("copy", "--quiet", "{folder}", "store:{bucket}"),
@@ -44,7 +42,7 @@ Figures = dict[str, float]
 
 async def main(archive: Path | None, rounds: int) -> None:
     """Measure all in turns, and print the medians."""
-    peers = [name for name in PACKAGES if built(name)]
+    peers = {name: program for name in COMMANDS if (program := built(name))}
     edges = [f"edge{number}" for number in range(1, rounds + 1)]
     rows: dict[str, list[Figures]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,27 +59,14 @@ async def main(archive: Path | None, rounds: int) -> None:
                 before = spent(store)
                 figures = await taken_in(stack, archive, edge)
                 rows["feeder"].append(figures | {"behind": spent(store) - before})
-                for name in peers:
+                for name, program in peers.items():
                     bucket, before = f"{name}-{edge}", spent(store)
                     await s3.ensure_buckets(stack.s3("s3-central"), [bucket])
-                    figures = await asyncio.to_thread(copied, name, stack, photos, bucket)
+                    figures = await asyncio.to_thread(copied, program, stack, photos, bucket)
                     rows[name].append(figures | {"behind": spent(store) - before})
     for name, rounds_of in rows.items():
         medians = {what: round(statistics.median(one[what] for one in rounds_of), 3) for what in rounds_of[0]}
         say({"by": name, "rounds": rounds, **medians})
-
-
-def built(name: str) -> bool:
-    """Build a peer from its pins, unless it is there."""
-    if (PEERS / name / name).exists():
-        return True
-    if shutil.which("go") is None:
-        say({"by": name, "skipped": "it is built with Go 1.25 or later"})
-        return False
-    done = subprocess.run(["go", "build", "-o", name, PACKAGES[name]], cwd=PEERS / name, check=False)
-    if done.returncode:
-        say({"by": name, "skipped": "it could not be built"})
-    return done.returncode == 0
 
 
 async def taken_in(stack: Stack, archive: Path, edge: str) -> Figures:
@@ -97,7 +82,7 @@ async def taken_in(stack: Stack, archive: Path, edge: str) -> Figures:
     return {"photos": answer.json()["stored"], "cpu": spent(feeder) - before, "wall": wall}
 
 
-def copied(name: str, stack: Stack, photos: Path, bucket: str) -> Figures:
+def copied(program: Path, stack: Stack, photos: Path, bucket: str) -> Figures:
     """Let a peer copy the files."""
     address = stack.s3("s3-central")
     words = {"url": address.endpoint, "folder": str(photos), "bucket": bucket}
@@ -113,7 +98,7 @@ def copied(name: str, stack: Stack, photos: Path, bucket: str) -> Figures:
         f"{store}ENDPOINT": address.endpoint,
         "RCLONE_CONFIG": os.devnull,
     }
-    command = [str(PEERS / name / name), *(word.format(**words) for word in COMMANDS[name])]
+    command = [str(program), *(word.format(**words) for word in COMMANDS[program.name])]
     before, began = os.times(), time.perf_counter()
     subprocess.run(command, check=True, env=environment)
     wall, after = time.perf_counter() - began, os.times()

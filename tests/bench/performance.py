@@ -245,7 +245,8 @@ def _lines(bench: Bench, before: Path | None) -> Iterator[tuple[Line, str]]:
                     console.print(f"  {text}", markup=False, highlight=False)
                     line = json.loads(text)
                     whose = line.get("of") or line.get("by")
-                    yield line, names.get(whose, whose) if whose else build
+                    if whose is None or build == NOW:  # peers are measured beside this build alone
+                        yield line, names.get(whose, whose) if whose else build
 
 
 def _table(medians: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,10 +1,11 @@
-"""What a detection costs, from end to end: `python tests/bench/bench_detect.py [rounds] [checkouts…]`.
+"""What a detection costs, from end to end: `python -m bench.bench_detect [rounds] [checkouts…]` in tests/.
 
 An edge's shopper and model server run in a stack of their own, of this checkout and of each other that is
 named (it needs its `.venv`), all with one model that learnt nothing, whose answers count as certain. They are
 asked in turns about one photo in JSON, by one caller and by eight. It prints JSON lines: detections a second,
 p50 and p99 in ms, of shopper and model server CPU in ms a detection and resident MB, medians of the rounds;
-and of ONNX Runtime alone, the decoding before it included, p50 and CPU. Nothing is asserted.
+and of ONNX Runtime and TensorFlow alone, each in a process that only decodes the photo and asks its form of
+the model, p50, CPU and resident MB. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+from bench.peers.process import Peer
 from PIL import Image
 
 MODEL = "tea_model_b64"
@@ -32,6 +34,11 @@ CALLERS = (1, 8)
 DETECTIONS = 150
 SIDE, QUALITY = 1000, 62
 PARTS = ("shopper-edge1", "model-server-edge1")
+LIBRARIES = {
+    "ONNX Runtime alone": ("onnx",),
+    "TensorFlow alone": ("tensorflow",),
+    "TensorFlow alone on a thread": ("tensorflow", "1"),
+}
 HERE = Path(__file__).parents[2]
 
 Figures = dict[str, float]
@@ -44,7 +51,12 @@ async def main(rounds: int, others: list[Path]) -> None:
         await _run(sys.executable, str(Path(__file__).with_name("bench_twin.py")), "export", str(model))
         checkouts = [HERE, *others]
         edges = [_Edge(root, Path(folder, str(number)), model) for number, root in enumerate(checkouts)]
-        bare = _Bare(model)
+        photo = Path(folder, "photo.jpg")
+        await asyncio.to_thread(photo.write_bytes, _photo())
+        libraries = {
+            name: Peer(sys.executable, "-m", "bench.peers.alone", library, str(model), str(photo), *threads)
+            for name, (library, *threads) in LIBRARIES.items()
+        }
         try:
             for edge in edges:
                 await edge.start()
@@ -53,11 +65,14 @@ async def main(rounds: int, others: list[Path]) -> None:
                 for callers in CALLERS:
                     for edge in edges:
                         rows[str(edge.root), callers].append(await edge.ask(callers))
-                rows["ONNX Runtime alone", 1].append(bare.ask())
+                for name, library in libraries.items():
+                    rows[name, 1].append(await asyncio.to_thread(library.ask))
             for (name, callers), figures in rows.items():
                 medians = {what: round(statistics.median(f[what] for f in figures), 2) for what in figures[0]}
                 _print({"of": name, "callers": callers, "rounds": rounds, **medians})
         finally:
+            for library in libraries.values():
+                library.stop()
             for edge in edges:
                 await edge.stop()
 
@@ -90,13 +105,15 @@ class _Edge:
     def __init__(self, root: Path, home: Path, model: Path) -> None:
         self.root = root
         python = str(root / ".venv/bin/python")
-        self._command = [python, __file__, "serve", str(home), str(model)]
+        self._command = [python, "-m", "bench.bench_detect", "serve", str(home), str(model)]
         self._process: asyncio.subprocess.Process | None = None
         self._body = json.dumps({"image": base64.b64encode(_photo()).decode()}).encode()
 
     async def start(self) -> None:
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=pipe, stdout=pipe, cwd=HERE / "tests"
+        )
         assert self._process.stdout is not None
         told = json.loads(await self._process.stdout.readline())
         self._url = told["url"]
@@ -126,26 +143,6 @@ class _Edge:
             figures[f"{name} CPU"] = (_cpu(process) - before[part]) / len(times) * 1e3
             figures[f"{name} MB"] = sum(one.memory_info().rss for one in _all(process)) / 1e6
         return figures
-
-
-class _Bare:
-    """ONNX Runtime in this process, on one thread."""
-
-    def __init__(self, model: Path) -> None:
-        from caravan.graphs.twin import open_twin, pixels_of  # noqa: PLC0415 - not in every checkout
-
-        self._session, _ = open_twin(model, 1)
-        self._pixels_of = pixels_of
-        self._photo = _photo()
-
-    def ask(self) -> Figures:
-        times, used = [], time.process_time()
-        for _ in range(DETECTIONS):
-            began = time.perf_counter()
-            self._session.run(None, {"pixels": self._pixels_of(self._photo)[None]})
-            times.append(time.perf_counter() - began)
-        cpu = (time.process_time() - used) / DETECTIONS * 1e3
-        return {"p50": statistics.median(times) * 1e3, "CPU": cpu}
 
 
 async def _load(ask: Callable[[], Awaitable[httpx.Response]], callers: int) -> tuple[list[float], float]:

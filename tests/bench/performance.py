@@ -89,8 +89,8 @@ BENCHES = (
         "bench_detect.py",
         (
             *(*_detections(1), *_detections(8)),
-            Figure("detections: resident, shopper, MB", "shopper MB", "≤ 85", (("callers", 8),)),
-            Figure("detections: resident, model server, MB", "model-server MB", "≤ 130", (("callers", 8),)),
+            Figure("detections: resident, shopper, MB", "shopper MB", "≤ 85"),
+            Figure("detections: resident, model server, MB", "model-server MB", "≤ 130"),
         ),
         builds="told",
     ),

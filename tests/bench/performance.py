@@ -84,6 +84,17 @@ def _stores() -> Iterator[Figure]:
         yield Figure(f"store of an edge, {name}: resident, MB", "resident_mb", "", where)
 
 
+def _small_models() -> Iterator[Figure]:
+    for door in ("gRPC", "REST"):
+        alone = (("joins", True), ("door", door), ("callers", 1))
+        yield Figure(f"a small model over {door}: p50, ms", "p50", "", alone)
+        yield Figure(f"a small model over {door}: CPU of the model server, ms", "server CPU", "", alone)
+        yield Figure(f"a small model over {door}: CPU of the caller, ms", "client CPU", "", alone)
+    for joins, words in ((True, "joined"), (False, "one by one")):
+        many = (("joins", joins), ("callers", 16))
+        yield Figure(f"a small model, 16 at once, {words}: a second", "rate", "", many)
+
+
 BENCHES = (
     Bench(
         "bench_detect.py",
@@ -94,6 +105,7 @@ BENCHES = (
         ),
         builds="told",
     ),
+    Bench("bench_model_server.py", tuple(_small_models())),
     Bench(
         "bench_monitor.py",
         (

@@ -76,54 +76,49 @@ async def test_an_s3_server_without_volumes_is_not_ready() -> None:
         await asked("s3://a:1?master=a:2", answer)
 
 
-def model_server(status: int, states: list[str], *keys: str) -> Answer:
+def model_server(status: int, *keys: str, ready: bool = True) -> Answer:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "s3":
             return httpx.Response(200, text=names("Key", *keys))
-        return httpx.Response(status, json={"model_version_status": [{"state": state} for state in states]})
+        if request.url.path == "/v2/health/ready":
+            return httpx.Response(200 if ready else 503, json={"ready": ready})
+        return httpx.Response(status)
 
     return answer
 
 
-TFSERVING = "tfserving://a:1?s3=s3:2&model=tea&bucket=production"
+MODEL_SERVER = "model-server://a:1?s3=s3:2&model=tea&bucket=production"
 
 
 async def test_a_model_server_without_any_version_to_load_is_ready() -> None:
-    await asked(TFSERVING, model_server(404, []))
+    await asked(MODEL_SERVER, model_server(404))
 
 
 async def test_a_model_server_that_has_not_seen_its_versions_is_not_ready() -> None:
-    with pytest.raises(NotReady, match="not found the versions"):
-        await asked(TFSERVING, model_server(404, [], "models/tea/1/saved_model.pb"))
+    for file in ("saved_model.pb", "model.onnx"):
+        with pytest.raises(NotReady, match="not found the versions"):
+            await asked(MODEL_SERVER, model_server(404, f"models/tea/1/{file}"))
 
 
-async def test_a_model_server_is_ready_once_one_version_serves() -> None:
-    with pytest.raises(NotReady, match="loading"):
-        await asked(TFSERVING, model_server(200, ["LOADING", "END"]))
-    await asked(TFSERVING, model_server(200, ["LOADING", "AVAILABLE"]))
-
-
-async def test_a_model_server_that_gave_up_on_all_versions_is_not_waited_for() -> None:
-    await asked(TFSERVING, model_server(200, ["END"]))
+async def test_a_model_server_that_loads_any_of_its_models_is_not_ready_until_it_says_so() -> None:
+    with pytest.raises(NotReady, match="/v2/health/ready answers 503"):
+        await asked(MODEL_SERVER, model_server(200, ready=False))
+    await asked(MODEL_SERVER, model_server(200))
 
 
 async def test_a_model_server_that_asks_for_a_token_is_shown_the_stacks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
+        is_health = request.url.path == "/v2/health/ready"
         known = request.headers.get("authorization") == "Bearer stack-secret"
-        return httpx.Response(200 if known else 401, json={"model_version_status": [{"state": "AVAILABLE"}]})
+        return httpx.Response(200 if known or is_health else 401)
 
     with pytest.raises(NotReady, match="401"):
-        await asked(TFSERVING, answer)
+        await asked(MODEL_SERVER, answer)
     monkeypatch.setenv("TOKENS", "stack:stack-secret")
-    await asked(TFSERVING, answer)
+    await asked(MODEL_SERVER, answer)
     monkeypatch.setenv("TOKENS", "stack-secret")
     with pytest.raises(NotReady, match="cannot be read") as caught:
-        await asked(TFSERVING, answer)
+        await asked(MODEL_SERVER, answer)
     assert "stack-secret" not in str(caught.value)
-
-
-async def test_versions_of_an_onnx_model_are_waited_for_too() -> None:
-    with pytest.raises(NotReady, match="not found the versions"):
-        await asked(TFSERVING, model_server(404, [], "models/tea/1/model.onnx"))

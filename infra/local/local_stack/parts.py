@@ -240,7 +240,7 @@ PARTS: tuple[Part, ...] = (
         " --enable_prometheus"
         " --max_num_load_retries=2 --load_retry_interval_micros=2000000"
         " --model_config_file=s3://production/models/models.config --model_config_file_poll_wait_seconds=1",
-        "tfserving://{keys.in_url}@127.0.0.1:{rest}?s3=127.0.0.1:{s3.s3}&model=tea_model_b64&bucket=production",
+        "model-server://{keys.in_url}@127.0.0.1:{rest}?s3=127.0.0.1:{s3.s3}&model=tea_model_b64&bucket=production",
         {"rest": Port("TFSERVING_REST_PORT", 8501), "grpc": Port("TFSERVING_GRPC_PORT", 8500)},
         each_edge=True, beside=("s3",), env=MODEL_SERVER_ENV, deadline=300,
     ),

@@ -126,27 +126,23 @@ async def _mqtt(_http: httpx.AsyncClient, url: SplitResult, query: Mapping[str, 
         raise NotReady(f"no connection: {exc}") from exc
 
 
-async def _tfserving(http: httpx.AsyncClient, url: SplitResult, query: Mapping[str, str]) -> None:
-    """It answers; and where its bucket holds versions, it has loaded one or given up on them all."""
+async def _model_server(http: httpx.AsyncClient, url: SplitResult, query: Mapping[str, str]) -> None:
+    """It says itself that it brings no model up; and where its bucket holds versions, it knows of one."""
+    server = f"http://{_server(url)}"
+    await _http(http, urlsplit(f"{server}/v2/health/ready"), query)
     try:
         token = await asyncio.to_thread(lambda: TokenSettings().token_to_show)
     except ValueError as exc:  # whose words may hold what was given
         raise NotReady("it asks for a token, and TOKENS or TOKENS_FILE cannot be read") from exc
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = await http.get(f"http://{_server(url)}/v1/models/{query['model']}", headers=headers)
+    answer = await http.get(f"{server}/v1/models/{query['model']}", headers=headers)
     if answer.status_code == httpx.codes.NOT_FOUND:
         keys = f"list-type=2&max-keys=1000&prefix=models%2F{quote(query['model'])}%2F"
         listing = await _signed(http, url, "GET", f"http://{query['s3']}/{query['bucket']}?{keys}")
         if any(key.endswith(_ENTRIES) for key in _texts(listing, "Key")):
             raise NotReady("it has not found the versions in its bucket yet")
-        return
-    if not answer.is_success:
+    elif not answer.is_success:
         raise NotReady(f"the model's status answers {answer.status_code}")
-    states = {
-        version["state"] for version in strict_json.loads_object(answer.content)["model_version_status"]
-    }
-    if "AVAILABLE" not in states and states & {"START", "LOADING", "UNLOADING"}:
-        raise NotReady("it is loading the model")
 
 
 _PROBES: Mapping[str, Callable[[httpx.AsyncClient, SplitResult, Mapping[str, str]], Awaitable[None]]] = {
@@ -154,5 +150,5 @@ _PROBES: Mapping[str, Callable[[httpx.AsyncClient, SplitResult, Mapping[str, str
     "kafka": _kafka,
     "mqtt": _mqtt,
     "mqtts": _mqtt,
-    "tfserving": _tfserving,
+    "model-server": _model_server,
 }

@@ -143,7 +143,7 @@ async def test_the_event_listener_makes_a_run_of_what_delivery_sends() -> None:
 
 
 def test_the_pipeline_runs_the_steps_of_the_training_in_their_order_with_options_that_they_have() -> None:
-    from training.__main__ import commands  # noqa: PLC0415 - what it imports is large
+    from training.commands import commands  # noqa: PLC0415 - what it imports is large
 
     group = typer.main.get_command(commands)
     assert isinstance(group, TyperGroup)

@@ -1,5 +1,6 @@
 """What a service has in memory before anything has come: what it has no use for is not among that."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,30 @@ def test_a_service_loads_nothing_heavy_that_it_has_no_use_for(service: str) -> N
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(found.stdout.split()) == HAS[service]
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        ("listen", {"cryptography", "obstore"}),
+        ("worker", {"PIL", "cryptography", "numpy", "obstore"}),
+    ],
+)
+def test_training_loads_nothing_heavy_that_its_listener_or_a_run_has_no_use_for(
+    command: str, needed: set[str]
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "training", command],
+        env=os.environ | {"EDGES": "no edge's id!"},  # all is imported before that is found out
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "EDGES: " in found.stderr
+    modules = (line.rpartition("|")[2].strip() for line in found.stderr.splitlines())
+    # Of a package that is there, not of one that was looked for in vain.
+    assert {name.partition(".")[0] for name in modules if "." in name} & set(HEAVY) == needed
 
 
 def test_what_no_service_draws_with_can_be_imported_again_once_its_imports_are_done() -> None:

@@ -37,7 +37,7 @@ PARTS = ("shopper-edge1", "model-server-edge1")
 LIBRARIES = {
     "ONNX Runtime alone": ("onnx",),
     "TensorFlow alone": ("tensorflow",),
-    "TensorFlow alone on a thread": ("tensorflow", "1"),
+    "TensorFlow on one thread": ("tensorflow", "1"),
 }
 HERE = Path(__file__).parents[2]
 

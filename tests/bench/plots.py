@@ -88,6 +88,7 @@ def ratios(medians: Mapping[str, Mapping[str, float]], limits: Mapping[str, str]
     def draw(axes: Axes, theme: Theme) -> None:
         marks = {"build before": ("o", theme.first), "limit": ("D", theme.second), "peer": ("^", theme.third)}
         for place, found in enumerate(rows.values()):
+            peers = sorted(ratio for whose, ratio in found if whose not in marks)
             for whose, ratio in found:
                 kind = whose if whose in marks else "peer"
                 mark, colour = marks[kind]
@@ -95,16 +96,7 @@ def ratios(medians: Mapping[str, Mapping[str, float]], limits: Mapping[str, str]
                 axes.plot([1, x], [place, place], color=theme.faint, zorder=1)
                 axes.plot(x, place, mark, color=colour, markersize=6, label=kind, zorder=2)
                 if kind == "peer":
-                    left = ratio < 1 and ratio == min(other for _, other in found)
-                    side: dict[str, Any] = {
-                        "ha": "right" if left else "left",
-                        "va": "center",
-                        "fontsize": 8,
-                        "bbox": {"facecolor": theme.ground, "edgecolor": "none", "pad": 0.5},
-                    }
-                    axes.annotate(
-                        whose, (x, place), (-7 if left else 7, 0), textcoords="offset points", **side
-                    )
+                    axes.annotate(whose, (x, place), zorder=1.5, **_near(ratio, peers, theme))
         axes.axvline(1, color=theme.words, linewidth=1)
         axes.set_xscale("log", base=2)
         axes.set_xlim(RANGE[0] / 1.1, RANGE[1] * 1.7)
@@ -119,6 +111,20 @@ def ratios(medians: Mapping[str, Mapping[str, float]], limits: Mapping[str, str]
         legend(axes, "What this build takes, as a share of others: left of the line is better", list(marks))
 
     save(stem, 1.1 + 0.235 * len(rows), draw)
+
+
+def _near(ratio: float, peers: Sequence[float], theme: Theme) -> dict[str, Any]:
+    """Say where a peer's name stands: beneath its mark, several away from one another, and above between."""
+    between = peers[0] < ratio < peers[-1]
+    side = "center" if between or peers[0] == peers[-1] else "right" if ratio == peers[0] else "left"
+    return {
+        "xytext": ({"center": 0, "right": 4, "left": -4}[side], 9 if between else -9),
+        "textcoords": "offset points",
+        "ha": side,
+        "va": "center",
+        "fontsize": 7,
+        "bbox": {"facecolor": theme.ground, "edgecolor": "none", "pad": 0.5},
+    }
 
 
 def _ratios(name: str, given: Mapping[str, float], limit: str) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from PIL import Image
@@ -137,6 +138,26 @@ async def test_while_the_listener_hangs_for_one_edge_the_runs_of_the_others_star
             for edge in (b"edge7", b"edge8"):
                 await writer.send_and_wait("trigger", edge)
             await eventually(lambda: {"edge7", "edge8"} <= set(asked), seconds=9)
+
+
+# --- partitions -----------------------------------------------------------------------------------
+
+
+async def test_a_topic_keeps_its_partitions_and_it_is_told_once_that_more_are_set(broker: Stack) -> None:
+    settings = KafkaSettings(kafka_bootstrap_servers=broker.kafka)
+    await kafka.ensure_topics(settings, ["few", "narrow"])
+    more = KafkaSettings(kafka_bootstrap_servers=broker.kafka, kafka_partitions="3,narrow=1")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            await kafka.ensure_topics(more, ["few", "narrow", "new"])
+    assert [(each["topic"], each["has"], each["set"]) for each in lines] == [("few", 1, 3)]
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.kafka)
+    await admin.start()
+    try:
+        found = await admin.describe_topics(["few", "narrow", "new"])
+    finally:
+        await admin.close()
+    assert {each["topic"]: len(each["partitions"]) for each in found} == {"few": 1, "narrow": 1, "new": 3}
 
 
 # --- dead letters ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Any, NamedTuple, Protocol, Self
 
 import structlog
@@ -523,6 +524,9 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
     uncompressed: a consumer unpacks a batch whole, however small it came. (The embedded broker keeps what it
     gets.) Dead letters stay until someone sends them again.
 
+    A topic that is there keeps its partitions: with more of them its keys had other places, and no order
+    until all before is read. That there are fewer than are set is told, once.
+
     Raises:
         Transient: if the broker is away or will not.
 
@@ -539,7 +543,9 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
         # Of several servers, the first one asked may be the one that does not answer.
         async with asyncio.timeout(2 * settings.kafka_request_seconds + CONNECT_SECONDS):
             await admin.start()
-            missing = set(topics) - set(await admin.list_topics())
+            there = set(await admin.list_topics())
+            await _tell_of_fewer(admin, {name: settings.partitions(name) for name in there & set(topics)})
+            missing = set(topics) - there
             if not missing:
                 return
             answer = await admin.create_topics(
@@ -562,3 +568,17 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
         raise Transient(message) from exc
     finally:
         await admin.close()
+
+
+async def _tell_of_fewer(admin: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> None:
+    """Tell of topics that have fewer partitions than is wanted."""
+    names = [name for name, count in wanted.items() if count > 1]
+    for topic in await admin.describe_topics(names) if names else ():
+        _warn_of_fewer(topic["topic"], len(topic["partitions"]), wanted[topic["topic"]])
+
+
+@cache
+def _warn_of_fewer(topic: str, partitions: int, wanted: int) -> None:
+    """Warn of a topic once, however often it is asked for."""
+    if 0 < partitions < wanted:
+        log.warning("a topic keeps fewer partitions than are set", topic=topic, has=partitions, set=wanted)

@@ -14,6 +14,7 @@ from local_stack.parts import PARTS
 from local_stack.settings import port_settings
 from support.containers import SERVICES
 from support.dockerfiles import DOCKERFILE, IMAGES, ROOT, VERSION, stages
+from support.sbom import NPM, locks, of_npm
 
 EVERY = pytest.mark.parametrize("image", IMAGES)
 
@@ -81,6 +82,17 @@ def test_what_is_copied_exists_and_is_in_the_build_context(image: str) -> None:
             assert any(in_context(file) for file in files), source
             code = [file for file in files if file.suffix == ".py" and not file.is_relative_to(FOR_TESTS)]
             assert [str(file) for file in code if not in_context(file)] == []
+
+
+@EVERY
+def test_its_bill_of_materials_names_all_that_it_is_made_of(image: str) -> None:
+    own = f"requirements/{image}.txt"
+    has_stubs = any("stub_files" in step.rest for step in stages(image)[0].of("RUN"))
+    assert locks(image) == [own, *["requirements/stubs.txt"] * has_stubs]
+    shipped = [file for file in (ROOT / NPM / "node_modules").glob("*/**/*") if in_context(file)]
+    assert {file.relative_to(ROOT / NPM / "node_modules").parts[0] for file in shipped} <= {"mqtt"}
+    has_npm = any(NPM in step.arguments for step in stages(image)[0].of("COPY"))
+    assert [(one["name"], one["scope"]) for one in of_npm(image)] == [("mqtt", "optional")] * has_npm
 
 
 def test_what_is_for_tests_is_in_no_image() -> None:

@@ -270,6 +270,18 @@ def test_a_file_has_a_line_for_each_span(tmp_path: Path) -> None:
     assert upload["began"] <= store["began"] <= store["ended"] <= upload["ended"]
 
 
+def test_spans_are_sent_while_the_process_goes_on_and_so_are_later_ones(tmp_path: Path) -> None:
+    file = tmp_path / "feeder.jsonl"
+    with traced(traces="file", traces_file=file):
+        for count in (1, 2):
+            with tracing.span("zip-upload"):
+                pass
+            deadline = time.monotonic() + 30
+            while not (file.exists() and len(lines(file)) == count):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+
 def test_a_file_is_bounded_and_what_was_before_is_kept_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

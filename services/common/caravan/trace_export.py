@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,9 @@ SINK = "traces"
 MOST_BYTES = 8 * 2**20
 """Most bytes of a file; one older file of that size is kept as `.1`."""
 QUEUED = 2048
-FILE_MILLISECONDS = 500
-OTLP_MILLISECONDS = 2000
+FILE_SECONDS, OTLP_SECONDS = 0.5, 2.0
+"""From a span's end until it is sent, with those that ended meanwhile."""
+SELDOM_MILLISECONDS = 24 * 3600 * 1000
 SEND_SECONDS = 5
 NAMES = 256
 
@@ -39,9 +41,9 @@ def make_provider(service: str, settings: TraceSettings) -> TracerProvider:
     exporter: SpanExporter
     if settings.traces == "file":
         file = settings.traces_file or Path(".caravan", "traces", f"{service}.jsonl")
-        exporter, pause = FileExporter(file, service), FILE_MILLISECONDS
+        exporter, pause = FileExporter(file, service), FILE_SECONDS
     else:
-        exporter, pause = _collector(settings), OTLP_MILLISECONDS
+        exporter, pause = _collector(settings), OTLP_SECONDS
     # A collector that is away is counted, not told of again and again.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     provider = TracerProvider(
@@ -49,7 +51,7 @@ def make_provider(service: str, settings: TraceSettings) -> TracerProvider:
         Resource.create({"service.name": service}),
         shutdown_on_exit=False,
     )
-    provider.add_span_processor(BatchSpanProcessor(Counted(exporter), QUEUED, pause))
+    provider.add_span_processor(Batches(Counted(exporter), pause))
     return provider
 
 
@@ -60,6 +62,40 @@ def _collector(settings: TraceSettings) -> SpanExporter:
 
     endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
     return OTLPSpanExporter(endpoint, timeout=SEND_SECONDS)
+
+
+class Batches(BatchSpanProcessor):
+    """Sends spans a while after the first of them; OpenTelemetry's own thread looks all the time for some.
+
+    Args:
+        exporter: where to.
+        pause: how long after, in seconds.
+
+    """
+
+    def __init__(self, exporter: SpanExporter, pause: float) -> None:
+        super().__init__(exporter, QUEUED, SELDOM_MILLISECONDS)
+        self._pause = pause
+        self._some = threading.Event()
+        threading.Thread(target=self._send, name="spans", daemon=True).start()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Take a span."""
+        super().on_end(span)
+        self._some.set()
+
+    def shutdown(self) -> None:
+        """Send what is left, and end."""
+        super().shutdown()  # type: ignore[no-untyped-call] # as OpenTelemetry has it
+        self._some.set()
+
+    def _send(self) -> None:
+        is_open = True
+        while is_open:
+            self._some.wait()
+            time.sleep(self._pause)
+            self._some.clear()
+            is_open = self.force_flush()
 
 
 class AtMost(Sampler):

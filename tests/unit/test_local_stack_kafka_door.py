@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from local_stack.kafka_door import door
 from local_stack.kafka_door.door import KafkaDoor
 from local_stack.kafka_door.frames import Fetch
 from local_stack.tls.door import Address
@@ -41,7 +42,7 @@ class Broker:
     def __init__(self) -> None:
         self.asked: Counter[int] = Counter()
         self.waits: list[int] = []
-        self.answers = {FETCH: nothing(), HEARTBEAT: struct.pack(">ih", 0, 0)}
+        self.answers: dict[int, bytes | None] = {FETCH: nothing(), HEARTBEAT: struct.pack(">ih", 0, 0)}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -52,7 +53,8 @@ class Broker:
                 if api == FETCH:
                     self.waits.append(Fetch.parse(version, body).wait)
                 answer = self.answers.get(api, b"")
-                writer.write(struct.pack(">ii", len(answer) + 4, correlation) + answer)
+                if answer is not None:
+                    writer.write(struct.pack(">ii", len(answer) + 4, correlation) + answer)
         except asyncio.IncompleteReadError:
             writer.close()
 
@@ -120,6 +122,42 @@ async def test_a_fetch_that_found_nothing_is_asked_again_once_something_is_writt
         _, answer = await waiting
     assert answer == nothing(b"news")
     assert place.broker.asked[FETCH] == 2
+
+
+def written(topic: bytes) -> bytes:
+    """What follows the head of a Produce's answer (version 4)."""
+    return struct.pack(f">ih{len(topic)}siihqqi", 1, len(topic), topic, 1, 0, 0, 0, 0, 0)
+
+
+async def test_what_is_written_to_a_topic_is_news_for_its_readers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "LATE_SECONDS", 0.01)
+    async with opened() as place:
+        reader, writer = await place.client(), await place.client()
+        await reader.ask(FETCH, fetch(7))
+        reader.send(FETCH, fetch(7))
+        waiting = asyncio.create_task(reader.answer())
+        place.broker.answers[PRODUCE] = written(b"other")
+        await writer.ask(PRODUCE)
+        await asyncio.sleep(0.1)
+        assert place.broker.asked[FETCH] == 1
+        place.broker.answers |= {PRODUCE: written(b"t"), FETCH: nothing(b"news")}
+        await writer.ask(PRODUCE)
+        _, answer = await waiting
+    assert answer == nothing(b"news")
+
+
+async def test_a_write_without_an_answer_is_news_for_all() -> None:
+    async with opened() as place:
+        reader, writer = await place.client(), await place.client()
+        await reader.ask(FETCH, fetch(7))
+        reader.send(FETCH, fetch(7))
+        waiting = asyncio.create_task(reader.answer())
+        place.broker.answers |= {PRODUCE: None, FETCH: nothing(b"news")}
+        writer.send(PRODUCE)
+        _, answer = await waiting
+    assert answer == nothing(b"news")
 
 
 async def test_a_fetch_whose_wait_is_over_is_told_what_it_was_told_before() -> None:

@@ -2,14 +2,16 @@
 
 Tansu looks at its store several times a second for a fetch that waits, and writes to it at each heartbeat.
 But whatever is written comes through here. So a fetch that was asked before, and found nothing, waits here
-until something is written, its client asks something else, or its wait is over; then it is told what it was
-told before. So is a heartbeat, as long as nobody joined or left a group. Every so often the broker is asked
-in spite of that.
+until something is written to its topics, its client asks something else, or its wait is over; then it is told
+what it was told before. So is a heartbeat, as long as nobody joined or left a group. Every so often the
+broker is asked in spite of that.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,16 +23,20 @@ from local_stack.kafka_door.frames import (
     HEAD,
     HEARTBEAT,
     MOVES,
+    PRODUCE,
     WRITES,
     Fetch,
     Head,
     is_empty,
+    topics_written,
 )
 from local_stack.tls.door import Address
 from local_stack.tls.stream import CHUNK
 
 log = structlog.get_logger()
 
+Topics = AbstractSet[str] | None
+"""Names of topics; None for any."""
 MOST_BYTES = 2**20
 """Most bytes of a request that is looked into, and of an answer that is kept."""
 LOOK_MILLISECONDS = 500
@@ -65,8 +71,8 @@ class _Connection:
     """What is known of a client: what it asked, by API, and its questions on their way."""
 
     known: dict[int, _Known] = field(default_factory=dict)
-    asked: dict[int, int] = field(default_factory=dict)
-    """The API of each request that has no answer yet, by correlation id."""
+    asked: dict[int, Head] = field(default_factory=dict)
+    """The requests that have no answer yet, by correlation id."""
 
 
 class KafkaDoor:
@@ -79,9 +85,16 @@ class KafkaDoor:
 
     def __init__(self, broker: Address) -> None:
         self._broker = broker
-        self._written = self._moved = 0
-        self._news = asyncio.Event()
+        self._moved = 0
+        self._written = Counter[str]()
+        """How often readers of a topic were told; those of all, and all in all, in the next line."""
+        self._told_all = self._told = 0
+        self._waiting: dict[asyncio.Event, Topics] = {}
         self._late: asyncio.TimerHandle | None = None
+        self._late_topics: Topics = frozenset()
+        """Those of the writes that were answered since the last late look was planned."""
+        self._unanswered = 0
+        """Writes that are on their way."""
         self._open: set[asyncio.Task[None]] = set()
 
     async def serve(self, listen: Address, stop: asyncio.Event, started: asyncio.Event | None = None) -> None:
@@ -117,6 +130,7 @@ class KafkaDoor:
                     self._answer(from_broker, writer, connection),
                 )
             finally:
+                self._unanswered -= sum(head.api in WRITES for head in connection.asked.values())
                 to_broker.close()
         finally:
             self._open.discard(task)
@@ -145,19 +159,21 @@ class KafkaDoor:
                     hold = self._fetch if head.api == FETCH else self._heartbeat
                     question, answer = await hold(head, body, connection, coming)
                     if answer is None:
-                        connection.asked[head.correlation] = head.api
+                        connection.asked[head.correlation] = head
                         broker.write(raw + question)
                         await broker.drain()
                     else:
                         client.write(ANSWER_HEAD.pack(len(answer) + 4, head.correlation) + answer)
                         await client.drain()
                     continue
-                connection.asked[head.correlation] = head.api
+                connection.asked[head.correlation] = head
+                self._unanswered += head.api in WRITES
                 broker.write(raw)
                 await _copy(reader, broker, head.rest)
                 if head.api in MOVES:
                     self._moved += 1
                 if head.api in WRITES and self._late is None:
+                    self._late_topics = frozenset()
                     self._late = asyncio.get_running_loop().call_later(LATE_SECONDS, self._tell_late)
                 coming = asyncio.create_task(reader.readexactly(HEAD.size))
         finally:
@@ -174,23 +190,34 @@ class KafkaDoor:
         question = fetch.waiting(min(fetch.wait, LOOK_MILLISECONDS))
         now = asyncio.get_running_loop().time()
         known = connection.known.get(FETCH)
-        if known is not None and known.holds(fetch.asked, self._written) and not connection.asked:
+        if known is not None and known.holds(fetch.asked, self._seen(fetch.topics)) and not connection.asked:
             longest = max(SHORT_SECONDS, (now - known.first) / GROWTH)
-            await self._wait_for_news(coming, min(fetch.wait / 1000, longest))
-            if known.seen == self._written and known.answer is not None and now < known.last + NET_SECONDS:
+            await self._wait_for_news(fetch.topics, coming, min(fetch.wait / 1000, longest))
+            seen = self._seen(fetch.topics)
+            if known.seen == seen and known.answer is not None and now < known.last + NET_SECONDS:
                 return question, known.answer
             now = asyncio.get_running_loop().time()
-            known.seen, known.last, known.answer = self._written, now, None
+            known.seen, known.last, known.answer = seen, now, None
         else:
-            connection.known[FETCH] = _Known(fetch.asked, head.version, self._written, now, now)
+            seen = self._seen(fetch.topics)
+            connection.known[FETCH] = _Known(fetch.asked, head.version, seen, now, now)
         return question, None
 
-    async def _wait_for_news(self, coming: asyncio.Task[bytes], seconds: float) -> None:
-        news = asyncio.create_task(self._news.wait())
+    def _seen(self, topics: Topics) -> int:
+        """Return a number that grows with whatever is told of topics."""
+        if topics is None:
+            return self._told
+        return self._told_all + sum(self._written[topic] for topic in topics)
+
+    async def _wait_for_news(self, topics: Topics, coming: asyncio.Task[bytes], seconds: float) -> None:
+        news = asyncio.Event()
+        self._waiting[news] = topics
+        come = asyncio.create_task(news.wait())
         try:
-            await asyncio.wait({news, coming}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({come, coming}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            news.cancel()
+            come.cancel()
+            del self._waiting[news]
 
     async def _heartbeat(
         self, head: Head, body: bytes, connection: _Connection, _: asyncio.Task[bytes]
@@ -217,31 +244,45 @@ class KafkaDoor:
             raw = await broker.readexactly(ANSWER_HEAD.size)
             size, correlation = ANSWER_HEAD.unpack(raw)
             rest = size - (ANSWER_HEAD.size - 4)
-            api = connection.asked.get(correlation)
-            if api in (FETCH, HEARTBEAT) and rest <= MOST_BYTES:
+            head = connection.asked.get(correlation)
+            answer = None
+            if head is not None and head.api in (FETCH, HEARTBEAT, PRODUCE) and rest <= MOST_BYTES:
                 answer = await broker.readexactly(rest)
                 writer.write(raw + answer)
                 await writer.drain()
-                _keep(connection.known.get(api), api, answer)
             else:
                 writer.write(raw)
                 await _copy(broker, writer, rest)
             connection.asked.pop(correlation, None)
-            if api in WRITES:
-                self._tell()
-            if api in MOVES:
+            if head is None:
+                continue
+            if head.api in WRITES:
+                self._unanswered -= 1
+                self._tell_answered(None if answer is None else topics_written(head.version, answer))
+            elif answer is not None:
+                _keep(connection.known.get(head.api), head.api, answer)
+            if head.api in MOVES:
                 self._moved += 1
+
+    def _tell_answered(self, topics: Topics) -> None:
+        self._tell(topics)
+        late = self._late_topics
+        self._late_topics = None if topics is None or late is None else late | topics
 
     def _tell_late(self) -> None:
         self._late = None
-        self._tell()
+        self._tell(None if self._unanswered else self._late_topics)
 
-    def _tell(self) -> None:
-        """Let all fetches go."""
-        self._written += 1
-        # A new event each time: whoever waits for the old one wakes, whoever comes later waits for the new.
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _tell(self, topics: Topics) -> None:
+        """Let the fetches of these topics go."""
+        self._told += 1
+        if topics is None:
+            self._told_all += 1
+        else:
+            self._written.update(topics)
+        for news, of in self._waiting.items():
+            if topics is None or of is None or topics & of:
+                news.set()
 
 
 def _keep(known: _Known | None, api: int, answer: bytes) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from aiokafka.protocol import fetch
+from aiokafka.protocol import fetch, produce
 
-FETCH, HEARTBEAT = 1, 12
-WRITES = frozenset({0, 19, 20, 21, 26})
+PRODUCE, FETCH, HEARTBEAT = 0, 1, 12
+WRITES = frozenset({PRODUCE, 19, 20, 21, 26})
 """Produce, CreateTopics, DeleteTopics, DeleteRecords, EndTxn: a reader may find something new afterwards."""
 MOVES = frozenset({11, 13, 14, 42})
 """JoinGroup, LeaveGroup, SyncGroup, DeleteGroups: a member may be told something new afterwards."""
@@ -26,6 +26,11 @@ _FLEXIBLE, _WITHOUT_REPLICA = 12, 15
 """Versions of a fetch from which heads end with tagged fields, and from which the wait is its first field."""
 _FETCHES: Mapping[int, Any] = {
     request.API_VERSION: request for name, request in vars(fetch).items() if name.startswith("FetchRequest_v")
+}
+_PRODUCES: Mapping[int, Any] = {
+    request.API_VERSION: request
+    for name, request in vars(produce).items()
+    if name.startswith("ProduceRequest_v")
 }
 _MALFORMED = (struct.error, IndexError, TypeError, ValueError)
 
@@ -57,10 +62,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A fetch: how long it may wait, in milliseconds, and for what, equal for the same question."""
+    """A fetch: how long it may wait, in milliseconds, and for what, equal for the same question.
+
+    `topics` are the names of its topics, None where it names none.
+    """
 
     wait: int
     asked: object
+    topics: frozenset[str] | None
     _raw: bytes
     _place: int
 
@@ -82,17 +91,39 @@ class Fetch:
                 place += 1
             request = _FETCHES.get(version)
             # Clients ask for their partitions in any order.
-            asked = raw if request is None else _sorted(request.SCHEMA.decode(io.BytesIO(raw[place:])))
+            asked, topics = (raw, None) if request is None else _asked(request.SCHEMA, raw[place:])
             place += 0 if version >= _WITHOUT_REPLICA else 4
             (wait,) = _WAIT.unpack_from(raw, place)
         except _MALFORMED as exc:
             message = f"a fetch that is not understood: {exc}"
             raise ValueError(message) from exc
-        return cls(wait, asked, raw, place)
+        return cls(wait, asked, topics, raw, place)
 
     def waiting(self, wait: int) -> bytes:
         """Return it with another wait, in milliseconds."""
         return self._raw[: self._place] + _WAIT.pack(wait) + self._raw[self._place + _WAIT.size :]
+
+
+def _asked(schema: Any, raw: bytes) -> tuple[object, frozenset[str] | None]:
+    """Return a fetch's fields, and the names of its topics."""
+    fields = schema.decode(io.BytesIO(raw))
+    named = dict(zip(schema.names, fields, strict=True))
+    # One of a session does not name the topics that it asked for before.
+    topics = None if named.get("session_id") else frozenset(topic for topic, *_ in named["topics"])
+    return _sorted(fields), topics
+
+
+def topics_written(version: int, answer: bytes) -> frozenset[str] | None:
+    """Return the names of the topics that a Produce is answered for; None where they cannot be told."""
+    request = _PRODUCES.get(version)
+    if request is None:
+        return None
+    schema = request.RESPONSE_TYPE.SCHEMA
+    try:
+        fields = dict(zip(schema.names, schema.decode(io.BytesIO(answer)), strict=True))
+    except _MALFORMED:
+        return None
+    return frozenset(topic for topic, *_ in fields["topics"])
 
 
 def is_empty(version: int, answer: bytes) -> bool:

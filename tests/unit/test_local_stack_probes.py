@@ -59,7 +59,7 @@ async def test_an_s3_server_is_given_the_buckets_it_lacks() -> None:
         assert "Credential=me/" in request.headers["authorization"]
         if request.method == "PUT":
             made.append(request.url.path)
-        return httpx.Response(200 if request.url.path in ("/data", *made) else 404)
+        return httpx.Response(200, text=names("Name", "data", *(path[1:] for path in made)))
 
     for _ in range(2):
         await asked("s3://me:secret@a:1?master=a:2", answer, "data", "valid", "production")
@@ -70,7 +70,7 @@ async def test_an_s3_server_without_volumes_is_not_ready() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/dir/status":
             return httpx.Response(200, json={"Topology": {"DataCenters": None}})
-        return httpx.Response(200)
+        return httpx.Response(200, text=names("Name"))
 
     with pytest.raises(NotReady, match="volumes"):
         await asked("s3://a:1?master=a:2", answer)

@@ -77,12 +77,14 @@ async def _s3(
 ) -> None:
     """It has the buckets that it should have; and SeaweedFS, a volume server to write to."""
     server = _server(url)
-    for bucket in buckets:
-        there = await _signed(http, url, "HEAD", f"http://{server}/{bucket}")
-        if there.status_code == httpx.codes.NOT_FOUND:
-            there = await _signed(http, url, "PUT", f"http://{server}/{bucket}")
-        if not there.is_success and there.status_code != httpx.codes.CONFLICT:
-            raise NotReady(f"asked for bucket {bucket}, it answers {there.status_code}")
+    answer = await _signed(http, url, "GET", f"http://{server}/")
+    if not answer.is_success:
+        raise NotReady(f"asked for its buckets, it answers {answer.status_code}")
+    there = _texts(answer, "Name")
+    for bucket in [bucket for bucket in buckets if bucket not in there]:
+        made = await _signed(http, url, "PUT", f"http://{server}/{bucket}")
+        if not made.is_success and made.status_code != httpx.codes.CONFLICT:
+            raise NotReady(f"asked for bucket {bucket}, it answers {made.status_code}")
     if "master" in query:
         topology = (await http.get(f"http://{query['master']}/dir/status")).json().get("Topology", {})
         racks = [rack for centre in topology.get("DataCenters") or () for rack in centre.get("Racks") or ()]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from urllib.parse import parse_qs, quote_plus, urlsplit
+from urllib.parse import parse_qs, quote_plus, unquote_plus, urlsplit
 
 import pytest
 from obstore.store import MemoryStore
@@ -114,10 +114,28 @@ async def test_pages_follow_each_other_by_the_servers_token() -> None:
     assert second["continuation-token"] == ["t+1"]
 
 
-async def test_folders_are_named_and_odd_ones_passed_over() -> None:
-    async with bucket(page(b"models/x.txt", folders=["models/tea b/", "models//"])) as (store, server):
+def plain(answer: tuple[int, str]) -> tuple[int, str]:
+    """Return a page as who does not ask for encoded keys is given it."""
+    return answer[0], unquote_plus(answer[1].replace(URL, ""))
+
+
+async def test_folders_are_named_by_one_request() -> None:
+    async with bucket(plain(page(b"models/x.txt", folders=["models/tea b/"]))) as (store, server):
         assert await s3.folders(store, "models/") == ["models/tea b/"]
-    assert server.asked[0]["delimiter"] == ["/"]
+    assert [query["delimiter"] for query in server.asked] == [["/"]]
+
+
+async def test_odd_folders_are_passed_over() -> None:
+    answer = page(b"models/x.txt", folders=["models/tea b/", "models//"])
+    async with bucket(plain(answer), answer) as (store, server):
+        assert await s3.folders(store, "models/") == ["models/tea b/"]
+    assert [query.get("encoding-type") for query in server.asked] == [None, ["url"]]
+
+
+async def test_of_a_bucket_that_is_not_there_no_folders_are_named() -> None:
+    async with bucket((404, "<Error><Code>NoSuchBucket</Code></Error>")) as (store, _):
+        with pytest.raises(FileNotFoundError):
+            await s3.folders(store, "models/")
 
 
 async def test_a_store_in_memory_lists_alike() -> None:

@@ -554,14 +554,19 @@ async def folders(store: ObjectStore, prefix: str = "") -> list[str]:
         FileNotFoundError: if there is no such bucket.
 
     """
-    if isinstance(store, Bucket):
-        from caravan import s3_listing  # noqa: PLC0415
+    try:
+        with translated(f"list {prefix!r}"):
+            listed = await obstore.list_with_delimiter_async(store, prefix=prefix or None)
+            return [f"{folder}/" for folder in listed["common_prefixes"]]
+    except BucketMissing as exc:
+        raise FileNotFoundError(str(exc)) from exc
+    except Transient as exc:
+        if not (isinstance(store, Bucket) and isinstance(exc.__cause__, InvalidPathError)):
+            raise
+    from caravan import s3_listing  # noqa: PLC0415
 
-        found = s3_listing.pages(store.address, store.name, prefix, delimiter="/")
-        return [folder async for page in found for folder in page.folders]
-    with translated(f"list {prefix!r}"):
-        listed = await obstore.list_with_delimiter_async(store, prefix=prefix or None)
-        return [f"{folder}/" for folder in listed["common_prefixes"]]
+    found = s3_listing.pages(store.address, store.name, prefix, delimiter="/")
+    return [folder async for page in found for folder in page.folders]
 
 
 async def delete(store: ObjectStore, keys: Collection[str]) -> None:

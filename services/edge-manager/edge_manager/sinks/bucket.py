@@ -70,7 +70,7 @@ class BucketSink:
     async def held(self) -> Held:
         """List the versions."""
         held: Held = defaultdict(dict)
-        async for entry in s3.listing(self._store, MODELS):
+        for entry in await s3.listed(self._store, MODELS):
             file = parse_key(entry["path"])
             if file is not None:
                 ref, path = file

@@ -54,6 +54,8 @@ SELDOM_SECONDS = 15.0
 question costs the store as much as to read a photo."""
 LOOK_AGAIN_SECONDS = 5.0
 """A partition is looked at again after so long, though nothing came: it grows older."""
+FEW = 10
+"""So few messages between two questions are no reason to ask more often: edges tell each minute."""
 OVERLAP_SECONDS = 60.0
 """A batch may appear after a later one: what was written in the last seconds is listed once more."""
 STALE_SECONDS = 60.0
@@ -109,7 +111,7 @@ class LogCleaner:
                 if patient and not partition.is_due:
                     continue
                 await partition.clean_or_tell(self._limits, self._clock())
-                if partition.is_new:
+                if partition.is_busy:
                     self._pace.stir()
         self._last = self._clock()
 
@@ -152,8 +154,8 @@ class _Partition:
         self._looked = 0.0
         self._pace = Pace(TICK_SECONDS, longest=SELDOM_SECONDS)
         self._asked = -math.inf
-        self.is_new = False
-        """Whether something had come when it was last looked at."""
+        self.is_busy = False
+        """Whether more than a few messages had come when it was last looked at."""
         self._is_odd = False
         self._tell()
 
@@ -161,6 +163,12 @@ class _Partition:
     def is_due(self) -> bool:
         """Whether it is time to ask again whether something came."""
         return time.monotonic() >= self._asked + self._pace.pause
+
+    @property
+    def _end(self) -> int:
+        """The offset after the last message."""
+        end: int = self._watermark.content.get("high") or 0
+        return end
 
     async def clean_or_tell(self, limits: Retention, now: float) -> None:
         """Remove and merge; what cannot be understood here leaves the other partitions alone."""
@@ -178,9 +186,12 @@ class _Partition:
     async def clean(self, limits: Retention, now: float) -> None:
         """Remove and merge, if something came or grew old."""
         self._asked = time.monotonic()
-        self.is_new = await self._watermark.changed()
-        if self.is_new:
+        before = self._end
+        is_new = await self._watermark.changed()
+        self.is_busy = is_new and self._end > before + FEW
+        if self.is_busy:
             self._pace.stir()
+        if is_new:
             await self._list()
         elif now < self._looked + LOOK_AGAIN_SECONDS:
             return
@@ -225,10 +236,9 @@ class _Partition:
     async def _remove(self, limits: Retention, now: float) -> None:
         if self._is_dead_letters:
             limits = replace(limits, seconds=math.inf)
-        end: int = self._watermark.content.get("high") or 0
-        if not expendable(self._log, end, limits, now):
+        if not expendable(self._log, self._end, limits, now):
             return
-        count = expendable(self._log, end, limits, now, await self._unread())
+        count = expendable(self._log, self._end, limits, now, await self._unread())
         if count:
             await self._delete(self._log[:count])
             messages = self._log[count].offset - self._log[0].offset

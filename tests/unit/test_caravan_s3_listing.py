@@ -32,7 +32,7 @@ class Server:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await _head(reader):
             self.asked.append(parse_qs(urlsplit(head.split(b" ")[1].decode()).query))
-            self.signed &= b"Authorization: AWS4-HMAC-SHA256 Credential=key/" in head
+            self.signed &= b"authorization: aws4-hmac-sha256 credential=key/" in head.lower()
             status, body = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
             content = body.encode()
             writer.write(b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content))

@@ -158,7 +158,7 @@ def drawn(classes: int, seed: int) -> Head:
     names = (*(f"tea-{number:03}" for number in range(classes - 1)), "unknown")
     names = tuple(sorted([*names[:-1], "other"]))
     one = numbers(classes)
-    return Head(names, numbers(FEATURES, classes), one, space, one, one)
+    return Head(names, numbers(FEATURES, classes), one, space, one, one, numbers(1))
 
 
 def ours(folder: Path, classes: int, seed: int) -> dict[str, Path]:

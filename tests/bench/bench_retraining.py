@@ -27,7 +27,7 @@ from obstore.store import LocalStore
 from PIL import Image
 
 from caravan import s3
-from training.embeddings import FEATURES, SHAPES, EmbeddingCache
+from training.embeddings import COLUMNS, SHAPES, EmbeddingCache
 from training.events import Reporter
 from training.exporter import Exporter, ExporterProcess
 from training.pipeline import run_pipeline
@@ -86,12 +86,12 @@ def _fill(folder: Path, size: int) -> None:
     share = size // len(CLASSES)
     members = _put(folder, [(name, photo) for name in CLASSES for photo in _photos(name, share)])
     rng = np.random.default_rng(0)
-    scale = np.r_[np.full(SHAPES, SHAPES**-0.5), np.full(FEATURES - SHAPES, 0.3)]
-    centres = {name: rng.normal(0, 1, FEATURES) for name in CLASSES}
+    scale = np.r_[np.full(SHAPES, SHAPES**-0.5), np.full(COLUMNS - SHAPES, 0.3)]
+    centres = {name: rng.normal(0, 1, COLUMNS) for name in CLASSES}
     views, kept = views_of(members), EmbeddingCache(folder / "cache")
     for start in range(0, len(members), 2000):
         some = [(*each, view) for each in members[start : start + 2000] for view in range(views[each[1]] + 1)]
-        rows = [(centres[name] + rng.normal(0, SPREAD, FEATURES)) * scale for name, _, _ in some]
+        rows = [(centres[name] + rng.normal(0, SPREAD, COLUMNS)) * scale for name, _, _ in some]
         kept.add(
             {(sha, view): row.astype(np.float32) for (_, sha, view), row in zip(some, rows, strict=True)}
         )

@@ -78,7 +78,7 @@ def export_untaught(folder: Path) -> None:
         some(len(classes), FEATURES),
     )
     thresholds, slopes = np.full(len(classes), 0.1, np.float32), np.full(len(classes), 9, np.float32)
-    head = Head(classes, some(FEATURES, len(classes)), some(len(classes)), space, thresholds, slopes)
+    head = Head(classes, some(FEATURES, len(classes)), some(len(classes)), space, thresholds, slopes, some(1))
     write_file(folder / HEAD, head.to_bytes())
     with tempfile.TemporaryDirectory() as cache:
         export(Path(cache), head, folder)

@@ -34,6 +34,7 @@ from caravan.graphs.twin import pixels_of
 from shopper.quality.drift import LOOK_SIDE, STATISTICS, DriftTest, appearance, statistics
 from support import lessons
 from training.embedder import Embedder
+from training.embeddings import FEATURES
 from training.fit import fit
 from training.head import Array, Head
 from training.samples import gather
@@ -66,8 +67,8 @@ def changed(photo: bytes, kind: str) -> bytes:
 
 
 def embedded(embedder: Embedder, contents: Sequence[bytes]) -> Array:
-    """Return embeddings, [N, F]."""
-    return np.concatenate([embedder.features(pixels_of(one)[None]) for one in contents])
+    """Return features, [N, F]."""
+    return np.concatenate([embedder.embeddings(pixels_of(one)[None]) for one in contents])[:, :FEATURES]
 
 
 def small(photo: bytes) -> bytes:

@@ -41,13 +41,32 @@ class Answers:
     other: Array
 
 
-class Build(Protocol):
-    """What a build does; `features` are those of its lessons, [N, F]."""
+@dataclass(frozen=True)
+class Asked:
+    """Photos as a head may see them.
+
+    Attributes:
+        features: [N, F], of the photos as they are.
+        sharpened: [N, F], of the same sharpened.
+        sharpness: [N].
+
+    """
 
     features: Array
+    sharpened: Array
+    sharpness: Array
 
-    def embed(self, file: Path) -> Array:
-        """Return an image's embedding, [F]."""
+    def __getitem__(self, rows: Rows) -> Asked:
+        return Asked(self.features[rows], self.sharpened[rows], self.sharpness[rows])
+
+
+class Build(Protocol):
+    """What a build does; `lessons` are photos that it may learn from."""
+
+    lessons: Asked
+
+    def embed(self, files: Sequence[Path]) -> Asked:
+        """Return photos as a head may see them."""
 
     def learn(self, rows: Rows, seed: int = 0) -> Any:
         """Return a head that learnt from some of the lessons."""
@@ -58,8 +77,10 @@ def build(lessons: Sequence[Lesson]) -> Build:
     return _WithViews(lessons) if importlib.util.find_spec("training.views") else _Plain(lessons)
 
 
-def ask(head: Any, features: Array) -> Answers:
-    """Ask a head about embeddings [N, F]."""
+def ask(head: Any, asked: Asked) -> Answers:
+    """Ask a head about photos, as it is served: what is less sharp than it may be is seen sharpened."""
+    limit = getattr(head, "blurriest", 0)
+    features = np.where((asked.sharpness < limit)[:, None], asked.sharpened, asked.features)
     p = head.probabilities(features)
     return Answers(np.array(head.classes)[p.argmax(axis=1)], p.max(axis=1), p[:, head.other])
 
@@ -70,33 +91,41 @@ class _Plain:
     def __init__(self, lessons: Sequence[Lesson]) -> None:
         self._names = [lesson.name for lesson in lessons]
         self._embedder = _of("embedder").Embedder()
-        self.features = np.stack([self.embed(lesson.file) for lesson in lessons])
+        self.lessons = self.embed([lesson.file for lesson in lessons])
 
-    def embed(self, file: Path) -> Array:
-        (row,) = self._embedder([file])
-        return np.asarray(row)
+    def embed(self, files: Sequence[Path]) -> Asked:
+        features = np.stack([self._embedder([file])[0] for file in files])
+        return Asked(features, features, np.ones(len(features), np.float32))
 
     def learn(self, rows: Rows, seed: int = 0) -> Any:
-        return _of("fit").fit(self.features[rows], [self._names[row] for row in rows], seed)[0]
+        return _of("fit").fit(self.lessons.features[rows], [self._names[row] for row in rows], seed)[0]
 
 
 class _WithViews:
-    """Learns from views of the photos, too."""
+    """Learns from views of the photos, too, and sharpens what is blurred."""
 
     def __init__(self, lessons: Sequence[Lesson]) -> None:
         self._names = [lesson.name for lesson in lessons]
         self._embedder = _of("embedder").Embedder()
+        self._sharpening = _of("embedder").Embedder(np.array([np.inf], np.float32))
         counts = _of("views").views_of([(lesson.name, lesson.sha256) for lesson in lessons])
-        own = [self._embedded(lesson.file, lesson.sha256, counts[lesson.sha256]) for lesson in lessons]
-        self.features = np.stack([rows[0] for rows in own])
-        self._views = [rows[1:] for rows in own]
+        self.lessons = self.embed([lesson.file for lesson in lessons])
+        self._views = [
+            self._embedded(one.file, one.sha256, range(1, counts[one.sha256] + 1)) for one in lessons
+        ]
 
-    def embed(self, file: Path) -> Array:
-        row: Array = self._embedded(file, "", 0)[0]
-        return row
+    def embed(self, files: Sequence[Path]) -> Asked:
+        wanted, features = (
+            [_of("embeddings").Wanted("", file, (0,)) for file in files],
+            _of("embeddings").FEATURES,
+        )
+        plain, sharpened = (np.concatenate(how(wanted)) for how in (self._embedder, self._sharpening))
+        return Asked(plain[:, :features], sharpened[:, :features], plain[:, features])
 
-    def _embedded(self, file: Path, sha256: str, views: int) -> Array:
-        (rows,) = self._embedder([_of("embeddings").Wanted(sha256, file, tuple(range(views + 1)))])
+    def _embedded(self, file: Path, sha256: str, views: range) -> Array:
+        if not views:
+            return np.zeros((0, _of("embeddings").COLUMNS), np.float32)
+        (rows,) = self._embedder([_of("embeddings").Wanted(sha256, file, tuple(views))])
         return np.asarray(rows)
 
     def learn(self, rows: Rows, seed: int = 0) -> Any:
@@ -105,14 +134,15 @@ class _WithViews:
         image = [place for place, row in enumerate(rows) for _ in self._views[row]]
         is_turned = _of("views").is_turned
         turned = [is_turned(number + 1) for row in rows for number in range(len(self._views[row]))]
-        features = self.features[rows]
+        features, of_shape = _of("embeddings").FEATURES, _of("embeddings").SHAPES
         samples = _of("samples").Samples(
             names,
-            features,
-            np.stack(views) if views else features[:0],
+            self.lessons.features[rows],
+            np.reshape(views, (-1, features + 1))[:, :features],
             np.array(image, np.intp),
             np.array(turned, np.bool_),
-            _of("embeddings").SHAPES,
+            of_shape,
+            float(self.lessons.sharpness[rows].min()),
         )
         return _of("fit").fit(samples, seed)[0]
 

@@ -136,7 +136,7 @@ def _asked(study: Study, stranger: str) -> dict[str, dict[str, float]]:
 
 def _scores(study: Study, learnt: Rows, asked: Rows) -> dict[str, Array]:
     """Return how unknown each detector takes images for, by its name."""
-    head, features = study.build.learn(learnt), study.build.features
+    head, features = study.build.learn(learnt), study.build.lessons.features
     names = study.names[learnt]
     groups = np.array([photo.moment for photo in study.photos])[learnt]
     scores = {"guard": head.probabilities(features[asked])[:, head.other]}

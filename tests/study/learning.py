@@ -64,7 +64,7 @@ class Study:
 
     def ask(self, learnt: Rows, asked: Rows) -> Answers:
         """Learn from some photos and ask about others."""
-        return ask(self.build.learn(learnt), self.build.features[asked])
+        return ask(self.build.learn(learnt), self.build.lessons[asked])
 
     # --- figures ------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Study:
         scores, rights = [], []
         for how in DAMAGE:
             files = [damaged(self.photos[row], how, self.scratch) for row in asked]
-            answers = ask(head, np.stack([self.build.embed(file) for file in files]))
+            answers = ask(head, self.build.embed(files))
             right = self._right(answers, asked)
             figures[f"{how}, right"] = float(right.mean())
             scores.append(answers.scores)

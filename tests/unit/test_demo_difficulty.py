@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from caravan.graphs.twin import pixels_of
 from lab.photos import OTHER, render
 from training.embedder import Embedder
-from training.embeddings import SHAPES
+from training.embeddings import FEATURES, SHAPES
 from training.fit import fit
 from training.head import Head
 from training.samples import Samples
@@ -29,7 +29,8 @@ def embedded() -> Mapping[str, Array]:
     features: dict[str, Array] = {}
     for product, count in (KNOWN | {NEW: NEW_PHOTOS}).items():
         photos = [render(product, i) for i in range(count + TRIALS)]
-        features[product] = np.concatenate([embedder.features(pixels_of(photo)[None]) for photo in photos])
+        rows = [embedder.embeddings(pixels_of(photo)[None]) for photo in photos]
+        features[product] = np.concatenate(rows)[:, :FEATURES]
     return features
 
 

@@ -17,25 +17,25 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from caravan.contracts import HEAD, OTHER, SAVED_MODEL, TWIN
 from caravan.files import write_file
 from caravan.graphs.limits import SessionLimits
 from caravan.graphs.session import GraphSession
-from caravan.graphs.twin import UnfitError
+from caravan.graphs.twin import UnfitError, pixels_of
 from caravan.pieces import PIECES, name_of
 from support.image_forms import TURNED, encode, oriented
 from training import smoke
 from training.backbone import SIDE, load_backbone
 from training.cutting import LEAST_LEARNT
 from training.embedder import Embedder
-from training.embeddings import SHAPES, EmbeddingCache, embed
+from training.embeddings import FEATURES, EmbeddingCache, embed
 from training.export import export
 from training.exporter import Exporter, ExporterProcess
 from training.fit import fit
 from training.head import NARROW, Head, rounded
-from training.samples import Samples
+from training.samples import gather
 from training.smoke import Prepared
 from training.template import Features, template
 from training.trial import Fault, Job, try_twin
@@ -82,7 +82,7 @@ class Made:
         embedded = embed(files, EmbeddingCache(self.cache), lambda: self.embedder, lambda *_: None)
         self.features = np.stack([embedded.features[key] for key in files])
         self.images = [path.read_bytes() for path in files.values()]
-        self.head: Head = fit(Samples.plain(self.features, names, SHAPES), seed=0)[0]
+        self.head: Head = fit(gather(list(zip(names, files, strict=True)), embedded), seed=0)[0]
         self.path = directory / "model"
         export_to(self.path, self.head, self.cache)
         self.signatures: Mapping[str, Callable[..., Any]] = tf.saved_model.load(str(self.path)).signatures
@@ -298,10 +298,14 @@ def test_the_twin_answers_as_the_head_does_by_the_same_features(made: Made) -> N
     weights = rounded(rng.normal(0, 1, made.head.weights.shape).astype(np.float32), NARROW["weights"])
     drawn = replace(made.head, weights=weights, space=replace(space, centres=centres))
     given = pixels(made.images[::5])
-    features = Features(load_backbone())(tf.constant((given.astype(np.float32) - 127) / 128)).numpy()
-    # A box that is cut a thousandth of a pixel elsewhere shows something a little different.
-    np.testing.assert_allclose(made.embedder.features(given), features, atol=1e-3)
-    for head in (made.head, drawn):
+    embeddings = made.embedder.embeddings(given)
+    often = replace(made.head, blurriest=np.median(embeddings[:, FEATURES:], axis=0))
+    for head in (made.head, drawn, often):
+        images = tf.constant((given.astype(np.float32) - 127) / 128)
+        features = Features(load_backbone())(images, tf.constant(head.blurriest)).numpy()
+        # A box that is cut a thousandth of a pixel elsewhere shows something a little different.
+        sharp = embeddings[:, FEATURES] >= head.blurriest
+        np.testing.assert_allclose(embeddings[sharp, :FEATURES], features[sharp], atol=1e-3)
         model = onnx.load_from_string(twin_of(load_backbone(), head))
         onnx.checker.check_model(model, full_check=True)
         assert json.loads(model.metadata_props[0].value) == list(head.classes)
@@ -311,6 +315,26 @@ def test_the_twin_answers_as_the_head_does_by_the_same_features(made: Made) -> N
             probabilities, found = session.run(["probabilities", "features"], {"pixels": given[batch]})
             np.testing.assert_allclose(found, features[batch], atol=1e-3)
             np.testing.assert_allclose(probabilities, head.probabilities(features[batch]), atol=2e-3)
+
+
+def test_a_head_is_asked_about_all_that_it_learnt_and_was_judged_by_as_it_is(made: Made) -> None:
+    embeddings = made.embedder.embeddings(np.stack([pixels_of(image) for image in made.images]))
+    assert made.head.blurriest == embeddings[:, FEATURES].min()
+
+
+@pytest.mark.parametrize("form", ["twin", "SavedModel"])
+def test_what_is_blurrier_than_all_that_was_learnt_is_seen_sharper(made: Made, form: str) -> None:
+    """The features of a picture that is out of focus come nearer to those that it has in focus."""
+    sharp = pixels_of(made.images[0])
+    blurred = np.asarray(Image.fromarray(sharp).filter(ImageFilter.GaussianBlur(3)))
+    plain = made.embedder.embeddings(np.stack([sharp, blurred]))[:, :FEATURES]
+    if form == "twin":
+        asked = Embedder(made.head.blurriest).embeddings(np.stack([sharp, blurred]))[:, :FEATURES]
+    else:
+        images = tf.constant((np.stack([sharp, blurred]).astype(np.float32) - 127) / 128)
+        asked = Features(load_backbone())(images, tf.constant(made.head.blurriest)).numpy()
+    np.testing.assert_allclose(asked[0], plain[0], atol=1e-3)
+    assert np.linalg.norm(asked[1] - plain[0]) < 0.95 * np.linalg.norm(plain[1] - plain[0])
 
 
 def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:

@@ -19,7 +19,7 @@ from caravan.errors import Transient
 from caravan.testing.stores import Requests
 from caravan.uploads import Upload, Verdict, drop_verdict, read_verdict, upload_id, zip_key
 from training import judge, versions
-from training.embeddings import FEATURES
+from training.embeddings import COLUMNS
 from training.evaluate import Answer
 from training.events import Reporter
 from training.exporter import Exporter, ExporterProcess
@@ -294,7 +294,7 @@ class Features:
     """Stands in for the backbone: all images look alike."""
 
     def __call__(self, wanted: list[Any]) -> list[Any]:
-        return [np.ones((len(image.views), FEATURES), np.float32) for image in wanted]
+        return [np.ones((len(image.views), COLUMNS), np.float32) for image in wanted]
 
 
 async def test_under_the_trained_models_name_it_is_held_against_the_version_that_serves(

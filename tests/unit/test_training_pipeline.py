@@ -33,7 +33,7 @@ from caravan.testing.stores import Requests
 from caravan.withdrawn import Withdrawn, tombstone_key
 from caravan_cli.which import which
 from training import steps, versions
-from training.embeddings import FEATURES, Wanted
+from training.embeddings import COLUMNS, Wanted
 from training.events import Reporter
 from training.fit import fit
 from training.head import Array, Head
@@ -81,7 +81,7 @@ class Colours:
                 small = np.asarray(image.convert("RGB").resize((12, 12)), np.float32).ravel() / 255
         except OSError:
             return "the image is damaged"
-        return np.pad(small - 0.5, (0, FEATURES - small.size)).astype(np.float32)
+        return np.pad(small - 0.5, (0, COLUMNS - small.size)).astype(np.float32)
 
 
 class Exports:

@@ -8,6 +8,8 @@ cells are weighed in the same way and pooled. Beside the last layer's features s
 stages, whose cells see little of what is around them, and the hues of the image by the first weights: the
 network was taught to see the same thing in any colour, and packages of one make differ in that.
 
+What is blurrier than all that a head learnt from is sharpened before the second look.
+
 Here are its layers as arrays, with the batch normalisation folded into the convolutions: `training.twin`
 puts them together for ONNX Runtime, by which training embeds, and `training.template` for TensorFlow. `SAME`
 padding is part of the weights' meaning: with symmetric padding the features of strided layers shift.
@@ -49,6 +51,12 @@ SHARPNESS = 3
 """The exponent of a cell's weight, and how fast the weight falls towards the border."""
 LEAST = 1e-3
 """Least weight: where all cells are alike, they weigh by their place alone."""
+BLURRED = 0.1
+"""How gradually sharpening sets in: by this share below the least sharpness that was learnt it is whole."""
+GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in brightness."""
+FLAT = (1 / 128) ** 2
+"""Variance of one level of 128, added to both that are compared: without contrast nothing is blurred."""
 MIDDLE = {3: 0.0203, 4: 0.0217}
 """Stages of which features are taken, and the factor that brings them to seven tenths of the spread of the
 last layer."""
@@ -153,6 +161,19 @@ def standing_out(cells: int) -> tuple[Array, Array]:
     at_border: Array = np.zeros_like(everywhere)
     at_border[border(cells)] = everywhere[border(cells)]
     return at_border, everywhere
+
+
+def brightness_and_laplacian() -> Array:
+    """Return the kernels, [2, 3, 3, 3], of an image's brightness and of its Laplacian.
+
+    Sharpness is the variance of the second (Pech-Pacheco et al. 2000), as a share of the first's.
+    """
+    one, laplacian = np.zeros((2, 3, 3))
+    one[1, 1] = 1
+    laplacian[[0, 1, 1, 2], [1, 0, 2, 1]] = -1
+    laplacian[1, 1] = 4
+    grey = np.array(GREY)[:, None, None]
+    return np.stack([one * grey, laplacian * grey]).astype("f4")
 
 
 def _from_middle(cells: int) -> NDArray[np.intp]:

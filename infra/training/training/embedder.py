@@ -19,20 +19,24 @@ WORKERS = 2
 
 
 class Embedder:
-    """The backbone, loaded."""
+    """The backbone, loaded.
 
-    def __init__(self) -> None:
-        self._session = session_of(features_of(load_backbone()), threads=1)
+    Attributes:
+        blurriest: [1], the sharpness below which an image is sharpened, as a head asks for it; None to learn.
+
+    """
+
+    def __init__(self, blurriest: Array | None = None) -> None:
+        self._session = session_of(features_of(load_backbone(), blurriest), threads=1)
 
     def __call__(self, wanted: Sequence[Wanted]) -> list[Array | str]:
-        """Return for each image its views' embeddings, [V, F] float32, or why it cannot be read."""
+        """Return for each image its views' embeddings, [V, F + 1] float32, or why it cannot be read."""
         with ThreadPoolExecutor(WORKERS) as pool:
             return list(pool.map(self._embedded, wanted))
 
-    def features(self, pixels: NDArray[np.uint8]) -> Array:
-        """Embed pictures, [N, 224, 224, 3] → [N, F]."""
-        (features,) = self._session.run(["features"], {"pixels": pixels})
-        return np.asarray(features, np.float32)
+    def embeddings(self, pixels: NDArray[np.uint8]) -> Array:
+        """Embed pictures, [N, 224, 224, 3] → [N, F + 1]: features, and how sharp they are."""
+        return np.concatenate(self._session.run(["features", "sharpness"], {"pixels": pixels}), axis=1)
 
     def _embedded(self, wanted: Wanted) -> Array | str:
         try:
@@ -40,4 +44,4 @@ class Embedder:
         except BadInput as exc:
             return exc.detail
         views = [view_of(pixels, wanted.sha256, view) if view else pixels for view in wanted.views]
-        return self.features(np.stack(views))
+        return self.embeddings(np.stack(views))

@@ -11,12 +11,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKBONE = "efficientnet-lite0-224-8"
+BACKBONE = "efficientnet-lite0-224-9"
 """What embeddings are made by; their cache and a version's figures name it. Change it when pixels
 (`caravan.images`), views (`training.views`), weights or layers change."""
 SHAPES = 1472
 """Number of features of shape, which come first; features of colour follow."""
 FEATURES = SHAPES + 33
+COLUMNS = FEATURES + 1
+"""Of an embedding as it is kept: its features, and how sharp the picture is."""
 
 Array = NDArray[np.float32]
 Key = tuple[str, int]
@@ -28,7 +30,7 @@ BATCH = 32
 BLOCK = 1024
 """Embeddings per file, 6 MB."""
 
-_ROW = np.dtype([("sha256", "S64"), ("view", "u1"), ("features", "<f4", FEATURES)])
+_ROW = np.dtype([("sha256", "S64"), ("view", "u1"), ("columns", "<f4", COLUMNS)])
 _DIGEST_BYTES = 32
 
 
@@ -37,13 +39,15 @@ class Embedded:
     """What was asked for.
 
     Attributes:
-        features: embedding of each image, by SHA-256: [F] float32.
-        views: embeddings of the views that were asked for.
+        features: of each image, by SHA-256: [F] float32.
+        sharpness: of each image, likewise.
+        views: features of the views that were asked for.
         unreadable: by SHA-256, why an image could not be read.
 
     """
 
     features: Mapping[str, Array]
+    sharpness: Mapping[str, float]
     views: Mapping[Key, Array]
     unreadable: Mapping[str, str]
 
@@ -68,7 +72,7 @@ class EmbeddingCache:
         self._directory = directory / "embeddings" / BACKBONE
 
     def find(self, wanted: Iterable[Key]) -> dict[Key, Array]:
-        """Return what is there of some views: [F] float32 each."""
+        """Return what is there of some views: [F + 1] float32 each."""
         wanted = frozenset(wanted)
         found: dict[Key, Array] = {}
         for _, rows in self._blocks():
@@ -76,17 +80,17 @@ class EmbeddingCache:
             for place, (name, view) in enumerate(zip(names, views, strict=True)):
                 key = name.decode(), view
                 if key in wanted:
-                    found[key] = rows["features"][place].copy()
+                    found[key] = rows["columns"][place].copy()
         return found
 
-    def add(self, features: Mapping[Key, Array]) -> None:
-        """Keep embeddings."""
-        if not features:
+    def add(self, embeddings: Mapping[Key, Array]) -> None:
+        """Keep embeddings, [F + 1] each."""
+        if not embeddings:
             return
-        new = np.zeros(len(features), _ROW)
-        new["sha256"] = [sha256.encode() for sha256, _ in features]
-        new["view"] = [view for _, view in features]
-        new["features"] = list(features.values())
+        new = np.zeros(len(embeddings), _ROW)
+        new["sha256"] = [sha256.encode() for sha256, _ in embeddings]
+        new["view"] = [view for _, view in embeddings]
+        new["columns"] = list(embeddings.values())
         last, rows = next(
             ((path, rows) for path, rows in self._blocks() if len(rows) < BLOCK), (None, new[:0])
         )
@@ -136,7 +140,7 @@ class Embedder(Protocol):
     """What computes embeddings: `training.embedder.Embedder`, or a stand-in."""
 
     def __call__(self, wanted: Sequence[Wanted], /) -> list[Array | str]:
-        """Return for each image the embeddings of its views, [V, F] float32, or why it cannot be read."""
+        """Return for each image the embeddings of its views, [V, F + 1] float32, or why it cannot be read."""
 
 
 def embed(
@@ -178,7 +182,8 @@ def embed(
     cache.add(fresh)
     found |= fresh
     return Embedded(
-        {sha: row for (sha, view), row in found.items() if view == 0},
-        {key: row for key, row in found.items() if key[1] > 0},
+        {sha: row[:FEATURES] for (sha, view), row in found.items() if view == 0},
+        {sha: float(row[FEATURES]) for (sha, view), row in found.items() if view == 0},
+        {key: row[:FEATURES] for key, row in found.items() if key[1] > 0},
         unreadable,
     )

@@ -38,7 +38,8 @@ def fit(samples: Samples, seed: int) -> tuple[Head, Curves]:
         space = learn_space(rows, len(classes), classes.index(OTHER))
         weights, bias = train(rows.x - space.mean, rows.y, len(classes), curves.best_step)
         weights = rounded(weights, NARROW["weights"])
-        return Head(classes, weights, bias, space, *thresholds.result()), curves
+        blurriest = np.array([samples.blurriest], np.float32)
+        return Head(classes, weights, bias, space, *thresholds.result(), blurriest), curves
 
 
 def _rows(samples: Samples, y: Labels, seed: int) -> Rows:

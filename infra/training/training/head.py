@@ -87,6 +87,7 @@ class Head:
         weights: [F, C], and bias: [C], of the dense layer.
         space: of what is typical.
         thresholds: [C] likenesses, and slopes: [C], of the guard; `other` is not guarded.
+        blurriest: [1], the sharpness below which what is asked about is sharpened before it is embedded.
 
     """
 
@@ -96,6 +97,7 @@ class Head:
     space: Space
     thresholds: Array
     slopes: Array
+    blurriest: Array
 
     @property
     def other(self) -> int:

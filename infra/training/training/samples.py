@@ -29,6 +29,7 @@ class Samples:
         image: [V], of which image each view is.
         turned: [V], whether the view may be turned or mirrored.
         shapes: number of features of shape, which come first; features of colour follow.
+        blurriest: the least sharpness of images that are learnt, or judged by; 0 if it is not known.
 
     """
 
@@ -38,6 +39,7 @@ class Samples:
     image: Labels
     turned: NDArray[np.bool_]
     shapes: int
+    blurriest: float = 0.0
 
     @classmethod
     def plain(cls, features: Array, names: Sequence[str], shapes: int | None = None) -> "Samples":
@@ -71,7 +73,11 @@ class Rows:
 
 
 def gather(members: Sequence[Member], embedded: Embedded) -> Samples:
-    """Put embeddings of members, and of whatever views there are of them, into arrays."""
+    """Put embeddings of members, and of whatever views there are of them, into arrays.
+
+    How blurred an image may be is told by all that are embedded: a version is judged by some of them as they
+    are, so it is to be asked about them as they are.
+    """
     place = {sha: number for number, (_, sha) in enumerate(members)}
     keys = sorted(key for key in embedded.views if key[0] in place)
     features = np.stack([embedded.features[sha] for _, sha in members])
@@ -82,6 +88,7 @@ def gather(members: Sequence[Member], embedded: Embedded) -> Samples:
         np.array([place[sha] for sha, _ in keys], np.intp),
         np.array([is_turned(view) for _, view in keys], np.bool_),
         SHAPES,
+        min(embedded.sharpness.values()),
     )
 
 

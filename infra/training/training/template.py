@@ -22,6 +22,7 @@ from training import backbone, head, pixels
 from training.backbone import (
     BIN_WIDTH,
     BLEND,
+    BLURRED,
     CLUTTER,
     COARSE_CELLS,
     COARSE_SIDE,
@@ -30,6 +31,7 @@ from training.backbone import (
     FILLING,
     FINE_CELLS,
     FINE_SIDE,
+    FLAT,
     HUES,
     LEAST,
     LEAST_BOX,
@@ -46,6 +48,7 @@ from training.backbone import (
     Block,
     Conv,
     border,
+    brightness_and_laplacian,
     central,
     load_backbone,
     middles,
@@ -76,6 +79,7 @@ PARAMETERS: Mapping[str, tuple[Any, list[int | None]]] = {
     "bias": (tf.float32, [None]),
     "thresholds": (tf.float32, [None]),
     "slopes": (tf.float32, [None]),
+    "blurriest": (tf.float32, [1]),
     "other": (tf.float32, [None]),
     "classes": (tf.string, [None]),
 }
@@ -94,14 +98,18 @@ class Features(tf.Module):  # type: ignore[misc]
         self._stages = [[_Block(block) for block in stage] for stage in layers.stages]
         self._top = _Conv(layers.top)
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Return the features, [N, 1280 + 80 + 112 + 33]: of the last layer, two middle stages, colours."""
+    def __call__(self, images: tf.Tensor, blurriest: tf.Tensor) -> tf.Tensor:
+        """Return the features, [N, 1280 + 80 + 112 + 33]: of the last layer, two middle stages, colours.
+
+        What is less sharp than `blurriest`, [1], is sharpened before the second look.
+        """
         stride = SIDE // COARSE_SIDE
-        x = self._stem(tf.nn.avg_pool2d(images, stride, stride, "VALID"))
+        half = tf.nn.avg_pool2d(images, stride, stride, "VALID")
+        x = self._stem(half)
         for block in itertools.chain(*self._stages[: COARSE_STAGE + 1]):
             x = block(x)
         weights = _salience(x, COARSE_CELLS)
-        x = self._stem(_cut(images, weights))
+        x = self._stem(_cut(_sharpened(images, half, blurriest), weights))
         middle = []
         for number, stage in enumerate(self._stages):
             for block in stage:
@@ -155,6 +163,21 @@ def _salience(features: tf.Tensor, side: int) -> tf.Tensor:
     weights = unlike**SHARPNESS * central(side)
     weights /= tf.reduce_sum(weights, 1, keepdims=True)
     return tf.reshape(weights, [-1, side, side, 1])
+
+
+def _sharpness(images: tf.Tensor) -> tf.Tensor:
+    """[N, 224, 224, 3] → [N, 1]."""
+    maps = tf.nn.conv2d(images, brightness_and_laplacian().transpose(2, 3, 1, 0), 1, "VALID")
+    mean = tf.reduce_mean(maps, [1, 2])
+    contrast = tf.reduce_mean(maps * maps, [1, 2]) - mean * mean + FLAT
+    return contrast[:, 1:] / contrast[:, :1]
+
+
+def _sharpened(images: tf.Tensor, half: tf.Tensor, blurriest: tf.Tensor) -> tf.Tensor:
+    """Add what a quarter of the size does not show, where an image is blurred."""
+    blurred = tf.clip_by_value((blurriest / _sharpness(images) - 1) / BLURRED, 0, 1)
+    smooth = tf.image.resize(tf.nn.avg_pool2d(half, 2, 2, "VALID"), [SIDE, SIDE])
+    return images + (images - smooth) * blurred[:, tf.newaxis, tf.newaxis]
 
 
 def _cut(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -240,7 +263,7 @@ class ServedModel(tf.Module):  # type: ignore[misc]
             fn_output_signature=tf.TensorSpec([SIDE, SIDE, 3], tf.float32),
             parallel_iterations=DECODED_AT_ONCE,
         )
-        return _probabilities(self._features(pixels), self.head)
+        return _probabilities(self._features(pixels, self.head["blurriest"]), self.head)
 
 
 def _parameter(name: str) -> tf.Variable:

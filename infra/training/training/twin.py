@@ -7,7 +7,7 @@ asked. A node is named for what it computes, so one head makes one file, byte fo
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from training.backbone import (
     BIN_WIDTH,
     BLEND,
+    BLURRED,
     CLUTTER,
     COARSE_CELLS,
     COARSE_SIDE,
@@ -25,6 +26,7 @@ from training.backbone import (
     FILLING,
     FINE_CELLS,
     FINE_SIDE,
+    FLAT,
     HUES,
     LEAST,
     LEAST_BOX,
@@ -41,20 +43,21 @@ from training.backbone import (
     Block,
     Conv,
     border,
+    brightness_and_laplacian,
     central,
     middles,
     on_circle,
     standing_out,
 )
 from training.embeddings import FEATURES
-from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE, Head
+from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE, Array, Head
 
 OPSET, IR_VERSION = 18, 10
 """ONNX Runtime 1.22 and all later ones take them."""
 SHORT = 1e-6
 """Least length that is scaled to 1: as of TensorFlow's `l2_normalize`, which has its square."""
-CHANNELS = np.array([1])
-"""The axis of an image's values, [N, F], and of channels, [N, C, …]."""
+CHANNELS, PLACES = np.array([1]), np.array([2, 3])
+"""The axis of an image's values, [N, F], and of channels, [N, C, …]; and those of places, [N, C, H, W]."""
 
 Input = str | float | NDArray[Any]
 """Of a node: the name of another, or a constant; an array of integers is one of axes, sizes or places."""
@@ -96,22 +99,25 @@ class Nodes:
 def twin_of(backbone: Backbone, head: Head) -> bytes:
     """Return the twin of a model with this head, as a file."""
     metadata = {"classes": json.dumps(head.classes)}
-    parts = _features(backbone), _probabilities(head)
-    return _file(parts, "probabilities", len(head.classes), metadata)
+    parts = _features(backbone, head.blurriest), _probabilities(head)
+    return _file(parts, {"probabilities": len(head.classes)}, metadata)
 
 
-def features_of(backbone: Backbone) -> bytes:
-    """Return the part before the head alone, as a file: `pixels` → `features`."""
-    return _file([_features(backbone)], "features", FEATURES, {})
+def features_of(backbone: Backbone, blurriest: Array | None = None) -> bytes:
+    """Return the part before the head alone, as a file: `pixels` → `features`, `sharpness`.
+
+    What is less sharp than `blurriest`, [1], is sharpened; without it, nothing is.
+    """
+    return _file([_features(backbone, blurriest)], {"features": FEATURES, "sharpness": 1}, {})
 
 
-def _file(parts: Sequence[Nodes], output: str, count: int, metadata: dict[str, str]) -> bytes:
+def _file(parts: Sequence[Nodes], outputs: Mapping[str, int], metadata: dict[str, str]) -> bytes:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [node for part in parts for node in part.nodes],
         "twin",
         [value("pixels", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
-        [value(output, TensorProto.FLOAT, ["N", count])],
+        [value(name, TensorProto.FLOAT, ["N", count]) for name, count in outputs.items()],
         [constant for part in parts for constant in part.constants],
     )
     opset = helper.make_opsetid("", OPSET)
@@ -120,8 +126,11 @@ def _file(parts: Sequence[Nodes], output: str, count: int, metadata: dict[str, s
     return model.SerializeToString(deterministic=True)
 
 
-def _features(backbone: Backbone) -> Nodes:
-    """[N, 224, 224, 3] uint8, `pixels` → [N, F], `features`, as `training.template` has them."""
+def _features(backbone: Backbone, blurriest: Array | None) -> Nodes:
+    """[N, 224, 224, 3] uint8, `pixels` → [N, F], `features`, as `training.template` has them.
+
+    What is less sharp than `blurriest`, if that is told, is sharpened before the second look.
+    """
     g = Nodes()
     planes = g.add("planes", "Transpose", "pixels", perm=[0, 3, 1, 2])
     rgb = g.add("rgb", "Cast", planes, to=TensorProto.FLOAT)
@@ -132,7 +141,9 @@ def _features(backbone: Backbone) -> Nodes:
     for number, stage in enumerate(backbone.stages[: COARSE_STAGE + 1]):
         x = _stage(g, "coarse", number, stage, x)
     weights = _salience(g, "coarse", _rows(g, x), COARSE_CELLS)
-    x = _conv(g, "fine", "stem", backbone.stem, _cut(g, images, weights))
+    sharpness = _sharpness(g, images)
+    seen = images if blurriest is None else _sharpened(g, images, half, sharpness, blurriest)
+    x = _conv(g, "fine", "stem", backbone.stem, _cut(g, seen, weights))
     middle = []
     for number, stage in enumerate(backbone.stages):
         x = _stage(g, "fine", number, stage, x)
@@ -145,6 +156,30 @@ def _features(backbone: Backbone) -> Nodes:
     shapes = g.normalised("shapes", g.add("root", "Sqrt", pooled[0]))
     g.add("features", "Concat", shapes, *pooled[1:], _colours(g, rgb, weights), axis=1)
     return g
+
+
+def _sharpness(g: Nodes, images: str) -> str:
+    """[N, 3, 224, 224] → [N, 1]."""
+    maps = g.add("brightness_and_laplacian", "Conv", images, brightness_and_laplacian())
+    mean = g.add("brightness.mean", "ReduceMean", maps, PLACES, keepdims=0)
+    square = g.add("brightness.square", "ReduceMean", g.add("squares", "Mul", maps, maps), PLACES, keepdims=0)
+    variance = g.add("brightness.variance", "Sub", square, g.add("mean_squares", "Mul", mean, mean))
+    contrast = g.add("contrast", "Add", variance, FLAT)
+    brightness = g.add("contrast_of_brightness", "Gather", contrast, np.array([0]), axis=1)
+    laplacian = g.add("contrast_of_laplacian", "Gather", contrast, np.array([1]), axis=1)
+    return g.add("sharpness", "Div", laplacian, brightness)
+
+
+def _sharpened(g: Nodes, images: str, half: str, sharpness: str, blurriest: Array) -> str:
+    """Add what a quarter of the size does not show, where an image is blurred."""
+    below = g.add("blurred.below", "Sub", g.add("blurred.share", "Div", blurriest, sharpness), 1.0)
+    blurred = g.add("blurred", "Clip", g.add("blurred.part", "Div", below, BLURRED), 0.0, 1.0)
+    quarter = g.add("quarter", "AveragePool", half, kernel_shape=[2, 2], strides=[2, 2])
+    linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    smooth = g.add("smooth", "Resize", quarter, "", np.array([1.0, 1.0, 4.0, 4.0]), **linear)
+    detail = g.add("detail", "Sub", images, smooth)
+    amount = g.add("blurred.amount", "Unsqueeze", blurred, PLACES)
+    return g.add("sharpened", "Add", images, g.add("detail.added", "Mul", detail, amount))
 
 
 def _stage(g: Nodes, look: str, number: int, stage: Sequence[Block], x: str) -> str:

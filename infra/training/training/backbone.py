@@ -53,6 +53,8 @@ LEAST = 1e-3
 """Least weight: where all cells are alike, they weigh by their place alone."""
 BLURRED = 0.1
 """How gradually sharpening sets in: by this share below the least sharpness that was learnt it is whole."""
+SPARSE = 2
+"""Step, in pixels across and down, between the places where sharpness is measured."""
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in brightness."""
 FLAT = (1 / 128) ** 2

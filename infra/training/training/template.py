@@ -41,6 +41,7 @@ from training.backbone import (
     SATURATED,
     SHARPNESS,
     SIDE,
+    SPARSE,
     SPREADS,
     SPREADS_ALONE,
     STRONG,
@@ -167,7 +168,7 @@ def _salience(features: tf.Tensor, side: int) -> tf.Tensor:
 
 def _sharpness(images: tf.Tensor) -> tf.Tensor:
     """[N, 224, 224, 3] → [N, 1]."""
-    maps = tf.nn.conv2d(images, brightness_and_laplacian().transpose(2, 3, 1, 0), 1, "VALID")
+    maps = tf.nn.conv2d(images, brightness_and_laplacian().transpose(2, 3, 1, 0), SPARSE, "VALID")
     mean = tf.reduce_mean(maps, [1, 2])
     contrast = tf.reduce_mean(maps * maps, [1, 2]) - mean * mean + FLAT
     return contrast[:, 1:] / contrast[:, :1]

@@ -36,6 +36,7 @@ from training.backbone import (
     SATURATED,
     SHARPNESS,
     SIDE,
+    SPARSE,
     SPREADS,
     SPREADS_ALONE,
     STRONG,
@@ -160,7 +161,7 @@ def _features(backbone: Backbone, blurriest: Array | None) -> Nodes:
 
 def _sharpness(g: Nodes, images: str) -> str:
     """[N, 3, 224, 224] → [N, 1]."""
-    maps = g.add("brightness_and_laplacian", "Conv", images, brightness_and_laplacian())
+    maps = g.add("brightness_and_laplacian", "Conv", images, brightness_and_laplacian(), strides=[SPARSE] * 2)
     mean = g.add("brightness.mean", "ReduceMean", maps, PLACES, keepdims=0)
     square = g.add("brightness.square", "ReduceMean", g.add("squares", "Mul", maps, maps), PLACES, keepdims=0)
     variance = g.add("brightness.variance", "Sub", square, g.add("mean_squares", "Mul", mean, mean))
@@ -215,7 +216,9 @@ def _salience(g: Nodes, look: str, features: str, side: int) -> str:
     """Weigh the cells of a map of `side` by side, [N, C, cells] → [N, cells, 1]."""
     columns = g.normalised(f"{look}.columns", features)
     cells = g.add(f"{look}.cells", "Transpose", columns, perm=[0, 2, 1])
-    edge = g.add(f"{look}.border", "Gather", columns, border(side), axis=2)
+    # Whole rows are gathered, and then turned: ten times as fast as columns.
+    rows = g.add(f"{look}.border.rows", "Gather", cells, border(side), axis=1)
+    edge = g.add(f"{look}.border", "Transpose", rows, perm=[0, 2, 1])
     likeness = g.add(f"{look}.likeness", "MatMul", cells, edge)
     nearest = g.add(f"{look}.nearest", "TopK", likeness, np.array([NEAREST]))
     others = g.add(f"{look}.nearest_others", "Slice", nearest, *map(np.array, ([1], [NEAREST], [2])))

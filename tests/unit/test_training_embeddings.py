@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training import embeddings
-from training.embeddings import FEATURES, Array, Embedded, EmbeddingCache, Key, Wanted, embed
+from training.embeddings import COLUMNS, FEATURES, Array, Embedded, EmbeddingCache, Key, Wanted, embed
 
 
 class Backbone:
@@ -26,11 +26,15 @@ class Backbone:
         name = wanted.file.name
         if name == "bad":
             return "damaged"
-        return np.stack([features_of(name) + view / 8 for view in wanted.views])
+        return np.stack([embedding_of(name) + view / 8 for view in wanted.views])
+
+
+def embedding_of(name: str) -> Array:
+    return np.full(COLUMNS, float(name), np.float32)
 
 
 def features_of(name: str) -> Array:
-    return np.full(FEATURES, float(name), np.float32)
+    return embedding_of(name)[:FEATURES]
 
 
 def sha(name: str) -> str:
@@ -69,6 +73,7 @@ def test_what_is_there_is_not_made_again(cache: Cache) -> None:
     assert cache.backbone.asked == ["25", "26"]
     for name in map(str, range(3, 27)):
         np.testing.assert_array_equal(found.features[sha(name)], features_of(name))
+        assert found.sharpness[sha(name)] == float(name)
 
 
 def test_views_are_kept_beside_their_image_and_only_those_that_lack_are_made(cache: Cache) -> None:

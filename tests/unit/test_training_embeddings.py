@@ -147,7 +147,7 @@ def test_what_was_withdrawn_is_forgotten_and_nothing_else(cache: Cache) -> None:
         assert set(kept.find(map(key, range(40)))) == {
             key(number) for number in range(40) if number not in (3, 30)
         }
-    kept.add({key(3): features_of("3")})
+    kept.add({key(3): embedding_of("3")})
     kept.forget("edge2", withdrawn)
     assert kept.find([key(3), key(30)]) == {}
 
@@ -156,7 +156,7 @@ def test_several_that_add_at_once_lose_nothing(cache: Cache) -> None:
     names = [str(number) for number in range(30)]
 
     def add(name: str) -> None:
-        EmbeddingCache(cache.directory).add({key(name): features_of(name)})
+        EmbeddingCache(cache.directory).add({key(name): embedding_of(name)})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, names))

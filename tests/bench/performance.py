@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -28,6 +29,8 @@ DOCUMENT, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "performan
 PLOTS = ROOT / "docs" / "performance"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 NOW, BEFORE = "now", "before"
+PACKAGES = os.pathsep.join(map(str, (ROOT / "tests", ROOT / "infra" / "lab")))
+"""What the scripts import beside a build's own: a build before may have no `lab`, which draws the photos."""
 
 console = Console(soft_wrap=True)
 
@@ -246,6 +249,7 @@ def _lines(bench: Bench, before: Path | None) -> Iterator[tuple[Line, str]]:
             command = [str(root / ".venv/bin/python"), str(HERE / bench.script), *bench.arguments]
             ended = subprocess.run(
                 [*command, *(["3", str(before)] if told else [])],
+                env=os.environ | {"PYTHONPATH": PACKAGES},
                 stdout=subprocess.PIPE,
                 text=True,
                 check=False,

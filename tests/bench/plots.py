@@ -118,7 +118,7 @@ def _near(ratio: float, peers: Sequence[float], theme: Theme) -> dict[str, Any]:
     between = peers[0] < ratio < peers[-1]
     side = "center" if between or peers[0] == peers[-1] else "right" if ratio == peers[0] else "left"
     return {
-        "xytext": ({"center": 0, "right": 4, "left": -4}[side], 9 if between else -9),
+        "xytext": ({"center": 0, "right": -1, "left": 1}[side], 9 if between else -9),
         "textcoords": "offset points",
         "ha": side,
         "va": "center",

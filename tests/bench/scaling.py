@@ -41,7 +41,7 @@ class Shop:
     open_hours: float = 10
     uploads: float = 0.3
     window_seconds: float = 10
-    version_mb: float = 2.7
+    version_mb: float = 0.146
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def needs(edges: int, shop: Shop, costs: Costs) -> dict[str, str]:
         "buckets at central": f"{edges * len(central_buckets('e')):,}",
         "retrainings a day": f"{len(uploads):,}",
         "workers, a core each, so that 95 of 100 begin within a minute": f"{workers:,}",
-        "GB a day to edges": f"{len(uploads) * shop.version_mb / 1e3:,.1f}",
+        "GB a day to edges": f"{len(uploads) * shop.version_mb / 1e3:,.2f}",
         "average load of the workers": f"{len(uploads) * costs.retraining / (workers * opened):.2f}",
     }
 

@@ -216,7 +216,7 @@ def _salience(g: Nodes, look: str, features: str, side: int) -> str:
     """Weigh the cells of a map of `side` by side, [N, C, cells] → [N, cells, 1]."""
     columns = g.normalised(f"{look}.columns", features)
     cells = g.add(f"{look}.cells", "Transpose", columns, perm=[0, 2, 1])
-    # Whole rows are gathered, and then turned: ten times as fast as columns.
+    # Whole rows are gathered and then turned, as columns lie apart in memory: a third of the time, or less.
     rows = g.add(f"{look}.border.rows", "Gather", cells, border(side), axis=1)
     edge = g.add(f"{look}.border", "Transpose", rows, perm=[0, 2, 1])
     likeness = g.add(f"{look}.likeness", "MatMul", cells, edge)

@@ -342,6 +342,26 @@ def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:
     assert twin_of(load_backbone(), strict(made.head)) != made.twin
 
 
+def test_a_version_of_another_head_has_few_new_bytes(made: Made, tmp_path: Path) -> None:
+    """All that is learnt differs, in files of which nearly all is the backbone."""
+    head, space = made.head, made.head.space
+    other = replace(
+        head,
+        weights=-head.weights,
+        bias=-head.bias,
+        thresholds=head.thresholds + 1,
+        slopes=-head.slopes,
+        blurriest=-head.blurriest,
+        space=replace(space, mean=-space.mean, centres=-space.centres, by_shape=-space.by_shape),
+    )
+    export_to(tmp_path, other, made.cache)
+    there, new = (json.loads((folder / PIECES).read_bytes())["files"] for folder in (made.path, tmp_path))
+    held = {name for pieces in there.values() for _, name in pieces}
+    for path, pieces in new.items():
+        lacking = sum(size for size, name in pieces if name not in held)
+        assert lacking < 200_000, path
+
+
 def test_what_was_learnt_is_the_same_bytes_in_every_file_so_that_it_travels_once(made: Made) -> None:
     pieces = json.loads((made.path / PIECES).read_bytes())["files"]
     arrays = made.head.arrays()

@@ -59,6 +59,9 @@ SHORT = 1e-6
 """Least length that is scaled to 1: as of TensorFlow's `l2_normalize`, which has its square."""
 CHANNELS, PLACES = np.array([1]), np.array([2, 3])
 """The axis of an image's values, [N, F], and of channels, [N, C, …]; and those of places, [N, C, H, W]."""
+BLURRIEST = "blurriest"
+"""The constant that features take of a head. It lies among what is learnt: else what lies around it, the
+backbone, would travel with each version."""
 
 Input = str | float | NDArray[Any]
 """Of a node: the name of another, or a constant; an array of integers is one of axes, sizes or places."""
@@ -100,7 +103,7 @@ class Nodes:
 def twin_of(backbone: Backbone, head: Head) -> bytes:
     """Return the twin of a model with this head, as a file."""
     metadata = {"classes": json.dumps(head.classes)}
-    parts = _features(backbone, head.blurriest), _probabilities(head)
+    parts = _features(backbone, sharpens=True), _probabilities(head)
     return _file(parts, {"probabilities": len(head.classes)}, metadata)
 
 
@@ -109,7 +112,11 @@ def features_of(backbone: Backbone, blurriest: Array | None = None) -> bytes:
 
     What is less sharp than `blurriest`, [1], is sharpened; without it, nothing is.
     """
-    return _file([_features(backbone, blurriest)], {"features": FEATURES, "sharpness": 1}, {})
+    parts = [_features(backbone, sharpens=blurriest is not None)]
+    if blurriest is not None:
+        parts.append(limit := Nodes())
+        limit.constant(BLURRIEST, blurriest)
+    return _file(parts, {"features": FEATURES, "sharpness": 1}, {})
 
 
 def _file(parts: Sequence[Nodes], outputs: Mapping[str, int], metadata: dict[str, str]) -> bytes:
@@ -127,10 +134,10 @@ def _file(parts: Sequence[Nodes], outputs: Mapping[str, int], metadata: dict[str
     return model.SerializeToString(deterministic=True)
 
 
-def _features(backbone: Backbone, blurriest: Array | None) -> Nodes:
+def _features(backbone: Backbone, *, sharpens: bool) -> Nodes:
     """[N, 224, 224, 3] uint8, `pixels` → [N, F], `features`, as `training.template` has them.
 
-    What is less sharp than `blurriest`, if that is told, is sharpened before the second look.
+    If it `sharpens`, what is less sharp than BLURRIEST is sharpened before the second look.
     """
     g = Nodes()
     planes = g.add("planes", "Transpose", "pixels", perm=[0, 3, 1, 2])
@@ -143,7 +150,7 @@ def _features(backbone: Backbone, blurriest: Array | None) -> Nodes:
         x = _stage(g, "coarse", number, stage, x)
     weights = _salience(g, "coarse", _rows(g, x), COARSE_CELLS)
     sharpness = _sharpness(g, images)
-    seen = images if blurriest is None else _sharpened(g, images, half, sharpness, blurriest)
+    seen = _sharpened(g, images, half, sharpness) if sharpens else images
     x = _conv(g, "fine", "stem", backbone.stem, _cut(g, seen, weights))
     middle = []
     for number, stage in enumerate(backbone.stages):
@@ -171,9 +178,9 @@ def _sharpness(g: Nodes, images: str) -> str:
     return g.add("sharpness", "Div", laplacian, brightness)
 
 
-def _sharpened(g: Nodes, images: str, half: str, sharpness: str, blurriest: Array) -> str:
+def _sharpened(g: Nodes, images: str, half: str, sharpness: str) -> str:
     """Add what a quarter of the size does not show, where an image is blurred."""
-    below = g.add("blurred.below", "Sub", g.add("blurred.share", "Div", blurriest, sharpness), 1.0)
+    below = g.add("blurred.below", "Sub", g.add("blurred.share", "Div", BLURRIEST, sharpness), 1.0)
     blurred = g.add("blurred", "Clip", g.add("blurred.part", "Div", below, BLURRED), 0.0, 1.0)
     quarter = g.add("quarter", "AveragePool", half, kernel_shape=[2, 2], strides=[2, 2])
     linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
@@ -300,6 +307,7 @@ def _colours(g: Nodes, rgb: str, weights: str) -> str:
 def _probabilities(head: Head) -> Nodes:
     """[N, F], `features` → [N, C], `probabilities`, as `Head.probabilities` has them."""
     g, arrays = Nodes(), head.arrays()
+    g.constant(BLURRIEST, head.blurriest)
     other = np.arange(len(head.classes)) == head.other
     # Arrays lie here as in the SavedModel, byte for byte: so they are one piece of both, and travel once.
     wide = {}

@@ -73,6 +73,7 @@ async def test_uploads_of_two_edges_at_once_end_in_their_own_buckets_and_topics(
         http.post(door, headers={"edgeId": "edge2"}, content=in_chunks(photos(80, "two"))),
     )
 
+    assert (one.status_code, two.status_code) == (200, 200), (one.text, two.text)
     assert (one.json()["stored"], two.json()["stored"]) == (120, 80)
     assert set(await keys(feeder, "edge1", "images/")) == {f"images/one/{n}.png" for n in range(120)}
     assert set(await keys(feeder, "edge2", "images/")) == {f"images/two/{n}.png" for n in range(80)}

@@ -565,6 +565,7 @@ async def test_central_is_told_of_a_few_images_where_both_are_sure_and_differ_wi
         assert len(told().differing) == MOST_SHOWN
         assert newest.id not in {each.id for each in told().differing}
         assert len(pictures()) == len({each["id"] for each in pictures()}) == 3 + MOST_SHOWN  # each once
+        await until(lambda: told().evidence.compared == 3 + MOST_SHOWN)
         last = told()
         looked = looks
         await until(lambda: looks > looked + 5)

@@ -1,7 +1,7 @@
 """Embeddings, kept on disk by the image's SHA-256: retraining costs what is new, not what is there."""
 
 import hashlib
-import tempfile
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from caravan.files import write_file
 
 BACKBONE = "efficientnet-lite0-224-9"
 """What embeddings are made by; their cache and a version's figures name it. Change it when pixels
@@ -129,11 +131,9 @@ class EmbeddingCache:
                     path.unlink(missing_ok=True)
 
     def _write(self, rows: NDArray[np.void]) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
         body = rows.tobytes()
-        with tempfile.NamedTemporaryFile(dir=self._directory, delete=False) as target:
-            target.write(body + hashlib.sha256(body).digest())
-        Path(target.name).replace(f"{target.name}.block")
+        path = self._directory / f"{secrets.token_hex(8)}.block"
+        write_file(path, body + hashlib.sha256(body).digest(), durable=False)
 
 
 class Embedder(Protocol):

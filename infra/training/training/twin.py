@@ -114,8 +114,9 @@ def features_of(backbone: Backbone, blurriest: Array | None = None) -> bytes:
     """
     parts = [_features(backbone, sharpens=blurriest is not None)]
     if blurriest is not None:
-        parts.append(limit := Nodes())
+        limit = Nodes()
         limit.constant(BLURRIEST, blurriest)
+        parts.append(limit)
     return _file(parts, {"features": FEATURES, "sharpness": 1}, {})
 
 

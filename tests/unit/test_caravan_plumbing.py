@@ -184,6 +184,21 @@ async def test_a_transient_error_is_tried_again_and_any_other_is_not() -> None:
         await retried(call, to="test", within=10)
 
 
+async def test_what_comes_back_before_the_time_ends_is_found_however_long_a_wait_is_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("caravan.retry.FIRST_WAIT", 60)
+    clock = asyncio.get_running_loop().time
+    back = clock() + 0.1
+
+    async def call() -> str:
+        if clock() < back:
+            raise Transient("away")
+        return "done"
+
+    assert await retried(call, to="test", within=0.2) == "done"
+
+
 # --- answers ------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_before_delay,
+    stop_after_delay,
     wait_random_exponential,
 )
 
@@ -27,15 +27,15 @@ LONGEST_WAIT = 10.0
 
 
 async def retried(call: Callable[[], Awaitable[T]], *, to: str, within: float) -> T:
-    """Call until it works, for at most `within` seconds.
+    """Call until it works; the last attempt is made as `within` seconds end.
 
     Args:
         call: makes a fresh attempt each time.
         to: name of the dependency, for logs and metrics.
-        within: seconds after which the last error is raised.
+        within: seconds after which no attempt begins.
 
     Raises:
-        Transient: if it still fails then. Any other error is raised at once.
+        Transient: of the last attempt, if all fail. Any other error is raised at once.
 
     """
     # Nearly every call works at once, and is not to pay for tenacity's policy, which costs as much again.
@@ -50,10 +50,17 @@ async def retried(call: Callable[[], Awaitable[T]], *, to: str, within: float) -
         error = state.outcome.exception() if state.outcome else None
         log.warning("retry", to=to, attempt=state.attempt_number, error=str(error))
 
+    left = within - (asyncio.get_running_loop().time() - began)
+    drawn = wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
+
+    def wait(state: RetryCallState) -> float:
+        # A wait that is drawn too long ends in time: what comes back at the last moment is still found.
+        return min(drawn(state), max(0.0, left - (state.seconds_since_start or 0.0)))
+
     policy = AsyncRetrying(
         retry=retry_if_exception_type(Transient),
-        wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
-        stop=stop_before_delay(within - (asyncio.get_running_loop().time() - began)),
+        wait=wait,
+        stop=stop_after_delay(left),
         before_sleep=note,
         reraise=True,
     )

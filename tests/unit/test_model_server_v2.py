@@ -11,8 +11,13 @@ from typing import Any
 
 import httpx
 import numpy as np
+import obstore
 import pytest
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
 
+from caravan.testing.stores import Requests
+from caravan.testing.waiting import until
 from model_server.loading import load
 
 SAVED = ("half", "pair", "text")
@@ -93,6 +98,33 @@ def test_a_server_that_is_loading_a_model_is_not_ready_yet(
         go_on.set()
     server.wait_for("half", 1)
     assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200
+
+
+OWN = ("--model_name=half", "--model_base_path=s3://production/models/half")
+LISTED = ("--model_config_file=s3://production/models.config", "--model_config_file_poll_wait_seconds=0.05")
+
+
+@pytest.mark.parametrize("flags", [OWN, LISTED, (*OWN, *LISTED)])
+async def test_a_server_that_does_not_know_yet_what_is_asked_for_is_not_ready(
+    flags: tuple[str, ...], serve_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 away at the first look: neither the models config nor any version is known, which is not "none"."""
+    for module in ("config_file", "sources"):
+        monkeypatch.setattr(f"model_server.{module}.open_store", lambda *_: MemoryStore())
+    looks = {OWN: "list_with_delimiter_async", LISTED: "get_async"}
+    away = [Requests(monkeypatch, obstore, look) for needs, look in looks.items() if set(needs) <= set(flags)]
+    for requests in away:
+        requests.fail(GenericError("connection refused"))
+    server = serve_models(*flags)
+
+    def is_ready() -> bool:
+        return httpx.get(f"{server.url}/v2/health/ready").status_code == 200
+
+    for requests in away:
+        await until(lambda requests=requests: requests.failed > 2)
+        assert not is_ready()
+        requests.mend()
+    await until(is_ready)  # S3 has answered that there is nothing
 
 
 def test_the_server_tells_its_name_and_extensions(web: httpx.Client) -> None:

@@ -79,7 +79,8 @@ async def _serving(settings: Settings, folder: Path, graphs: Graphs) -> AsyncIte
         scheduler.drain,
         allow_labels_for_unavailable=settings.allow_labels_for_unavailable,
     )
-    core = Core(manager, scheduler)
+    config = _config_poller(settings, manager)
+    core = Core(manager, scheduler, is_told=lambda: config is None or config.is_answered)
     web_app = Web(
         core,
         metrics,
@@ -106,11 +107,8 @@ async def _serving(settings: Settings, folder: Path, graphs: Graphs) -> AsyncIte
         await doors.start()
         web_task = asyncio.create_task(web.serve(sockets=[listener]), name="rest")
         watching = [asyncio.create_task(manager.watch(), name="models")]
-        if settings.config_file and (settings.config_file.in_s3 or settings.config_file.poll_seconds):
-            poller = ConfigPoller(
-                settings.config_file, settings.s3, settings.own, partial(manager.configure, wait=False)
-            )
-            watching.append(asyncio.create_task(poller.run(), name="models config"))
+        if config is not None:
+            watching.append(asyncio.create_task(config.run(), name="models config"))
         watched = [web_task, *watching]
         yield Running(grpc_port, listener.getsockname()[1], lambda: asyncio.ensure_future(_first(watched)))
     finally:
@@ -123,6 +121,13 @@ async def _serving(settings: Settings, folder: Path, graphs: Graphs) -> AsyncIte
         await manager.close()
         if not await scheduler.close(settings.drain_seconds):
             log.warning("a request is abandoned", waited_seconds=settings.drain_seconds)
+
+
+def _config_poller(settings: Settings, manager: Manager) -> ConfigPoller | None:
+    file = settings.config_file
+    if file is None or not (file.in_s3 or file.poll_seconds):
+        return None
+    return ConfigPoller(file, settings.s3, settings.own, partial(manager.configure, wait=False))
 
 
 async def _first(tasks: "list[asyncio.Task[None]]") -> None:

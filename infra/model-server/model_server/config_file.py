@@ -18,7 +18,7 @@ from model_server.configs import model_configs
 from model_server.errors import ServingError, invalid
 from model_server.manager import ModelConfig
 from model_server.settings import ConfigFile, S3Access
-from model_server.sources import READ_SECONDS, SourceError, open_store, s3_errors
+from model_server.sources import READ_SECONDS, SourceError, SourceRefusedError, open_store, s3_errors
 from model_server.stubs import model_server_config_pb2
 
 log = structlog.get_logger()
@@ -54,7 +54,12 @@ def parse(content: bytes) -> model_server_config_pb2.ModelServerConfig:
 
 
 class ConfigPoller:
-    """Keeps what is served by the file; `own` is served beside it."""
+    """Keeps what is served by the file; `own` is served beside it.
+
+    Attributes:
+        is_answered: whether it is known what the file lists, or that there is none to be taken.
+
+    """
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class ConfigPoller:
         self._key = url.path.strip("/")
         self._own = own
         self._configure = configure
+        self.is_answered = False
         self._taken: bytes | None = None
         self._complaint = ""
         self._pace = Pace(file.poll_seconds or WAIT_SECONDS)
@@ -89,9 +95,12 @@ class ConfigPoller:
             await self._configure(model_configs(with_own(self._own, listed)))
         except SourceError as exc:
             self._complain(str(exc))
+            self.is_answered |= isinstance(exc, SourceRefusedError)
         except ServingError as exc:
             self._complain(f"{self._file.path} is not taken: {exc.message}")
+            self.is_answered = True
         else:
+            self.is_answered = True
             self._taken = content
             self._pace.stir()
             self._complaint = ""
@@ -109,7 +118,8 @@ class ConfigPoller:
                 size = (await asyncio.to_thread(Path(path).stat)).st_size
                 content = await asyncio.to_thread(Path(path).read_bytes) if size <= MAX_BYTES else b""
         if size > MAX_BYTES:
-            raise SourceError(f"Could not read {path}: it has {size} bytes, more than a models config may")
+            words = f"Could not read {path}: it has {size} bytes, more than a models config may"
+            raise SourceRefusedError(words)
         return content
 
     def _complain(self, text: str) -> None:

@@ -23,7 +23,7 @@ from caravan.pace import Pace
 from model_server.errors import Code, ServingError, failed_precondition, invalid, not_found
 from model_server.loads import Loads
 from model_server.servable import Servable
-from model_server.sources import Source, SourceError
+from model_server.sources import Source, SourceError, SourceRefusedError
 from model_server.versions import Policy, may_unload
 
 log = structlog.get_logger()
@@ -99,6 +99,7 @@ class Model:
         self.config = config
         self.changed = asyncio.Event()
         self.polled = asyncio.Event()
+        self._answered = False
         self.versions: dict[int, Version] = {}
         self._source = source
         self._rules = rules
@@ -124,8 +125,11 @@ class Model:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is to be waited for: it serves, or has no version, or none that can be loaded."""
-        if not self.polled.is_set():
+        """Whether nothing is to be waited for: it serves, or has no version, or none that can be loaded.
+
+        As long as its base path has never answered, nothing is known of its versions.
+        """
+        if not self._answered:
             return False
         return self.latest() is not None or all(
             version.state is State.END for version in self.versions.values()
@@ -161,8 +165,10 @@ class Model:
             found = await self._source.versions(self.config.policy)
         except SourceError as exc:
             self._complain(f"{exc}; what is loaded goes on serving")
+            self._answered |= isinstance(exc, SourceRefusedError)
         else:
             self.aspire(found)
+            self._answered = True
         self.polled.set()
 
     def aspire(self, found: Mapping[int, str]) -> None:

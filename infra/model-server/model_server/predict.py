@@ -3,7 +3,7 @@
 Requests and responses are TensorFlow Serving's messages; every refusal is a ServingError in its words.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,10 @@ Shape = tuple[int, ...]
 class Core:
     """Answers requests out of the models the manager keeps."""
 
-    def __init__(self, manager: Manager, scheduler: Scheduler) -> None:
+    def __init__(self, manager: Manager, scheduler: Scheduler, is_told: Callable[[], bool]) -> None:
         self._manager = manager
         self._scheduler = scheduler
+        self._is_told = is_told
 
     # --- inference --------------------------------------------------------------------------------
 
@@ -223,8 +224,11 @@ class Core:
         return not (self._scheduler.is_stuck or self._manager.is_stuck)
 
     def all_settled(self) -> bool:
-        """Whether each model serves, has nothing to serve, or has given up: none is being brought up."""
-        return all(model.settled for model in self._manager.models.values())
+        """Whether each model serves, has nothing to serve, or has given up: none is being brought up.
+
+        And whether it is known which models are asked for.
+        """
+        return self._is_told() and all(model.settled for model in self._manager.models.values())
 
     async def reload(self, config: model_server_config_pb2.ModelServerConfig) -> None:
         """Serve the models of a new configuration, and wait until those that are new serve."""

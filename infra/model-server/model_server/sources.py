@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import obstore
 import structlog
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, S3Store
 from pydantic import SecretStr
 
 from caravan import s3, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST
-from caravan.errors import CaravanError
+from caravan.errors import CaravanError, Refused
 from caravan.settings import S3Address
 from model_server.errors import Code, ServingError
 from model_server.settings import S3_SCHEME, S3Access
@@ -28,10 +28,15 @@ from model_server.versions import Policy, index_versions
 log = structlog.get_logger()
 
 READ_SECONDS = 20.0
+_ANSWERS = (FileNotFoundError, PermissionDeniedError, UnauthenticatedError, Refused)
 
 
 class SourceError(Exception):
     """The base path cannot be read now: nothing is known about its versions."""
+
+
+class SourceRefusedError(SourceError):
+    """So it was answered: the base path is missing, or we may not read it."""
 
 
 class Source(Protocol):
@@ -62,7 +67,8 @@ class Directory:
         try:
             return await asyncio.to_thread(self._scan)
         except OSError as exc:
-            raise SourceError(f"Could not find base path {self._base}: {exc.strerror or exc}") from exc
+            words = f"Could not find base path {self._base}: {exc.strerror or exc}"
+            raise SourceRefusedError(words) from exc
 
     def _scan(self) -> dict[int, str]:
         with os.scandir(self._base) as entries:
@@ -184,13 +190,14 @@ def open_store(bucket: str, access: S3Access) -> ObjectStore:
 
 @asynccontextmanager
 async def s3_errors(doing: str) -> AsyncIterator[None]:
-    """Any way in which S3 fails becomes SourceError."""
+    """Any way in which S3 fails becomes SourceError, or SourceRefusedError where it answered so."""
     try:
         yield
     except TimeoutError as exc:
         raise SourceError(f"{doing}: it took too long") from exc
     except (BaseError, CaravanError, OSError) as exc:
-        raise SourceError(f"{doing}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}") from exc
+        kind = SourceRefusedError if isinstance(exc, _ANSWERS) else SourceError
+        raise kind(f"{doing}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}") from exc
 
 
 def open_source(base_path: str, access: S3Access, scratch: Path) -> Source:

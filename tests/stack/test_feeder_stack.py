@@ -24,7 +24,7 @@ from local_stack.stack import Stack
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def feeder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A feeder, its store and its broker; each test has edges of its own."""
-    settings = {"RETRY_SECONDS": "5", "MAX_UPLOAD_BYTES": str(2**20)}
+    settings = {"RETRY_SECONDS": "1", "MAX_UPLOAD_BYTES": str(2**20)}
     home, edges = tmp_path_factory.mktemp("feeder"), ("edge1", "edge2", "edge3")
     async with Stack(home, edges=edges, parts=("feeder",), environment=settings, lasting=False) as stack:
         yield stack

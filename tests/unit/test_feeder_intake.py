@@ -144,9 +144,8 @@ class Intake(Topic):
         await self.parked.run(parked_intake(self.parked, self.ports(how), how), until)
 
     def ports(self, settings: FeederSettings) -> IntakePorts:
-        prepared = asyncio.Event()
-        prepared.set()
-        buckets = data_buckets(settings, self.stores, dict.fromkeys(self.stores, prepared))
+        missing = {edge: asyncio.Event() for edge in self.stores}
+        buckets = data_buckets(settings, self.stores, missing)
         store = partial(feed, buckets=buckets, producer=self.kafka, retry_seconds=settings.retry_seconds)
 
         async def feed_unless_it_refuses(edge: str, batch: Batch) -> Fed:
@@ -352,9 +351,9 @@ async def test_a_parked_image_that_fails_holds_back_no_other() -> None:
 
 async def test_an_edge_whose_buckets_are_not_made_yet_waits_alone() -> None:
     settings = FeederSettings(edges=("edge1", "edge2"), retry_seconds=0.01)
-    prepared = {"edge1": asyncio.Event(), "edge2": asyncio.Event()}
-    prepared["edge2"].set()
-    buckets = data_buckets(settings, dict.fromkeys(prepared, MemoryStore()), prepared)
+    missing = {"edge1": asyncio.Event(), "edge2": asyncio.Event()}
+    missing["edge1"].set()
+    buckets = data_buckets(settings, dict.fromkeys(missing, MemoryStore()), missing)
     with pytest.raises(Transient, match="not made yet"):
         await buckets.begin("edge1", as_batch([]))
     assert (await buckets.begin("edge2", as_batch([]))).state == "pending"
@@ -373,10 +372,8 @@ async def test_a_bucket_that_hangs_leaves_the_memory_that_the_others_need(
 
     monkeypatch.setattr(obstore, "put_async", put_unless_it_hangs)
     settings = FeederSettings(edges=("edge1", "edge2"), store_buffer_bytes=100)
-    prepared = asyncio.Event()
-    prepared.set()
     stores: dict[str, ObjectStore] = {"edge1": hanging, "edge2": MemoryStore()}
-    buckets = data_buckets(settings, stores, dict.fromkeys(stores, prepared))
+    buckets = data_buckets(settings, stores, {edge: asyncio.Event() for edge in stores})
     images = [
         Labelled(key, key, hashlib.sha256(b"ten bytes.").hexdigest(), 10, "image/png", lambda: b"ten bytes.")
         for key in (f"images/tea/{number}.png" for number in range(20))

@@ -70,8 +70,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         retry_seconds=0.05,
         max_model_bytes=100_000,
     )
-    store, kafka, prepared = MemoryStore(), Kafka(), asyncio.Event()
-    prepared.set()
+    store, kafka = MemoryStore(), Kafka()
     with ThreadPoolExecutor(2) as pool:
         stores = {"edge1": MemoryStore(), "edge2": MemoryStore()}
         owners = ("edge1", "edge2", "north")
@@ -80,7 +79,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             stores,
             dict.fromkeys(owners, store),
             kafka,
-            prepared=dict.fromkeys(owners, prepared),
+            missing={owner: asyncio.Event() for owner in owners},
             pool=pool,
             checks={},
         )

@@ -47,7 +47,7 @@ class Door:
     http: httpx.AsyncClient
     stores: dict[str, ObjectStore]
     kafka: Kafka
-    prepared: asyncio.Event
+    missing: asyncio.Event
 
     async def put(self, content: bytes, edge: str = "edge1") -> httpx.Response:
         return await self.http.put("/zip", params={"edgeId": edge}, content=content)
@@ -81,8 +81,7 @@ def doors(tmp_path: Path) -> Doors:
         chosen: dict[str, Any] = {"edges": ("edge1", "edge2"), "spool_dir": tmp_path, "retry_seconds": 0.05}
         settings = FeederSettings(**chosen | limits)
         stores = stores or {edge: MemoryStore() for edge in settings.edges}
-        kafka, prepared = Kafka(), asyncio.Event()
-        prepared.set()
+        kafka, missing = Kafka(), asyncio.Event()
         with ThreadPoolExecutor(2) as pool:
             models = models or {edge: MemoryStore() for edge in settings.edges}
             app = make_app(
@@ -90,13 +89,13 @@ def doors(tmp_path: Path) -> Doors:
                 stores,
                 models,
                 kafka,
-                prepared=dict.fromkeys(stores, prepared),
+                missing=dict.fromkeys(stores, missing),
                 pool=pool,
                 checks={},
             )
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://feeder") as client:
-                yield Door(client, stores, kafka, prepared)
+                yield Door(client, stores, kafka, missing)
 
     return make
 
@@ -734,7 +733,7 @@ async def test_a_bucket_that_vanishes_is_asked_for_again_and_the_sender_may_come
     puts.fail(s3.BucketMissing("S3 could not create it: the bucket is missing"))
 
     assert (await door.put(zipped(("images/tea/a.jpg", photo(1))))).status_code == 503
-    assert not door.prepared.is_set()
+    assert door.missing.is_set()
 
 
 # --- when something behind the feeder is away ---------------------------------------------------
@@ -794,11 +793,11 @@ async def test_an_object_store_that_is_away_is_a_503(doors: Doors) -> None:
 
 
 async def test_nothing_is_taken_before_the_buckets_are_made(door: Door) -> None:
-    door.prepared.clear()
+    door.missing.set()
     assert (await door.put(two_teas())).status_code == 503
     assert await door.keys() == []
 
-    door.prepared.set()
+    door.missing.clear()
     assert (await door.put(two_teas())).status_code == 200
 
 

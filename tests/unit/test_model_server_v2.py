@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,11 @@ async def test_a_server_that_does_not_know_yet_what_is_asked_for_is_not_ready(
     def is_ready() -> bool:
         return httpx.get(f"{server.url}/v2/health/ready").status_code == 200
 
+    def has_failed(requests: Requests) -> bool:
+        return requests.failed > 2
+
     for requests in away:
-        await until(lambda requests=requests: requests.failed > 2)
+        await until(partial(has_failed, requests))
         assert not is_ready()
         requests.mend()
     await until(is_ready)  # S3 has answered that there is nothing

@@ -16,20 +16,14 @@ from caravan.consume import Consumption, Source
 from caravan.contracts import (
     TRAINING_IMAGES,
     TRAINING_IMAGES_RETRY,
-    TRIGGER,
-    central_buckets,
     data_bucket,
     dead_letter,
-    events_topic,
-    group_buckets,
     models_bucket,
 )
 from caravan.decoding import Decoding
-from caravan.errors import Permanent, Transient
 from caravan.images import ImageBounds
 from caravan.intake import Senders
 from caravan.model_zips import ModelZipLimits
-from caravan.retry import forever
 from caravan.runtime import Service
 from feeder import labels
 from feeder.archive import Limits
@@ -40,6 +34,7 @@ from feeder.doors import models as model_door
 from feeder.doors import zips
 from feeder.events import MessageProducer
 from feeder.models import ModelBuckets, ModelChecks
+from feeder.preparation import Preparation
 from feeder.routes import (
     KAFKA_INTAKE,
     PARKED_INTAKE,
@@ -53,7 +48,6 @@ from feeder.routes import (
 from feeder.settings import FeederSettings
 from feeder.spool import SpoolLimits, UploadSpool
 
-PREPARE_AGAIN_SECONDS = 120
 INTAKE_TOPICS = (TRAINING_IMAGES, TRAINING_IMAGES_RETRY, dead_letter(TRAINING_IMAGES))
 
 Intake = Callable[[Source, IntakePorts, FeederSettings], Awaitable[None]]
@@ -70,12 +64,12 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         stores = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
         owners = [*settings.edges, *settings.sharing]
         models = {owner: s3.open_bucket(settings.central, models_bucket(owner)) for owner in owners}
-        prepared = {owner: asyncio.Event() for owner in owners}
+        preparation = Preparation(settings)
         of_kafka = decoding(settings, at_once=1)
 
         def intake(route: str, run: Intake, topic: str, group: str) -> Consumption:
             # Stores of its own: what is stuck in one of the loops is in nobody's way.
-            buckets = data_buckets(settings, stores, prepared)
+            buckets = data_buckets(settings, stores, preparation.missing)
             ports = IntakePorts(
                 partial(labels.read, edges=settings.edges, verify=of_kafka.verify),
                 partial(feed, buckets=buckets, producer=producer, retry_seconds=settings.retry_seconds),
@@ -98,11 +92,14 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
         checks: dict[str, http.Check] = {
             "s3": partial(s3.ping_any, settings.central, [*map(data_bucket, settings.edges)]),
             "kafka": producer.ping,
+            "buckets": preparation.check,
             **{intake.route: intake.ping for intake in intakes},
         }
-        app = make_app(settings, stores, models, producer, prepared=prepared, pool=pool, checks=checks)
+        app = make_app(
+            settings, stores, models, producer, missing=preparation.missing, pool=pool, checks=checks
+        )
         loops: dict[str, Callable[[], Awaitable[None]]] = {
-            "prepare": partial(_prepare, settings, prepared),
+            "prepare": preparation.run,
             **{intake.route: intake.run for intake in intakes},
         }
         yield Service(app, loops)
@@ -114,7 +111,7 @@ def make_app(
     models: Mapping[str, ObjectStore],
     producer: MessageProducer,
     *,
-    prepared: Mapping[str, asyncio.Event],
+    missing: Mapping[str, asyncio.Event],
     pool: Executor,
     checks: Mapping[str, http.Check],
 ) -> FastAPI:
@@ -125,7 +122,7 @@ def make_app(
         stores: the data bucket of each edge.
         models: the models bucket of each edge, and of each group of edges.
         producer: Kafka.
-        prepared: events per edge and group, set once its buckets and topics exist.
+        missing: events per edge and group, set as long as its buckets or topics are not there.
         pool: threads in which archives are unpacked.
         checks: checks of `/readyz`, by name.
 
@@ -139,7 +136,7 @@ def make_app(
         ),
     )
     limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
-    model_buckets = ModelBuckets(models, prepared, settings.retry_seconds)
+    model_buckets = ModelBuckets(models, missing, settings.retry_seconds)
     app = FastAPI(title="Caravan feeder", openapi_url=None)
     http.install(app, checks, Senders(settings.doors))
     zips.install(
@@ -162,7 +159,7 @@ def make_app(
                 ),
                 buffer_bytes=settings.store_buffer_bytes,
             ),
-            buckets=data_buckets(settings, stores, prepared),
+            buckets=data_buckets(settings, stores, missing),
             producer=producer,
             retry_seconds=settings.retry_seconds,
         ),
@@ -186,12 +183,12 @@ def make_app(
 
 
 def data_buckets(
-    settings: FeederSettings, stores: Mapping[str, ObjectStore], prepared: Mapping[str, asyncio.Event]
+    settings: FeederSettings, stores: Mapping[str, ObjectStore], missing: Mapping[str, asyncio.Event]
 ) -> DataBuckets:
     """Make what a route stores its images with."""
     return DataBuckets(
         stores,
-        prepared,
+        missing,
         at_once=settings.stores_at_once,
         buffer_bytes=settings.store_buffer_bytes,
         retry_seconds=settings.retry_seconds,
@@ -202,43 +199,3 @@ def decoding(settings: FeederSettings, *, at_once: int) -> Decoding:
     """Make a share of the decoding."""
     bounds = ImageBounds(settings.max_entry_bytes, settings.max_pixels)
     return Decoding(at_once, settings.decode_seconds, bounds)
-
-
-async def _prepare(settings: FeederSettings, prepared: Mapping[str, asyncio.Event]) -> None:
-    """Make the topics, and the buckets of each edge, and again should someone remove them.
-
-    An edge whose buckets refuse, or hang, is in no other's way.
-    """
-    made = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(forever("topics", partial(_keep_topics, settings, made)))
-        for edge, event in prepared.items():
-            tasks.create_task(forever("buckets", partial(_keep_buckets, settings, edge, made, event)))
-
-
-async def _keep_topics(settings: FeederSettings, made: asyncio.Event) -> None:
-    topics = [*map(events_topic, settings.edges)]
-    while True:
-        await kafka.ensure_topics(settings, [TRIGGER, dead_letter(TRIGGER)])
-        made.set()  # events are best effort
-        await kafka.ensure_topics(settings, [*topics, *map(dead_letter, topics)])
-        await asyncio.sleep(PREPARE_AGAIN_SECONDS)
-
-
-async def _keep_buckets(
-    settings: FeederSettings, edge: str, made: asyncio.Event, prepared: asyncio.Event
-) -> None:
-    while True:
-        try:
-            is_group = edge in settings.sharing
-            await s3.ensure_buckets(
-                settings.central, group_buckets(edge) if is_group else central_buckets(edge)
-            )
-        except Permanent as exc:  # rights can be mended while we run
-            raise Transient(str(exc)) from exc
-        await made.wait()
-        prepared.set()
-        for _ in range(PREPARE_AGAIN_SECONDS):
-            await asyncio.sleep(1)
-            if not prepared.is_set():
-                break  # one was found to be gone

@@ -36,7 +36,7 @@ class DataBuckets:
 
     Args:
         stores: the bucket of each edge.
-        prepared: events per edge, set once its buckets and topics exist; cleared if one is gone.
+        missing: events per edge, set as long as its buckets or topics are not there; told if one is gone.
         at_once: most images of a batch that are written at once.
         buffer_bytes: most bytes of all batches in memory.
         retry_seconds: seconds for which a write is tried while the object store is away.
@@ -46,14 +46,14 @@ class DataBuckets:
     def __init__(
         self,
         stores: Mapping[str, ObjectStore],
-        prepared: Mapping[str, asyncio.Event],
+        missing: Mapping[str, asyncio.Event],
         *,
         at_once: int,
         buffer_bytes: int,
         retry_seconds: float,
     ) -> None:
         self._stores = stores
-        self._prepared = prepared
+        self._missing = missing
         self._at_once = at_once
         self._budget = Budget(buffer_bytes)
         self._retry_seconds = retry_seconds
@@ -164,7 +164,7 @@ class DataBuckets:
         await self._retried(begun.edge, attempt)
 
     async def _is_prepared(self, edge: str) -> None:
-        if not self._prepared[edge].is_set():
+        if self._missing[edge].is_set():
             raise Transient("the buckets and topics are not made yet")
 
     async def _put(self, edge: str, image: Labelled) -> s3.Placed:
@@ -209,7 +209,7 @@ class DataBuckets:
             try:
                 return await call()
             except s3.BucketMissing:
-                self._prepared[edge].clear()  # and so it is made again
+                self._missing[edge].set()  # and so it is made again
                 raise
 
         return await retried(noticing, to="s3", within=self._retry_seconds)

@@ -72,16 +72,16 @@ class ModelBuckets:
 
     Args:
         stores: the bucket of each edge.
-        prepared: events per edge, set once its buckets and topics exist; cleared if one is gone.
+        missing: events per edge, set as long as its buckets or topics are not there; told if one is gone.
         retry_seconds: seconds for which a write is tried while the object store is away.
 
     """
 
     def __init__(
-        self, stores: Mapping[str, ObjectStore], prepared: Mapping[str, asyncio.Event], retry_seconds: float
+        self, stores: Mapping[str, ObjectStore], missing: Mapping[str, asyncio.Event], retry_seconds: float
     ) -> None:
         self._stores = stores
-        self._prepared = prepared
+        self._missing = missing
         self._retry_seconds = retry_seconds
 
     async def keep(self, edge: str, upload: Upload, file: BinaryIO) -> tuple[Upload, Verdict | None]:
@@ -98,7 +98,7 @@ class ModelBuckets:
         store = self._stores[edge]
 
         async def attempt() -> tuple[Upload, Verdict | None]:
-            if not self._prepared[edge].is_set():
+            if self._missing[edge].is_set():
                 raise Transient("the buckets and topics are not made yet")
             earlier = await read_upload(store, upload.model, upload.id)
             verdict = None if earlier is None else await read_verdict(store, earlier)
@@ -117,7 +117,7 @@ class ModelBuckets:
             try:
                 return await attempt()
             except s3.BucketMissing:
-                self._prepared[edge].clear()  # and so it is made again
+                self._missing[edge].set()  # and so it is made again
                 raise
 
         return await retried(noticing, to="s3", within=self._retry_seconds)

@@ -320,7 +320,8 @@ async def test_while_one_edges_bucket_hangs_and_its_images_go_on_coming_the_othe
     await intake.fed(lambda: bool(intake.triggers) and len(parked) >= 180, intake_count=10)
     assert intake.triggers == [(b"edge2", "2")]
     assert intake.tried.count("edge1") == 1
-    assert len(parked) == 180
+    # One batch is on its way and one waits, of ten images or what came in time.
+    assert 180 <= len(parked) <= 198
 
 
 async def test_an_image_that_goes_on_being_refused_is_parked_again_then_a_dead_letter() -> None:

@@ -869,6 +869,34 @@ async def test_what_judged_a_class_that_is_one_edges_own_now_judges_the_group_un
     assert {kept[sha] for sha in rods} == {"green-rod"}, "should it be shared again"
 
 
+async def test_what_others_taught_of_a_class_that_is_one_edges_own_now_judges_that_edges_model_no_more(
+    chain: Chain,
+) -> None:
+    one = chain.sites["edge1"]
+    chain.own({"edge1": ("blue-ball",)})  # a model of its own, to which all teach green rods
+    await chain.upload("edge2", "green-rod", first=20)
+    labels = (await read_reference(one.stores.models, MODEL, Withdrawn())).labels
+    of_edge = {
+        edge: {hashlib.sha256(picture("green-rod", seed)).hexdigest() for seed in range(first, first + 10)}
+        for edge, first in (("edge1", 0), ("edge2", 20))
+    }
+    rods = {sha: edge for edge, those in of_edge.items() for sha in those if labels.get(sha) == "green-rod"}
+    for content in (picture("green-rod", seed) for seed in range(40)):
+        if hashlib.sha256(content).hexdigest() in rods:  # Somebody else says that it is no product.
+            await s3.write(chain.shops["edge3"].data, f"images/other/{len(content)}.jpg", content)
+    chain.own({"edge1": ("blue-ball", "green-rod")})
+    assert (await chain.trigger("edge3"))["edge1"] == "ready"
+
+    version, metrics = (await one.newest()).version, (await one.newest()).lineage.metrics
+    key = members_key(MODEL, version)
+    members = [each async for each in read_members(one.stores.models, key, metrics["members"])]
+    now = {sha: name for _, name, sha in members if sha in rods}
+    assert set(rods.values()) == {"edge1", "edge2"}
+    assert now == {sha: "green-rod" if edge == "edge1" else "other" for sha, edge in rods.items()}
+    kept = (await read_reference(one.stores.models, MODEL, Withdrawn())).labels
+    assert {kept[sha] for sha in rods} == {"green-rod"}, "should it be shared again"
+
+
 async def test_an_image_is_embedded_once_for_the_group_and_for_the_edge(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from caravan.errors import Permanent
 from caravan.withdrawn import Withdrawn
 from training import reference as references
 from training.holdout import Judged
-from training.reference import MOST_OF_CLASS, MOST_OF_GROUP, grow, grown, read_reference
+from training.reference import MOST_OF_CLASS, MOST_OF_GROUP, Reference, grow, grown, read_reference
 
 MODEL, KEY = "tea", "reference/tea.json"
 NOBODY = Withdrawn()
@@ -46,6 +46,19 @@ def test_of_many_classes_each_has_its_share_of_the_room(monkeypatch: pytest.Monk
     monkeypatch.setattr(references, "MOST", 40)
     many = [image for n in range(10) for image in judged(9, f"tea-{n}", start=100 * n)]
     assert len(grown({}, many)) == 40
+
+
+def test_labels_of_a_class_that_is_one_edges_own_judge_and_take_room_where_the_image_is_its_own() -> None:
+    mine, others = f"{1:064x}", f"{MOST_OF_CLASS - 1:064x}"
+    reference = Reference(grown({}, judged(MOST_OF_CLASS)))
+    members = [("green", mine), ("other", mine), ("other", others)]
+    assert reference.among(members) == {mine: "green", others: "green"}
+    assert reference.among(members, {"green"}) == {mine: "green"}
+
+    new = judged(1, start=9000)
+    assert grown(reference.labels, [*judged(1, start=1), *new]) == reference.labels
+    after = grown(reference.labels, [*judged(1, start=1), *new], {"green"})
+    assert after == {**reference.labels, new[0].sha256: "green"}
 
 
 async def test_what_is_withdrawn_is_out_at_once_and_leaves_the_file_with_the_next_version() -> None:

@@ -46,9 +46,7 @@ async def baseline(run: Run) -> Baseline | None:
     dataset = await acquire(run.stores, run.images, lambda *_: None)
     withdrawn = await run.stores.withdrawn()
     dataset = await without_quarantined(run.stores, dataset, withdrawn)
-    reference = await read_reference(
-        run.stores.models, run.settings.model_name, withdrawn, run.stores.foreign
-    )
+    reference = await read_reference(run.stores.models, run.settings.model_name, withdrawn)
     learnt = await parents.learnt(run.stores, run.settings.model_name)
     try:
         out = await asyncio.to_thread(_held_out, run, dataset, reference, learnt)
@@ -61,7 +59,7 @@ async def baseline(run: Run) -> Baseline | None:
 
 
 def _held_out(run: Run, dataset: Dataset, reference: Reference, learnt: frozenset[str]) -> HeldOut:
-    kept = reference.among(dataset.members)
+    kept = reference.among(dataset.members, run.stores.own)
     images = {sha: run.images.path(sha) for sha in (*(sha for _, sha in dataset.usable()), *kept)}
     embedded = embed(images, EmbeddingCache(run.settings.cache_dir), run.embedder, lambda *_: None)
     division = divide(dataset.usable(embedded.unreadable), embedded.features, kept, learnt)

@@ -8,7 +8,8 @@ says of such an image changes nothing: only an operator does, who edits this fil
 is written in one piece, under the condition that nobody else did since it was read; so it is whole whenever a
 run is killed, and what was not added is added with the next version.
 
-Labels of a class that has become the product of other edges alone stay, and count for nothing while it is.
+Of a class that one edge has for itself only labels of its own images count, and in its own model alone. The
+others stay, should the class be shared again.
 """
 
 import asyncio
@@ -55,21 +56,21 @@ class Reference:
     labels: Mapping[str, str] = field(default_factory=dict)
     etag: str | None = None
 
-    def among(self, members: Iterable[Member]) -> dict[str, str]:
-        """Return the labels of those images that are there, under whatever class."""
-        return {sha: self.labels[sha] for _, sha in members if sha in self.labels}
+    def among(self, members: Collection[Member], own: Collection[str] = ()) -> dict[str, str]:
+        """Return the labels of those images that are there, under whatever class.
+
+        Args:
+            members: the images.
+            own: classes that one edge has for itself, see `Stores.own`: their images have to be under them.
+
+        """
+        labels = {sha: self.labels[sha] for _, sha in members if sha in self.labels}
+        there = {member for member in members if member[0] in own}
+        return {sha: name for sha, name in labels.items() if name not in own or (name, sha) in there}
 
 
-async def read_reference(
-    store: ObjectStore, model: str, withdrawn: Withdrawn, foreign: Collection[str] = ()
-) -> Reference:
+async def read_reference(store: ObjectStore, model: str, withdrawn: Withdrawn) -> Reference:
     """Return the reference set of a model out of `E-models`, without what was withdrawn.
-
-    Args:
-        store: the bucket.
-        model: its name.
-        withdrawn: what was withdrawn.
-        foreign: classes whose images are left out too, see `Stores.foreign`.
 
     Raises:
         Transient: if the store is away.
@@ -83,12 +84,7 @@ async def read_reference(
         return Reference()
     labels = await asyncio.to_thread(_labels, key, raw)
     return Reference(
-        {
-            sha: name
-            for sha, name in labels.items()
-            if name not in foreign and not withdrawn.covers(image_key(name, ""), sha)
-        },
-        etag,
+        {sha: name for sha, name in labels.items() if not withdrawn.covers(image_key(name, ""), sha)}, etag
     )
 
 
@@ -104,12 +100,16 @@ def _labels(key: str, raw: bytes) -> dict[str, str]:
     return images
 
 
-def grown(labels: Mapping[str, str], judged: Iterable[Judged]) -> dict[str, str]:
-    """Add the images that an accepted version was judged on, as far as there is room; earlier ones stay."""
+def grown(labels: Mapping[str, str], judged: Iterable[Judged], own: Collection[str] = ()) -> dict[str, str]:
+    """Add the images that an accepted version was judged on, as far as there is room; earlier ones stay.
+
+    Labels of the classes `own` that judged nothing take no room.
+    """
     after = dict(labels)
     judged = sorted(judged, key=lambda image: image.sha256)
     of_group = Counter(image.group for image in judged if image.sha256 in labels)
-    of_class = Counter(labels.values())
+    asked = {image.sha256 for image in judged}
+    of_class = Counter(name for sha, name in labels.items() if name not in own or sha in asked)
     most_of_class = min(MOST_OF_CLASS, MOST // max(len({*of_class, *(image.name for image in judged)}), 1))
     for image in judged:
         if (
@@ -123,8 +123,14 @@ def grown(labels: Mapping[str, str], judged: Iterable[Judged]) -> dict[str, str]
     return after
 
 
-async def grow(store: ObjectStore, model: str, withdrawn: Withdrawn, judged: Iterable[Judged]) -> None:
-    """Let the reference set grow by what an accepted version was judged on.
+async def grow(
+    store: ObjectStore,
+    model: str,
+    withdrawn: Withdrawn,
+    judged: Iterable[Judged],
+    own: Collection[str] = (),
+) -> None:
+    """Let the reference set grow by what an accepted version was judged on; `own` as in `grown`.
 
     Raises:
         Transient: if the store is away.
@@ -132,7 +138,7 @@ async def grow(store: ObjectStore, model: str, withdrawn: Withdrawn, judged: Ite
 
     """
     reference = await read_reference(store, model, withdrawn)
-    body = {"schema": SCHEMA, "images": grown(reference.labels, judged)}
+    body = {"schema": SCHEMA, "images": grown(reference.labels, judged, own)}
     raw = await asyncio.to_thread(lambda: json.dumps(body, indent=0, sort_keys=True).encode())
     if not await s3.replace(store, _key(model), raw, reference.etag):
         log.info("somebody else changed the reference set; it grows with the next version", model=model)

@@ -159,7 +159,7 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
             return space.read_trained()
         await run.exporter.start()
         withdrawn = await run.stores.withdrawn()
-        reference = await read_reference(run.stores.models, model, withdrawn, run.stores.foreign)
+        reference = await read_reference(run.stores.models, model, withdrawn)
         learnt = await parents.learnt(run.stores, model)
         trained = await asyncio.to_thread(_train, run, acquired, reference, learnt)
         run.progress("train", 0.85)
@@ -173,7 +173,7 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
 def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset[str]) -> Trained:
     """Learn a head, and leave it in the workspace."""
     space, seed, dataset = run.workspace, run.settings.seed, acquired.dataset
-    kept = reference.among(dataset.members)
+    kept = reference.among(dataset.members, run.stores.own)
     wanted = [*dataset.usable(), *((name, sha) for sha, name in kept.items())]
     embedded = _embedded(run, wanted, "train", 0.7, views_of(dataset.usable()))
     members = dataset.usable(embedded.unreadable)
@@ -378,6 +378,7 @@ async def _grow_reference(run: Run) -> None:
     try:
         withdrawn = await run.stores.withdrawn()
         trained = await asyncio.to_thread(run.workspace.read_trained)
-        await grow(run.stores.models, run.settings.model_name, withdrawn, trained.held_out)
+        model, own = run.settings.model_name, run.stores.own
+        await grow(run.stores.models, model, withdrawn, trained.held_out, own)
     except (CaravanError, FileNotFoundError) as exc:
         log.warning("the reference set does not grow", edge=run.edge, error=str(exc))

@@ -54,9 +54,9 @@ class Stores:
         return self.learns_from or self.members or (self,)
 
     @property
-    def foreign(self) -> frozenset[str]:
-        """Classes that are learnt from nowhere: products that other edges have for themselves."""
-        return frozenset.intersection(*(source.aside for source in self.sources))
+    def own(self) -> frozenset[str]:
+        """Classes that one edge has for itself, this or another: not all that is learnt from teaches them."""
+        return frozenset[str]().union(*(source.aside for source in self.sources))
 
     async def withdrawn(self) -> Withdrawn:
         """Return what was taken out of the images, at whichever edge.

@@ -21,15 +21,16 @@ from caravan.contracts import to_json
 from caravan.errors import BadInput
 from caravan.history import History
 from caravan.rollout import Rollout, Told
+from caravan.testing.waiting import running, until
 from monitor import hub_messages
-from monitor.dashboard import ready, versions
+from monitor.dashboard import frames, news, ready, versions
 from monitor.dashboard.dead_letters import KEPT, DeadLetters
 from monitor.dashboard.edge import SILENT_SECONDS, Edge
 from monitor.dashboard.messages import ModelStatus, Refusal, Status, read_event, read_status
 from monitor.dashboard.source import take
 from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
-from monitor.hub_state import Hub, HubLimits
+from monitor.hub_state import Hub, HubLimits, iso
 from monitor.settings import MonitorSettings
 from shopper.canary.telling import picture_message
 
@@ -62,14 +63,16 @@ class Bench:
         self.feed = Feed()
         self.letters = DeadLetters()
         groups = {"north": ("edge1", "edge2")}
-        self.state = Dashboard(("edge1", "edge2", "edge3"), self.feed, self.letters.as_json, NOW, groups)
+        self.state = Dashboard(
+            ("edge1", "edge2", "edge3"), self.feed, self.letters.as_json, lambda: self.now, groups
+        )
         self.hub = Hub(HubLimits(), self.state.tell, NOW)
         self.state.shows(self.hub)
         self.history = History(lambda: None, clock=lambda: self.now)
         self.offsets: dict[str, int] = {}
         self.records: list[ConsumerRecord] = []
         self.state.start_over()
-        self.state.tick(NOW)
+        self.state.tick()
         self.told = self.feed.last
 
     def event(self, event: dict[str, Any], edge: str = "edge1", at: float | None = None) -> None:
@@ -89,7 +92,7 @@ class Bench:
         return shown
 
     def frames(self) -> list[dict[str, Any]]:
-        self.state.tick(self.now)
+        self.state.tick()
         changes = self.feed.after(self.told) or []
         self.told = self.feed.last
         return [json.loads(change.data) for change in changes]
@@ -167,7 +170,7 @@ def test_an_edge_that_says_nothing_for_long_counts_as_down(bench: Bench) -> None
     bench.state.edges["edge1"].ready = {"tea": 1}
     assert bench.edge()["link"]["state"] == "up"
     bench.now += SILENT_SECONDS + 30
-    bench.state.tick(bench.now)
+    bench.state.tick()
     assert bench.edge()["link"]["state"] == "down"
     assert bench.edge()["models"][0]["reason"] == "the edge was last heard of 3 min ago: is its link down?"
     bench.status(tea=model(1))
@@ -237,7 +240,7 @@ async def test_folders_at_central_are_looked_at_only_where_the_index_has_changed
     monkeypatch.setattr(model_index, "newest", newest)
     monkeypatch.setattr(model_index, "read", read)
     monkeypatch.setattr(ready, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(ready, "AT_LEAST_SECONDS", 0.001)
+    monkeypatch.setattr(news, "AT_LEAST_SECONDS", 0.001)
     obstore.put(store, "models/tea/1/saved_model.pb", b"x")
     await model_index.add(store, "tea", 1, b"one")
     edges = {"edge0": Edge("edge0"), "edge1": edge}
@@ -274,8 +277,37 @@ def test_nothing_is_told_when_nothing_happens(bench: Bench) -> None:
     assert len(bench.frames()) == 1
     for _ in range(20):
         bench.now += 0.25
-        bench.state.tick(bench.now)
+        bench.state.tick()
     assert bench.frames() == []
+
+
+async def test_frames_are_drawn_only_as_long_as_somebody_reads_and_who_comes_then_gets_all(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "FRAME_SECONDS", 0.001)
+    monkeypatch.setattr(frames, "UNREAD_SECONDS", 0.05)
+    bench.feed.readers, begun = 1, bench.feed.last
+    async with running(frames.draw(bench.state, bench.feed)):
+        bench.event(contracts.zipfile_event())
+        await until(lambda: len(bench.feed.after(begun) or []) == 1)
+        bench.feed.readers = 0
+        await until(lambda: bench.feed.after(begun) is None)  # it rests: that reader would start over
+        resting = bench.feed.last
+        bench.event(contracts.pipeline_event(1))
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        assert bench.feed.last == resting
+
+        bench.now += SILENT_SECONDS
+        shown = bench.state.snapshot()
+        assert shown["at"] == iso(bench.now)
+        assert [line["kind"] for line in shown["log"]] == ["upload", "trigger"]
+        bench.event(contracts.training_event("acquire", 0.0, run="a"))
+        await until(lambda: bench.feed.after(resting))
+    (change,) = bench.feed.after(resting) or []
+    frame = json.loads(change.data)
+    assert frame["flow"] == {"edge1": {"training": 1, "events": 1}}
+    assert [line["kind"] for line in frame["log"]] == ["training"]
 
 
 def test_a_line_that_counts_up_keeps_its_id_and_is_told_anew(bench: Bench) -> None:
@@ -305,8 +337,8 @@ def test_a_restart_shows_the_same(bench: Bench) -> None:
     # Kafka keeps the order of a partition, not that of several.
     for one in sorted(bench.records, key=lambda one: one.topic, reverse=True):
         take(again.state, one, "dashboard", again.history)
-    bench.state.tick(bench.now)
-    again.state.tick(bench.now)
+    bench.state.tick()
+    again.state.tick()
     assert again.state.snapshot() == bench.state.snapshot()
 
 

@@ -49,7 +49,7 @@ async def doors(
     letters: DeadLetters, stores: Mapping[str, MemoryStore] | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    state = Dashboard(("edge1",), Feed(), letters.as_json, 0)
+    state = Dashboard(("edge1",), Feed(), letters.as_json, lambda: 0.0)
     dashboard.install(app, state, letters, DeadLetterTopics(KafkaSettings(), letters), Accounts(stores or {}))
     http.install(app, {})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as client:

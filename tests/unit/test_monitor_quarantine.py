@@ -16,7 +16,7 @@ from caravan.quarantine import Quarantined, put_in_quarantine, release_batch
 from caravan.testing.stores import Requests
 from caravan.testing.waiting import until
 from caravan.withdrawn import batch_tombstone_key, tombstone_key
-from monitor.dashboard import waiting
+from monitor.dashboard import news, waiting
 from monitor.dashboard.edge import MOST_WAITING, Edge
 from monitor.dashboard.messages import read_event
 from monitor.doors import quarantine as door
@@ -138,7 +138,7 @@ async def test_a_store_that_is_away_is_a_503(
 async def test_the_dashboard_looks_at_its_start_and_when_events_say_so(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "AT_LEAST_SECONDS", 0.001)
+    monkeypatch.setattr(news, "AT_LEAST_SECONDS", 0.001)
     looks, real = 0, door.list_waiting
 
     async def counted(store: MemoryStore, edge: str) -> list[dict[str, object]]:
@@ -182,7 +182,7 @@ async def test_the_dashboard_looks_at_its_start_and_when_events_say_so(
 async def test_a_look_that_fails_is_told_keeps_what_is_known_and_is_repeated(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "AT_LEAST_SECONDS", 0.001)
+    monkeypatch.setattr(news, "AT_LEAST_SECONDS", 0.001)
     monkeypatch.setattr(waiting, "AGAIN_SECONDS", 0)
     monkeypatch.setattr(waiting, "WAITING_SECONDS", 0)
     edge = Edge("edge1")

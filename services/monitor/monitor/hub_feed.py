@@ -34,6 +34,9 @@ class Feed:
     Args:
         kept: most changes that a reader may be behind.
 
+    Attributes:
+        readers: how many read it now.
+
     """
 
     def __init__(self, kept: int = KEPT) -> None:
@@ -42,6 +45,7 @@ class Feed:
         self._news = asyncio.Event()
         self._quiet = True
         self.last = 0
+        self.readers = 0
         self.closed = False
 
     def tell(self, name: str, data: dict[str, Any]) -> None:
@@ -55,6 +59,10 @@ class Feed:
     def start_over(self) -> None:
         """Let all readers start over from a snapshot, and tell them what changes from now on."""
         self._quiet = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Let all readers start over from a snapshot."""
         self.last += 1
         self._changes.clear()
         self._wake()

@@ -5,6 +5,7 @@ Two dashboards, one started now and one long ago, show the same: times are those
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -110,13 +111,13 @@ class Edge:
         self.flow: Counter[str] = Counter()
         self.ready: versions.Ready = {}
         self.ready_fault = ""
-        self.looks = 0
-        """Grows with each version that is ready: central's store is worth a look."""
+        self.news_of_ready = asyncio.Event()
+        """Set with each version that is ready: central's store is worth a look."""
         self.waiting: Sequence[dict[str, Any]] = ()
         """The batches that wait for a person, the oldest first."""
         self.waiting_fault = ""
-        self.quarantine_looks = 0
-        """Grows with each batch in quarantine, and each run's beginning and end: they ask for a look."""
+        self.news_of_waiting = asyncio.Event()
+        """Set with each batch in quarantine, and each run's beginning and end: they ask for a look."""
         self._upload: Upload | None = None
         self._training: Training | None = None
         self._rejected: RejectedVersion | None = None
@@ -149,7 +150,7 @@ class Edge:
                 self._trains(event, at, name)
             case "model-ready":
                 self.flow.update(ready=1)
-                self.looks += 1
+                self.news_of_ready.set()
                 self._rejected = None
                 text = f"version {event.version} of {event.model} passed the gate and is ready"
                 self.event_log.add(name, at, "ready", text, "good")
@@ -159,7 +160,7 @@ class Edge:
                 what = f"version {event.version} of {event.model}" if event.version else "no new version"
                 self.event_log.add(name, at, "rejected", f"{what}: {event.reason}", "bad")
             case "quarantine":
-                self.quarantine_looks += 1
+                self.news_of_waiting.set()
                 self.event_log.add(name, at, "rejected", f"a batch waits for a person: {event.reason}", "bad")
         self.flow.update(events=1)
 
@@ -244,8 +245,9 @@ class Edge:
             # A word that was overtaken by the last one.
             return
         goes_on = before is not None and before.stage not in ENDED
-        # Who released or withdrew a batch has asked for training.
-        self.quarantine_looks += not goes_on or event.stage in ENDED
+        if not goes_on or event.stage in ENDED:
+            # Who released or withdrew a batch has asked for training.
+            self.news_of_waiting.set()
         began = before.began if before is not None and goes_on else at
         self._training = Training(
             event.run, event.stage, event.progress, began, at, event.reason, event.outcome, event.version

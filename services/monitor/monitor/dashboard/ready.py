@@ -13,13 +13,13 @@ from caravan import model_index
 from caravan.errors import CaravanError
 from caravan.model_index import Index
 from monitor.dashboard.edge import Edge
+from monitor.dashboard.news import heard
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 15.0
 FOLDERS_SECONDS = 60.0
 """Pause between two listings of the folders while the index does not change."""
-AT_LEAST_SECONDS = 1.0
 LISTING_SECONDS = 10.0
 
 
@@ -32,17 +32,13 @@ async def watch(edges: Mapping[str, Edge], stores: Mapping[str, ObjectStore]) ->
 
 async def _follow(edge: Edge, store: ObjectStore) -> NoReturn:
     clock = asyncio.get_running_loop().time
-    due = folders_due = 0.0
-    seen, index = 0, Index()
+    index, folders_due = Index(), 0.0
     while True:
-        is_said = edge.looks != seen
-        if clock() >= due or is_said:
-            if clock() >= folders_due or is_said:
-                index, folders_due = Index(), clock() + FOLDERS_SECONDS
-            seen = edge.looks
-            index = await _look(edge, store, index)
-            due = clock() + LOOK_SECONDS
-        await asyncio.sleep(AT_LEAST_SECONDS)
+        if clock() >= folders_due or edge.news_of_ready.is_set():
+            index, folders_due = Index(), clock() + FOLDERS_SECONDS
+        edge.news_of_ready.clear()
+        index = await _look(edge, store, index)
+        await heard(edge.news_of_ready, LOOK_SECONDS)
 
 
 async def _look(edge: Edge, store: ObjectStore, known: Index) -> Index:

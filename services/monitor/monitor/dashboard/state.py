@@ -6,6 +6,7 @@ page's work, and the feed's memory, depend on how much is shown, not on how much
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ class Dashboard:
         edges: ids of the edges that are shown.
         feed: receives the frames.
         letters: returns the dead letters, as shown.
-        now: seconds since 1970.
+        clock: returns seconds since 1970.
         groups: which of the edges share a model.
 
     """
@@ -46,14 +47,16 @@ class Dashboard:
         edges: Sequence[str],
         feed: Feed,
         letters: Callable[[], list[Json]],
-        now: float,
+        clock: Callable[[], float],
         groups: Groups = NO_GROUPS,
     ) -> None:
         owners = {edge: group for group, members in groups.items() for edge in members}
         self.edges = {name: Edge(name, owners.get(name, "")) for name in edges}
         self._feed = feed
         self._letters = letters
-        self._now = now
+        self._clock = clock
+        self._asked = asyncio.Event()
+        self._asked.set()
         self._hub: Hub | None = None
         self._cameras: dict[tuple[str, str], None] = {}
         self._uncertain: deque[Json] = deque(maxlen=FRAME_UNCERTAIN)
@@ -66,6 +69,8 @@ class Dashboard:
 
     def tell(self, name: str, data: Mapping[str, Any]) -> None:
         """Hear a change of the hub."""
+        if not self._asked.is_set():
+            return
         if name == "uncertain":
             self._uncertain.append(dict(data))
             self._count(data["edge"], "uncertain", 1)
@@ -87,13 +92,16 @@ class Dashboard:
     # --- showing ----------------------------------------------------------------------------------
 
     def snapshot(self) -> Json:
-        """Return all of it."""
+        """Return all of it, and what changes from now on goes into frames."""
+        if not self._asked.is_set():
+            self._forget()
+            self._asked.set()
         cameras = self._cameras_json()
         uncertain = self._hub.uncertain()[:MOST_UNCERTAIN] if self._hub else []
         lines = [line for edge in self.edges.values() for line in edge.event_log.lines]
         lines.sort(key=lambda line: (line.at, line.edge))
         return {
-            "at": iso(self._now),
+            "at": iso(self._clock()),
             "edges": self._edges(),
             "hub": self._sums(),
             "cameras": cameras,
@@ -104,16 +112,28 @@ class Dashboard:
 
     def start_over(self) -> None:
         """Let readers start from a snapshot: what happened before is told by it."""
+        self._forget()
+        self._feed.start_over()
+
+    def rest(self) -> None:
+        """Let nothing go into frames until somebody asks for a snapshot: readers begin with it then."""
+        self._asked.clear()
+        self._feed.forget()
+
+    async def asked(self) -> None:
+        """Wait until somebody asks."""
+        await self._asked.wait()
+
+    def _forget(self) -> None:
+        """Forget what changed: a snapshot tells it."""
         self._forget_flow()
         self._cameras.clear()
         self._uncertain.clear()
         for edge in self.edges.values():
             edge.event_log.changes()
-        self._feed.start_over()
 
-    def tick(self, now: float) -> bool:
+    def tick(self) -> bool:
         """Tell what changed since the last tick, and whether anything did."""
-        self._now = now
         frame: Json = {}
         changed = [json for json in self._edges() if self._news(json)]
         if changed:
@@ -131,11 +151,12 @@ class Dashboard:
             if self._told.get(name) != part:
                 frame[name] = self._told[name] = part
         if frame:
-            self._feed.tell("frame", {"at": iso(now), **frame})
+            self._feed.tell("frame", {"at": iso(self._clock()), **frame})
         return bool(frame)
 
     def _edges(self) -> list[Json]:
-        return [edge.as_json(self._now, self._picture) for edge in self.edges.values()]
+        now = self._clock()
+        return [edge.as_json(now, self._picture) for edge in self.edges.values()]
 
     def _picture(self, name: str) -> str | None:
         return self._hub.picture(name) if self._hub else None

@@ -11,6 +11,7 @@ from obstore.store import ObjectStore
 
 from caravan.errors import CaravanError
 from monitor.dashboard.edge import Edge
+from monitor.dashboard.news import heard
 from monitor.doors.quarantine import list_waiting
 
 log = structlog.get_logger()
@@ -18,7 +19,6 @@ log = structlog.get_logger()
 WAITING_SECONDS = 60.0
 """Pause between two looks while a batch waits: a person may release it anywhere."""
 AGAIN_SECONDS = 15.0
-AT_LEAST_SECONDS = 1.0
 LISTING_SECONDS = 10.0
 
 
@@ -36,13 +36,9 @@ async def watch(edges: Mapping[str, Edge], stores: Mapping[str, ObjectStore]) ->
 
 
 async def _follow(edge: Edge, store: ObjectStore) -> NoReturn:
-    clock = asyncio.get_running_loop().time
-    seen, due = edge.quarantine_looks, 0.0
     while True:
-        if clock() >= due or edge.quarantine_looks != seen:
-            seen = edge.quarantine_looks
-            due = clock() + await _look(edge, store)
-        await asyncio.sleep(AT_LEAST_SECONDS)
+        edge.news_of_waiting.clear()
+        await heard(edge.news_of_waiting, await _look(edge, store))
 
 
 async def _look(edge: Edge, store: ObjectStore) -> float:

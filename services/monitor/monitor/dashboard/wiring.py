@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from caravan import kafka, s3
 from caravan.contracts import EDGE_STATUS, data_bucket, events_topic, ready_bucket
 from caravan.history import History, reader
-from caravan.pace import Pace
 from caravan.retry import forever
 from caravan.sessions import Sessions
 from monitor.dashboard import ready, waiting
 from monitor.dashboard.accounts import Accounts
 from monitor.dashboard.dead_letter_topics import DeadLetterTopics
 from monitor.dashboard.dead_letters import DeadLetters
-from monitor.dashboard.state import FRAME_SECONDS, Dashboard
+from monitor.dashboard.frames import draw
+from monitor.dashboard.state import Dashboard
 from monitor.doors import dashboard as dashboard_door
 from monitor.doors import events, page
 from monitor.doors.events import Snapshots
@@ -64,7 +63,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
     """Add the dashboard's doors, checks and loops; returns what the hub needs of it."""
     feed = Feed(KEPT_FRAMES)
     letters = DeadLetters()
-    state = Dashboard(settings.edges, feed, letters.as_json, time.time(), settings.sharing)
+    state = Dashboard(settings.edges, feed, letters.as_json, time.time, settings.sharing)
     board = Board(state)
     replaying = DeadLetterTopics(settings, letters)
     data = {edge: s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.edges}
@@ -79,13 +78,6 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
         async with reader(settings, topics, since, most, board.history) as source:
             await dashboard(kafka.batches(source, most=BATCH), board.history, state)
 
-    async def frames() -> NoReturn:
-        pace = Pace(FRAME_SECONDS)
-        while True:
-            if state.tick(time.time()):
-                pace.stir()
-            await asyncio.sleep(pace.pause)
-
     page.install(wiring.app, files, door)
     dashboard_door.install(wiring.app, state, letters, replaying, accounts)
     snapshots = Snapshots(feed, state.snapshot)
@@ -94,7 +86,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
     # Central's store is needed for a part of what is shown alone: without it the rest is still of use.
     wiring.loops |= {
         DASHBOARD.id: partial(forever, DASHBOARD.id, consume),
-        "frames": frames,
+        "frames": partial(draw, state, feed),
         "ready": partial(ready.watch, state.edges, stores),
         "quarantine": partial(waiting.watch, state.edges, data),
         "letters": partial(forever, "letters", replaying.follow),

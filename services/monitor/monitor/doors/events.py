@@ -89,26 +89,24 @@ def install(app: FastAPI, path: str, feed: Feed, snapshots: Snapshots) -> None:
         snapshots: all there is, for who starts.
 
     """
-    readers: set[object] = set()
     gauge = metrics.READERS.labels(path)
 
     @app.get(path, tags=["events"])
     async def events(last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
         """Tell what changes: `snapshot` first, then the changes by their names."""
-        if len(readers) >= MOST_CLIENTS:
+        if feed.readers >= MOST_CLIENTS:
             raise Unavailable("too many readers of the events: try again")
         return StreamingResponse(counted(last_event_id), headers=NO_CACHE, media_type="text/event-stream")
 
     async def counted(last_event_id: str | None) -> AsyncIterator[bytes]:
-        reader = object()
-        readers.add(reader)
-        gauge.set(len(readers))
+        feed.readers += 1
+        gauge.set(feed.readers)
         try:
             async for piece in _stream(feed, snapshots, last_event_id):
                 yield piece
         finally:
-            readers.discard(reader)
-            gauge.set(len(readers))
+            feed.readers -= 1
+            gauge.set(feed.readers)
 
 
 async def _stream(feed: Feed, snapshots: Snapshots, last_event_id: str | None) -> AsyncIterator[bytes]:

@@ -276,6 +276,14 @@ async def test_other_formats_reach_the_model_as_sent_too_and_the_bucket_as_jpeg(
     assert shopper.classifier.seen == [Photo(image, kept)]
 
 
+async def test_an_image_that_is_longer_than_a_jpeg_can_be_is_answered_and_kept_smaller(
+    shopper: Shopper,
+) -> None:
+    assert (await shopper.detect(encoded("PNG", (65_501, 1)))).status_code == 200
+    kept = shopper.image_store.captures[0].image
+    assert Image.open(io.BytesIO(kept)).size == (65_500, 1)
+
+
 # --- bad input: each costs its sender alone -----------------------------------------------------------
 
 

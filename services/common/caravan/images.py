@@ -59,6 +59,8 @@ __all__ = [
 QUALITY = 95
 MAX_TURNED = 25_000_000
 """Most pixels of a JPEG that is turned at full size; a larger one is halved."""
+JPEG_SIDE = 65_500
+"""Most pixels a side that libjpeg writes; a PNG may have more."""
 QUICK_PIXELS = 1_000_000
 """Most pixels that are decoded in a thread, within some 15 ms; half as many in a PNG."""
 MAX_CHUNKS = 20_000
@@ -124,6 +126,8 @@ def verify(encoded: bytes, bounds: ImageBounds = BOUNDS) -> ImageInfo:
 def as_jpeg(encoded: bytes, bounds: ImageBounds = BOUNDS) -> bytes:
     """Return the image as an upright JPEG: its own bytes if it is one, else at quality 95.
 
+    One that is longer than a JPEG can be is made smaller.
+
     Raises:
         BadInput: as `verify`.
 
@@ -133,7 +137,9 @@ def as_jpeg(encoded: bytes, bounds: ImageBounds = BOUNDS) -> bytes:
         return encoded
     half = min(info.width, info.height) // 2
     size = (half, half) if info.pixels > MAX_TURNED else None
-    return _encoded(_decoded(encoded, info, "RGB", size), QUALITY, "JPEG")
+    upright = _decoded(encoded, info, "RGB", size)
+    upright.thumbnail((JPEG_SIDE, JPEG_SIDE))
+    return _encoded(upright, QUALITY, "JPEG")
 
 
 def thumbnail(

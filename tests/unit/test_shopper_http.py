@@ -749,6 +749,36 @@ async def test_a_form_that_is_none_or_has_no_image_is_refused(
     assert is_problem(response, status, says)
 
 
+@pytest.mark.parametrize(
+    ("says", "product", "status"),
+    [
+        (b"Content-Type: text/plain; charset=ISO-8859-1", "Grüner Tee".encode("latin-1"), 200),
+        (b"Content-Type: text/plain", "Grüner Tee".encode("latin-1"), 415),
+        (b"Content-Type: text/plain; charset=punycode", b"Gruner Tee", 415),
+        (b"Content-Transfer-Encoding: quoted-printable", b"Gr=C3=BCner Tee", 200),
+        (b"Content-Transfer-Encoding: Base64", base64.b64encode("Grüner Tee".encode()), 200),
+        (b"Content-Transfer-Encoding: base64", b"R", 400),
+        (b"Content-Transfer-Encoding: x-uuencode", b"Gruner Tee", 415),
+    ],
+)
+async def test_a_product_in_a_form_is_read_as_the_form_says_or_refused_and_never_garbled(
+    shopper: Shopper, says: bytes, product: bytes, status: int
+) -> None:
+    image = b"name=image; filename=a.jpg\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(
+        PHOTO
+    )
+    unfilled = b'name=another; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n'
+    parts = (image, unfilled, b"name=product\r\n" + says + b"\r\n\r\n" + product, b"name=new\r\n\r\non")
+    body = (
+        b"".join(b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--b--\r\n"
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    response = await shopper.client.post("/ingestion", content=body, headers=headers)
+    assert response.status_code == status, response.text
+    kept = [(one.item, one.image) for one in shopper.image_store.captures]
+    assert kept == ([("grüner-tee", PHOTO)] if status == 200 else [])
+
+
 async def test_an_image_where_json_belongs_is_told_how_to_come(shopper: Shopper) -> None:
     for path in ("/detection", "/ingestion"):
         assert is_problem(await shopper.client.post(path, content=PHOTO), 415, "curl -F")
@@ -814,8 +844,16 @@ async def test_json_with_a_byte_order_mark_is_read(shopper: Shopper) -> None:
     assert response.json() == {"item": "tea-green"}
 
 
-async def test_an_item_in_a_header_is_utf_8(shopper: Shopper) -> None:
-    response = await shopper.client.get("/price", headers=[(b"item", "grüner-tee".encode())])
+@pytest.mark.parametrize("charset", ["latin-1", "utf-16", "utf-16-le"])
+async def test_json_in_another_charset_is_told_which_it_must_be(shopper: Shopper, charset: str) -> None:
+    body = '{"product": "Grüner Tee"}'.encode(charset)
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    assert is_problem(await shopper.client.post("/item", content=body, headers=headers), 400, "in UTF-8")
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+async def test_an_item_in_a_header_is_utf_8_or_as_browsers_send_it(shopper: Shopper, charset: str) -> None:
+    response = await shopper.client.get("/price", headers=[(b"item", "grüner-tee".encode(charset))])
     assert response.json()["item"] == "grüner-tee"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic_core import ValidationError, from_json
 
+NOT_UTF8 = "it is not text in UTF-8"
+
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -33,7 +35,7 @@ def loads(raw: str | bytes | bytearray) -> Any:
     except ValueError as exc:
         # An encoder's error quotes the text, and so half of a pair.
         reason = "it has half of a surrogate pair" if isinstance(exc, UnicodeError) else str(exc)
-        raise NotJson(reason) from exc
+        raise NotJson(reason if isinstance(raw, str) or _is_utf8(raw) else NOT_UTF8) from exc
     if not _is_finite(value):
         raise NotJson("a number is beyond what a double holds")
     return value
@@ -56,6 +58,14 @@ def faults_of(exc: ValidationError) -> str:
     """Return what has not the shape asked for, `member.member: what is wrong`; no value is shown."""
     faults = exc.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+
+
+def _is_utf8(raw: bytes | bytearray) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in raw  # as UTF-16 has it
 
 
 def _is_finite(value: Any) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import quopri
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
@@ -10,8 +14,18 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from caravan.errors import BadInput
 
 MAX_PARTS = 16
+MAX_NAME = 40
+"""Most characters shown of a field's name."""
 IMAGE = "image"
 FILE_TYPES = (b"image/", b"application/octet-stream")
+CHARSETS = ("utf-8", "iso-8859-1", "iso-8859-15", "us-ascii", "windows-1252")
+"""Those of texts; what does not name its own is UTF-8."""
+TRANSFER_ENCODINGS: Mapping[bytes, Callable[[bytes], bytes]] = {
+    **dict.fromkeys((b"", b"7bit", b"8bit", b"binary"), bytes),
+    b"base64": base64.b64decode,
+    b"quoted-printable": quopri.decodestring,
+}
+"""What `Content-Transfer-Encoding` may say of a part, as old clients, and curl with `;encoder=`, have it."""
 _TRUE = frozenset({"true", "1", "on", "yes"})
 
 
@@ -31,8 +45,48 @@ class _Part:
 
     def is_file(self) -> bool:
         """Tell whether it is a file: by its name, or by a type that no text has."""
-        kind = self.headers.get(b"content-type", b"").strip().lower()
-        return b"filename" in self.disposition() or kind.startswith(FILE_TYPES)
+        return b"filename" in self.disposition() or self._header(b"content-type").startswith(FILE_TYPES)
+
+    def is_unfilled(self) -> bool:
+        """Tell whether it is a page's field for a file that nobody chose."""
+        return not self.value and not self.disposition().get(b"filename")
+
+    def content(self) -> bytes:
+        """Return its bytes as they were before they were encoded for the way.
+
+        Raises:
+            BadInput: 415 for an encoding that is not taken, 400 if they are not that.
+
+        """
+        encoding = self._header(b"content-transfer-encoding")
+        decode = TRANSFER_ENCODINGS.get(encoding)
+        if decode is None:
+            message = "a part of the form has a Content-Transfer-Encoding that is not taken: send it as it is"
+            raise BadInput(message, 415, reason="wrong-encoding")
+        try:
+            return decode(bytes(self.value))
+        except binascii.Error as exc:
+            raise BadInput(f"a part of the form is not {encoding.decode()}", reason="wrong-encoding") from exc
+
+    def text(self, name: str) -> str:
+        """Return its text, which is field `name`.
+
+        Raises:
+            BadInput: as `content`, and 415 if it is in no charset that is taken.
+
+        """
+        said = parse_options_header(self._header(b"content-type"))[1].get(b"charset", b"utf-8")
+        charset = said.decode(errors="replace")
+        try:
+            if charset in CHARSETS:
+                return self.content().decode(charset)
+        except UnicodeDecodeError:
+            pass
+        message = f"the field {name[:MAX_NAME]!r} is not in UTF-8, nor names another charset that is taken"
+        raise BadInput(f"{message}: {', '.join(CHARSETS[1:])}", 415, reason="wrong-charset")
+
+    def _header(self, name: bytes) -> bytes:
+        return self.headers.get(name, b"").strip().lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +115,18 @@ def read(raw: bytes, content_type: str) -> Form:
     """Read a form.
 
     Raises:
-        BadInput: 400 if it is none, 422 if it has not one file.
+        BadInput: 400 if it is none, 415 if a part comes in a way that is not taken, 422 without one file.
 
     """
     parts = _parts(raw, content_type)
     images: list[bytes] = []
     fields: dict[str, str] = {}
     for part in parts:
-        if part.is_file():
-            images.append(bytes(part.value))
-        else:
+        if not part.is_file():
             name = part.disposition().get(b"name", b"").decode(errors="replace")
-            fields[name] = part.value.decode(errors="replace")
+            fields[name] = part.text(name)
+        elif not part.is_unfilled():
+            images.append(part.content())
     if len(images) != 1:
         message = f"the form has {len(images)} files: one is taken, as by curl -F {IMAGE}=@photo.jpg"
         raise BadInput(message, 422, reason="no-image")

@@ -255,8 +255,15 @@ def _content_type(request: Request) -> str:
 
 
 def _text_of(request: Request, header: str) -> str:
-    """Return a header as text; HTTP headers are bytes, which the framework reads as Latin-1."""
-    return request.headers.get(header, "").encode("latin-1").decode(errors="replace")
+    """Return a header as text: UTF-8, or Latin-1 as browsers and Python's `requests` send it.
+
+    HTTP headers are bytes, which the framework reads as Latin-1.
+    """
+    received = request.headers.get(header, "")
+    try:
+        return received.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return received
 
 
 @contextmanager

@@ -12,14 +12,28 @@ from caravan.contracts import central_buckets, edge_faults, image_key, image_of,
 
 
 @pytest.mark.parametrize(
-    "name", ["tea-green", "grüner-tee", "Green Tea", "T-shirt/top", "緑茶", "🍵", "7", "a" * 200, ".net"]
+    "name",
+    [
+        "tea-green",
+        "grüner-tee",
+        "Green Tea",
+        "T-shirt/top",
+        "緑茶",
+        "🍵",
+        "👩\u200d🌾",
+        "7",
+        "a" * 200,
+        ".net",
+    ],
 )
 def test_a_class_is_what_a_model_may_answer(name: str) -> None:
     assert names.is_class(name)
     assert names.class_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", " tea", "tea\n", "te\ta", "\0", "\ud800", "a" * 201, "gru\u0308ner"])
+@pytest.mark.parametrize(
+    "name", ["", " tea", "tea\n", "te\ta", "\0", "\ud800", "a" * 201, "gru\u0308ner", "\u200d", "a\u00a0b"]
+)
 def test_a_class_is_printable_and_composed_and_not_too_long(name: str) -> None:
     assert not names.is_class(name)
 

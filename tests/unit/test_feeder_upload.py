@@ -224,6 +224,35 @@ async def test_what_is_no_image_by_its_name_is_ignored_and_counted(door: Door) -
     assert await door.images() == ["images/tea/a.jpg"]
 
 
+@pytest.mark.parametrize("name", ["images/tea/deeper/d.jpg", "old/images/tea/b.jpg", "c.png"])
+async def test_images_that_are_passed_over_beside_others_are_warned_of(door: Door, name: str) -> None:
+    body = (await door.put(zipped(("images/tea/a.jpg", photo(1)), (name, photo(2))))).json()
+
+    assert (body["stored"], body["ignored"]) == (1, 1)
+    (warning,) = body["warnings"]
+    assert f"not {name!r}" in warning
+
+
+async def test_the_blanks_of_screenshots_and_the_joiners_of_words_are_part_of_names(door: Door) -> None:
+    joined = "چای\N{ZERO WIDTH NON-JOINER}سبز"
+    body = (
+        await door.put(
+            zipped(
+                ("images/tea/Screenshot at 3.04\N{NARROW NO-BREAK SPACE}PM.png", photo(1, "PNG")),
+                ("images/th\N{LATIN SMALL LETTER E WITH ACUTE}\N{NO-BREAK SPACE}vert/a.jpg", photo(2)),
+                (f"images/{joined}/a.jpg", photo(3)),
+            )
+        )
+    ).json()
+
+    assert (body["stored"], body["rejected"]) == (3, [])
+    assert await door.images() == [
+        "images/tea/Screenshot at 3.04 PM.png",
+        "images/th\N{LATIN SMALL LETTER E WITH ACUTE} vert/a.jpg",
+        f"images/{joined}/a.jpg",
+    ]
+
+
 async def test_images_in_a_format_that_is_not_taken_are_named(door: Door) -> None:
     names = ["images/tea/a.HEIC", "images/tea/b.avif", "images/tea/c.gif", "images/tea/notes.txt"]
     body = (await door.put(zipped(("images/tea/a.jpg", photo(1)), *((n, b"x") for n in names)))).json()

@@ -394,6 +394,11 @@ async def test_only_the_last_answers_are_remembered(bounds: dict[str, int]) -> N
         ("Grüner Tee", "grüner-tee"),
         ("緑茶", "緑茶"),
         ("Nº 5", "no-5"),
+        ("हरी चाय", "हरी-चाय"),
+        ("ชาเขียว", "ชาเขียว"),
+        ("\N{HOT BEVERAGE}\N{VARIATION SELECTOR-16} Tea", "tea"),
+        ("چای\N{ZERO WIDTH NON-JOINER}سبز", "چای\N{ZERO WIDTH NON-JOINER}سبز"),
+        ("茶" * 90, ""),
         ("...", ""),
         ("", ""),
         ("a" * 101, ""),
@@ -401,3 +406,17 @@ async def test_only_the_last_answers_are_remembered(bounds: dict[str, int]) -> N
 )
 def test_an_item_is_made_of_a_name(name: str, item: str) -> None:
     assert slug(name) == item
+
+
+@pytest.mark.parametrize(
+    ("one", "another"),
+    [
+        ("दाल", "दिल"),
+        (
+            "Loose leaf tea of the first flush, hand-picked, tin of 100 g",
+            "Loose leaf tea of the first flush, hand-picked, tin of 100 oz",
+        ),
+    ],
+)
+def test_two_products_have_two_items_whatever_their_script_and_length(one: str, another: str) -> None:
+    assert slug(one) != slug(another)

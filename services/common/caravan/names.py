@@ -1,7 +1,8 @@
 """Names that come from outside: what each may be, the same at every door.
 
-Names are compared composed (NFC): some systems write `ü` as two characters, others as one. A class is what a
-model answers and what the catalogue calls an item; the folder of its images has its name.
+Names are compared composed (NFC): some systems write `ü` as two characters, others as one. All blanks are one,
+as macOS has a narrow one in the names of screenshots. A class is what a model answers and what the catalogue
+calls an item; the folder of its images has its name.
 """
 
 from __future__ import annotations
@@ -31,21 +32,33 @@ MORE = " more"
 LONGEST_REASON = 2000
 """Most characters of a refusal's reason where it is kept; an event may have fewer."""
 
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""Not printable to Python, but in words of Persian, Hindi and Malayalam, and in emoji."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Suffixes of images that can be learnt from, in any letter case."""
 
 _SAFE = re.compile(r"[A-Za-z0-9_.~ ,:;/()+'-]*")
+_NO_JOINERS = dict.fromkeys(map(ord, JOINERS))
+_BLANKS = dict.fromkeys((0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000), " ")
+"""Unicode's other blanks (Zs)."""
 _NO_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:\A|/)\.{0,2}(?:/|\Z)")
 
 
 def normal(text: str) -> str:
-    """Return a name as it is compared and kept: composed, without blanks around it."""
-    return unicodedata.normalize("NFC", text).strip()
+    """Return a name as it is compared and kept: composed, without blanks around it, those within plain."""
+    return unicodedata.normalize("NFC", text).translate(_BLANKS).strip()
+
+
+def is_printable(text: str) -> bool:
+    """Tell whether a text can be shown; what joins letters or parts them counts as a part of them."""
+    return text.isprintable() or text.translate(_NO_JOINERS).isprintable()
 
 
 def is_class(text: str) -> bool:
     """Tell whether a text can be the name of a class."""
-    return 0 < len(text) <= CLASS_CHARACTERS and text.isprintable() and text == normal(text)
+    is_some = 0 < len(text) <= CLASS_CHARACTERS and text.translate(_NO_JOINERS) != ""
+    return is_some and is_printable(text) and text == normal(text)
 
 
 def is_folder(text: str) -> bool:
@@ -62,7 +75,7 @@ def is_file_name(text: str) -> bool:
     """Tell whether a text can be the last part of an image's key."""
     return (
         0 < len(text.encode(errors="replace")) <= FILE_BYTES
-        and text.isprintable()
+        and is_printable(text)
         and not text.startswith(".")
         and not set(text) & set("/\\")
     )
@@ -78,7 +91,7 @@ def folder_of(item: str) -> str:
     if is_folder(item):
         return item
     plain = "".join(
-        letter if letter.isprintable() and letter not in "/\\" else "_" for letter in normal(item)
+        letter if is_printable(letter) and letter not in "/\\" else "_" for letter in normal(item)
     )
     fitting = plain[:FOLDER_CHARACTERS].encode(errors="replace")[:FILE_BYTES].decode(errors="ignore")
     return fitting.lstrip(". ").rstrip() or "_"
@@ -111,9 +124,9 @@ def _printable(text: str, most: int) -> str:
 @lru_cache(1024)
 def _shown(text: str) -> str:
     name = normal(text)
-    if name.isprintable():
+    if is_printable(name):
         return name
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    return "".join(letter if is_printable(letter) else "\N{REPLACEMENT CHARACTER}" for letter in name)
 
 
 def header_safe(text: str) -> str:

@@ -28,7 +28,7 @@ from typing import Any, Literal, Self, get_args
 from caravan import strict_json
 from caravan.contracts import IMAGES, possible_keys
 from caravan.errors import Permanent
-from caravan.names import is_addressable
+from caravan.names import is_addressable, is_printable
 from caravan.withdrawn import Withdrawn
 
 SCHEMA = 1
@@ -116,7 +116,7 @@ class ImageReceipt:
             raise ValueError("an image has no known outcome")
         if body["outcome"] != "rejected" and not (is_addressable(texts["key"]) and texts["sha256"].isalnum()):
             raise ValueError("an image has no key or no SHA-256, or one that cannot be")
-        if size < 0 or not (texts["key"].isprintable() and texts["etag"].isprintable()):
+        if size < 0 or not (is_printable(texts["key"]) and texts["etag"].isprintable()):
             raise ValueError("a key or an ETag is not printable, or a size is negative")
         return cls(body["name"], body["outcome"], size=size, **texts)
 

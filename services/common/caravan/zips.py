@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from caravan.errors import BadInput
+from caravan.names import is_printable
 
 BOMB_RATIO = 100
 """Compression ratio beyond which a large entry is taken for a bomb."""
@@ -105,7 +106,7 @@ def check_method(info: zipfile.ZipInfo) -> None:
 def shown(name: str) -> str:
     """Return a sender's text as it can be shown: printable, and not too long."""
     text = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name[:_SHOWN]
+        letter if is_printable(letter) else "\N{REPLACEMENT CHARACTER}" for letter in name[:_SHOWN]
     )
     return text if len(name) <= _SHOWN else f"{text}…"
 

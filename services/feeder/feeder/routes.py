@@ -239,8 +239,11 @@ async def feed(
         RejectedEntry(image.name, image.reason) for image in placed if image.outcome == "rejected"
     )
     stored, duplicates = outcomes["stored"], outcomes["duplicate"]
-    warnings = tuple(in_one_moment((class_of(image.key), image.taken) for image in batch.images))
-    fed = Fed(edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused, warnings)
+    warnings = in_one_moment((class_of(image.key), image.taken) for image in batch.images)
+    if batch.misplaced:
+        place = f"entries named {SHAPE} are taken, not {batch.misplaced!r}"
+        warnings = [f"images in other places were passed over: {place}", *warnings]
+    fed = Fed(edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused, tuple(warnings))
 
     headers = {
         "batch": fed.batch,

@@ -16,7 +16,6 @@ from caravan.strict_json import NotJson
 from shopper.price import Price
 
 MAX_LABEL = 100
-MAX_SLUG = 60
 
 
 class CatalogueFault(Permanent):
@@ -113,16 +112,22 @@ class Catalogue:
         """
         item = slug(name)
         if not item:
-            message = f"a product's name has letters or digits, at most {MAX_LABEL} characters"
+            most = f"at most {MAX_LABEL} characters and {names.FILE_BYTES} bytes"
+            message = f"a product's name has letters or digits, {most}"
             raise BadInput(message, status=422, reason="product-name")
         return self._names.get(_folded(name)) or self._names.get(item) or self.product(item)
 
 
 def slug(name: str) -> str:
-    """Return `bali-tea` for `Bali Tea`: safe in a key and as a class; empty where nothing is left of it."""
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    words = re.findall(r"[^\W_]+", plain) if len(name) <= MAX_LABEL else []
-    return "-".join(words)[:MAX_SLUG].strip("-")
+    """Return `bali-tea` for `Bali Tea`: safe in a key and as a class; empty where there can be none.
+
+    Marks belong to the letters before them: in many scripts they are the vowels. Nothing is cut off: two
+    products must not become one.
+    """
+    plain = names.normal(unicodedata.normalize("NFKC", name).casefold())
+    kinds = "".join("M" if letter in names.JOINERS else unicodedata.category(letter)[0] for letter in plain)
+    item = "-".join(plain[word.start() : word.end()] for word in re.finditer("[LN][LMN]*", kinds))
+    return item if len(name) <= MAX_LABEL and names.is_folder(item) else ""
 
 
 def _product(number: int, entry: Any) -> Product:
@@ -132,13 +137,14 @@ def _product(number: int, entry: Any) -> Product:
     item = names.normal(item) if isinstance(item, str) else ""
     if not names.is_class(item):
         raise CatalogueFault(f"entry {number}: an item is the name of a class, and {names.CLASS_RULE}")
-    if not isinstance(label, str) or not 0 < len(label.strip()) <= MAX_LABEL or not label.isprintable():
+    label = names.normal(label) if isinstance(label, str) else ""
+    if not 0 < len(label) <= MAX_LABEL or not names.is_printable(label):
         raise CatalogueFault(f"entry {number} ({item}): a label is 1 to {MAX_LABEL} printable characters")
     try:
         price = Price.parse(entry.get("price"))
     except ValueError as exc:
         raise CatalogueFault(f"entry {number} ({item}): {exc}") from exc
-    return Product(item, label.strip(), price)
+    return Product(item, label, price)
 
 
 def _folded(name: str) -> str:

@@ -6,7 +6,7 @@ const OWN = "caravan-products";
 const MAX_OWN = 30;
 
 /** As the shop makes an item of a name: Bali Tea, bali-tea. */
-const slug = (name) => (name.normalize("NFKC").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []).join("-");
+const slug = (name) => (name.normalize("NFKC").toLowerCase().match(/[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*/gu) ?? []).join("-");
 
 const own = () => JSON.parse(localStorage.getItem(OWN) ?? "[]");
 

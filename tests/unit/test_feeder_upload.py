@@ -873,6 +873,13 @@ async def test_a_directory_that_claims_millions_of_entries_costs_no_memory(doors
     assert answer.status_code == 413
 
 
+async def test_a_method_or_a_path_that_is_not_taken_is_told_what_is(door: Door) -> None:
+    answer = await door.http.delete("/zip?edgeId=edge1")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST, PUT")
+    answer = await door.http.put("/zip/?edgeId=edge1", content=two_teas())
+    assert (answer.status_code, "slash" in answer.json()["detail"]) == (404, True)
+
+
 async def test_the_door_gives_help_and_says_that_it_lives(door: Door) -> None:
     assert "curl -T" in (await door.http.get("/")).text
     assert (await door.http.get("/healthz")).json() == {"status": "ok"}

@@ -25,7 +25,7 @@ from monitor.hub_feed import Feed
 from monitor.settings import MonitorSettings
 
 TOKEN = "for-the-wall-alone"
-JSON = {"Content-Type": "application/json"}
+JSON = {"Content-Type": "Application/JSON; charset=utf-8"}
 
 
 @pytest.fixture(autouse=True)

@@ -137,7 +137,9 @@ def bench() -> Bench:
 
 async def test_totals_and_windows_are_shown_by_camera(bench: Bench) -> None:
     await bench.read(window(1), window(2), window(3, "till/4", "edge2"))
-    shown = await bench.get("/hub")
+    answer = await bench.client.get("/hub")
+    assert answer.headers["content-length"] == str(len(answer.content))  # not in chunks
+    shown = answer.json()
     assert [(c["edge"], c["camera"], c["state"], len(c["windows"])) for c in shown["cameras"]] == [
         ("edge1", "till-3", "live", 2),
         ("edge2", "till/4", "live", 1),

@@ -188,6 +188,26 @@ async def test_a_page_hears_the_events_it_asked_for_in_order() -> None:
     assert heard == [{"name": "training", "progress": 0.4}, {"name": "pushmodel", "version": 2}]
 
 
+@pytest.mark.parametrize(
+    "query", ["names=training,pushmodel", "names=training,%20pushmodel", "names=training&names=pushmodel"]
+)
+async def test_a_page_names_events_in_one_list_or_several(
+    pages: Pages, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    async def stream() -> AsyncGenerator[bytes]:
+        yield b""
+
+    def listen(names: list[str], _last: str) -> AsyncGenerator[bytes]:
+        asked.append(names)
+        return stream()
+
+    monkeypatch.setattr(pages.relay, "listen", listen)
+    await pages.get(f"/events?{query}")
+    assert asked == [["training", "pushmodel"]]
+
+
 async def test_a_page_that_comes_back_catches_up() -> None:
     relay = EventRelay()
     stream = await started(relay)

@@ -36,7 +36,9 @@ def test_a_price_is_printed_with_two_digits(written: object, printed: str) -> No
     assert str(parsed(GREEN | {"price": written}).product("tea-green").price) == printed
 
 
-@pytest.mark.parametrize("written", ["two", "", None, True, -1, 2.999, [], "inf", "NaN", 1e12])
+@pytest.mark.parametrize(
+    "written", ["two", "", None, True, -1, 2.999, [], "inf", "NaN", 1e12, "1e999999", "2_99"]
+)
 def test_a_price_that_is_none_is_refused_with_its_entry(written: object) -> None:
     with pytest.raises(CatalogueFault, match=r"entry 1 \(tea-green\)"):
         parsed(GREEN | {"price": written})

@@ -174,6 +174,8 @@ def install(
         unsafe: paths of which a GET does something: a HEAD is not answered there.
 
     """
+    # Who follows a redirect has sent the body for nothing, and who does not takes it for an answer.
+    app.router.redirect_slashes = False
     app.add_middleware(Heads, unsafe=unsafe)
     app.add_middleware(Intake, senders=Senders(DoorLimits()) if senders is None else senders)
     app.add_middleware(LingeringClose)
@@ -237,7 +239,8 @@ def _answer_errors(app: FastAPI) -> None:
 def _nothing_here(app: FastAPI, request: Request, exc: HTTPException) -> Response:
     """Answer what the framework refuses: a path, or a method, that no route has."""
     if exc.status_code == HTTPStatus.NOT_FOUND:
-        return answer(problem(404, "there is nothing at this path"))
+        without = ": leave out the slash at its end" if request.scope["path"][1:].endswith("/") else ""
+        return answer(problem(404, f"there is nothing at this path{without}"))
     if exc.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
         return answer(problem(exc.status_code, str(exc.detail)), exc.headers)
     # The framework tells the methods of the first route alone.

@@ -1,8 +1,8 @@
 """Names that come from outside: what each may be, the same at every door.
 
-Names are compared composed (NFC): some systems write `ü` as two characters, others as one. All blanks are one,
-as macOS has a narrow one in the names of screenshots. A class is what a model answers and what the catalogue
-calls an item; the folder of its images has its name.
+Names are compared composed (NFC): some systems write `ü` as two characters, others as one. All blanks are
+one, as macOS has a narrow one in the names of screenshots. A class is what a model answers and what the
+catalogue calls an item; the folder of its images has its name.
 """
 
 from __future__ import annotations

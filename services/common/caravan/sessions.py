@@ -127,7 +127,10 @@ def is_own_page(method: str, headers: Headers) -> bool:
         return site in {"same-origin", "none"}
     origin = headers.get("origin") or (headers.get("referer", "") if method in SAFE else "")
     hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")} - {""}
-    return urlsplit(origin).netloc in hosts
+    try:
+        return urlsplit(origin).netloc in hosts
+    except ValueError:
+        return False  # it is no address
 
 
 def is_foreign(method: str, headers: Headers) -> bool:

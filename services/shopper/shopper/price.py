@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Self
+
+from caravan.names import cut
 
 NOT_AVAILABLE = "N/A"
 CURRENCY = "$"
 MAX_CENTS = 10**9
+SHOWN = 40
+"""Most characters shown of what is no price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,13 @@ class Price:
         """
         if isinstance(value, str) and value.strip().upper() == NOT_AVAILABLE:
             return cls()
+        text = str(value).strip()
         try:
-            cents = Decimal(str(value).strip()) * 100
-        except InvalidOperation as exc:
-            raise ValueError(f"a price is a number or {NOT_AVAILABLE!r}, not {value!r}") from exc
+            cents = Decimal("" if "_" in text else text) * 100  # to Decimal 2_99 is a number
+        except ArithmeticError as exc:
+            raise ValueError(f"a price is a number or {NOT_AVAILABLE!r}, not {cut(text, SHOWN)!r}") from exc
         if not cents.is_finite() or not 0 <= cents <= MAX_CENTS or cents != cents.to_integral_value():
-            raise ValueError(f"the price {value} is negative, too large, or finer than a cent")
+            raise ValueError(f"the price {cut(text, SHOWN)} is negative, too large, or finer than a cent")
         return cls(int(cents))
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from caravan import telemetry
@@ -45,9 +45,8 @@ def install(app: FastAPI, edges: Collection[str], model_upload: ModelUpload, buc
         buckets: source of the verdicts.
 
     """
-    router = APIRouter()
 
-    @router.api_route("/model", methods=["PUT", "POST"])
+    @app.api_route("/model", methods=["PUT", "POST"])
     async def send(request: Request) -> Response:
         edge, model = edge_of(request, edges), _model(request)
         classes, seconds = _classes(request), _wait(request)
@@ -59,7 +58,7 @@ def install(app: FastAPI, edges: Collection[str], model_upload: ModelUpload, buc
             raise ModelRejected(edge, upload, verdict)
         return JSONResponse(_facts(edge, upload, verdict), 202 if verdict is None else 200)
 
-    @router.get("/model")
+    @app.get("/model")
     async def show(request: Request) -> dict[str, Any]:
         edge, model = edge_of(request, edges), _model(request)
         one = _upload(request)
@@ -73,8 +72,6 @@ def install(app: FastAPI, edges: Collection[str], model_upload: ModelUpload, buc
     async def _rejected(request: Request, exc: ModelRejected) -> Response:
         telemetry.REFUSALS.labels(f"{request.method} /model", exc.reason).inc()
         return answer(problem(exc.status, exc.detail, **exc.facts))
-
-    app.include_router(router)
 
 
 def _model(request: Request) -> str:

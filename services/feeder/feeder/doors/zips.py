@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import asdict
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from caravan.http import answer
@@ -33,13 +33,12 @@ def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None
         zip_upload: takes an edge id, the body's chunks and the size that the sender declares.
 
     """
-    router = APIRouter()
 
-    @router.get("/", response_class=PlainTextResponse)
+    @app.get("/", response_class=PlainTextResponse)
     async def index() -> str:
         return HELP
 
-    @router.api_route("/zip", methods=["PUT", "POST"])
+    @app.api_route("/zip", methods=["PUT", "POST"])
     async def zip_(request: Request) -> Response:
         edge = edge_of(request, edges)
         refuse_wrapped(request)
@@ -62,8 +61,6 @@ def install(app: FastAPI, edges: Collection[str], zip_upload: ZipUpload) -> None
         batch = exc.batch
         facts = {"ignored": batch.ignored, "rejected": _reasons(batch.rejected)}
         return answer(problem(exc.status, exc.detail, **facts))
-
-    app.include_router(router)
 
 
 def _reasons(rejected: Iterable[RejectedEntry]) -> list[dict[str, str]]:

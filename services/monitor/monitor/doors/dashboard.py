@@ -39,7 +39,7 @@ def install(
     async def replay(request: Request, topic: str) -> Response:
         """Send a topic's dead letters again: 202, and `GET /dashboard/dead-letters` tells how it ended."""
         # A form of another site can send no such body, and a script of another site may not.
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise BadInput("send Content-Type: application/json", 415)
         replaying.ask(topic)
         return http.fresh_json({"topic": topic, "replaying": True}, HTTPStatus.ACCEPTED)

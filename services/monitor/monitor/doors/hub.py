@@ -32,8 +32,10 @@ def _install_state(app: FastAPI, hub: Hub, snapshots: Snapshots) -> None:
     @app.get("/hub", tags=["hub"])
     async def overview() -> Response:
         """Show edges and cameras, with their totals and last windows."""
-        pieces = in_pieces(await snapshots.newest())
-        return StreamingResponse(pieces, headers=NO_CACHE, media_type="application/json")
+        content = await snapshots.newest()
+        # Without a length it would come in chunks, which clients of HTTP/1.0 do not read.
+        headers = {**NO_CACHE, "Content-Length": str(len(content))}
+        return StreamingResponse(in_pieces(content), headers=headers, media_type="application/json")
 
     @app.get("/hub/cameras/{edge}/{camera:path}", tags=["hub"])
     async def camera(edge: str, camera: str) -> Response:

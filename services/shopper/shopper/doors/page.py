@@ -29,11 +29,12 @@ def install(
     logins.install(app, sessions)
 
     @app.get("/events", tags=["events"])
-    async def events(request: Request, names: str = "") -> Response:
+    async def events(request: Request) -> Response:
         """Stream the edge's events (server-sent events), all or those of `?names=training,pushmodel`."""
         sessions.holder(request)
         with routes.EVENT_STREAM.exchange():
-            wanted = [name for name in names.split(",") if name]
+            names = ",".join(request.query_params.getlist("names")).split(",")
+            wanted = [name for name in map(str.strip, names) if name]
             stream = await routes.event_stream(relay, wanted, request.headers.get("last-event-id", ""))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")

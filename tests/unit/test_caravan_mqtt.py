@@ -5,11 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiomqtt
 import pytest
 
 from caravan import tracing
 from caravan.errors import Transient
-from caravan.mqtt import PUBLISH_SECONDS, WINDOW, Mqtt
+from caravan.mqtt import PUBLISH_SECONDS, WINDOW, Mqtt, OnMessage
 from caravan.settings import MqttSettings
 
 CONNECT, PUBLISH, SUBSCRIBE, PING = 0x10, 0x30, 0x80, 0xC0
@@ -25,6 +26,8 @@ class Broker:
         self.subscribed = 0
         self.published: list[bytes] = []
         self.refuses = self.hangs_up_at = b""
+        self.brings: list[bytes] = []
+        """Topics on which each subscriber is brought a message."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
@@ -45,16 +48,20 @@ class Broker:
                 elif kind & 0xF0 == SUBSCRIBE:
                     self.subscribed += 1
                     writer.write(bytes([0x90, 4, *packet[:2], 0, self.suback]))
+                    for brought in self.brings:
+                        writer.write(bytes([PUBLISH, 3 + len(brought), 0, len(brought), *brought, 0]))
                 elif kind & 0xF0 == PING:
                     writer.write(bytes([0xD0, 0]))
 
 
 @asynccontextmanager
-async def connected(broker: Broker, *subscriptions: str, traces: bool = True) -> AsyncIterator[Mqtt]:
+async def connected(
+    broker: Broker, *subscriptions: str, traces: bool = True, on_message: OnMessage | None = None
+) -> AsyncIterator[Mqtt]:
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     settings = MqttSettings(mqtt_host="127.0.0.1", mqtt_port=port, mqtt_version="5", mqtt_traces=traces)
-    mqtt = Mqtt(settings, subscriptions)
+    mqtt = Mqtt(settings, subscriptions, on_message)
     task = asyncio.create_task(mqtt.run())
     try:
         yield mqtt
@@ -150,3 +157,16 @@ async def test_a_subscription_that_the_broker_refuses_is_no_connection() -> None
         while broker.subscribed < 2:
             await asyncio.sleep(0.01)
         await mqtt.publish("monitor", b"{}")
+
+
+async def test_a_message_on_a_topic_with_a_wildcard_is_passed_over_and_the_connection_stays() -> None:
+    broker, heard = Broker(), asyncio.Queue[str]()
+    broker.brings = [b"detection/a+b", b"detection/\xff", b"detection/till"]
+
+    async def hear(message: aiomqtt.Message) -> None:
+        heard.put_nowait(message.topic.value)
+
+    async with connected(broker, "detection/#", on_message=hear) as mqtt, asyncio.timeout(20):
+        assert await heard.get() == "detection/till"
+        await mqtt.publish("monitor", b"{}")
+    assert (broker.subscribed, heard.empty()) == (1, True)

@@ -278,6 +278,14 @@ class _Client(aiomqtt.Client):
         if window.refusal is not None:
             raise aiomqtt.MqttCodeError(window.refusal, "the broker refused the message")
 
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        try:
+            super()._on_message(client, userdata, message)
+        except ValueError as exc:
+            # Not all brokers turn away a topic with a wildcard; raised, it would end the connection, and a
+            # retained message each one that follows.
+            log.warning("message passed over", error=str(exc))
+
     def _on_publish(self, _: Any, __: Any, mid: int, reason_code: ReasonCode, ___: Properties) -> None:
         if (window := self._on_their_way.pop(mid, None)) is not None:
             window.acknowledge(reason_code)

@@ -171,6 +171,21 @@ async def test_class_names_come_out_of_the_zip(door: Door, place: str) -> None:
     assert (answer.json()["classes"], answer.json()["ignored"]) == (["T-shirt/top", "Ankle boot"], 0)
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ("0 tea-green\r\n1 Lemon Tea\r\n", ["tea-green", "Lemon Tea"]),
+        ("0: a\n1: 1 euro\n2: c", ["a", "1 euro", "c"]),
+        ("1 euro\n2 euro", ["1 euro", "2 euro"]),
+        ("0 a\nb", ["0 a", "b"]),
+    ],
+)
+async def test_numbers_of_outputs_before_class_names_are_none_of_them(
+    door: Door, labels: str, classes: list[str]
+) -> None:
+    assert (await door.put(zipped(SAVED | {"labels.txt": labels.encode()}))).json()["classes"] == classes
+
+
 async def test_class_names_of_the_request_go_first_and_make_another_upload(door: Door) -> None:
     content = zipped(SAVED | {"labels.txt": b"a\nb"})
     first, second = await door.put(content), await door.put(content, classes="top, boot")

@@ -31,6 +31,7 @@ MAX_LABELS_BYTES = 2**20
 
 _FOLDERS = ("variables", "assets", "assets.extra")
 _BESIDE = (SAVED_MODEL, "fingerprint.pb", "keras_metadata.pb")
+_NUMBERED = re.compile(r"\s*([0-9]{1,6})(?:[:,]\s*|\s+)(.*\S)\s*")
 _LOCATION = re.compile(rb"\n\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
 """Start of an `external_data` entry in ONNX: its key, and the length of its value."""
 _LONGEST_LOCATION = 2**14
@@ -213,9 +214,16 @@ def _read_labels(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[str, 
         raise BadInput(f"{LABELS} has {info.file_size} bytes: too many", 413, reason="bad-labels")
     try:
         raw = b"".join(_pieces(archive, LABELS, info))
-        return parse_classes(raw.decode("utf-8-sig").splitlines())
+        return parse_classes(_unnumbered(raw.decode("utf-8-sig").splitlines()))
     except UnicodeDecodeError as exc:
         raise BadInput(f"{LABELS} is not UTF-8", 422, reason="bad-labels") from exc
+
+
+def _unnumbered(lines: list[str]) -> list[str]:
+    """Return lines without the number of the output before each, as Teachable Machine writes it."""
+    found = [_NUMBERED.fullmatch(line) for line in filter(str.strip, lines)]
+    numbers = [int(match[1]) for match in found if match]
+    return [match[2] for match in found if match] if numbers == [*range(len(found))] else lines
 
 
 def _pieces(archive: zipfile.ZipFile, path: str, info: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -236,6 +236,20 @@ async def test_what_onnx_runtime_is_too_old_for_is_said_in_plain_words(tmp_path:
     assert "/" not in fault
 
 
+async def test_a_locale_that_is_not_installed_is_named_with_one_that_is_everywhere(tmp_path: Path) -> None:
+    text = helper.make_tensor_value_info("text", TensorProto.STRING, ["N"])
+    lower = helper.make_tensor_value_info("lower", TensorProto.STRING, ["M"])
+    options = {"case_change_action": "LOWER", "locale": "tlh_KX.UTF-8"}
+    graph = helper.make_graph(
+        [helper.make_node("StringNormalizer", ["text"], ["lower"], **options)], "lower", [text], [lower]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    fault = str((await tried(Job(str(tmp_path), "model.onnx"), SECONDS)).fault)
+    assert fault.startswith("it does not load: it needs the locale tlh_KX.UTF-8, which is not installed here")
+    assert "C.UTF-8" in fault
+
+
 def test_infinities_and_wrong_counts_are_faults_and_other_outputs_are_left_alone() -> None:
     with pytest.raises(Fault, match="not finite"):
         check_finite("it", {"y": np.array([[1.0, np.nan]])})

@@ -40,6 +40,10 @@ _PLAINLY = (
         re.compile(r"Fatal error: (\S+)\(-?\d+\) is not a registered function/op"),
         "its operator {} is none of ONNX Runtime's own",
     ),
+    (
+        re.compile(r"Failed to construct locale with name:([^:]+):"),
+        "it needs the locale {}, which is not installed here: export it with C.UTF-8 (skl2onnx's locale)",
+    ),
 )
 """Plain words for some of ONNX Runtime's errors."""
 

@@ -225,6 +225,17 @@ def test_an_operation_that_tensorflow_does_not_have_is_said_to_be_another_librar
     assert "TheirMul, which TensorFlow itself does not have" in refusal(folder)
 
 
+def test_a_program_of_jax_is_refused_with_another_way_to_export_it(tmp_path: Path) -> None:
+    def edit(meta: Any) -> None:
+        for node in meta.graph_def.node:
+            if node.op == "Mul":
+                node.op = "XlaCallModule"
+
+    reason = refusal(edited(unzip("several_graphs", tmp_path), edit))
+    assert "XLA as JAX exports it" in reason
+    assert reason.endswith("export the model as ONNX")
+
+
 def test_devices_of_other_machines_say_nothing_in_functions_either(tmp_path: Path) -> None:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])  # type: ignore[untyped-decorator]
     def far(x: Any) -> Any:

@@ -22,6 +22,7 @@ INIT = "__saved_model_init_op"
 """The signature, and its output, that names the initialising operation since TensorFlow 2."""
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _ASSETS = "saved_model_assets"
+_XLA = "XlaCallModule"
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 Nodes = Mapping[str, node_def_pb2.NodeDef]
@@ -217,6 +218,11 @@ def _logs(node: node_def_pb2.NodeDef) -> bool:
 
 
 def _not_allowed(operations: Collection[str]) -> tf.errors.OpError:
+    if _XLA in operations:
+        return _refused(
+            f"its graph has {_XLA}, a program for XLA as JAX exports it, which cannot be looked into: export "
+            "the model as ONNX"
+        )
     foreign = sorted(name for name in operations if not hasattr(tf.raw_ops, name))
     if foreign:
         return _refused(

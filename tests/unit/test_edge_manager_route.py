@@ -534,6 +534,24 @@ async def test_a_refusal_is_told_once_and_outlives_a_restart(world: World) -> No
     assert world.at_edge() == {}
 
 
+async def test_a_version_whose_key_was_not_known_is_brought_once_it_is_and_told_as_refused_once(
+    world: World,
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    world.rules = {"keys": PublicKeys(manifests=(Ed25519PrivateKey.generate().public_key(),))}
+    world.restart()
+    whole = world.publish(1, key=key)
+    await world.rounds()
+    world.restart()
+    await world.rounds()
+    assert (world.at_edge(), world.told("model-rejected")) == ({}, [1])
+    world.rules = {"keys": PublicKeys(manifests=(key.public_key(),))}
+    world.restart()
+    await world.rounds()
+    assert world.at_edge() == {1: whole}
+    assert (world.told("pushmodel"), world.told("model-rejected")) == ([1], [1])
+
+
 async def test_a_version_mended_at_central_is_looked_at_anew(world: World) -> None:
     world.publish(1)
     world.offer(1, {"saved_model.pb": flipped(own(1)["saved_model.pb"])})

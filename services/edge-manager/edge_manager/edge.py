@@ -23,7 +23,7 @@ from edge_manager.model_server import ModelServer
 from edge_manager.observations import Answered, Holdings, Looked, Observation, Trusted
 from edge_manager.records import Records
 from edge_manager.sinks import Sink
-from edge_manager.versions import Ref
+from edge_manager.versions import BY_A_LOOK, Ref
 
 log = structlog.get_logger()
 
@@ -75,7 +75,10 @@ class Edge:
             for sink in self.sinks:
                 await sink.open()
             served, refused, trusted = await self.records.load()
-            self.known = replace(self.known, served=served, refused=refused, trusted=trusted)
+            of_before = frozenset(ref for ref, why in refused.items() if why.cause in BY_A_LOOK)
+            self.known = replace(
+                self.known, served=served, refused=refused, of_before=of_before, trusted=trusted
+            )
             self.is_open = True
 
     # --- what is heard

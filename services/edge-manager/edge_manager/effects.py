@@ -128,10 +128,8 @@ async def _carry_out(edge: Edge, effect: Effect) -> None:
             edge.known = replace(edge.known, configured={**edge.known.configured, sink: models})
             told = {name: sorted(versions) or "newest" for name, versions in sorted(models.items())}
             log.info("models configured", sink=sink, models=told)
-        case Refuse(ref, fingerprint, refused):
-            await _refuse(edge, ref, fingerprint, refused)
-            await _remove(edge, ref, edge.sinks)
-            _tell(edge, ref, refused, "version refused")
+        case Refuse():
+            await _refuse(edge, effect)
         case Hide():
             await _hide(edge, effect)
         case Remove():
@@ -155,9 +153,20 @@ def _named(edge: Edge, sink: str) -> Sink:
     return next(one for one in edge.sinks if one.name == sink)
 
 
-async def _refuse(edge: Edge, ref: Ref, fingerprint: str, refused: Refused) -> None:
+async def _refuse(edge: Edge, refuse: Refuse) -> None:
+    ref, refused = refuse.ref, refuse.refused
+    before = edge.known.refused.get(ref)
+    await _remember_refusal(edge, ref, refuse.fingerprint, refused)
+    await _remove(edge, ref, edge.sinks)
+    if before is None or (before.fingerprint, before.reason) != (refuse.fingerprint, refused.reason):
+        _tell(edge, ref, refused, "version refused")
+
+
+async def _remember_refusal(edge: Edge, ref: Ref, fingerprint: str, refused: Refused) -> None:
     refusal = await edge.records.refuse(ref, fingerprint, refused)
-    known = replace(edge.known, refused={**edge.known.refused, ref: refusal})
+    known = replace(
+        edge.known, refused={**edge.known.refused, ref: refusal}, of_before=edge.known.of_before - {ref}
+    )
     model = known.model(ref.model)
     # What may pass need not be looked into again.
     tried = model.tried if refused.may_pass else without(model.tried, ref.version)
@@ -187,7 +196,7 @@ async def _gone(edge: Edge, ref: Ref, sinks: Collection[Sink]) -> None:
 async def _hide(edge: Edge, hide: Hide) -> None:
     ref = hide.ref
     refused = Refused("load", f"{hide.reason}; it is tried again", may_pass=True)
-    await _refuse(edge, ref, hide.fingerprint, refused)
+    await _remember_refusal(edge, ref, hide.fingerprint, refused)
     for sink in edge.sinks:
         await sink.hide(ref)
     await _gone(edge, ref, edge.sinks)

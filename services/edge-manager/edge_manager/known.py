@@ -185,6 +185,8 @@ class Known:
     """Since when versions have answered here; a record keeps it."""
     refused: Mapping[Ref, Refusal] = field(default_factory=dict)
     """The versions refused; a record keeps it."""
+    of_before: frozenset[Ref] = frozenset()
+    """Those of them that an earlier life refused by a look, and this one has not looked at."""
     trusted: Mapping[str, int] = field(default_factory=dict)
     """By model, the version that the shopper trusts; a record keeps it."""
     announced: frozenset[Ref] = frozenset()
@@ -208,11 +210,11 @@ class Known:
         return self.models.get(name) or Model()
 
     def fingerprints_refused(self, now: float) -> dict[Ref, str]:
-        """Return the fingerprints of the versions refused, but for those that are due to be tried again."""
+        """Return the fingerprints of the versions refused, but for those that are to be looked at again."""
         return {
             ref: refusal.fingerprint
             for ref, refusal in self.refused.items()
-            if not (refusal.may_pass and self._is_due(ref, now))
+            if not (ref in self.of_before or (refusal.may_pass and self._is_due(ref, now)))
         }
 
     def _is_due(self, ref: Ref, now: float) -> bool:

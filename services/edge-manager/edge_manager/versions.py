@@ -33,7 +33,8 @@ _FOLDERS = {"variables", "assets", "assets.extra"}
 Cause = Literal["manifest", "signature", "edge", "verdict", "index", "content", "load"]
 """What was wrong with a refused version, for metrics: its manifest, its signature, it is another edge's, the
 gate at central rejected it, its TensorFlow index, its bytes, or the model server could not load it."""
-
+BY_A_LOOK: Collection[Cause] = ("manifest", "signature", "edge", "verdict", "index")
+"""The causes that are found before anything is copied, and by keys, settings and software that may change."""
 
 Standing = Literal["open", "waiting", "refused"]
 """What is known of a version: it may be taken, it is not complete or not readable, it is refused as it is."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import RedirectResponse
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -174,8 +175,7 @@ def install(
         unsafe: paths of which a GET does something: a HEAD is not answered there.
 
     """
-    # Who follows a redirect has sent the body for nothing, and who does not takes it for an answer.
-    app.router.redirect_slashes = False
+    app.router.redirect_slashes = False  # for a body; `_nothing_here` says why
     app.add_middleware(Heads, unsafe=unsafe)
     app.add_middleware(Intake, senders=Senders(DoorLimits()) if senders is None else senders)
     app.add_middleware(LingeringClose)
@@ -239,8 +239,13 @@ def _answer_errors(app: FastAPI) -> None:
 def _nothing_here(app: FastAPI, request: Request, exc: HTTPException) -> Response:
     """Answer what the framework refuses: a path, or a method, that no route has."""
     if exc.status_code == HTTPStatus.NOT_FOUND:
-        without = ": leave out the slash at its end" if request.scope["path"][1:].endswith("/") else ""
-        return answer(problem(404, f"there is nothing at this path{without}"))
+        path = request.url.path
+        if path == "/" or not path.endswith("/"):
+            return answer(problem(404, "there is nothing at this path"))
+        if request.method == "GET":
+            return RedirectResponse(request.url.replace(path=path.rstrip("/") or "/"))
+        # Who follows a redirect has sent the body for nothing, and who does not takes it for an answer.
+        return answer(problem(404, "there is nothing at this path: leave out the slash at its end"))
     if exc.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
         return answer(problem(exc.status_code, str(exc.detail)), exc.headers)
     # The framework tells the methods of the first route alone.

@@ -70,6 +70,13 @@ async def test_rights_that_are_missing_are_no_missing_bucket() -> None:
             await s3.write(store, "a", b"content")
 
 
+async def test_a_clock_that_is_wrong_is_named_and_waited_for() -> None:
+    async with bucket(lambda *_: (403, error("RequestTimeTooSkewed"))) as store:
+        for ask in (s3.put_new(store, "a", b"content"), s3.read(store, "a"), anext(s3.pages(store))):
+            with pytest.raises(Transient, match="clocks here and there are too far apart"):
+                await ask
+
+
 @pytest.mark.parametrize("code", ["MetadataTooLarge", "KeyTooLongError", "KeyTooLong", "EntityTooLarge"])
 async def test_what_a_store_says_of_one_object_is_that_ones(code: str) -> None:
     async with bucket(lambda *_: (400, error(code))) as store:

@@ -35,6 +35,7 @@ from obstore.store import ObjectStore, S3Store
 from caravan import strict_json
 from caravan.contracts import possible_keys
 from caravan.errors import CaravanError, Permanent, Refused, Transient
+from caravan.s3_signature import refusal
 from caravan.settings import S3_CONNECT_SECONDS, S3_SILENT_SECONDS, S3Address
 
 if TYPE_CHECKING:
@@ -138,8 +139,7 @@ def translated(action: str) -> Iterator[None]:
         raise
     except (PermissionDeniedError, UnauthenticatedError) as exc:
         _tell_full(action, exc)
-        message = f"S3 refused to {action}: check the access key and its rights"
-        raise Refused(message) from exc
+        raise refusal(action, _told(exc)[1]) from exc
     except ValueError as exc:  # so obstore says that it has no path for a key
         raise Unstorable(f"S3 cannot be asked to {action}: {exc}") from exc
     except BaseError as exc:

@@ -25,10 +25,10 @@ import httpx
 import structlog
 from prometheus_client import Counter
 
-from caravan.errors import Permanent, Transient
+from caravan.errors import Transient
 from caravan.names import is_addressable
 from caravan.retry import pause
-from caravan.s3_signature import signed
+from caravan.s3_signature import refusal, signed
 from caravan.settings import S3_CONNECT_SECONDS, S3_SILENT_SECONDS, S3Address
 from caravan.tls import verifying
 
@@ -213,7 +213,8 @@ async def _ask(address: S3Address, bucket: str, query: Mapping[str, str], get: _
             if status == httpx.codes.NOT_FOUND:
                 raise FileNotFoundError(f"there is no bucket {bucket}")
             if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-                raise Permanent(f"S3 refused to list {bucket}: check the access key and its rights")
+                code = _CODE.search(content.decode(errors="replace"))
+                raise refusal(f"list {bucket}", code[1] if code else "")
             fault = f"S3 could not list {bucket}: it answers {status}"
             if httpx.codes.is_client_error(status) and status not in _TRY_AGAIN:
                 break

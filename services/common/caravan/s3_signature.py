@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
+from caravan.errors import CaravanError, Refused, Transient
+
 if TYPE_CHECKING:
     from caravan.settings import S3Address
 
@@ -78,3 +80,10 @@ def _canonical(query: str) -> str:
 
 def _encoded(text: str) -> str:
     return quote(unquote_to_bytes(text), safe="-_.~")
+
+
+def refusal(action: str, code: str) -> CaravanError:
+    """Return the error of a store that refuses us, by its code; a clock is set right while one waits."""
+    if code == "RequestTimeTooSkewed":
+        return Transient(f"S3 could not {action}: the clocks here and there are too far apart")
+    return Refused(f"S3 refused to {action}: check the access key, its rights and the clock")

@@ -102,6 +102,12 @@ def test_what_is_not_one_image_is_no_form(tensor: Any) -> None:
     assert form_of(tensor) is None
 
 
+@pytest.mark.parametrize("dims", [(4,), (1,), (12,), (5, 3), (100, 2)])
+def test_a_row_of_few_numbers_is_no_image_unless_its_size_is_said(dims: tuple[int, ...]) -> None:
+    assert form_of(info(DT_FLOAT, -1, *dims)) is None
+    assert form_of(info(DT_FLOAT, -1, 4), (2, 2)) is not None
+
+
 def test_pixels_of_the_right_size_arrive_as_they_were() -> None:
     tensor = prepare(Pixels(RAMP), GREY, "0..1")
     assert (tensor.dtype.name, tensor.shape) == ("float32", (1, 28, 28, 1))

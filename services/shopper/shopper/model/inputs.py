@@ -26,6 +26,8 @@ GREY, RGB = 1, 3
 CHANNELS = (GREY, RGB)
 OPEN = -1
 """A dimension that the signature leaves open."""
+SMALLEST = 8
+"""Pixels of the shortest side of a picture that no channels tell from rows of a table: digits have 8 x 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def _tensor(dtype: str, dims: list[int], size: Size | None) -> TensorInput | Non
             return _image(dtype, (height, width), size, channels, channels_first=True)
         case [height, width, channels] if channels == OPEN:
             return _image(dtype, (height, width), size, RGB)
-        case [height, width]:
+        case [height, width] if not 0 < min(height, width) < SMALLEST:
             return _image(dtype, (height, width), size, GREY, plain=True)
         case [numbers] if numbers > 0:
             return _flat(dtype, numbers, size)
@@ -122,6 +124,6 @@ def _flat(dtype: str, numbers: int, size: Size | None) -> TensorInput | None:
     for channels in CHANNELS:
         side = math.isqrt(numbers // channels)
         height, width = size or (side, side)
-        if height * width * channels == numbers:
+        if height * width * channels == numbers and (size or side >= SMALLEST):
             return TensorInput(dtype, height, width, channels, (1, numbers))
     return None

@@ -94,10 +94,9 @@ def _classified(outputs: Mapping[str, Any]) -> Opinion:
 
 
 def _pair(outputs: Mapping[str, Any]) -> Opinion:
-    (output,) = outputs.values()
-    values = texts(output)
-    if len(values) != _PAIR:
-        message = f"{len(values)} values instead of [label, probability]"
+    values = [text for output in outputs.values() for text in texts(output)]
+    if len(values) != _PAIR or len(outputs) > 1:
+        message = f"{len(values)} values in {len(outputs)} outputs instead of [label, probability] in one"
         raise ValueError(message)
     return Opinion((), (), values[0], float(values[1]))
 

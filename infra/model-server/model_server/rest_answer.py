@@ -84,6 +84,8 @@ def _nest(texts: Sequence[str], shape: Sequence[int]) -> str:
     """Brackets around values, by their shape."""
     if not shape:
         return texts[0]
+    if len(shape) == 1:
+        return _array(texts)
     if not shape[0]:
         return "[]"
     step = len(texts) // shape[0]

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from caravan.testing.waiting import until
 from local_stack.kafka_door import door
 from local_stack.kafka_door.door import KafkaDoor
 from local_stack.kafka_door.frames import Fetch
@@ -158,6 +159,41 @@ async def test_a_write_without_an_answer_is_news_for_all() -> None:
         writer.send(PRODUCE)
         _, answer = await waiting
     assert answer == nothing(b"news")
+
+
+async def test_what_a_writer_that_hung_up_may_have_written_is_news_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "LATE_SECONDS", 0.01)
+    async with opened() as place:
+        reader, writer = await place.client(), await place.client()
+        place.broker.answers[PRODUCE] = None
+        writer.send(PRODUCE)
+        await until(lambda: place.broker.asked[PRODUCE] == 1)
+        await asyncio.sleep(0.1)  # readers have looked late, and in vain
+        await reader.ask(FETCH, fetch(7))
+        reader.send(FETCH, fetch(7))
+        waiting = asyncio.create_task(reader.answer())
+        await (await place.client()).ask(METADATA)
+        place.broker.answers[FETCH] = nothing(b"news")
+        writer.hang_up()
+        _, answer = await waiting
+    assert answer == nothing(b"news")
+
+
+async def test_writes_that_ask_for_no_answer_are_forgotten_with_the_next_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "LATE_SECONDS", HOUR)
+    async with opened() as place:
+        client = await place.client()
+        place.broker.answers[PRODUCE] = None
+        for _ in range(3):
+            client.send(PRODUCE)
+        await client.ask(METADATA)
+        for _ in range(2):  # the second waits at the door: nothing else is on its way
+            await client.ask(FETCH, fetch(7, wait=10))
+    assert place.broker.asked[FETCH] == 1
 
 
 async def test_a_fetch_whose_wait_is_over_is_told_what_it_was_told_before() -> None:

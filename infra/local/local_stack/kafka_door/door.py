@@ -10,7 +10,7 @@ broker is asked in spite of that.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -71,8 +71,8 @@ class _Connection:
     """What is known of a client: what it asked, by API, and its questions on their way."""
 
     known: dict[int, _Known] = field(default_factory=dict)
-    asked: dict[int, Head] = field(default_factory=dict)
-    """The requests that have no answer yet, by correlation id."""
+    asked: deque[Head] = field(default_factory=deque)
+    """The requests that have no answer yet, in their order, which that of the answers is."""
 
 
 class KafkaDoor:
@@ -130,7 +130,8 @@ class KafkaDoor:
                     self._answer(from_broker, writer, connection),
                 )
             finally:
-                self._unanswered -= sum(head.api in WRITES for head in connection.asked.values())
+                for head in connection.asked:
+                    self._end_unanswered(head)
                 to_broker.close()
         finally:
             self._open.discard(task)
@@ -159,22 +160,21 @@ class KafkaDoor:
                     hold = self._fetch if head.api == FETCH else self._heartbeat
                     question, answer = await hold(head, body, connection, coming)
                     if answer is None:
-                        connection.asked[head.correlation] = head
+                        connection.asked.append(head)
                         broker.write(raw + question)
                         await broker.drain()
                     else:
                         client.write(ANSWER_HEAD.pack(len(answer) + 4, head.correlation) + answer)
                         await client.drain()
                     continue
-                connection.asked[head.correlation] = head
+                connection.asked.append(head)
                 self._unanswered += head.api in WRITES
                 broker.write(raw)
                 await _copy(reader, broker, head.rest)
                 if head.api in MOVES:
                     self._moved += 1
-                if head.api in WRITES and self._late is None:
-                    self._late_topics = frozenset()
-                    self._late = asyncio.get_running_loop().call_later(LATE_SECONDS, self._tell_late)
+                if head.api in WRITES:
+                    self._look_late()
                 coming = asyncio.create_task(reader.readexactly(HEAD.size))
         finally:
             coming.cancel()
@@ -244,7 +244,7 @@ class KafkaDoor:
             raw = await broker.readexactly(ANSWER_HEAD.size)
             size, correlation = ANSWER_HEAD.unpack(raw)
             rest = size - (ANSWER_HEAD.size - 4)
-            head = connection.asked.get(correlation)
+            head = self._asked(connection, correlation)
             answer = None
             if head is not None and head.api in (FETCH, HEARTBEAT, PRODUCE) and rest <= MOST_BYTES:
                 answer = await broker.readexactly(rest)
@@ -253,9 +253,9 @@ class KafkaDoor:
             else:
                 writer.write(raw)
                 await _copy(broker, writer, rest)
-            connection.asked.pop(correlation, None)
             if head is None:
                 continue
+            connection.asked.popleft()
             if head.api in WRITES:
                 self._unanswered -= 1
                 self._tell_answered(None if answer is None else topics_written(head.version, answer))
@@ -263,6 +263,26 @@ class KafkaDoor:
                 _keep(connection.known.get(head.api), head.api, answer)
             if head.api in MOVES:
                 self._moved += 1
+
+    def _asked(self, connection: _Connection, correlation: int) -> Head | None:
+        """Return what an answer is for. What was asked before that has none: a write may ask for none."""
+        if all(head.correlation != correlation for head in connection.asked):
+            return None
+        while connection.asked[0].correlation != correlation:
+            self._end_unanswered(connection.asked.popleft())
+        return connection.asked[0]
+
+    def _end_unanswered(self, head: Head) -> None:
+        """Let what may have been written be looked for, now and once more."""
+        if head.api in WRITES:
+            self._unanswered -= 1
+            self._look_late()
+            self._tell_answered(None)
+
+    def _look_late(self) -> None:
+        if self._late is None:
+            self._late_topics = frozenset()
+            self._late = asyncio.get_running_loop().call_later(LATE_SECONDS, self._tell_late)
 
     def _tell_answered(self, topics: Topics) -> None:
         self._tell(topics)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import uvloop
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from caravan.intake import DoorLimits
 from caravan.lingering import LingeringClose
 from caravan.server import MAX_READ, make_server
+from caravan.testing.waiting import until
 
 LIMITS = DoorLimits(head_seconds=5)
 OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
@@ -61,6 +62,63 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
         lines = head.decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
         return int(lines[0].split()[1]), await reader.readexactly(int(headers["content-length"]))
+
+
+# --- answers ------------------------------------------------------------------------------------------
+
+
+class Wire(asyncio.Transport):
+    """Notes what is sent at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent.append(bytes(data))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_an_answers_head_and_body_are_sent_at_once(method: str) -> None:
+    server, wire = make_server(Response(b"whole"), LIMITS), Wire()
+    server.config.load()
+    protocol: Any = server.config.http_protocol_class
+    reader = protocol(config=server.config, server_state=server.server_state, app_state={})
+    reader.connection_made(wire)
+    request = f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    reader.get_buffer(-1)[: len(request)] = request
+    reader.buffer_updated(len(request))
+    (sent,) = await until(lambda: wire.sent)
+    assert sent.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert sent.partition(b"\r\n\r\n")[2] == (b"whole" if method == "GET" else b"")
+    reader.connection_lost(None)
+
+
+async def test_a_head_does_not_wait_for_its_body() -> None:
+    go_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def slowly() -> AsyncIterator[bytes]:
+            await go_on.wait()
+            yield b"HTTP/"  # as a head begins
+            yield b"late"
+
+        await StreamingResponse(slowly())(scope, receive, send)
+
+    async with served(app=app) as door, door.connected() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        go_on.set()
+        assert await asyncio.wait_for(reader.read(), 10) == b"5\r\nHTTP/\r\n4\r\nlate\r\n0\r\n\r\n"
 
 
 # --- offers to upgrade --------------------------------------------------------------------------------

@@ -41,6 +41,9 @@ SPARE = 64
 OFFERS = frozenset({b"upgrade", b"http2-settings"})
 """Headers, and options of the header `connection`, by which a client offers another protocol."""
 
+_HEAD = b"HTTP/"
+Written = bytes | bytearray | memoryview
+
 busy: ASGIApp = Response(
     to_json(problem(503, "too many connections at once: try again")),
     503,
@@ -138,6 +141,53 @@ class _Reader(asyncio.BufferedProtocol):
         self._connection.resume_writing()
 
 
+class _Joining(asyncio.Transport):
+    """Sends an answer's head together with what follows at once: apart, a small answer costs a sixth more."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: Written = b""
+
+    def write(self, data: Written) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines([head, data])
+        elif data[: len(_HEAD)] == _HEAD:
+            self._head = data
+            self._loop.call_soon(self._send_head)
+        else:
+            self._transport.write(data)
+
+    def _send_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
+
+    def write_eof(self) -> None:
+        self._send_head()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._send_head()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+
 @lru_cache(1)
 def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode()
@@ -197,7 +247,7 @@ class _Connection(HttpToolsProtocol):
     # --- what a client may cost ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        super().connection_made(transport)
+        super().connection_made(_Joining(transport, self.loop))
         self._await_head()
         beyond = len(self.connections) - self.config.limits.connections
         if beyond > 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caravan.files import write_file
+from caravan.files import sync, write_file
 
 
 class Disk:
@@ -16,12 +16,13 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held: dict[int, bytes | set[str]] = {}
         self.is_full = False
+        self._place = type(Path())  # of this system, whichever a test is told of
         monkeypatch.setattr(os, "fsync", self._sync)
 
     def _sync(self, number: int) -> None:
         if self.is_full:
             raise OSError(errno.ENOSPC, "no room")
-        path = Path(f"/proc/self/fd/{number}").readlink()
+        path = self._place(f"/proc/self/fd/{number}").readlink()
         content = {entry.name for entry in path.iterdir()} if path.is_dir() else path.read_bytes()
         self.held[os.fstat(number).st_ino] = content
 
@@ -45,6 +46,18 @@ def test_a_file_is_on_the_disk_with_its_name_and_those_of_new_folders(tmp_path: 
         {"key.pem"},
     ]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_on_windows_a_file_is_brought_to_the_disk_and_no_folder_is_opened(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(b"first")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        sync(bytes(path))
+        sync(bytes(tmp_path))
+    assert list(disk.held.values()) == [b"first"]
 
 
 def test_what_the_disk_does_not_take_leaves_what_was_there(tmp_path: Path, disk: Disk) -> None:

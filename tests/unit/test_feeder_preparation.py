@@ -11,6 +11,7 @@ from caravan import kafka, s3
 from caravan.errors import Refused, Transient
 from caravan.settings import S3Address
 from caravan.testing.waiting import running, until
+from feeder import preparation as preparing
 from feeder.preparation import Preparation
 from feeder.settings import FeederSettings
 
@@ -76,6 +77,17 @@ async def test_it_is_ready_once_the_buckets_of_each_edge_are_made_or_refused(cen
         await central.answer("edge1")
         await until_ready(preparation)
         assert {edge for edge, missing in preparation.missing.items() if missing.is_set()} == {"edge1"}
+
+
+async def test_an_edge_whose_buckets_hang_is_not_waited_for_without_end(
+    central: Central, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "HANG_SECONDS", 0.01)
+    preparation = Preparation(FeederSettings(edges=EDGES))
+    central.is_answering["edge1"] = False
+    async with running(preparation.run()):
+        await until_ready(preparation)
+    assert central.made == ["edge2"]
 
 
 async def test_it_is_not_ready_where_all_refuse(central: Central) -> None:

@@ -49,9 +49,10 @@ def make_folder(path: Path, mode: int = 0o777, *, durable: bool = True) -> None:
 
 def sync(path: bytes | Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
-    if os.name == "nt":
+    is_windows = os.name == "nt"
+    if is_windows and os.path.isdir(path):  # noqa: PTH112 - it may be bytes
         return  # NTFS journals names, and opens no folder
-    number = os.open(path, os.O_RDONLY)
+    number = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)  # it syncs what can be written alone
     try:
         os.fsync(number)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from functools import partial
 
@@ -13,6 +14,8 @@ from caravan.retry import forever
 from feeder.settings import FeederSettings
 
 LOOK_AGAIN_SECONDS = 120
+HANG_SECONDS = 10.0
+"""After the start: then an edge whose buckets hang is waited for no more before the feeder is ready."""
 
 
 class Preparation:
@@ -31,16 +34,18 @@ class Preparation:
         for event in self.missing.values():
             event.set()
         self._untried = set(self.missing)
+        self._waits_until = time.monotonic() + HANG_SECONDS
 
     async def check(self) -> None:
-        """Check that uploads can be stored: of each edge they are, or its buckets refused once.
+        """Check that uploads can be stored: each edge's buckets are there, or refused once, or hang.
 
         Raises:
-            Transient: if not, or if those of all edges refuse.
+            Transient: if not, or if there are those of no edge.
 
         """
         missing = [owner for owner, event in self.missing.items() if event.is_set()]
-        if self._untried or len(missing) == len(self.missing):
+        is_beginning = bool(self._untried) and time.monotonic() < self._waits_until
+        if is_beginning or len(missing) == len(self.missing):
             raise Transient(f"the buckets and topics are not made yet: {len(missing)} of {len(self.missing)}")
 
     async def run(self) -> None:

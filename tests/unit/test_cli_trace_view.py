@@ -103,6 +103,13 @@ def test_a_trace_that_is_answered_in_another_says_where_it_goes_on() -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_a_terminal_that_has_no_lines_and_arrows_shows_the_rest() -> None:
+    result = CliRunner(charset="latin-1").invoke(commands, ["trace", UPLOAD])
+    assert result.exit_code == 0, result.output
+    assert "zip-upload" in result.output
+
+
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("words", [("f00",), ("--upload", "f00")])
 def test_one_that_is_not_there_is_said_in_a_line(words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(commands, ["trace", *words])

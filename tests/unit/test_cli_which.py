@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
+from typer.testing import CliRunner
 
 from caravan import members, s3
 from caravan.errors import Permanent
 from caravan.manifest import Lineage, Manifest, Shared
 from caravan.members import FACT, Image, find_members, members_key, read_members, write_members
+from caravan_cli.__main__ import commands
 from caravan_cli.which import Seen, Unknown, which
 
 
@@ -102,6 +104,14 @@ async def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(members, "UNPACKED_AT_ONCE", 500)
     with pytest.raises(Permanent, match="more than 1000 bytes"):
         await find_members(store, "m", hashlib.sha256(raw).hexdigest(), {sha("a")})
+
+
+@pytest.mark.parametrize("digest", [sha("a"), sha("a").upper()])
+def test_a_sha_256_may_be_written_in_capitals(digest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "open_bucket", lambda *_: MemoryStore())
+    monkeypatch.setenv("EDGES", "edge1")
+    result = CliRunner().invoke(commands, ["which", digest])
+    assert "No version says that it saw this image." in result.output
 
 
 async def test_of_what_a_group_shares_the_group_tells_and_not_its_edges() -> None:

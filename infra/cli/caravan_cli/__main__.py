@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,10 +57,19 @@ commands = typer.Typer(
 )
 
 
+def _as_kept(what: str) -> str:
+    """Return a SHA-256 in lower case, as `Get-FileHash` of Windows does not write it; all else as it is."""
+    return what.lower() if is_sha256(what.lower()) else what
+
+
 @commands.callback()
 def start() -> None:
     """Look after a running Caravan."""
     configure_logging("WARNING", "console")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # not every terminal has all that names and lines are made of
 
 
 @commands.command("account")
@@ -93,8 +104,9 @@ def withdraw_images(
     what: Annotated[
         str,
         typer.Argument(
+            callback=_as_kept,
             help="An image by its key, images/<class>/<file>, or the SHA-256 of its content; "
-            "or a batch by the id that the feeder answered."
+            "or a batch by the id that the feeder answered.",
         ),
     ],
     reason: Annotated[str, typer.Option(help="Why; kept with the tombstones.")] = "",
@@ -138,7 +150,10 @@ def withdraw_images(
 @commands.command("which")
 def print_which(
     image: Annotated[
-        str, typer.Argument(help="The SHA-256 of its content, or its key, images/<class>/<file>.")
+        str,
+        typer.Argument(
+            callback=_as_kept, help="The SHA-256 of its content, or its key, images/<class>/<file>."
+        ),
     ],
 ) -> None:
     """Name every version of every edge (EDGES) and group (EDGE_GROUPS) that saw an image; 1 if none did.

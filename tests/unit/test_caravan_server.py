@@ -250,6 +250,13 @@ async def test_what_is_no_request_gets_a_whole_answer_though_it_goes_on(sent: by
     assert json.loads(body)["status"] == status
 
 
+async def test_an_address_that_is_not_ascii_is_told_how_to_be_written() -> None:
+    async with served() as door, door.connected() as (reader, writer):
+        writer.write("GET /zip?classes=grün HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        status, body = await answer(reader)
+    assert (status, "%C3%BC" in json.loads(body)["detail"]) == (400, True)
+
+
 async def test_who_does_not_read_the_answer_is_let_go() -> None:
     ended = asyncio.Event()
 

@@ -205,6 +205,9 @@ class _Parser(httptools.HttpRequestParser):
         while True:
             try:
                 parser.read(rest)
+            except httptools.HttpParserInvalidURLError:
+                self._connection.refuse_address()
+                raise
             except httptools.HttpParserUpgrade as offer:
                 head = self._connection.head_without_offer()
                 # One that has read `Connection: close` reads nothing after that head.
@@ -302,6 +305,10 @@ class _Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words say less
         self._end(400, "the request is not HTTP/1.1 as it is understood here")
+
+    def refuse_address(self) -> None:
+        """Answer a request whose line has an address with characters that none has."""
+        self._end(400, "the address has other characters than ASCII: write them as %C3%BC, say")
 
     def _end(self, status: int, detail: str) -> None:
         """Answer what is no request that can be served, and close the connection.

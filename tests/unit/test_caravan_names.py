@@ -70,6 +70,7 @@ def test_a_class_of_any_name_has_a_folder(name: str) -> None:
     [
         ("images/tea-green/a.jpg", ("tea-green", "a.jpg")),
         ("images/gru\u0308n/A.JPEG", ("gr\u00fcn", "A.JPEG")),
+        ("images/Other/a.jpg", ("other", "a.jpg")),
         ("images/tea/.a.jpg", None),
         ("images/tea/._0.jpg", None),
         ("images/tea/a.txt", None),

@@ -253,6 +253,16 @@ async def test_the_blanks_of_screenshots_and_the_joiners_of_words_are_part_of_na
     ]
 
 
+async def test_things_that_are_no_product_are_so_in_any_letter_case(door: Door) -> None:
+    entries = (
+        ("images/Other/a.jpg", photo(1)),
+        ("images/OTHER/b.jpg", photo(2)),
+        ("images/Tea/a.jpg", photo(3)),
+    )
+    assert (await door.put(zipped(*entries))).json()["stored"] == 3
+    assert await door.images() == ["images/Tea/a.jpg", "images/other/a.jpg", "images/other/b.jpg"]
+
+
 async def test_images_in_a_format_that_is_not_taken_are_named(door: Door) -> None:
     names = ["images/tea/a.HEIC", "images/tea/b.avif", "images/tea/c.gif", "images/tea/notes.txt"]
     body = (await door.put(zipped(("images/tea/a.jpg", photo(1)), *((n, b"x") for n in names)))).json()

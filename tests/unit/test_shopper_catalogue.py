@@ -104,6 +104,12 @@ def test_the_default_catalogue_has_the_four_teas() -> None:
     assert default().labels[-1] == "Other"
 
 
+def test_other_is_itself_in_any_letter_case() -> None:
+    catalogue = parsed({"item": "Other", "label": "Nothing here", "price": "N/A"})
+    assert catalogue.labels == ["Nothing here"]
+    assert catalogue.product("OTHER") == catalogue.other
+
+
 def test_an_item_without_an_entry_is_its_own_label_and_has_no_price() -> None:
     assert parsed(GREEN).product("tea-mint").pricetag == "tea-mint: N/A"
 

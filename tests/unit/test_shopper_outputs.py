@@ -55,6 +55,10 @@ def test_names_and_a_label_beside_the_numbers_are_the_models_own() -> None:
     assert (labelled.classes, labelled.label) == ((), "dog")
 
 
+def test_a_model_may_write_the_class_of_unknown_things_with_a_capital() -> None:
+    assert read({"y": strings("Other", "0.9")}).label == "other"
+
+
 def test_scores_of_all_classes_beside_a_label_are_not_taken_for_the_labels_own() -> None:
     opinion = read({"labels": strings("dog"), "scores": floats(0.1, 0.9)})
     assert opinion.label == "dog"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self
 
+from caravan import names
 from caravan.errors import BadInput
-from caravan.names import cut, folder_of, is_file_name, is_folder, is_image_name, normal
+from caravan.names import as_class, cut, folder_of, is_file_name, is_folder, is_image_name
 
 DEFAULT_MODEL = "tea_model_b64"
-OTHER = "other"
+OTHER = names.OTHER
 """The class of unknown things."""
 
 # --- buckets ------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def image_of(key: str) -> tuple[str, str] | None:
     parts = key.removeprefix(IMAGES).split("/")
     if not key.startswith(IMAGES) or len(parts) != 2:  # noqa: PLR2004 - class and file
         return None
-    item, file = normal(parts[0]), parts[1]
+    item, file = as_class(parts[0]), parts[1]
     return (item, file) if is_folder(item) and is_file_name(file) and is_image_name(file) else None
 
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from urllib.parse import unquote
 
 from caravan.contracts import OTHER, edge_faults
-from caravan.names import FOLDER_RULE, is_folder, normal
+from caravan.names import FOLDER_RULE, as_class, is_folder
 
 Groups = Mapping[str, tuple[str, ...]]
 """The edges of each group, by its id."""
@@ -41,7 +41,7 @@ def parse_products(text: str) -> dict[str, tuple[str, ...]]:
 
     """
     found = _parse(text, "whose products they are: write it as edge1=chai,house_blend", "the edge")
-    return {edge: tuple(normal(unquote(name)) for name in names) for edge, names in found.items()}
+    return {edge: tuple(as_class(unquote(name)) for name in names) for edge, names in found.items()}
 
 
 def _parse(text: str, what: str, whose: str) -> dict[str, tuple[str, ...]]:

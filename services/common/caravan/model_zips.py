@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from caravan.contracts import ENTRY_FILES, ONNX_MODEL, SAVED_MODEL
 from caravan.errors import BadInput
-from caravan.names import CLASS_RULE, is_class, normal
+from caravan.names import CLASS_RULE, as_class, is_class
 from caravan.zips import DAMAGE, Entry, check_method, first_words, read_directory, shown
 
 SHAPE = "saved_model.pb with its variables/ and assets/, or model.onnx with its data"
@@ -135,7 +135,7 @@ def parse_classes(names: Iterable[str]) -> tuple[str, ...]:
         BadInput: 422 if one is too long, cannot be shown, or is there twice.
 
     """
-    classes = tuple(filter(None, map(normal, names)))
+    classes = tuple(filter(None, map(as_class, names)))
     seen = set()
     for name in classes:
         if not is_class(name):

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
 
+OTHER = "other"
+"""The class of unknown things, in whatever letter case a sender or a model has it."""
 CLASS_CHARACTERS = 200
 FOLDER_CHARACTERS = 100
 FILE_BYTES = 240
@@ -48,6 +50,12 @@ _NO_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:\A|/)\.{0,2}(?:/|\Z)")
 def normal(text: str) -> str:
     """Return a name as it is compared and kept: composed, without blanks around it, those within plain."""
     return unicodedata.normalize("NFC", text).translate(_BLANKS).strip()
+
+
+def as_class(text: str) -> str:
+    """Return the name of a class as it is compared and kept."""
+    name = normal(text)
+    return OTHER if name.casefold() == OTHER else name
 
 
 def is_printable(text: str) -> bool:
@@ -104,7 +112,7 @@ def is_image_name(file: str) -> bool:
 
 def class_name(text: str) -> str:
     """Return what a model calls a class, as it is shown and kept: a model made elsewhere may say anything."""
-    return _printable(text, CLASS_CHARACTERS)
+    return as_class(_printable(text, CLASS_CHARACTERS))
 
 
 def cut(text: str, most: int = LONGEST_REASON) -> str:

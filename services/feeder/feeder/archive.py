@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from caravan.contracts import image_key
 from caravan.errors import BadInput
-from caravan.names import FOLDER_RULE, is_file_name, is_folder, is_image_name, normal
+from caravan.names import FOLDER_RULE, as_class, is_file_name, is_folder, is_image_name, normal
 from caravan.zips import DAMAGE, Entry, check_method, first_words, read_directory, shown
 
 SHAPE = "images/<class>/<name>.(jpg|jpeg|png|webp)"
@@ -176,7 +176,7 @@ def _place(entry: Entry, wrapper: list[str]) -> str | RejectedEntry | None:
         return RejectedEntry(shown(name), ILLEGIBLE)
     if parts[: len(wrapper)] != wrapper or not _is_placed(parts[len(wrapper) :]) or name.endswith("/"):
         return None
-    item, file = (normal(part) for part in parts[-2:])
+    item, file = as_class(parts[-2]), normal(parts[-1])
     other = PurePosixPath(file).suffix.lower()
     if other in OTHER_IMAGES:
         fault = f"{other[1:].upper()} is not taken: JPEG, PNG and WebP are"

@@ -17,7 +17,7 @@ from caravan.contracts import image_key, parse_edge
 from caravan.errors import BadInput
 from caravan.images import ImageInfo
 from caravan.kafka import header
-from caravan.names import FOLDER_RULE, is_file_name, is_folder, is_image_name, normal
+from caravan.names import FOLDER_RULE, as_class, is_file_name, is_folder, is_image_name, normal
 from feeder.checks import Labelled
 
 _SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
@@ -71,7 +71,7 @@ def _place(record: ConsumerRecord) -> tuple[str, str]:
             "no class: name it in the header class, or in the key as class/name", 422, reason="no-class"
         )
     name = header(record, "name") or after or (key if is_image_name(key) else "")
-    item = normal(item)
+    item = as_class(item)
     if not is_folder(item):
         raise BadInput(f"its class cannot be a folder's name: {FOLDER_RULE}", 422, reason="bad-class")
     return item, normal(name)

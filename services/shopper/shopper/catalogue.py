@@ -87,7 +87,7 @@ class Catalogue:
 
     def product(self, item: str) -> Product:
         """Return the entry of an item; an unknown item is its own label and has no price."""
-        name = names.normal(item)
+        name = names.as_class(item)
         return self._items.get(name) or Product(name, name, Price())
 
     def named(self, name: str) -> Product:
@@ -134,7 +134,7 @@ def _product(number: int, entry: Any) -> Product:
     if not isinstance(entry, dict):
         raise CatalogueFault(f"entry {number} of the catalogue is not an object")
     item, label = entry.get("item"), entry.get("label")
-    item = names.normal(item) if isinstance(item, str) else ""
+    item = names.as_class(item) if isinstance(item, str) else ""
     if not names.is_class(item):
         raise CatalogueFault(f"entry {number}: an item is the name of a class, and {names.CLASS_RULE}")
     label = names.normal(label) if isinstance(label, str) else ""

@@ -246,7 +246,7 @@ async def price(item: str, catalogue_file: CatalogueFile) -> dict[str, Any]:
     """FROM an item → TO its label and price, for `other` all labels too."""
     product = catalogue_file.catalogue.product(item)
     answer = {"item": product.item, "label": product.label, "price": str(product.price)}
-    return {**answer, "products": catalogue_file.catalogue.labels} if item == OTHER else answer
+    return {**answer, "products": catalogue_file.catalogue.labels} if product.item == OTHER else answer
 
 
 async def item(name: str, catalogue_file: CatalogueFile) -> dict[str, str]:

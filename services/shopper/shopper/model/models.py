@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from caravan.contracts import is_model_name
 from caravan.errors import BadInput, Unavailable
-from caravan.names import CLASS_RULE, is_class, normal
+from caravan.names import CLASS_RULE, as_class, is_class
 from shopper import metrics
 from shopper.model.inputs import Scale
 from shopper.ports import NotServed, Photo, Picture, Prediction, Silent
@@ -60,7 +60,7 @@ class ModelOptions(BaseModel):
     @field_validator("classes")
     @classmethod
     def _told_apart(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        classes = tuple(map(normal, classes))
+        classes = tuple(map(as_class, classes))
         if len(set(classes)) != len(classes) or not all(map(is_class, classes)):
             raise ValueError(f"each class has a name of its own, and {CLASS_RULE}")
         return classes

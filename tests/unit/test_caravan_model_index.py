@@ -5,6 +5,7 @@ import json
 
 import obstore
 import pytest
+import structlog
 from obstore.store import MemoryStore
 
 from caravan import model_index
@@ -93,6 +94,21 @@ async def test_models_and_versions_are_found_by_their_folders(store: MemoryStore
     assert await model_index.models(store) == ["tea"]
     assert await model_index.numbers(store, "tea") == [10, 9]
     assert set(await model_index.files(store, "tea", 10)) == {"variables/x"}
+
+
+async def test_a_folder_that_is_no_model_or_no_version_is_named_once_with_the_rule(
+    store: MemoryStore,
+) -> None:
+    for folder in ("pour over/1", "kettle/001", "kettle/2", "kettle/latest"):
+        obstore.put(store, f"models/{folder}/model.onnx", b"m")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            assert await model_index.models(store) == ["kettle"]
+            assert await model_index.numbers(store, "kettle") == [2]
+    told = {line["folder"]: line["rule"] for line in lines}
+    assert len(lines) == 3
+    assert "letters, digits" in told["models/pour over/"]
+    assert "without zeros" in told["models/kettle/001/"] == told["models/kettle/latest/"]
 
 
 async def test_the_newest_version_of_each_model_is_the_newest_with_a_manifest_or_an_entry_file(

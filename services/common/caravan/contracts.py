@@ -144,6 +144,7 @@ class VersionKey:
         return cls(match[1], int(match[2]), match[3])
 
 
+MODEL_RULE = "a model's name has letters, digits, _, - and inner dots, at most 128"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -162,9 +163,7 @@ def parse_model(text: str | None) -> str:
     if not text:
         raise BadInput("the model's name is missing: add &name=<model>", reason="no-model-name")
     if not is_model_name(text):
-        raise BadInput(
-            "a model's name has letters, digits, _, - and inner dots, at most 128", reason="bad-model-name"
-        )
+        raise BadInput(MODEL_RULE, reason="bad-model-name")
     return text
 
 

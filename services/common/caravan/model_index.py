@@ -12,21 +12,29 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
+import structlog
 from obstore.store import ObjectStore
 
 from caravan import s3, strict_json
-from caravan.contracts import ENTRY_FILES, MANIFEST, MODELS, is_model_name, version_prefix
+from caravan.contracts import ENTRY_FILES, MANIFEST, MODEL_RULE, MODELS, is_model_name, version_prefix
 from caravan.errors import Transient
+
+log = structlog.get_logger()
+T = TypeVar("T")
 
 INDEX = "index.json"
 NEWEST = 20
 """Newest versions that the index names per model."""
 LARGEST_VERSION = 2**63 - 1
 """Largest version number that model servers read."""
+MOST_TOLD = 1000
+"""Folders that are none of ours and are told of once; of more, now and then again."""
+NUMBER_RULE = "a version is 1, 2, 3 and so on, without zeros before it"
 _SCHEMA = 1
 _MOST_BYTES = 4 * 2**20
 _ATTEMPTS = 10
@@ -141,14 +149,29 @@ async def _change(store: ObjectStore, change: Callable[[Index], Index]) -> None:
 
 async def models(store: ObjectStore) -> list[str]:
     """Return the models that a bucket has folders of."""
-    names = [folder.split("/")[-2] for folder in await s3.folders(store, MODELS)]
-    return sorted(filter(is_model_name, names))
+    folders = await s3.folders(store, MODELS)
+    return sorted(_own(folders, lambda name: name if is_model_name(name) else None, MODEL_RULE))
 
 
 async def numbers(store: ObjectStore, model: str) -> list[int]:
     """Return the versions that a model has folders of, newest first; of some the objects may be gone."""
-    named = (version_number(folder.split("/")[-2]) for folder in await s3.folders(store, f"{MODELS}{model}/"))
-    return sorted(filter(None, named), reverse=True)
+    folders = await s3.folders(store, f"{MODELS}{model}/")
+    return sorted(_own(folders, version_number, NUMBER_RULE), reverse=True)
+
+
+def _own(folders: Iterable[str], read: Callable[[str], T | None], rule: str) -> Iterator[T]:
+    """Yield what folders are named for; one that is none of ours is told of, once."""
+    for folder in folders:
+        own = read(folder.split("/")[-2])
+        if own is None:
+            _tell(folder, rule)
+        else:
+            yield own
+
+
+@lru_cache(MOST_TOLD)
+def _tell(folder: str, rule: str) -> None:
+    log.warning("a folder is passed over", folder=folder[:300], rule=rule)
 
 
 async def newest(store: ObjectStore) -> dict[str, int]:

@@ -73,6 +73,16 @@ def test_every_fault_in_the_settings_is_named_at_once_and_no_value_shown(
     assert "hunter2" not in said
 
 
+@pytest.mark.parametrize("address", ["minio:9000", "s3://minio", "http://", "http://minio:9000 "])
+def test_an_address_of_http_that_is_none_is_refused_at_the_start(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("S3_CENTRAL_ENDPOINT", address)
+    with pytest.raises(SystemExit):
+        load(Settings)
+    assert "S3_CENTRAL_ENDPOINT:" in capsys.readouterr().err
+
+
 def test_edges_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGES", "edge1, edge2 edge3")
     assert load(Settings).edges == ("edge1", "edge2", "edge3")

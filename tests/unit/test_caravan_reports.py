@@ -1,15 +1,19 @@
 """What a bucket's versions say of themselves, and the report beside each."""
 
+import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from obstore.store import MemoryStore
+from typer.testing import CliRunner
 
 from caravan import pages, reports, s3
 from caravan.errors import BadInput, Transient
 from caravan.manifest import File, Lineage, Manifest
 from caravan.testing.stores import Requests
+from caravan_cli.__main__ import commands
 
 LINEAGE = Lineage(
     data_digest="d" * 64,
@@ -219,3 +223,16 @@ def test_a_page_is_shown_so_that_it_can_do_nothing_else() -> None:
     policy = answer.headers["content-security-policy"]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_where_a_report_cannot_be_written_the_command_says_why_in_a_line(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(publish(store, 1))
+    monkeypatch.setattr(s3, "open_bucket", lambda *_: store)
+    monkeypatch.setenv("EDGE", "edge1")
+    file = tmp_path / "file"
+    file.touch()
+    result = CliRunner().invoke(commands, ["report", "tea", "--out", str(file / "below")])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "Not a directory" in result.output

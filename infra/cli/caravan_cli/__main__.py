@@ -235,10 +235,7 @@ def show_quarantined(
     store = s3.open_bucket(settings.central, data_bucket(_one_edge(settings)))
     with _plainly():
         page = asyncio.run(read_page(store, batch))
-    file = out.absolute() / f"{settings.edge}-quarantine-{batch}.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(page)
-    typer.echo(file)
+    _write(out / f"{settings.edge}-quarantine-{batch}.html", page)
 
 
 @quarantined.command("release")
@@ -364,10 +361,7 @@ def write_report(
     with _plainly():
         found = asyncio.run(Reports(store).read_report(model, version))
         held = asyncio.run(read_hold(store, model))
-    file = out.absolute() / f"{settings.edge}-{found.model}-{found.version}.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(found.content)
-    typer.echo(file)
+    _write(out / f"{settings.edge}-{found.model}-{found.version}.html", found.content)
     if held is not None:
         typer.echo(f"{model} is {held.reason}", err=True)
     if settings.owner != settings.edge:
@@ -449,9 +443,17 @@ def _plainly() -> Iterator[None]:
     """End with one line that says what failed, not with a trace."""
     try:
         yield
-    except (CaravanError, FileNotFoundError) as exc:
+    except (CaravanError, OSError) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
+
+
+def _write(file: Path, page: bytes) -> None:
+    """Write a page, and print its path."""
+    with _plainly():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(page)
+    typer.echo(file.absolute())
 
 
 async def _both_sides(settings: AccountSettings) -> tuple[Account, Table]:

@@ -80,6 +80,7 @@ EdgeIds = Annotated[
 GroupsOfEdges = Annotated[Members, NoDecode, _read_by(parse_groups), _fit("edges", group_faults)]
 ProductsOfEdges = Annotated[Members, NoDecode, _read_by(parse_products), _fit("edge_groups", product_faults)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+HttpAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 """A path; None if its variable is empty."""
 
@@ -328,7 +329,7 @@ class S3Address:
 class CentralS3Settings(BaseSettings):
     """The object store at central."""
 
-    s3_central_endpoint: str = "http://127.0.0.1:9000"
+    s3_central_endpoint: HttpAddress = "http://127.0.0.1:9000"
     s3_central_access_key: SecretStr = SecretStr("caravan")
     s3_central_secret_key: SecretStr = SecretStr("caravan-secret")
     s3_central_region: str = "us-east-1"
@@ -349,7 +350,7 @@ class CentralS3Settings(BaseSettings):
 class EdgeS3Settings(BaseSettings):
     """The object store at an edge."""
 
-    s3_edge_endpoint: str = "http://127.0.0.1:9100"
+    s3_edge_endpoint: HttpAddress = "http://127.0.0.1:9100"
     s3_edge_access_key: SecretStr = SecretStr("caravan")
     s3_edge_secret_key: SecretStr = SecretStr("caravan-secret")
     s3_edge_region: str = "us-east-1"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from caravan.settings import KafkaSettings, Port, ServiceSettings
+from caravan.settings import HttpAddress, KafkaSettings, Port, ServiceSettings
 
 
 class DeliverySettings(ServiceSettings, KafkaSettings):
     """Where triggers come from and where runs are started."""
 
     port: Port = 8082
-    eventlistener_url: str = "http://127.0.0.1:8085/"
+    eventlistener_url: HttpAddress = "http://127.0.0.1:8085/"
     kafka_group: str = "delivery"
     coalesce_seconds: float = Field(default=0.1, ge=0)
     """Seconds that an edge's first trigger waits for others."""

@@ -14,6 +14,7 @@ from caravan.contracts import DEFAULT_MODEL, is_model_name
 from caravan.settings import (
     EdgeId,
     EdgeS3Settings,
+    HttpAddress,
     KafkaSettings,
     MqttSettings,
     OptionalPath,
@@ -48,7 +49,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     port: Port = 8080
     edge: EdgeId = "edge1"
 
-    feeder_url: str = Field(default="http://127.0.0.1:8081", pattern=r"^https?://[^\s/]+")
+    feeder_url: HttpAddress = "http://127.0.0.1:8081"
     feeder_ca: OptionalPath = None
     tfserving_grpc: str = "127.0.0.1:8500"
     tfserving_ca: OptionalPath = None

@@ -233,6 +233,15 @@ async def test_images_that_are_passed_over_beside_others_are_warned_of(door: Doo
     assert f"not {name!r}" in warning
 
 
+async def test_classes_that_differ_in_letter_case_alone_are_warned_of(door: Door) -> None:
+    names = ("images/Tea/a.jpg", "images/tea/b.jpg", "images/tea/c.jpg")
+    body = (await door.put(zipped(*((name, photo(seed)) for seed, name in enumerate(names))))).json()
+
+    assert body["stored"] == 3
+    (warning,) = body["warnings"]
+    assert "Tea and tea are two classes" in warning
+
+
 async def test_the_blanks_of_screenshots_and_the_joiners_of_words_are_part_of_names(door: Door) -> None:
     joined = "چای\N{ZERO WIDTH NON-JOINER}سبز"
     body = (

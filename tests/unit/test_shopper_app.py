@@ -136,6 +136,19 @@ async def test_files_travel_packed_and_only_when_they_changed(pages: Pages) -> N
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [("br, GZIP;q=0.8", "gzip"), ("gzip;q=0, identity", None), ("gzip; q=0.0", None), ("", None)],
+)
+async def test_a_file_is_packed_for_who_takes_that_and_not_sent_to_who_has_it_among_others(
+    pages: Pages, accepted: str, coding: str | None
+) -> None:
+    answer = await pages.get("/app.js", **{"accept-encoding": accepted})
+    assert answer.headers.get("content-encoding") == coding
+    tags = f'"another", W/{answer.headers["etag"]}'
+    assert (await pages.get("/app.js", **{"if-none-match": tags})).status_code == 304
+
+
 @pytest.mark.parametrize("path", ["/", "/login", "/app.js"])
 async def test_head_of_a_page_is_answered(pages: Pages, path: str) -> None:
     assert (await pages.client.head(path)).status_code == 200

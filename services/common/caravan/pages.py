@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -70,9 +71,10 @@ def serve(app: FastAPI, path: str, content: bytes, policy: str) -> None:
 
     @app.get(f"/{path}", include_in_schema=False)
     async def file(request: Request) -> Response:
-        if request.headers.get("if-none-match", "").removeprefix("W/") == headers["ETag"]:
+        known = request.headers.get("if-none-match", "").split(",")
+        if headers["ETag"] in (tag.strip().removeprefix("W/") for tag in known):
             return Response(status_code=304, headers=headers)
-        if packed and "gzip" in request.headers.get("accept-encoding", ""):
+        if packed and _takes_gzip(request.headers.get("accept-encoding", "")):
             return Response(
                 packed, headers={**headers, "Content-Encoding": "gzip"}, media_type=MEDIA_TYPES[ending]
             )
@@ -93,6 +95,13 @@ def digest(*contents: bytes) -> str:
     for content in contents:
         found.update(len(content).to_bytes(8, "big") + content)
     return found.hexdigest()[:16]
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Tell whether a header `Accept-Encoding` names gzip, and not only to refuse it."""
+    codings = (coding.partition(";") for coding in accepted.lower().split(","))
+    weights = {name.strip(): options.replace(" ", "") for name, _, options in codings}
+    return "gzip" in weights and re.fullmatch(r"q=0(\.0*)?", weights["gzip"]) is None
 
 
 def _folder(package: str) -> Traversable:

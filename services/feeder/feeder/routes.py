@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -239,11 +239,9 @@ async def feed(
         RejectedEntry(image.name, image.reason) for image in placed if image.outcome == "rejected"
     )
     stored, duplicates = outcomes["stored"], outcomes["duplicate"]
-    warnings = in_one_moment((class_of(image.key), image.taken) for image in batch.images)
-    if batch.misplaced:
-        place = f"entries named {SHAPE} are taken, not {batch.misplaced!r}"
-        warnings = [f"images in other places were passed over: {place}", *warnings]
-    fed = Fed(edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused, tuple(warnings))
+    fed = Fed(
+        edge, batch.id, stored, duplicates, batch.ignored, batch.rejected + refused, tuple(_warnings(batch))
+    )
 
     headers = {
         "batch": fed.batch,
@@ -260,6 +258,18 @@ async def feed(
     tracing.note(**counts)
     log.info("batch fed", edge=edge, batch=batch.id, bytes=batch.size, ignored=fed.ignored, **counts)
     return fed
+
+
+def _warnings(batch: Batch) -> Iterator[str]:
+    """Yield what the sender of a batch that was taken had better know, and may not have meant."""
+    if batch.misplaced:
+        place = f"entries named {SHAPE} are taken, not {batch.misplaced!r}"
+        yield f"images in other places were passed over: {place}"
+    classes: dict[str, str] = {}
+    for name in sorted({class_of(image.key) for image in batch.images}):
+        if (other := classes.setdefault(name.casefold(), name)) != name:
+            yield f"{other} and {name} are two classes: the letter case counts"
+    yield from in_one_moment((class_of(image.key), image.taken) for image in batch.images)
 
 
 async def model_upload(

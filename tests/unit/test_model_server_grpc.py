@@ -409,3 +409,16 @@ def test_more_calls_at_once_than_there_is_room_for_are_refused_before_they_are_r
 def test_the_session_service_is_not_served(channel: Any) -> None:
     call = channel.unary_unary("/tensorflow.serving.SessionService/SessionRun")
     assert refusal(call, b"")[0] == "UNIMPLEMENTED"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "tensorflow.serving.PredictionService/Predict",
+        "tensorflow.serving.ModelService/GetModelStatus",
+        "inference.GRPCInferenceService/ModelInfer",
+    ],
+)
+def test_a_message_that_cannot_be_read_is_the_senders_fault_in_words(channel: Any, method: str) -> None:
+    code, words = refusal(channel.unary_unary(f"/{method}"), b"no message")
+    assert (code, words) == ("INVALID_ARGUMENT", "the message cannot be read: it is none of this method's")

@@ -10,6 +10,7 @@ import structlog
 from caravan import tracing
 from caravan.errors import BadInput
 from caravan.tokens import Tokens
+from model_server.doors.reading import Services
 from model_server.doors.v2_grpc import HEALTH, InferenceService
 from model_server.errors import Code, ServingError
 from model_server.metrics import Metrics
@@ -197,10 +198,10 @@ def make_server(
             ("grpc.so_reuseport", 0),
         ],
     )
-    measure = Measure(core, metrics)
+    measure, services = Measure(core, metrics), Services(server)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(core, measure), server
+        PredictionService(core, measure), services
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), server)
-    server.add_generic_rpc_handlers((InferenceService(OpenInference(core), measure).handlers(),))
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), services)
+    services.add_generic_rpc_handlers((InferenceService(OpenInference(core), measure).handlers(),))
     return server, server.add_insecure_port(address)

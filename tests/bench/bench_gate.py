@@ -137,7 +137,9 @@ def _trained(
     division = divide(members, features, reference, parent.learnt if parent else ())
     head, _ = fit(gather(division.learned, images.embedded), 0)
     return Version(
-        head, frozenset(sha for _, sha in division.learned), HeldOut.of(division.held_out, features, Path)
+        head,
+        frozenset(sha for _, sha in division.learned),
+        HeldOut.of(division.held_out, images.embedded, Path),
     )
 
 

@@ -30,11 +30,13 @@ from training import smoke
 from training.backbone import SIDE, load_backbone
 from training.cutting import LEAST_LEARNT
 from training.embedder import Embedder
-from training.embeddings import FEATURES, EmbeddingCache, embed
+from training.embeddings import FEATURES, EmbeddingCache, Wanted, embed
 from training.export import export
 from training.exporter import Exporter, ExporterProcess
 from training.fit import fit
 from training.head import NARROW, Head, rounded
+from training.holdout import HeldOut, Judged
+from training.parent import Parent, ask
 from training.samples import gather
 from training.smoke import Prepared
 from training.template import Features, template
@@ -335,6 +337,26 @@ def test_what_is_blurrier_than_all_that_was_learnt_is_seen_sharper(made: Made, f
         asked = Features(load_backbone())(images, tf.constant(made.head.blurriest)).numpy()
     np.testing.assert_allclose(asked[0], plain[0], atol=1e-3)
     assert np.linalg.norm(asked[1] - plain[0]) < 0.95 * np.linalg.norm(plain[1] - plain[0])
+
+
+async def test_a_parent_is_asked_about_what_is_blurred_as_it_answers_where_it_serves(
+    made: Made, tmp_path: Path
+) -> None:
+    image, file = made.images[0], tmp_path / "blurred.png"
+    Image.open(io.BytesIO(image)).convert("RGB").filter(ImageFilter.GaussianBlur(6)).save(file)
+    (embedded,) = made.embedder([Wanted("a" * 64, file, (0,))])
+    assert not isinstance(embedded, str)
+    features, sharpness = embedded[:, :FEATURES], float(embedded[0, FEATURES])
+    out = HeldOut((Judged("red-box", "a" * 64, 0),), features, (file,), (sharpness,))
+    assert sharpness < made.head.blurriest
+
+    (answer,) = await ask(Parent(1, made.head, {}), out, 10)
+    served = onnxruntime.InferenceSession(made.twin)
+    (probabilities,) = served.run(None, {"pixels": pixels_of(file.read_bytes())[None]})
+    assert answer.label == made.head.classes[probabilities.argmax()]
+    assert answer.probability == pytest.approx(float(probabilities.max()), abs=1e-4)
+    as_it_is = made.head.probabilities(features)
+    assert np.abs(as_it_is - probabilities).max() > 1e-2, "the picture tells them apart"
 
 
 def test_one_head_makes_one_twin_byte_for_byte(made: Made) -> None:

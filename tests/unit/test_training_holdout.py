@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.embeddings import FEATURES
+from training.embeddings import FEATURES, Embedded
 from training.holdout import LARGE, SHARE, HeldOut, Judged, divide, held_out
 
 
@@ -101,7 +101,7 @@ def test_the_reference_set_is_held_out_under_its_own_labels() -> None:
 def test_what_is_held_out_is_gathered_with_its_features_and_files() -> None:
     features = {"a" * 64: np.ones(FEATURES, np.float32)}
     judged = Judged("tea", "a" * 64, 7), Judged("tea", "b" * 64, 8)
-    out = HeldOut.of(judged, features, Path)
-    assert (out.judged, out.files) == (judged[:1], (Path("a" * 64),))
+    out = HeldOut.of(judged, Embedded(features, {"a" * 64: 0.5}, {}, {}), Path)
+    assert (out.judged, out.files, out.sharpness) == (judged[:1], (Path("a" * 64),), (0.5,))
     assert out.features.shape == (1, FEATURES)
-    assert HeldOut.of((), features, Path).features.shape == (0, FEATURES)
+    assert HeldOut.of((), Embedded(features, {}, {}, {}), Path).features.shape == (0, FEATURES)

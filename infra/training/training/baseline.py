@@ -63,4 +63,4 @@ def _held_out(run: Run, dataset: Dataset, reference: Reference, learnt: frozense
     images = {sha: run.images.path(sha) for sha in (*(sha for _, sha in dataset.usable()), *kept)}
     embedded = embed(images, EmbeddingCache(run.settings.cache_dir), run.embedder, lambda *_: None)
     division = divide(dataset.usable(embedded.unreadable), embedded.features, kept, learnt)
-    return HeldOut.of(division.held_out, embedded.features, run.images.path)
+    return HeldOut.of(division.held_out, embedded, run.images.path)

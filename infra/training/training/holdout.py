@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from training.dataset import Member
-from training.embeddings import FEATURES
+from training.embeddings import FEATURES, Embedded
 from training.groups import groups_of, moments_of
 from training.head import Array, Labels
 
@@ -49,22 +49,25 @@ class HeldOut:
         judged: N images.
         features: their embeddings [N, F], float32, in the same order.
         files: file of each image, in the same order.
+        sharpness: of each image, likewise; empty where it is not known.
 
     """
 
     judged: tuple[Judged, ...]
     features: Array
     files: tuple[Path, ...]
+    sharpness: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, judged: Iterable[Judged], features: Mapping[str, Array], path: Callable[[str], Path]) -> Self:
-        """Gather those images that have features, [F] by SHA-256; `path` tells where an image is."""
-        asked = tuple(image for image in judged if image.sha256 in features)
-        rows = [features[image.sha256] for image in asked]
+    def of(cls, judged: Iterable[Judged], embedded: Embedded, path: Callable[[str], Path]) -> Self:
+        """Gather those images that are embedded; `path` tells where an image is, by its SHA-256."""
+        asked = tuple(image for image in judged if image.sha256 in embedded.features)
+        rows = [embedded.features[image.sha256] for image in asked]
         return cls(
             asked,
             np.stack(rows) if rows else np.zeros((0, FEATURES), np.float32),
             tuple(path(image.sha256) for image in asked),
+            tuple(embedded.sharpness[image.sha256] for image in asked),
         )
 
     @property

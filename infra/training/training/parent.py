@@ -15,8 +15,9 @@ from caravan.manifest import Manifest
 from caravan.members import FACT, Role, members_key, read_members
 from training import versions
 from training.dataset import Member
+from training.embeddings import FEATURES, Wanted
 from training.evaluate import Answer, answers_of
-from training.head import Head
+from training.head import Array, Head
 from training.holdout import HeldOut
 from training.stores import Stores
 from training.trial import Job
@@ -108,14 +109,16 @@ async def learnt(stores: Stores, model: str) -> frozenset[str]:
 async def ask(parent: Parent, out: HeldOut, seconds: float) -> list[Answer]:
     """Return the parent's answers on held-out images, in order.
 
-    A version of another backbone may be anyone's, so it is asked in a trial, with `seconds` to load.
+    A version of another backbone may be anyone's, so it is asked in a trial, with `seconds` to load. One of
+    this backbone is asked as where it serves: what is blurrier than all that it learnt from is sharpened.
 
     Raises:
         Permanent: if it does not load, or does not answer.
 
     """
     if parent.head is not None:
-        return answers_of(parent.head.probabilities(out.features), parent.head.classes, out.truths)
+        features = await asyncio.to_thread(_as_served, parent.head, out)
+        return answers_of(parent.head.probabilities(features), parent.head.classes, out.truths)
     with tempfile.TemporaryDirectory(prefix="caravan-parent-") as folder:
         directory = Path(folder, "model")
         await asyncio.to_thread(_write, directory, parent.files)
@@ -127,6 +130,21 @@ async def ask(parent: Parent, out: HeldOut, seconds: float) -> list[Answer]:
         Answer(sha, truth, label, probability)
         for (sha, truth), (label, probability) in zip(out.truths, found.answers, strict=True)
     ]
+
+
+def _as_served(head: Head, out: HeldOut) -> Array:
+    """Return the features, [N, F], by which a head answers where it serves."""
+    blurred = [at for at, sharpness in enumerate(out.sharpness) if sharpness < head.blurriest[0]]
+    if not blurred:
+        return out.features
+    from training.embedder import Embedder  # noqa: PLC0415 - where it is needed, which is seldom
+
+    wanted = [Wanted(out.judged[at].sha256, out.files[at], (0,)) for at in blurred]
+    features = out.features.copy()
+    for at, found in zip(blurred, Embedder(head.blurriest)(wanted), strict=True):
+        if not isinstance(found, str):
+            features[at] = found[0, :FEATURES]
+    return features
 
 
 def _write(directory: Path, files: Mapping[str, bytes]) -> None:

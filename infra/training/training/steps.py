@@ -213,7 +213,7 @@ def _held_out(run: Run, acquired: Acquired) -> HeldOut:
         raise Permanent("the model is of other data: run train again")
     asked = [(image.name, image.sha256) for image in trained.held_out]
     embedded = _embedded(run, asked, "evaluate", 0.3)
-    return HeldOut.of(trained.held_out, embedded.features, run.images.path)
+    return HeldOut.of(trained.held_out, embedded, run.images.path)
 
 
 @dataclass(frozen=True)

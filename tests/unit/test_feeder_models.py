@@ -265,6 +265,8 @@ async def test_uploads_are_listed_with_their_state(door: Door) -> None:
     [
         (b"", 400, "empty"),
         (b"not a zip", 400, "not a whole ZIP"),
+        (b"\x1f\x8b\x08" + bytes(200), 400, "is packed by gzip, as a .tar.gz is: send a ZIP"),
+        (b"1/saved_model.pb".ljust(257, b"\0") + b"ustar", 400, "is a tar archive: send a ZIP"),
         (zipped({"readme.txt": b"hello"}), 422, "no model in the ZIP"),
         (zipped({"a/model.onnx": b"", "b/saved_model.pb": b""}), 422, "one model at a time"),
         (zipped({"saved_model.pb": b"", "model.onnx": b""}), 422, "one model at a time"),

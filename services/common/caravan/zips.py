@@ -67,6 +67,24 @@ class Entry:
         return self.info.file_size > BOMB_RATIO * max(self.info.compress_size, 1)
 
 
+_FORMATS = (
+    (0, b"\x1f\x8b", "packed by gzip, as a .tar.gz is"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (0, b"Rar!", "a RAR archive"),
+    (0, b"\xff\xd8\xff", "a JPEG"),
+    (0, b"\x89PNG", "a PNG"),
+)
+"""What is sent in place of a ZIP, by the bytes at a place."""
+
+
+def _format(file: BinaryIO) -> str:
+    """Return what a file is that is no ZIP; empty if that is not known."""
+    file.seek(0)
+    head = file.read(512)
+    return next((name for at, mark, name in _FORMATS if head.startswith(mark, at)), "")
+
+
 def read_directory(file: BinaryIO, max_entries: int) -> tuple[zipfile.ZipFile, tuple[Entry, ...]]:
     """Read a ZIP's directory and check that unpacking by its names does no harm; call it in a thread.
 
@@ -82,7 +100,13 @@ def read_directory(file: BinaryIO, max_entries: int) -> tuple[zipfile.ZipFile, t
     try:
         archive = zipfile.ZipFile(guard)
     except DAMAGE as exc:
-        raise BadInput(f"the body is not a whole ZIP: {first_words(exc)}", reason="not-a-zip") from exc
+        found = _format(file)
+        words = (
+            f"the body is {found}: send a ZIP"
+            if found
+            else f"the body is not a whole ZIP: {first_words(exc)}"
+        )
+        raise BadInput(words, reason="not-a-zip") from exc
     guard.passed = True
     _refuse_glued(file, archive)
     entries = tuple(map(_entry, archive.infolist()))

@@ -274,6 +274,7 @@ async def test_things_that_are_no_product_are_so_in_any_letter_case(door: Door) 
 
 async def test_images_in_a_format_that_is_not_taken_are_named(door: Door) -> None:
     names = ["images/tea/a.HEIC", "images/tea/b.avif", "images/tea/c.gif", "images/tea/notes.txt"]
+    names.append("images/tea/d.jfif")
     body = (await door.put(zipped(("images/tea/a.jpg", photo(1)), *((n, b"x") for n in names)))).json()
 
     assert (body["stored"], body["ignored"]) == (1, 1)
@@ -281,6 +282,7 @@ async def test_images_in_a_format_that_is_not_taken_are_named(door: Door) -> Non
         "images/tea/a.HEIC": "HEIC is not taken",
         "images/tea/b.avif": "AVIF is not taken",
         "images/tea/c.gif": "GIF is not taken",
+        "images/tea/d.jfif": "a JPEG's name ends in .jpg or .jpeg here, not in .jfif",
     }
 
 

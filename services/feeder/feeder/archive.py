@@ -20,9 +20,11 @@ from caravan.zips import DAMAGE, Entry, check_method, first_words, read_director
 
 SHAPE = "images/<class>/<name>.(jpg|jpeg|png|webp)"
 OTHER_IMAGES = frozenset(
-    {".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jxl", ".jp2", ".jfif", ".svg", ".dng"}
+    {".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jxl", ".jp2", ".svg", ".dng"}
 )
 """Suffixes of images that are not accepted. The answer names such files: their senders count on them."""
+OTHER_JPEGS = frozenset({".jfif", ".jpe"})
+"""Suffixes that Windows and old programs give to JPEGs: named as well, and told apart."""
 ILLEGIBLE = (
     "its name is in a code page that the ZIP does not tell: make the ZIP with UTF-8 names, "
     "as macOS, Linux and 7-Zip do"
@@ -180,6 +182,8 @@ def _place(entry: Entry, wrapper: list[str]) -> str | RejectedEntry | None:
     other = PurePosixPath(file).suffix.lower()
     if other in OTHER_IMAGES:
         fault = f"{other[1:].upper()} is not taken: JPEG, PNG and WebP are"
+    elif other in OTHER_JPEGS:
+        fault = f"a JPEG's name ends in .jpg or .jpeg here, not in {other}"
     elif not is_image_name(file):
         return None
     elif not is_folder(item):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import suppress
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from obstore.store import MemoryStore
+from typer.testing import CliRunner
 
 from caravan import s3
 from caravan.account import read_account
@@ -16,6 +18,7 @@ from caravan.contracts import IMAGES
 from caravan.errors import BadInput, Transient
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.withdrawn import BATCHES, WITHDRAWN, read_withdrawn
+from caravan_cli.__main__ import commands
 from caravan_cli.withdraw import Withdrawal, withdraw, withdraw_everywhere
 
 
@@ -178,3 +181,21 @@ async def test_of_a_group_it_is_taken_out_at_each_edge_that_knows_it() -> None:
     assert [await images(store) for store in stores] == [["green/b"], [], ["lemon/c"]]
     with pytest.raises(BadInput, match="neither the bucket nor a receipt knows"):
         await withdraw_everywhere(stores, sha("z"), reason="wrong", label_only=False)
+
+
+def test_a_sha256_in_capitals_is_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    asyncio.run(feed(store, "good", "green/a", "lemon/b"))
+
+    async def ask(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(s3, "open_bucket", lambda *_: store)
+    monkeypatch.setattr("caravan_cli.__main__._ask_for_training", ask)
+    monkeypatch.setenv("EDGE", "edge1")
+
+    done = CliRunner().invoke(commands, ["withdraw", sha("a").upper()])
+
+    assert done.output == f"removed images/green/a.jpg\nwithdrawn: {sha('a')}\n"
+    asked = CliRunner().invoke(commands, ["which", sha("a").upper()])
+    assert (asked.exit_code, asked.output) == (1, "No version says that it saw this image.\n")

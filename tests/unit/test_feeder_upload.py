@@ -735,6 +735,7 @@ async def test_a_withdrawn_image_is_rejected_with_the_reason_and_the_rest_is_sto
         again = await door.put(zipped((name, face)))
         assert (again.status_code, again.json()["rejected"][0]["name"]) == (422, name)
         assert "withdrawn" in again.json()["rejected"][0]["reason"]
+        assert again.json()["detail"] == f"there is no image to store: {name!r}: withdrawn by an operator"
     body = (await door.put(content)).json()
 
     assert (body["stored"], body["duplicates"], len(body["rejected"])) == (0, 1, 1)

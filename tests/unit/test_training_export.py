@@ -252,6 +252,13 @@ def test_the_smoke_test_passes_a_good_model_and_names_what_is_wrong_with_a_bad_o
     assert fault_of(made.path, made.head, images, expected) is None
 
 
+def test_a_model_of_which_each_class_has_one_image_passes_the_smoke_test(
+    made: Made, prepared: Prepared
+) -> None:
+    expected = made.head.probabilities(made.features[:0])
+    assert smoke.fault_of(prepared, made.path, made.head, (), expected) is None
+
+
 @pytest.mark.parametrize("is_known", [True, False], ids=["graph-of-the-template", "other-graph"])
 def test_what_is_damaged_is_refused_though_the_template_is_whole(
     made: Made, prepared: Prepared, tmp_path: Path, is_known: bool

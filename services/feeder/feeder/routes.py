@@ -99,8 +99,11 @@ class NothingToStore(BadInput):
     """A batch without a single image that can be stored: 422, and nothing of it is kept."""
 
     def __init__(self, batch: Batch) -> None:
-        not_so = f", not {batch.misplaced!r}" if batch.misplaced else ""
-        super().__init__(f"there is no image to store: entries named {SHAPE} are taken{not_so}", status=422)
+        why = f"entries named {SHAPE} are taken" + (f", not {batch.misplaced!r}" if batch.misplaced else "")
+        if batch.rejected:
+            first, *others = batch.rejected
+            why = f"{first.name!r}: {first.reason}" + (f"; {len(others)} more are rejected" if others else "")
+        super().__init__(f"there is no image to store: {why}", status=422)
         self.batch = batch
 
 

@@ -19,7 +19,7 @@ from caravan.quarantine import (
     read_waiting,
     release_batch,
 )
-from caravan.withdrawn import Withdrawn, batch_tombstone_key
+from caravan.withdrawn import Withdrawn, batch_tombstone_key, tombstone_key
 from caravan_cli.__main__ import commands
 
 ONE, TWO = ("lemon", "1" * 64), ("lemon", "2" * 64)
@@ -50,6 +50,18 @@ async def test_a_batch_that_was_withdrawn_waits_no_more() -> None:
     assert await read_waiting(store) == (FIRST,)
     await s3.write(store, batch_tombstone_key("b1"), b"{}")
     assert await read_waiting(store) == ()
+
+
+async def test_a_batch_whose_images_were_withdrawn_one_by_one_waits_no_more_and_is_not_released() -> None:
+    store = MemoryStore()
+    await put_in_quarantine(store, replace(FIRST, images=(ONE, TWO)), b"")
+    await s3.write(store, tombstone_key(ONE[1]), b"{}")
+    assert [each.images for each in await read_waiting(store)] == [(TWO,)]
+    assert (await release_batch(store, "b1")).images == (TWO,)
+    await s3.write(store, tombstone_key(TWO[1]), b"{}")
+    assert await read_waiting(store) == ()
+    with pytest.raises(BadInput, match="no batch b1"):
+        await release_batch(store, "b1")
 
 
 async def test_no_page_shows_what_was_withdrawn_or_released() -> None:

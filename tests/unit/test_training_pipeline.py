@@ -26,11 +26,11 @@ from caravan.groups import Products, learners, sharing, sources
 from caravan.manifest import Manifest, Shared
 from caravan.members import members_key, read_members
 from caravan.provenance import Provenance
-from caravan.quarantine import read_page, read_quarantine, release_batch
+from caravan.quarantine import read_page, read_quarantine, read_waiting, release_batch
 from caravan.receipts import ImageReceipt, Receipt, receipt_key
 from caravan.signatures import PrivateKey, digests_of, verify
 from caravan.testing.stores import Requests
-from caravan.withdrawn import Withdrawn, tombstone_key
+from caravan.withdrawn import Withdrawn, batch_tombstone_key, tombstone_key
 from caravan_cli.which import which
 from training import steps, versions
 from training.embeddings import COLUMNS, Wanted
@@ -336,6 +336,34 @@ async def test_a_batch_that_the_version_contradicts_waits_for_a_person_and_the_r
     images = (await versions.complete(site.stores.models, MODEL))[3].lineage.metrics["images"]
     assert images["green-rod"] == 27
     assert len(site.named("quarantine")) == 1
+
+
+async def test_photos_that_were_released_are_learnt_from_though_another_batch_brought_them_too(
+    site: Site,
+) -> None:
+    await site.upload("red-box", "green-rod", "other", count=15)
+    await site.run()
+    for batch in ("zipped", "zipped-again"):
+        await send_in_a_batch(site, batch, "green-rod", "red-box", 12)
+        await site.run()
+    (held,) = await read_quarantine(site.stores.data)
+    await release_batch(site.stores.data, held.batch)
+    assert (await site.run()).version == 2
+    assert (await site.newest()).lineage.metrics["images"]["green-rod"] == 27
+
+
+async def test_what_stays_of_a_withdrawn_batch_waits_as_the_batch_that_brought_it_too(site: Site) -> None:
+    await site.upload("red-box", "green-rod", "other", count=15)
+    await site.run()
+    for batch in ("zipped", "zipped-again"):
+        await send_in_a_batch(site, batch, "green-rod", "red-box", 12)
+    await site.run()
+    (held,) = await read_waiting(site.stores.data)
+    await s3.write(site.stores.data, batch_tombstone_key(held.batch), b"{}")
+    await site.run()
+    (other,) = await read_waiting(site.stores.data)
+    assert {held.batch, other.batch} == {"zipped", "zipped-again"}
+    assert len(other.images) == 12
 
 
 async def test_with_nothing_else_that_is_new_a_batch_in_quarantine_trains_no_version(site: Site) -> None:

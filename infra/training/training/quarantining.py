@@ -18,7 +18,7 @@ from caravan.errors import Permanent
 from caravan.names import cut
 from caravan.quarantine import Quarantined, forget_pictures, put_in_quarantine, read_quarantine
 from caravan.receipts import Receipt
-from caravan.withdrawn import Withdrawn
+from caravan.withdrawn import Withdrawn, read_withdrawn_batches
 from training import parent as parents
 from training.dataset import Dataset, Member
 from training.embeddings import BACKBONE, Embedded
@@ -47,7 +47,9 @@ async def without_quarantined(stores: Stores, dataset: Dataset, withdrawn: Withd
     async def look(source: Stores) -> None:
         found = await read_quarantine(source.data)
         await forget_pictures(source.data, found, withdrawn)
-        held.extend(each for each in found if each.state == "held")
+        # What of a withdrawn batch stays, because another one brought it too, is that one's.
+        gone = await read_withdrawn_batches(source.data)
+        held.extend(each for each in found if each.state == "held" and each.batch not in gone)
 
     await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
     return dataset.without(image for each in held for image in each.images)
@@ -64,9 +66,10 @@ async def keep_back(
 ) -> Dataset:
     """Put what the version that serves contradicts into quarantine, and return the dataset without it.
 
-    Looked at are images that this version has not seen, of batches that nobody released: those of the
-    sample, and those that are in another class as well. A version of another backbone is not asked: it may be
-    anyone's. What other edges of its group send is not for the version of one edge to keep back.
+    Looked at are images that this version has not seen, of batches that nobody released, nor their labels
+    in another batch: those of the sample, and those that are in another class as well. A version of another
+    backbone is not asked: it may be anyone's. What other edges of its group send is not for the version of
+    one edge to keep back.
 
     Args:
         stores: the edge's buckets.
@@ -99,12 +102,17 @@ async def keep_back(
     wanted = sorted(member for member in members if member[0] in labels)
     batches = await _batches(stores, dataset, wanted)
     released: set[Batch] = set()
+    confirmed: set[Member] = set()
 
     async def look(source: Stores) -> None:
-        there = await read_quarantine(source.data)
-        released.update((source.edge, each.batch) for each in there if each.state == "released")
+        for each in await read_quarantine(source.data):
+            if each.state == "released":
+                released.add((source.edge, each.batch))
+                confirmed.update(each.images)
 
     await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
+    asked = [place for place, member in enumerate(members) if member not in confirmed]
+    members, answers = [members[i] for i in asked], [answers[i] for i in asked]
     found = [
         each
         for each in contradictions(members, [batches.get(member, NOWHERE) for member in members], answers)
@@ -144,19 +152,20 @@ def _answers(head: Head, new: Sequence[Member], embed: Embed) -> tuple[list[Memb
 
 
 async def _batches(stores: Stores, dataset: Dataset, members: Sequence[Member]) -> dict[Member, Batch]:
-    """Return the newest batch of each image under its class; images without a batch form one, too."""
+    """Return the newest batch of each image under its class that is not withdrawn; the rest form one, too."""
     digest = hashlib.sha256("".join(sha for _, sha in members).encode()).hexdigest()
     unlisted = f"{UNLISTED}{digest[:12]}"
     found = {member: ("", (dataset.edges.get(member[1], stores.edge), unlisted)) for member in members}
 
-    def take(edge: str, receipt: Receipt) -> None:
-        for image in receipt.images:
+    def take(edge: str, gone: frozenset[str], receipt: Receipt) -> None:
+        for image in receipt.images if receipt.batch not in gone else ():
             member = class_of(image.key), image.sha256
             if member in found:
                 found[member] = max(found[member], (receipt.received, (edge, receipt.batch)))
 
     async def look(source: Stores) -> None:
-        await each_receipt(source.data, partial(take, source.edge))
+        gone = await read_withdrawn_batches(source.data)
+        await each_receipt(source.data, partial(take, source.edge, gone))
 
     await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
     return {member: batch for member, (_, batch) in found.items()}

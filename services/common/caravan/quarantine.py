@@ -80,10 +80,12 @@ async def read_quarantine(store: ObjectStore) -> tuple[Quarantined, ...]:
 
 
 async def read_waiting(store: ObjectStore) -> tuple[Quarantined, ...]:
-    """Return what waits for a person: neither released nor withdrawn."""
-    withdrawn = await read_withdrawn_batches(store)
-    found = await read_quarantine(store)
-    return tuple(each for each in found if each.state == "held" and each.batch not in withdrawn)
+    """Return what waits for a person: neither released nor withdrawn, as a batch or image by image."""
+    batches = await read_withdrawn_batches(store)
+    found = [each for each in await read_quarantine(store) if each.state == "held"]
+    withdrawn = await read_withdrawn(store) if found else Withdrawn()
+    waiting = (_left(each, withdrawn) for each in found if each.batch not in batches)
+    return tuple(each for each in waiting if each.images)
 
 
 async def put_in_quarantine(store: ObjectStore, new: Quarantined, page: bytes) -> None:
@@ -106,13 +108,19 @@ async def put_in_quarantine(store: ObjectStore, new: Quarantined, page: bytes) -
 async def release_batch(store: ObjectStore, batch: str) -> Quarantined:
     """Let a batch be learnt from, and remove its page; a repeat changes nothing.
 
+    Returns:
+        The batch, with those of its images that were not withdrawn.
+
     Raises:
-        BadInput: 404 if it is in no quarantine.
+        BadInput: 404 if it is in no quarantine, or was withdrawn.
         Transient: if the store is away, or somebody else changes it.
 
     """
     before, etag = await _read(store, _key(batch))
-    if before is None:
+    if before is None or batch in await read_withdrawn_batches(store):
+        raise _unknown(batch)
+    left = _left(before, await read_withdrawn(store))
+    if not left.images:
         raise _unknown(batch)
     after = replace(before, state="released")
     if after != before and not await s3.replace(
@@ -120,7 +128,7 @@ async def release_batch(store: ObjectStore, batch: str) -> Quarantined:
     ):
         raise Transient(f"somebody else changes {_key(batch)}")
     await s3.delete(store, [page_key(batch)])
-    return after
+    return replace(after, images=left.images)
 
 
 async def forget_pictures(store: ObjectStore, found: Iterable[Quarantined], withdrawn: Withdrawn) -> None:
@@ -188,7 +196,13 @@ def _to_json(quarantined: Quarantined) -> bytes:
 
 def _may_show(each: Quarantined, withdrawn: Withdrawn) -> bool:
     """Tell whether a batch's page may show what was withdrawn."""
-    return any(withdrawn.covers(image_key(*image), image[1]) for image in each.images)
+    return _left(each, withdrawn).images != each.images
+
+
+def _left(each: Quarantined, withdrawn: Withdrawn) -> Quarantined:
+    """Return a batch without its images that were withdrawn."""
+    images = (image for image in each.images if not withdrawn.covers(image_key(*image), image[1]))
+    return replace(each, images=tuple(images))
 
 
 def _unknown(batch: str) -> BadInput:

@@ -167,6 +167,16 @@ async def test_a_server_that_fails_once_is_asked_again() -> None:
     assert len(server.asked) == 2
 
 
+async def test_of_a_store_that_is_not_there_a_line_tells_the_address_and_why() -> None:
+    async with bucket((200, "")) as (store, _):
+        pass
+    with pytest.raises(Transient) as refused:
+        await s3.listed(store, "images/")
+    start, why = str(refused.value).rsplit(": ", 1)
+    assert start.startswith("S3 could not list 'images/': no connection to http://127.0.0.1:")
+    assert why == "Connection refused"
+
+
 def entry(key: str) -> str:
     return f"<Contents><Key>{key}</Key><LastModified>{DAY}</LastModified><Size>3</Size></Contents>"
 

@@ -183,6 +183,21 @@ async def test_of_a_group_it_is_taken_out_at_each_edge_that_knows_it() -> None:
         await withdraw_everywhere(stores, sha("z"), reason="wrong", label_only=False)
 
 
+def test_a_batch_of_which_another_brought_all_is_told_to_have_taken_nothing_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    for batch in ("zipped", "zipped-again"):
+        asyncio.run(feed(store, batch, "green/a"))
+    monkeypatch.setattr(s3, "open_bucket", lambda *_: store)
+    monkeypatch.setenv("EDGE", "edge1")
+
+    done = CliRunner().invoke(commands, ["withdraw", sha("zipped")])
+
+    kept = f"stays, as another batch brought it too: green/{sha('a')}\n"
+    assert (done.exit_code, done.output) == (0, f"{kept}withdrawn: nothing\n")
+
+
 def test_a_sha256_in_capitals_is_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     asyncio.run(feed(store, "good", "green/a", "lemon/b"))

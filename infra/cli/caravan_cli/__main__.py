@@ -137,7 +137,7 @@ def withdraw_images(
     for kept in done.kept:
         typer.echo(f"stays, as another batch brought it too: {kept}")
     count = len(done.contents)
-    typer.echo(f"withdrawn: {', '.join(done.contents) if count <= FEW else f'{count} images'}")
+    typer.echo(f"withdrawn: {(', '.join(done.contents) or 'nothing') if count <= FEW else f'{count} images'}")
     if not done.contents:
         return
     try:

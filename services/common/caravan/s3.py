@@ -111,6 +111,10 @@ class Unstorable(Permanent):
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _OF_THE_OBJECT = {"400", "413", "414", "431"}
+_UNREACHED = re.compile(
+    r"(https?://[^/\s]+)(?s:.*)kind: Connect,(?:(?s:.*?)(?:message|error): \"([^\"]+)\")?"
+)
+"""An address to which there is no connection, and the system's word on why, in the store's error."""
 _FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 """Error codes of a full store, or an exceeded quota: 403 at Ceph, 400 or 507 at MinIO."""
 _NOT_FOUND = "404"
@@ -149,8 +153,7 @@ def translated(action: str) -> Iterator[None]:
             raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
         if status in _OF_THE_OBJECT and word not in _OF_THE_REQUEST:
             raise Unstorable(f"S3 does not take {action}: {word or status}") from exc
-        message = f"S3 could not {action}: {_first_line(exc)}"
-        raise Transient(message) from exc
+        raise Transient(f"S3 could not {action}: {_why(exc)}") from exc
 
 
 def _tell_full(action: str, exc: BaseError) -> None:
@@ -662,6 +665,15 @@ async def ping_any(address: S3Address, buckets: Sequence[str]) -> None:
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
+
+
+def _why(exc: BaseException) -> str:
+    """Return a line that says what failed: of what cannot be reached, the address and the system's word."""
+    unreached = _UNREACHED.search(str(exc))
+    if unreached is None:
+        return _first_line(exc)
+    word = f": {unreached[2]}" if unreached[2] else ""
+    return f"no connection to {unreached[1]}{word}"
 
 
 def _first_line(exc: BaseException) -> str:

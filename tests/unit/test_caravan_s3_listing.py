@@ -177,6 +177,13 @@ async def test_of_a_store_that_is_not_there_a_line_tells_the_address_and_why() -
     assert why == "Connection refused"
 
 
+async def test_a_listing_that_is_refused_says_what_to_check() -> None:
+    refused = "<Error><Code>SignatureDoesNotMatch</Code></Error>"
+    async with bucket((403, refused)) as (store, _):
+        with pytest.raises(Transient, match="it answers 403 SignatureDoesNotMatch: check the access key"):
+            await s3.listed(store, "images/")
+
+
 def entry(key: str) -> str:
     return f"<Contents><Key>{key}</Key><LastModified>{DAY}</LastModified><Size>3</Size></Contents>"
 

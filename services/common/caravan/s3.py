@@ -110,6 +110,8 @@ class Unstorable(Permanent):
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+_REFUSED = {"401", "403"}
+"""Of a listing alone: all else that is refused has a class of its own."""
 _OF_THE_OBJECT = {"400", "413", "414", "431"}
 _UNREACHED = re.compile(
     r"(https?://[^/\s]+)(?s:.*)kind: Connect,(?:(?s:.*?)(?:message|error): \"([^\"]+)\")?"
@@ -667,8 +669,11 @@ async def ping_any(address: S3Address, buckets: Sequence[str]) -> None:
         await asyncio.gather(*asked, return_exceptions=True)
 
 
-def _why(exc: BaseException) -> str:
-    """Return a line that says what failed: of what cannot be reached, the address and the system's word."""
+def _why(exc: BaseError) -> str:
+    """Return a line that says what failed, and where it can, what to look at."""
+    status, word = _told(exc)
+    if status in _REFUSED:
+        return f"it answers {status} {word}: check the access key, its rights and the clock"
     unreached = _UNREACHED.search(str(exc))
     if unreached is None:
         return _first_line(exc)

@@ -33,6 +33,10 @@ def test_a_class_that_is_answered_but_not_held_out_has_no_figures() -> None:
     assert evaluation.macro_f1 == 0
 
 
+def test_where_nothing_was_held_out_nothing_is_said_to_be_measured() -> None:
+    assert evaluate([]).metrics == {"accuracy": None, "held_out": 0, "macro_f1": None, "f1": {}}
+
+
 def test_an_answer_keeps_its_three_likeliest_classes() -> None:
     probabilities = np.array([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]], np.float32)
     first, second = answers_of(probabilities, ("a", "b", "c", "d"), [("e" * 64, "d"), ("f" * 64, "b")])

@@ -170,6 +170,13 @@ def test_the_first_version_says_so_and_a_flawless_one_too(album: Album) -> None:
     assert "None: every held-out image was answered rightly." in text
 
 
+def test_where_nothing_was_held_out_the_page_gives_no_figure(album: Album) -> None:
+    text = Reader(page(album.material([], evaluate([])))).text
+    assert "\N{EN DASH} accuracy" in text
+    assert "%" not in text
+    assert "Compared" not in text
+
+
 def test_a_version_is_set_beside_its_parent_image_by_image(album: Album) -> None:
     after = answers_of_a_small_case(album)
     before = [replace(after[0], label="lemon"), after[1], replace(after[2], label="green"), after[3]]

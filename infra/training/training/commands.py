@@ -113,7 +113,9 @@ def evaluate(edge: Edge, work: Work = None) -> None:
             if acquired.settled is None:
                 evaluated = await evaluate_step(run, acquired)
                 verdict = evaluated.verdict.rejected or "passed"
-                console.print(f"accuracy {evaluated.metrics['accuracy']:.2%}: {verdict}")
+                accuracy = evaluated.metrics["accuracy"]
+                measured = "nothing was held out" if accuracy is None else f"accuracy {accuracy:.2%}"
+                console.print(f"{measured}: {verdict}")
 
     _finish(step())
 

@@ -36,7 +36,7 @@ class Evaluation:
 
     Attributes:
         classes: C names, the rows (truth) and columns (answer) of `confusion`, [C, C] counts.
-        accuracy: share of right answers, 0..1.
+        accuracy: share of right answers, 0..1; None without any.
         precision: share of right answers among those with this class; 0 if there were none.
         recall: share of the class's images that were answered with it.
         f1: the harmonic mean of both; all three for each class that has held-out images.
@@ -46,26 +46,30 @@ class Evaluation:
 
     classes: tuple[str, ...]
     confusion: NDArray[np.int64]
-    accuracy: float
+    accuracy: float | None
     precision: dict[str, float]
     recall: dict[str, float]
     f1: dict[str, float]
     answers: tuple[Answer, ...]
 
     @property
-    def macro_f1(self) -> float:
-        """The mean F1: every class weighs the same, however many images it has."""
-        return sum(self.f1.values()) / max(len(self.f1), 1)
+    def macro_f1(self) -> float | None:
+        """The mean F1: every class weighs the same, however many images it has; None without any."""
+        return sum(self.f1.values()) / len(self.f1) if self.f1 else None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The figures that a manifest keeps, rounded."""
         return {
-            "accuracy": round(self.accuracy, 4),
+            "accuracy": _rounded(self.accuracy),
             "held_out": len(self.answers),
-            "macro_f1": round(self.macro_f1, 4),
-            "f1": {name: round(value, 4) for name, value in self.f1.items()},
+            "macro_f1": _rounded(self.macro_f1),
+            "f1": {name: _rounded(value) for name, value in self.f1.items()},
         }
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 def evaluate(answers: Sequence[Answer]) -> Evaluation:
@@ -81,7 +85,7 @@ def evaluate(answers: Sequence[Answer]) -> Evaluation:
         {name: float(count * right[i] / max(of[i], 1)) for name, i in index.items() if seen[i]}
         for count, of in ((1, said), (1, seen), (2, seen + said))
     )
-    accuracy = float(right.sum() / max(len(answers), 1))
+    accuracy = float(right.sum() / len(answers)) if answers else None
     return Evaluation(classes, confusion, accuracy, precision, recall, f1, tuple(answers))
 
 

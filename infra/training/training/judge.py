@@ -202,8 +202,8 @@ async def _tried(
     verdict = gate(against.out.judged, answers, against.parent, margin=margin)
     if verdict.rejected is not None:
         raise Permanent(verdict.rejected)
-    before = evaluate(against.parent.answers).accuracy
-    return found, evaluate(answers).metrics | {"parent_accuracy": round(before, 4)}
+    before = evaluate(against.parent.answers).metrics["accuracy"]
+    return found, evaluate(answers).metrics | {"parent_accuracy": before}
 
 
 def _now() -> str:

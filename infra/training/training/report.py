@@ -95,7 +95,9 @@ def page(material: Material) -> str:
         rows=rows[:MOST_CLASSES],
         class_count=len(rows),
         warnings=_warnings(rows[:MOST_CLASSES]),
-        comparison=None if material.before is None else _comparison(material.before, evaluation),
+        comparison=_comparison(material.before, evaluation)
+        if evaluation.answers and material.before
+        else None,
         matrix=charts.matrix(evaluation),
         pairs=charts.commonest(evaluation),
         mistakes=mistakes,

@@ -307,7 +307,7 @@ def _metrics(
 ) -> dict[str, object]:
     """Return what the manifest keeps; the same for the same data and parent."""
     return evaluation.metrics | {
-        "parent_accuracy": None if before is None else round(before.accuracy, 4),
+        "parent_accuracy": None if before is None else before.metrics["accuracy"],
         "images": dict(sorted(trained.counts.items())),
         "groups": trained.groups,
         "reference": sum(image.in_reference for image in trained.held_out),

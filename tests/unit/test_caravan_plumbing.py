@@ -22,6 +22,9 @@ from caravan.contracts import VersionKey, key_by_content, parse_edge
 from caravan.errors import BadInput, Transient
 from caravan.retry import retried
 from caravan.settings import CentralS3Settings, EdgeIds, KafkaSettings, Port, ServiceSettings, load
+from delivery.settings import DeliverySettings
+from edge_manager.settings import EdgeManagerSettings
+from monitor.settings import MonitorSettings
 
 
 def encoded(format_: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -73,7 +76,10 @@ def test_every_fault_in_the_settings_is_named_at_once_and_no_value_shown(
     assert "hunter2" not in said
 
 
-@pytest.mark.parametrize("address", ["minio:9000", "s3://minio", "http://", "http://minio:9000 "])
+@pytest.mark.parametrize(
+    "address",
+    ["minio:9000", "s3://minio", "http://", "http://minio:9000 ", "http://minio:99999", "http://[::1"],
+)
 def test_an_address_of_http_that_is_none_is_refused_at_the_start(
     address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +87,42 @@ def test_an_address_of_http_that_is_none_is_refused_at_the_start(
     with pytest.raises(SystemExit):
         load(Settings)
     assert "S3_CENTRAL_ENDPOINT:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("S3_CENTRAL_ENDPOINT", "http://bob:hunter2@minio:9000"),
+        ("EVENTLISTENER_URL", "http://bob:hunter2@listener/"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "SASL://bob:hunter2@kafka:9092"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:99999"),
+        ("KAFKA_REQUEST_SECONDS", "inf"),
+        ("MQTT_HOST", "mqtt://bob:hunter2@broker"),
+        ("MQTT_HOST", ""),
+        ("MQTT_PORT", "0"),
+        ("S3_CENTRAL_CA", "missing.pem"),
+        ("S3_CENTRAL_CA", __file__),
+        ("TFSERVING_REST", "http://models:85010"),
+        ("TFSERVING_TOKEN", "hunter2 \u20ac"),
+        ("PUBLIC_KEY", "missing.pem"),
+        ("SINK_BUCKET", "s3://production"),
+        ("HUB_HISTORY_SECONDS", "1e300"),
+    ],
+)
+def test_what_would_end_a_service_in_a_trace_or_show_a_password_is_refused_by_one_line_at_its_start(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    of_one = next(
+        each
+        for each in (DeliverySettings, EdgeManagerSettings, MonitorSettings)
+        if variable.lower() in each.model_fields
+    )
+    with pytest.raises(SystemExit):
+        load(of_one)
+    said = capsys.readouterr().err
+    assert said.startswith(f"{variable}: ")
+    assert (said.count("\n"), "hunter2" in said) == (1, False)
 
 
 def test_edges_are_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import Counter, Gauge
 from pydantic import ValidationError
 
+from caravan.errors import Permanent
 from edge_manager import metrics
 from edge_manager.app import wire
 from edge_manager.settings import EdgeManagerSettings
@@ -74,6 +75,17 @@ async def test_with_a_directory_alone_no_edge_store_is_needed(
             checks = (await client.get("/readyz")).json()["checks"]
     assert "s3-edge" not in checks
     assert checks["directory"] == "ok"
+
+
+async def test_a_directory_that_cannot_be_made_ends_the_start_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SINK_BUCKET", "")
+    monkeypatch.setenv("SINK_DIRECTORY", str(tmp_path / "file"))
+    with pytest.raises(Permanent, match=r"SINK_DIRECTORY: .*Not a directory"):
+        async with wire(EdgeManagerSettings()):
+            pass
 
 
 async def test_the_model_server_is_shown_the_first_token_or_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

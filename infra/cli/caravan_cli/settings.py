@@ -8,7 +8,7 @@ from caravan.settings import (
     EdgeS3Settings,
     EdgesSettings,
     KafkaSettings,
-    OptionalPath,
+    OptionalFile,
 )
 
 
@@ -36,7 +36,7 @@ class EdgeAtCentral(CentralS3Settings, EdgesSettings):
 class OriginSettings(EdgeAtCentral):
     """Whose versions, and whose word is taken for where they come from."""
 
-    public_key: OptionalPath = None
+    public_key: OptionalFile = None
 
 
 class WithdrawSettings(EdgeAtCentral, KafkaSettings):

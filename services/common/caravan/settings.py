@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -38,7 +40,8 @@ from caravan.tls import client_context
 
 S = TypeVar("S", bound=BaseSettings)
 
-_SERVER = re.compile(r"([^\s:,\[\]/]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?")
+_SERVER = re.compile(r"([^\s:,\[\]/@]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?")
+MOST_PORT = 65535
 _PARTITIONS = re.compile(r"(?:([a-zA-Z0-9._-]+)=)?([1-9]\d{0,3})")
 
 
@@ -51,6 +54,11 @@ def _edges(values: tuple[str, ...]) -> tuple[str, ...]:
     if faults := edge_faults(values):
         raise ValueError("; ".join(faults))
     return values
+
+
+def _is_server(text: str) -> bool:
+    found = _SERVER.fullmatch(text)
+    return found is not None and 0 < int(found[2] or 1) <= MOST_PORT
 
 
 def _words(value: object) -> object:
@@ -79,10 +87,45 @@ EdgeIds = Annotated[
 ]
 GroupsOfEdges = Annotated[Members, NoDecode, _read_by(parse_groups), _fit("edges", group_faults)]
 ProductsOfEdges = Annotated[Members, NoDecode, _read_by(parse_products), _fit("edge_groups", product_faults)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-HttpAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$")]
-OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+Port = Annotated[int, Field(ge=0, le=MOST_PORT)]
+
+
+def _http_address(text: str) -> str:
+    """Refuse an address that no client can use, and one with a password: addresses come into logs."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.port != 0 and bool(parts.hostname) and not re.search(r"\s", text)
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in {"http", "https"}:
+        message = "it is not http://host or http://host:port"
+        raise ValueError(message)
+    if "@" in parts.netloc:
+        message = "an address comes into logs: leave out the name and the password in it"
+        raise ValueError(message)
+    return text
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
+OptionalHttpAddress = Annotated[str, AfterValidator(lambda text: text and _http_address(text))]
+_none_if_empty = BeforeValidator(lambda value: value or None)
+OptionalPath = Annotated[Path | None, _none_if_empty]
 """A path; None if its variable is empty."""
+OptionalFile = Annotated[FilePath | None, _none_if_empty]
+"""The path of a file that is there; None if its variable is empty."""
+
+
+def _authorities(path: Path | None) -> Path | None:
+    try:
+        ssl.create_default_context(cafile=path) if path else None
+    except OSError as exc:
+        message = f"{path} holds no certificates in PEM ({exc})"
+        raise ValueError(message) from exc
+    return path
+
+
+OptionalAuthorities = Annotated[OptionalFile, AfterValidator(_authorities)]
+"""A PEM file of the authorities to trust; None, for the system's, if its variable is empty."""
 
 
 def _share(value: object) -> object:
@@ -112,7 +155,7 @@ class TraceSettings(BaseSettings):
     """File of traces; `.caravan/traces/<service>.jsonl` if empty."""
     traces_per_second: float = Field(default=10.0, gt=0)
     """Most traces that begin here per second and route; traces from elsewhere always continue."""
-    otel_exporter_otlp_endpoint: str = Field(default="", pattern=r"^(https?://[^\s/]+.*)?$")
+    otel_exporter_otlp_endpoint: OptionalHttpAddress = ""
 
     @model_validator(mode="after")
     def _a_collector_has_an_address(self) -> Self:
@@ -151,7 +194,7 @@ class ServiceSettings(TraceSettings, DoorSettings):
     Loopback is the default; in a container `HOST` is 0.0.0.0.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     host: str = "127.0.0.1"
     port: Port = 0
@@ -190,8 +233,8 @@ class KafkaSettings(BaseSettings):
     kafka_ssl_cert: OptionalPath = None
     kafka_ssl_key: OptionalPath = None
     kafka_idempotence: bool = False
-    kafka_max_message_bytes: int = Field(default=20 * 2**20, gt=0)
-    kafka_request_seconds: float = Field(default=15.0, gt=0)
+    kafka_max_message_bytes: int = Field(default=20 * 2**20, gt=0, lt=2**31)
+    kafka_request_seconds: float = Field(default=15.0, gt=0, le=3600)
     kafka_gap_seconds: float = Field(default=0.0, ge=0)
     kafka_create_topics: bool = True
     kafka_replication: int = Field(default=1, ge=1)
@@ -203,7 +246,9 @@ class KafkaSettings(BaseSettings):
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _servers(cls, text: str) -> str:
-        faults = [repr(entry) for entry in text.split(",") if not _SERVER.fullmatch(entry.strip())]
+        faults = [
+            repr(re.sub(".*@", "…@", entry)) for entry in text.split(",") if not _is_server(entry.strip())
+        ]
         if faults:
             message = f"host:port, or several with commas between; not so: {', '.join(faults)}"
             raise ValueError(message)
@@ -278,8 +323,8 @@ class KafkaSettings(BaseSettings):
 class MqttSettings(BaseSettings):
     """How to reach the MQTT broker; TLS as soon as one of its files is set."""
 
-    mqtt_host: str = "127.0.0.1"
-    mqtt_port: Port = 1883
+    mqtt_host: str = Field(default="127.0.0.1", pattern=r"^[^\s/@]+$")
+    mqtt_port: int = Field(default=1883, ge=1, le=MOST_PORT)
     mqtt_version: Literal["3.1.1", "5"] = "3.1.1"
     mqtt_traces: bool = True
     """Whether messages of MQTT 5 carry their traces as user properties."""
@@ -333,7 +378,7 @@ class CentralS3Settings(BaseSettings):
     s3_central_access_key: SecretStr = SecretStr("caravan")
     s3_central_secret_key: SecretStr = SecretStr("caravan-secret")
     s3_central_region: str = "us-east-1"
-    s3_central_ca: OptionalPath = None
+    s3_central_ca: OptionalAuthorities = None
 
     @property
     def central(self) -> S3Address:
@@ -354,7 +399,7 @@ class EdgeS3Settings(BaseSettings):
     s3_edge_access_key: SecretStr = SecretStr("caravan")
     s3_edge_secret_key: SecretStr = SecretStr("caravan-secret")
     s3_edge_region: str = "us-east-1"
-    s3_edge_ca: OptionalPath = None
+    s3_edge_ca: OptionalAuthorities = None
 
     @property
     def edge_s3(self) -> S3Address:

@@ -114,7 +114,10 @@ def read_private_key(path: Path) -> PrivateKey:
 
 def read_public_keys(path: Path) -> PublicKeys:
     """Read the public keys of a PEM file, one after the other: P-256, Ed25519, or both."""
-    keys = [load_pem_public_key(found) for found in _PEM.findall(path.read_bytes())]
+    try:
+        keys = [load_pem_public_key(found) for found in _PEM.findall(path.read_bytes())]
+    except (OSError, ValueError) as exc:
+        raise Permanent(f"{path} holds no public keys that can be read: {exc}") from exc
     models = tuple(key for key in keys if isinstance(key, EllipticCurvePublicKey) and _is_p256(key))
     manifests = tuple(key for key in keys if isinstance(key, Ed25519PublicKey))
     if not keys or len(models) + len(manifests) < len(keys):

@@ -105,6 +105,14 @@ class TokenSettings(BaseSettings):
         Tokens.parse(_words(value))
         return value
 
+    @field_validator("tfserving_token")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[\x21-\x7e]*", value.get_secret_value()):
+            message = "a token has visible characters of ASCII alone"
+            raise ValueError(message)
+        return value
+
     @field_validator("tokens_file")
     @classmethod
     def _readable_file(cls, path: Path | None) -> Path | None:

@@ -16,7 +16,7 @@ from obstore.store import LocalStore
 
 from caravan import http, kafka, s3
 from caravan.contracts import EDGE_STATUS, MONITOR, ready_bucket
-from caravan.errors import Transient
+from caravan.errors import Permanent, Transient
 from caravan.intake import Senders
 from caravan.mqtt import Mqtt
 from caravan.runtime import Service
@@ -134,7 +134,10 @@ def _sinks(settings: EdgeManagerSettings) -> tuple[Sink, ...]:
 def _records(settings: EdgeManagerSettings) -> Records:
     if settings.sink_bucket or settings.sink_directory is None:
         return Records(s3.open_bucket(settings.edge_s3, settings.sink_bucket))
-    return Records(LocalStore(settings.sink_directory / RECORDS, mkdir=True))
+    try:
+        return Records(LocalStore(settings.sink_directory / RECORDS, mkdir=True))
+    except OSError as exc:
+        raise Permanent(f"SINK_DIRECTORY: {settings.sink_directory} cannot be written: {exc}") from exc
 
 
 def _rules(settings: EdgeManagerSettings) -> Rules:

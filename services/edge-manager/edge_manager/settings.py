@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from caravan.contracts import PRODUCTION
 from caravan.settings import (
     CentralS3Settings,
     EdgeId,
     EdgeS3Settings,
+    HttpAddress,
     KafkaSettings,
     MqttSettings,
+    OptionalFile,
     OptionalPath,
     Port,
     ServiceSettings,
@@ -28,8 +30,8 @@ class EdgeManagerSettings(
 
     port: Port = 8083
     edge: EdgeId = "edge1"
-    tfserving_rest: Annotated[str, StringConstraints(pattern=r"^https?://[^/]+")] = "http://127.0.0.1:8501"
-    sink_bucket: str = PRODUCTION
+    tfserving_rest: HttpAddress = "http://127.0.0.1:8501"
+    sink_bucket: str = Field(default=PRODUCTION, pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")
     sink_directory: OptionalPath = None
     model_server_base_path: str = ""
     """Where the model server sees the models; empty: in the bucket, or the directory as it is here."""
@@ -39,7 +41,7 @@ class EdgeManagerSettings(
     canary: Share = 0
     """As the shopper's; above 0 the version that the shopper trusts is served beside the newest."""
     require_signature: bool = False
-    public_key: OptionalPath = None
+    public_key: OptionalFile = None
     status_seconds: float = Field(default=60.0, ge=0)
     """Between two words to central on how things stand when nothing changes; 0 for none at all."""
 

@@ -17,6 +17,7 @@ from caravan.settings import (
     HttpAddress,
     KafkaSettings,
     MqttSettings,
+    OptionalAuthorities,
     OptionalPath,
     Port,
     ServiceSettings,
@@ -50,9 +51,9 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     edge: EdgeId = "edge1"
 
     feeder_url: HttpAddress = "http://127.0.0.1:8081"
-    feeder_ca: OptionalPath = None
+    feeder_ca: OptionalAuthorities = None
     tfserving_grpc: str = "127.0.0.1:8500"
-    tfserving_ca: OptionalPath = None
+    tfserving_ca: OptionalAuthorities = None
     model_name: str = DEFAULT_MODEL
     models: ModelsOption = Field(default_factory=dict)
     tensor_scale: Scale = "0..1"

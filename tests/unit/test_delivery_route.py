@@ -239,3 +239,9 @@ async def test_a_listener_that_never_ends_its_answer_is_worth_another_try(
 async def test_a_refusal_says_what_the_listener_said(status: int) -> None:
     with pytest.raises(Permanent, match=f"{status}.*no such edge"):
         await listener_answering(httpx.Response(status, text="no such edge")).start_run("edge1")
+
+
+async def test_a_listener_that_leads_elsewhere_is_named_with_where_it_leads() -> None:
+    answer = httpx.Response(308, headers={"Location": "https://listener/runs/"})
+    with pytest.raises(Permanent, match="308: it leads to https://listener/runs/"):
+        await listener_answering(answer).start_run("edge1")

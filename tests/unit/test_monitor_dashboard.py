@@ -363,9 +363,22 @@ def test_what_is_no_status_is_passed_over(value: bytes) -> None:
         read_status(value)
 
 
+@pytest.mark.parametrize("milliseconds", [1_796_000_000_000_000, 2**63 - 1, -(10**15), -1])
+def test_a_message_of_a_time_that_no_calendar_has_is_shown_and_does_not_end_the_dashboard(
+    bench: Bench, milliseconds: int
+) -> None:
+    stored = record("edge1", 0, b'{"name":"zipfile"}', timestamp=milliseconds)
+    take(bench.state, stored, "dashboard", bench.history)
+    bench.letters.take(TRIGGER, letter(0, timestamp=milliseconds))
+    assert bench.state.tick()
+    (line,) = bench.state.snapshot()["log"]
+    assert line["at"] in {iso(bench.now), iso(0)}
+
+
 def test_events_of_other_names_are_nobodys_business(bench: Bench) -> None:
     bench.event({"name": "sold-out"})
-    bench.event({"name": ["zipfile"]} | {"name": "ingestion"})
+    bench.event({"name": ["zipfile"]})
+    bench.event({"name": "ingestion"})
     assert bench.frames() == []
 
 
@@ -397,6 +410,14 @@ def test_a_letter_is_shown_with_its_reason_and_a_look_at_it(bench: Bench) -> Non
         {"batch": "b1"},
     )
     assert (one["kind"], one["look"], one["size"], one["whole"]) == ("text", "edge9", 5, True)
+
+
+@pytest.mark.parametrize("size", ["²", "9" * 5000, "-1", ""])
+def test_a_letter_whose_headers_say_no_size_is_shown_with_its_own(bench: Bench, size: str) -> None:
+    headers = (("dead-letter-size", size.encode()),)
+    bench.letters.take(TRIGGER, record(TRIGGER.topic, 0, b"edge9", headers=headers))
+    ((shown,),) = (topic["letters"] for topic in bench.letters.as_json())
+    assert shown["size"] == len(b"edge9")
 
 
 def test_a_letter_that_was_sent_again_disappears(bench: Bench) -> None:

@@ -47,6 +47,10 @@ class History:
         self._next[partition] = offset
         self._notice()
 
+    def written(self, record: ConsumerRecord) -> float:
+        """Return when a record was written, in seconds since 1970: see `kafka.written`."""
+        return kafka.written(record, self._clock())
+
     def times(self, record: ConsumerRecord) -> tuple[float, float]:
         """Return when a record came to Kafka, and when its camera was heard of, in seconds since 1970.
 
@@ -55,7 +59,7 @@ class History:
         own; none of them later than now.
         """
         now = self._clock()
-        written = min(record.timestamp / 1000, now)
+        written = kafka.written(record, now)
         if record.offset >= self._ends.get(TopicPartition(record.topic, record.partition), 0):
             return now, now
         self._latest = max(self._latest, written)

@@ -463,6 +463,15 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else None
 
 
+def written(record: ConsumerRecord, now: float) -> float:
+    """Return when a record was written, in seconds since 1970; whoever wrote it may have said any time.
+
+    It is no time that is still to come, nor one before 1970.
+    """
+    milliseconds: int = record.timestamp
+    return min(max(milliseconds, 0) / 1000, now)
+
+
 def raw_headers(headers: Headers | RawHeaders) -> list[tuple[str, bytes | None]]:
     """Return headers as Kafka has them."""
     if isinstance(headers, Mapping):

@@ -42,7 +42,8 @@ class EventListener:
             message = f"the EventListener answers {answer.status_code}"
             raise Transient(message)
         if not answer.is_success:
-            message = f"the EventListener refuses with {answer.status_code}: {answer.text[:200]}"
+            why = f"it leads to {answer.headers['Location']}" if answer.has_redirect_location else answer.text
+            message = f"the EventListener refuses with {answer.status_code}: {why[:200]}"
             raise Permanent(message)
         return _event_id(answer)
 

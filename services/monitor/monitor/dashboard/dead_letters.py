@@ -5,6 +5,7 @@ Which have been sent again, the offsets say that `caravan.replay` commits as gro
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 
 from caravan.contracts import dead_letter
-from caravan.kafka import DEAD_LETTER_HEADER, plain_headers
+from caravan.kafka import DEAD_LETTER_HEADER, plain_headers, whole_number, written
 from monitor.hub_state import iso
 
 SUFFIX = dead_letter("")
@@ -103,10 +104,11 @@ def look_at(record: ConsumerRecord) -> dict[str, Any]:
     }
     value = record.value or b""
     kind, text = _look(value)
+    size = whole_number(facts.get("size", ""))
     return {
         "partition": record.partition,
         "offset": record.offset,
-        "at": iso(record.timestamp / 1000),
+        "at": iso(written(record, time.time())),
         "route": facts.get("route", ""),
         "code": facts.get("code", ""),
         "reason": facts.get("reason", ""),
@@ -115,7 +117,7 @@ def look_at(record: ConsumerRecord) -> dict[str, Any]:
             _short(name): _short((content or b"").decode(errors="replace"))
             for name, content in plain_headers(record)[:MOST_HEADERS]
         },
-        "size": int(facts["size"]) if facts.get("size", "").isdigit() else len(value),
+        "size": len(value) if size is None else size,
         "whole": "sha256" not in facts,
         "kind": kind,
         "look": text,

@@ -113,7 +113,7 @@ def read_event(value: bytes | None) -> Event | None:
     """
     body = _object(value)
     name = body.get("name")
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:
         return None
     try:
         return Event(

@@ -25,6 +25,7 @@ def take(state: Dashboard, record: ConsumerRecord, route: str, history: History)
         history: tells when an edge was heard of, whose clock may be wrong; the clocks at central are trusted.
 
     """
+    at = history.written(record)
     name = f"{record.topic}-{record.partition}-{record.offset}"
     try:
         if record.topic == EDGE_STATUS:
@@ -33,7 +34,7 @@ def take(state: Dashboard, record: ConsumerRecord, route: str, history: History)
             if edge is not None:
                 edge.hear(read_status(record.value), history.times(record)[1], name)
             elif (rolled_out := of_rollout(key)) is not None:
-                state.hear_rollout(read_rollout(record.value, *rolled_out), record.timestamp / 1000, name)
+                state.hear_rollout(read_rollout(record.value, *rolled_out), at, name)
             elif (answering := state.edges.get(edge_of_answers(key) or "")) is not None:
                 answering.hear_quality(read_quality(record.value), history.times(record)[1], name)
             elif (comparing := state.edges.get((of_evidence(key) or ("",))[0])) is not None:
@@ -41,7 +42,7 @@ def take(state: Dashboard, record: ConsumerRecord, route: str, history: History)
         else:
             event = read_event(record.value)
             if event is not None:
-                state.edges[record.topic].take(event, record.timestamp / 1000, name)
+                state.edges[record.topic].take(event, at, name)
     except BadInput as exc:
         telemetry.REFUSALS.labels(route, exc.reason).inc()
         log.warning("message ignored", topic=record.topic, offset=record.offset, reason=exc.detail)

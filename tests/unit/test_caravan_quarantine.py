@@ -19,7 +19,7 @@ from caravan.quarantine import (
     read_waiting,
     release_batch,
 )
-from caravan.withdrawn import Withdrawn, batch_tombstone_key, tombstone_key
+from caravan.withdrawn import Withdrawn, batch_tombstone_key, read_withdrawn, tombstone_key
 from caravan_cli.__main__ import commands
 
 ONE, TWO = ("lemon", "1" * 64), ("lemon", "2" * 64)
@@ -42,6 +42,16 @@ async def test_more_of_a_batch_is_added_to_what_is_there() -> None:
     await put_in_quarantine(store, Quarantined("b1", "more", "2026-11-29", (TWO,)), b"")
     (both,) = await read_quarantine(store)
     assert (both.images, both.reason, both.at) == ((ONE, TWO), "more", FIRST.at)
+
+
+async def test_what_was_kept_back_and_withdrawn_as_other_with_a_capital_is_other() -> None:
+    store = MemoryStore()
+    await put_in_quarantine(store, replace(FIRST, images=(("Other", "1" * 64), ("Other", "2" * 64))), b"")
+    await s3.write(store, tombstone_key("1" * 64, "Other"), b"{}")
+    assert [each.images for each in await read_waiting(store)] == [(("other", "2" * 64),)]
+    withdrawn = await read_withdrawn(store)
+    assert withdrawn.covers("images/Other/a.jpg", "1" * 64)
+    assert withdrawn.covers("images/other/a.jpg", "1" * 64)
 
 
 async def test_a_batch_that_was_withdrawn_waits_no_more() -> None:

@@ -97,6 +97,14 @@ def test_one_class_is_refused() -> None:
         fit(Samples.plain(around(0, 10, 1), ["a"] * 10), seed=0)
 
 
+def test_a_head_that_learnt_other_with_a_capital_is_compared_without() -> None:
+    features = np.concatenate([around(0, 40, 1), around(50, 40, 2)])
+    head, _ = fit(Samples.plain(features, ["Other"] * 40 + ["a"] * 40), seed=0)
+    assert head.classes == ("Other", "a", OTHER)
+    assert head.names == (OTHER, "a", OTHER)
+    assert head.other == 2
+
+
 def test_a_head_survives_being_stored_and_something_else_is_refused(head: Head) -> None:
     again = Head.from_bytes(head.to_bytes())
     features = around(0, 5, 4)

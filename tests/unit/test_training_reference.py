@@ -97,6 +97,12 @@ async def test_one_that_cannot_be_read_opens_no_gate(body: str) -> None:
         await read_reference(store, MODEL, NOBODY)
 
 
+async def test_labels_from_when_a_capital_made_another_class_judge_as_other() -> None:
+    store = MemoryStore()
+    await s3.write(store, KEY, json.dumps({"schema": 1, "images": {f"{1:064x}": "Other"}}).encode())
+    assert (await read_reference(store, MODEL, NOBODY)).labels == {f"{1:064x}": "other"}
+
+
 def test_images_that_are_not_there_any_more_are_not_asked() -> None:
     reference = references.Reference({f"{n:064x}": "green" for n in range(3)})
     assert reference.among([("lemon", f"{1:064x}"), ("lemon", f"{9:064x}")]) == {f"{1:064x}": "green"}

@@ -131,7 +131,7 @@ def withdraw_images(
     stores = [s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.members]
 
     with _plainly():
-        done = asyncio.run(withdraw_everywhere(stores, _named(what), reason=reason, label_only=label_only))
+        done = asyncio.run(withdraw_everywhere(stores, what, reason=reason, label_only=label_only))
     for key in done.removed:
         typer.echo(f"removed {key}")
     for kept in done.kept:
@@ -164,7 +164,6 @@ def print_which(
     from caravan_cli.withdraw import contents_at  # noqa: PLC0415
 
     settings = load(EdgesAtCentral)
-    image = _named(image)
     is_content = is_sha256(image)
     if not is_content and not class_of(image):
         raise typer.BadParameter(
@@ -439,11 +438,6 @@ def _one_edge(settings: EdgeAtCentral) -> str:
         edges = ", ".join(settings.members)
         raise typer.BadParameter(f"{settings.edge} is a group: set EDGE to one of {edges}")
     return settings.edge
-
-
-def _named(what: str) -> str:
-    """Return what a person named: a SHA-256 is in lower case here, and in capitals on Windows."""
-    return what.lower() if is_sha256(what.lower()) else what
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from caravan.contracts import OTHER
 from caravan.errors import Permanent
+from caravan.names import as_class
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.intp]
@@ -103,6 +104,11 @@ class Head:
     def other(self) -> int:
         """Index of the class of unknown things."""
         return self.classes.index(OTHER)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes as they are compared: an earlier version may have learnt Other beside other."""
+        return tuple(map(as_class, self.classes))
 
     def probabilities(self, features: Array) -> Array:
         """Return [N, C], rows summing to 1, for features [N, F] as the backbone gives them."""

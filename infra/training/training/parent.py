@@ -118,7 +118,7 @@ async def ask(parent: Parent, out: HeldOut, seconds: float) -> list[Answer]:
     """
     if parent.head is not None:
         features = await asyncio.to_thread(_as_served, parent.head, out)
-        return answers_of(parent.head.probabilities(features), parent.head.classes, out.truths)
+        return answers_of(parent.head.probabilities(features), parent.head.names, out.truths)
     with tempfile.TemporaryDirectory(prefix="caravan-parent-") as folder:
         directory = Path(folder, "model")
         await asyncio.to_thread(_write, directory, parent.files)

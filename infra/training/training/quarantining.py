@@ -148,7 +148,7 @@ def _answers(head: Head, new: Sequence[Member], embed: Embed) -> tuple[list[Memb
     if not members:
         return [], []
     probabilities = head.probabilities(np.stack([features[sha] for _, sha in members]))
-    return members, sure_answers(members, probabilities, head.classes)
+    return members, sure_answers(members, probabilities, head.names)
 
 
 async def _batches(stores: Stores, dataset: Dataset, members: Sequence[Member]) -> dict[Member, Batch]:

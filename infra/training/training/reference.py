@@ -26,7 +26,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from caravan import s3, strict_json
 from caravan.contracts import image_key
 from caravan.errors import Permanent
-from caravan.names import cut
+from caravan.names import as_class, cut
 from caravan.strict_json import NotJson, faults_of
 from caravan.withdrawn import Withdrawn
 from training.dataset import Member
@@ -97,7 +97,7 @@ def _labels(key: str, raw: bytes) -> dict[str, str]:
         raise Permanent(cut(f"the reference set {key} cannot be read: mend or remove it: {fault}")) from exc
     if not known:
         raise Permanent(f"the reference set {key} has another schema: mend or remove it")
-    return images
+    return {sha: as_class(name) for sha, name in images.items()}
 
 
 def grown(labels: Mapping[str, str], judged: Iterable[Judged], own: Collection[str] = ()) -> dict[str, str]:

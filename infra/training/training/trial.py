@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from caravan import strict_json
 from caravan.contracts import ONNX_MODEL, TWIN
 from caravan.graphs.plausible import MAX_VALUES, Input, encoded_picture, examples, shapes, texts
+from caravan.names import as_class
 from caravan.start import TENSORFLOW_UNUSED, lean
 from training.codes import AGAIN
 from training.orphan import lines_of_parent
@@ -299,10 +300,10 @@ def _label_and_probability(signatures: Mapping[str, Any], image: bytes) -> tuple
     one = np.array([image], object)
     if signature is not None and "images" in signature.inputs:
         answer = signature.call({"images": one})
-        return answer["labels"][0].decode(), float(answer["scores"][0])
+        return as_class(answer["labels"][0].decode()), float(answer["scores"][0])
     (answer,) = signatures[DEFAULT].call({"image_b64": one}).values()
     label, probability = answer.reshape(-1).tolist()
-    return label.decode(), float(probability)
+    return as_class(label.decode()), float(probability)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def class_of(key: str) -> str:
     """Return the class in the key of an image; empty if it is none."""
     images, _, rest = key.partition("/")
     item, slash, _ = rest.partition("/")
-    return item if slash and f"{images}/" == IMAGES else ""
+    return as_class(item) if slash and f"{images}/" == IMAGES else ""
 
 
 def key_by_content(key: str, sha256: str) -> str:

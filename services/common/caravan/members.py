@@ -27,6 +27,7 @@ from obstore.store import ObjectStore
 from caravan import s3, strict_json
 from caravan.contracts import version_prefix
 from caravan.errors import Permanent
+from caravan.names import as_class
 
 SCHEMA = 1
 MEMBERS = "members.jsonl.gz"
@@ -122,4 +123,4 @@ def _member(key: str, line: bytes) -> Member:
         role, item, sha256 = strict_json.loads(line)
     except (ValueError, TypeError) as exc:
         raise Permanent(f"{key} has a line that is no member") from exc
-    return role, str(item), str(sha256)
+    return role, as_class(str(item)), str(sha256)

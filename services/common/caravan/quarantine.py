@@ -24,7 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from caravan import s3, strict_json
 from caravan.contracts import image_key
 from caravan.errors import BadInput, Permanent, Transient
-from caravan.names import cut
+from caravan.names import as_class, cut
 from caravan.strict_json import NotJson, faults_of
 from caravan.withdrawn import Withdrawn, read_withdrawn, read_withdrawn_batches
 
@@ -183,7 +183,7 @@ def _parsed(key: str, raw: bytes) -> Quarantined:
         raise Permanent(cut(f"{key} cannot be read: mend or remove it: {fault}")) from exc
     if not known or key != _key(found.batch):
         raise Permanent(f"{key} is of another schema or batch: mend or remove it")
-    return found
+    return replace(found, images=tuple((as_class(item), sha256) for item, sha256 in found.images))
 
 
 def _key(batch: str) -> str:

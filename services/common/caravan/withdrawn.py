@@ -19,6 +19,7 @@ from obstore.store import ObjectStore
 
 from caravan import s3
 from caravan.contracts import class_of
+from caravan.names import as_class
 
 WITHDRAWN = "withdrawn/"
 BATCHES = "withdrawn-batches/"
@@ -104,7 +105,7 @@ async def read_withdrawn(store: ObjectStore) -> Withdrawn:
         if match is None:
             continue
         if match[1]:
-            labels.add((match[1], match[2]))
+            labels.add((as_class(match[1]), match[2]))
         else:
             everywhere.add(match[2])
     return Withdrawn(everywhere, labels)

@@ -184,6 +184,24 @@ async def test_a_listing_that_is_refused_says_what_to_check() -> None:
             await s3.listed(store, "images/")
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "answered"),
+    [
+        (403, "AccessDenied", True),
+        (400, "InvalidBucketName", True),
+        (403, "RequestTimeTooSkewed", False),
+        (429, "SlowDown", False),
+    ],
+)
+async def test_a_store_that_will_not_list_folders_is_told_from_one_that_is_away(
+    status: int, code: str, *, answered: bool
+) -> None:
+    async with bucket(*[(status, f"<Error><Code>{code}</Code></Error>")] * 20) as (store, _):
+        with pytest.raises(Transient) as failed:
+            await s3.folders(store, "models/")
+    assert isinstance(failed.value, s3.Declined) == answered
+
+
 def entry(key: str) -> str:
     return f"<Contents><Key>{key}</Key><LastModified>{DAY}</LastModified><Size>3</Size></Contents>"
 

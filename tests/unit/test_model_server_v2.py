@@ -131,6 +131,16 @@ async def test_a_server_that_does_not_know_yet_what_is_asked_for_is_not_ready(
     await until(is_ready)  # S3 has answered that there is nothing
 
 
+async def test_a_base_path_that_may_not_be_read_keeps_nobody_waiting(
+    serve_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_server.sources.open_store", lambda *_: MemoryStore())
+    refused = "Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code></Error>"
+    Requests(monkeypatch, obstore, "list_with_delimiter_async").fail(GenericError(refused))
+    server = serve_models(*OWN)
+    await until(lambda: httpx.get(f"{server.url}/v2/health/ready").status_code == 200)
+
+
 def test_the_server_tells_its_name_and_extensions(web: httpx.Client) -> None:
     answer = web.get("/v2").json()
     assert answer["name"] == "caravan-model-server"

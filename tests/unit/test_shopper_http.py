@@ -754,6 +754,7 @@ async def test_a_form_that_is_none_or_has_no_image_is_refused(
     ("says", "product", "status"),
     [
         (b"Content-Type: text/plain; charset=ISO-8859-1", "Grüner Tee".encode("latin-1"), 200),
+        (b"Content-Type: text/plain; charset=utf8", "Grüner Tee".encode(), 200),
         (b"Content-Type: text/plain", "Grüner Tee".encode("latin-1"), 415),
         (b"Content-Type: text/plain; charset=punycode", b"Gruner Tee", 415),
         (b"Content-Transfer-Encoding: quoted-printable", b"Gr=C3=BCner Tee", 200),

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from caravan import s3, tracing
 from caravan.contracts import ENTRY_FILES, MANIFEST
-from caravan.errors import CaravanError, Refused
+from caravan.errors import CaravanError, Permanent
 from caravan.settings import S3Address
 from model_server.errors import Code, ServingError
 from model_server.settings import S3_SCHEME, S3Access
@@ -28,7 +28,7 @@ from model_server.versions import Policy, index_versions
 log = structlog.get_logger()
 
 READ_SECONDS = 20.0
-_ANSWERS = (FileNotFoundError, PermissionDeniedError, UnauthenticatedError, Refused)
+_ANSWERS = (FileNotFoundError, PermissionDeniedError, UnauthenticatedError, Permanent, s3.Declined)
 
 
 class SourceError(Exception):

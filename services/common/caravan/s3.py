@@ -35,7 +35,7 @@ from obstore.store import ObjectStore, S3Store
 from caravan import strict_json
 from caravan.contracts import possible_keys
 from caravan.errors import CaravanError, Permanent, Refused, Transient
-from caravan.s3_signature import refusal
+from caravan.s3_signature import SKEWED, refusal
 from caravan.settings import S3_CONNECT_SECONDS, S3_SILENT_SECONDS, S3Address
 
 if TYPE_CHECKING:
@@ -108,8 +108,13 @@ class Unstorable(Permanent):
     """The store takes no such object, for its key, its metadata or its size; others it may take."""
 
 
+class Declined(Transient):
+    """The store answered that it does not, until somebody changes rights, a name or a setting."""
+
+
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+_TRY_AGAIN = {"408", "409", "429"}
 _REFUSED = {"401", "403"}
 """Of a listing alone: all else that is refused has a class of its own."""
 _OF_THE_OBJECT = {"400", "413", "414", "431"}
@@ -155,7 +160,8 @@ def translated(action: str) -> Iterator[None]:
             raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
         if status in _OF_THE_OBJECT and word not in _OF_THE_REQUEST:
             raise Unstorable(f"S3 does not take {action}: {word or status}") from exc
-        raise Transient(f"S3 could not {action}: {_why(exc)}") from exc
+        answered = status.startswith("4") and status not in _TRY_AGAIN and word != SKEWED
+        raise (Declined if answered else Transient)(f"S3 could not {action}: {_why(exc)}") from exc
 
 
 def _tell_full(action: str, exc: BaseError) -> None:

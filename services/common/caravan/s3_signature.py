@@ -22,6 +22,8 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 NOTHING = hashlib.sha256(b"").hexdigest()
 """The payload hash of a request without a body."""
 DATE = "%Y%m%dT%H%M%SZ"
+SKEWED = "RequestTimeTooSkewed"
+"""What a store says to a clock that is wrong."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -84,6 +86,6 @@ def _encoded(text: str) -> str:
 
 def refusal(action: str, code: str) -> CaravanError:
     """Return the error of a store that refuses us, by its code; a clock is set right while one waits."""
-    if code == "RequestTimeTooSkewed":
+    if code == SKEWED:
         return Transient(f"S3 could not {action}: the clocks here and there are too far apart")
     return Refused(f"S3 refused to {action}: check the access key, its rights and the clock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import quopri
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ IMAGE = "image"
 FILE_TYPES = (b"image/", b"application/octet-stream")
 CHARSETS = ("utf-8", "iso-8859-1", "iso-8859-15", "us-ascii", "windows-1252")
 """Those of texts; what does not name its own is UTF-8."""
+_CODECS = {codecs.lookup(charset).name for charset in CHARSETS}
 TRANSFER_ENCODINGS: Mapping[bytes, Callable[[bytes], bytes]] = {
     **dict.fromkeys((b"", b"7bit", b"8bit", b"binary"), bytes),
     b"base64": base64.b64decode,
@@ -78,9 +80,10 @@ class _Part:
         said = parse_options_header(self._header(b"content-type"))[1].get(b"charset", b"utf-8")
         charset = said.decode(errors="replace")
         try:
-            if charset in CHARSETS:
+            # One charset has several names: utf8, latin1.
+            if codecs.lookup(charset).name in _CODECS:
                 return self.content().decode(charset)
-        except UnicodeDecodeError:
+        except (LookupError, ValueError):
             pass
         message = f"the field {name[:MAX_NAME]!r} is not in UTF-8, nor names another charset that is taken"
         raise BadInput(f"{message}: {', '.join(CHARSETS[1:])}", 415, reason="wrong-charset")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caravan.errors import Transient
+from caravan.errors import Permanent, Transient
 from caravan.locks import held
 
 HOLD = """
@@ -37,3 +37,12 @@ def test_a_folder_is_let_go_at_the_end(tmp_path: Path) -> None:
     for _ in range(2):
         with held(tmp_path, "SPOOL_DIR"), pytest.raises(Transient), held(tmp_path, "SPOOL_DIR"):
             pass
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(Permanent, match=r"SPOOL_DIR: .* cannot be written"),
+        held(tmp_path / "file", "SPOOL_DIR"),
+    ):
+        pass

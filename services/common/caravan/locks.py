@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from caravan.errors import Transient
+from caravan.errors import Permanent, Transient
 
 log = structlog.get_logger()
 
@@ -26,10 +26,16 @@ def held(folder: Path, setting: str) -> Iterator[None]:
 
     Raises:
         Transient: if another process has it.
+        Permanent: if it cannot be made, or not be written.
 
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / FILE).open("a")
+    except OSError as exc:
+        message = f"{setting}: {folder} cannot be written: {exc.strerror}"
+        raise Permanent(message) from exc
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

@@ -56,9 +56,22 @@ def _edges(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _host(name: str) -> str:
+    """Refuse what is longer than names are: resolvers raise no OSError for it."""
+    try:
+        name.encode("idna")
+    except UnicodeError as exc:
+        message = f"no host has such a name: {exc}"
+        raise ValueError(message) from exc
+    return name
+
+
 def _is_server(text: str) -> bool:
     found = _SERVER.fullmatch(text)
-    return found is not None and 0 < int(found[2] or 1) <= MOST_PORT
+    try:
+        return found is not None and 0 < int(found[2] or 1) <= MOST_PORT and bool(_host(found[1]))
+    except ValueError:
+        return False
 
 
 def _words(value: object) -> object:
@@ -87,6 +100,7 @@ EdgeIds = Annotated[
 ]
 GroupsOfEdges = Annotated[Members, NoDecode, _read_by(parse_groups), _fit("edges", group_faults)]
 ProductsOfEdges = Annotated[Members, NoDecode, _read_by(parse_products), _fit("edge_groups", product_faults)]
+Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=MOST_PORT)]
 
 
@@ -94,7 +108,7 @@ def _http_address(text: str) -> str:
     """Refuse an address that no client can use, and one with a password: addresses come into logs."""
     try:
         parts = urlsplit(text)
-        usable = parts.port != 0 and bool(parts.hostname) and not re.search(r"\s", text)
+        usable = parts.port != 0 and bool(_host(parts.hostname or "")) and not re.search(r"\s", text)
     except ValueError:
         usable = False
     if not usable or parts.scheme not in {"http", "https"}:
@@ -113,6 +127,16 @@ OptionalPath = Annotated[Path | None, _none_if_empty]
 """A path; None if its variable is empty."""
 OptionalFile = Annotated[FilePath | None, _none_if_empty]
 """The path of a file that is there; None if its variable is empty."""
+
+
+def _in_a_header(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]*", secret.get_secret_value()):
+        message = "it goes into a header, so it has visible characters of ASCII alone"
+        raise ValueError(message)
+    return secret
+
+
+HeaderSecret = Annotated[SecretStr, AfterValidator(_in_a_header)]
 
 
 def _authorities(path: Path | None) -> Path | None:
@@ -196,7 +220,7 @@ class ServiceSettings(TraceSettings, DoorSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
@@ -323,7 +347,7 @@ class KafkaSettings(BaseSettings):
 class MqttSettings(BaseSettings):
     """How to reach the MQTT broker; TLS as soon as one of its files is set."""
 
-    mqtt_host: str = Field(default="127.0.0.1", pattern=r"^[^\s/@]+$")
+    mqtt_host: Host = Field(default="127.0.0.1", pattern=r"^[^\s/@]+$")
     mqtt_port: int = Field(default=1883, ge=1, le=MOST_PORT)
     mqtt_version: Literal["3.1.1", "5"] = "3.1.1"
     mqtt_traces: bool = True
@@ -333,6 +357,14 @@ class MqttSettings(BaseSettings):
     mqtt_tls_ca: OptionalPath = None
     mqtt_tls_cert: OptionalPath = None
     mqtt_tls_key: OptionalPath = None
+
+    @field_validator("mqtt_password")
+    @classmethod
+    def _for_a_name(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
+        if password.get_secret_value() and not info.data.get("mqtt_username"):
+            message = "it is sent with a name alone: set MQTT_USERNAME"
+            raise ValueError(message)
+        return password
 
     @model_validator(mode="after")
     def _tls_files_fit(self) -> Self:
@@ -375,7 +407,7 @@ class CentralS3Settings(BaseSettings):
     """The object store at central."""
 
     s3_central_endpoint: HttpAddress = "http://127.0.0.1:9000"
-    s3_central_access_key: SecretStr = SecretStr("caravan")
+    s3_central_access_key: HeaderSecret = SecretStr("caravan")
     s3_central_secret_key: SecretStr = SecretStr("caravan-secret")
     s3_central_region: str = "us-east-1"
     s3_central_ca: OptionalAuthorities = None
@@ -396,7 +428,7 @@ class EdgeS3Settings(BaseSettings):
     """The object store at an edge."""
 
     s3_edge_endpoint: HttpAddress = "http://127.0.0.1:9100"
-    s3_edge_access_key: SecretStr = SecretStr("caravan")
+    s3_edge_access_key: HeaderSecret = SecretStr("caravan")
     s3_edge_secret_key: SecretStr = SecretStr("caravan-secret")
     s3_edge_region: str = "us-east-1"
     s3_edge_ca: OptionalAuthorities = None

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 from caravan.errors import BadInput
-from caravan.settings import OptionalPath
+from caravan.settings import HeaderSecret, OptionalPath
 
 ANYONE = "anyone"
 """Holder at a door without tokens."""
@@ -96,21 +96,13 @@ class TokenSettings(BaseSettings):
     """`name:token` entries, separated by spaces or commas."""
     tokens_file: OptionalPath = None
     """The same, one on each line; used beside `TOKENS`."""
-    tfserving_token: SecretStr = Field(default=SecretStr(""))
+    tfserving_token: HeaderSecret = SecretStr("")
     """Token for the model server; the first of the tokens if empty."""
 
     @field_validator("tokens")
     @classmethod
     def _readable(cls, value: SecretStr) -> SecretStr:
         Tokens.parse(_words(value))
-        return value
-
-    @field_validator("tfserving_token")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
-        if not re.fullmatch(r"[\x21-\x7e]*", value.get_secret_value()):
-            message = "a token has visible characters of ASCII alone"
-            raise ValueError(message)
         return value
 
     @field_validator("tokens_file")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -24,6 +25,8 @@ from opentelemetry.util.types import Attributes
 from caravan.contracts import to_json
 from caravan.settings import TraceSettings
 from caravan.telemetry import BEST_EFFORT_FAILURES
+
+log = structlog.get_logger()
 
 SINK = "traces"
 MOST_BYTES = 8 * 2**20
@@ -140,19 +143,24 @@ class AtMost(Sampler):
 
 
 class Counted(SpanExporter):
-    """Counts the spans that another exporter could not send."""
+    """Counts the spans that another exporter could not send, and logs the first such failure in a row."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
+        self._fails = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans, or count them."""
         try:
-            result = self._exporter.export(spans)
-        except Exception:  # noqa: BLE001 - whatever it is, it is only the trace that misses something
-            result = SpanExportResult.FAILURE
-        if result is not SpanExportResult.SUCCESS:
+            result, error = self._exporter.export(spans), ""
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is only the trace that misses something
+            result, error = SpanExportResult.FAILURE, repr(exc)
+        failed = result is not SpanExportResult.SUCCESS
+        if failed:
             BEST_EFFORT_FAILURES.labels(SINK).inc(len(spans))
+            if not self._fails:
+                log.warning("best-effort sink failed", sink=SINK, error=error)
+        self._fails = failed
         return result
 
     def shutdown(self) -> None:

@@ -67,7 +67,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     decodes_at_once: int = Field(default=2, gt=0)
     decode_seconds: float = Field(default=decoding.SECONDS, gt=0)
     max_memory_bytes: int = Field(default=64 * MIB, gt=0)
-    mqtt_concurrency: int = Field(default=16, gt=0)
+    mqtt_concurrency: int = Field(default=16, gt=0, le=10_000)
     mqtt_waiting: int = Field(default=256, gt=0)
     kafka_detection: bool = True
     kafka_group: str = ""

@@ -25,6 +25,7 @@ from caravan.settings import CentralS3Settings, EdgeIds, KafkaSettings, Port, Se
 from delivery.settings import DeliverySettings
 from edge_manager.settings import EdgeManagerSettings
 from monitor.settings import MonitorSettings
+from shopper.settings import ShopperSettings
 
 
 def encoded(format_: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -108,6 +109,8 @@ def test_an_address_of_http_that_is_none_is_refused_at_the_start(
         ("S3_CENTRAL_CA", "missing.pem"),
         ("S3_CENTRAL_CA", __file__),
         ("TFSERVING_REST", "http://models:85010"),
+        ("TFSERVING_GRPC", ""),
+        ("TFSERVING_GRPC", "bob:hunter2@models:8500"),
         ("TFSERVING_TOKEN", "hunter2 \u20ac"),
         ("PUBLIC_KEY", "missing.pem"),
         ("SINK_BUCKET", "s3://production"),
@@ -120,7 +123,7 @@ def test_what_would_end_a_service_in_a_trace_or_show_a_password_is_refused_by_on
     monkeypatch.setenv(variable, value)
     of_one = next(
         each
-        for each in (DeliverySettings, EdgeManagerSettings, MonitorSettings)
+        for each in (DeliverySettings, EdgeManagerSettings, MonitorSettings, ShopperSettings)
         if variable.lower() in each.model_fields
     )
     with pytest.raises(SystemExit):

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from caravan import http, kafka, telemetry, trace_export, traces, tracing
 from caravan.settings import KafkaSettings, TraceSettings
@@ -298,7 +299,9 @@ def test_a_file_is_bounded_and_what_was_before_is_kept_beside_it(
 
 
 @pytest.mark.parametrize("how", ["file", "otlp"])
-def test_what_cannot_be_sent_is_counted_and_harms_nobody(tmp_path: Path, how: str, free_port: int) -> None:
+def test_what_cannot_be_sent_is_counted_logged_and_harms_nobody(
+    tmp_path: Path, how: str, free_port: int
+) -> None:
     def lost() -> float:
         labels = {"sink": "traces"}
         return REGISTRY.get_sample_value("caravan_best_effort_failures_total", labels) or 0.0
@@ -306,15 +309,17 @@ def test_what_cannot_be_sent_is_counted_and_harms_nobody(tmp_path: Path, how: st
     (tmp_path / "no-folder").touch()
     before = lost()
     to = {"traces_file": tmp_path / "no-folder/feeder.jsonl"}
-    with (
-        traced(traces=how, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{free_port}", **to),
-        telemetry.exchange("zip-upload"),
-    ):
-        pass
-    deadline = time.monotonic() + 30  # what is still being sent when a process ends is not waited for
-    while lost() == before and time.monotonic() < deadline:
-        time.sleep(0.02)
+    with capture_logs() as logged:
+        with (
+            traced(traces=how, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{free_port}", **to),
+            telemetry.exchange("zip-upload"),
+        ):
+            pass
+        deadline = time.monotonic() + 30  # what is still being sent when a process ends is not waited for
+        while not (lost() > before and logged) and time.monotonic() < deadline:
+            time.sleep(0.02)
     assert lost() == before + 1
+    assert [line["sink"] for line in logged] == ["traces"]
 
 
 def test_a_collector_that_never_answers_does_not_keep_a_process_from_its_end(

@@ -52,7 +52,7 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
 
     feeder_url: HttpAddress = "http://127.0.0.1:8081"
     feeder_ca: OptionalAuthorities = None
-    tfserving_grpc: str = "127.0.0.1:8500"
+    tfserving_grpc: str = Field(default="127.0.0.1:8500", pattern=r"^[^\s@]+$")
     tfserving_ca: OptionalAuthorities = None
     model_name: str = DEFAULT_MODEL
     models: ModelsOption = Field(default_factory=dict)

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from caravan.settings import ServiceSettings, load
+from delivery.settings import DeliverySettings
+from edge_manager.settings import EdgeManagerSettings
+from feeder.settings import FeederSettings
 from local_stack.cli import app
 from local_stack.errors import StackError
 from local_stack.parts import PARTS
@@ -14,6 +18,8 @@ from local_stack.ports import plan_ports
 from local_stack.settings import StackSettings, port_settings
 from local_stack.supervisor import exit_reason, waves
 from local_stack.tls.certificates import ensure
+from monitor.settings import MonitorSettings
+from shopper.settings import ShopperSettings
 
 README = Path(__file__).parents[2] / "infra" / "local" / "README.md"
 
@@ -44,6 +50,27 @@ def test_a_part_of_an_edge_talks_to_its_own_edge(plan: Plan) -> None:
     assert shopper["S3_EDGE_ENDPOINT"] == f"http://127.0.0.1:{plan.ports['s3-edge2']['s3']}"
     assert shopper["S3_CENTRAL_ENDPOINT"] == f"http://127.0.0.1:{plan.ports['s3-central']['s3']}"
     assert plan.parts["shopper-edge2"].after == ("s3-edge2", "mqtt-edge2", "model-server-edge2")
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"),
+    [
+        ("delivery", DeliverySettings),
+        ("edge-manager-edge1", EdgeManagerSettings),
+        ("feeder", FeederSettings),
+        ("monitor-edge1", MonitorSettings),
+        ("shopper-edge1", ShopperSettings),
+    ],
+)
+def test_a_service_takes_its_settings_where_it_runs_alone(
+    service: str, settings: type[ServiceSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"CARAVAN_HOME": str(tmp_path), "PORTS": "free", "PARTS": service.removesuffix("-edge1")}
+    chosen = StackSettings.read(environment)
+    plan = Plan(chosen, plan_ports(chosen, lambda _: ""))
+    for name, value in plan.parts[service].own_environment.items():
+        monkeypatch.setenv(name, value)
+    assert isinstance(load(settings), settings)
 
 
 def test_central_has_the_buckets_of_every_edge_and_each_edge_its_own(plan: Plan) -> None:

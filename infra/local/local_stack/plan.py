@@ -25,6 +25,8 @@ from local_stack.tls.names import CLIENT
 
 USUAL = {"host": "127.0.0.1", "segments": "20", "captured_mib": "0"}
 """Where doors listen that others may ask; what the table says otherwise on a small box."""
+NOBODYS_PORT = 1
+"""A port that no part has and that can be asked, as 0 cannot: the connection is refused at once."""
 _BASE_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "SYSTEMROOT")
 
 
@@ -183,10 +185,10 @@ class Plan:
         )
 
     def _neighbours(self, edge: str | None) -> dict[str, SimpleNamespace]:
-        """Every part as `{part.port}` sees it; one that is not run has port 0."""
+        """Every part as `{part.port}` sees it; one that is not run has NOBODYS_PORT."""
         return {
             row.name: SimpleNamespace(
-                **dict.fromkeys(row.ports, 0)
+                **dict.fromkeys(row.ports, NOBODYS_PORT)
                 | self.settings.across.get(row.name, {})
                 | self.ports.get(part_name(row.name, edge if row.each_edge else None), {})
             )

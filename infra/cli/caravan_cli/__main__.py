@@ -67,9 +67,8 @@ def start() -> None:
     """Look after a running Caravan."""
     configure_logging("WARNING", "console")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="replace"
-        )  # not every terminal has all that names and lines are made of
+        # Not every terminal has all that names and lines are made of.
+        sys.stdout.reconfigure(errors="replace")
 
 
 @commands.command("account")

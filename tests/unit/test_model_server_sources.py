@@ -9,6 +9,7 @@ import pytest
 from obstore.exceptions import GenericError
 from obstore.store import LocalStore, ObjectStore
 
+from caravan.locks import FILE
 from caravan.testing.stores import Requests
 from model_server.errors import Code, ServingError
 from model_server.loads import Loads
@@ -159,3 +160,14 @@ def test_what_a_killed_server_left_is_removed_and_what_another_uses_is_not(
             assert {path.name for path in tmp_path.iterdir()} == {one.name, other.name}
             assert (one / "saved_model.pb").exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_user_left_stays_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    theirs = tmp_path / f"{PREFIX}theirs"
+    (theirs / FILE).mkdir(parents=True)  # refuses to be written, to root as well
+    with scratch() as mine:
+        assert mine.is_dir()
+    assert theirs.is_dir()

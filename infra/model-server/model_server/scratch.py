@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from caravan import locks
-from caravan.errors import Transient
+from caravan.errors import Permanent, Transient
 
 PREFIX = "model-server-"
 SETTING = "TMPDIR"
@@ -19,11 +19,11 @@ SETTING = "TMPDIR"
 def scratch() -> Iterator[Path]:
     """A folder of this process, gone at the end of the block.
 
-    A server that is killed leaves its folder behind: the next one to start removes it.
+    A server that is killed leaves its folder behind: the next one to start removes it, if it may.
     """
     places = Path(tempfile.gettempdir())
     for other in places.glob(f"{PREFIX}*"):
-        with suppress(Transient, OSError), locks.held(other, SETTING):
+        with suppress(Transient, Permanent, OSError), locks.held(other, SETTING):  # in use, or another user's
             shutil.rmtree(other)
     new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
     with locks.held(new, SETTING):

@@ -235,7 +235,22 @@ async def test_a_listener_that_never_ends_its_answer_is_worth_another_try(
         await listener_answering(httpx.Response(202, content=drip())).start_run("edge1")
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 404, 422])
+@pytest.mark.parametrize("status", [401, 403, 407])
+async def test_triggers_wait_while_the_listener_lets_nobody_in_and_readiness_says_so(status: int) -> None:
+    answers = [httpx.Response(status), httpx.Response(202)]
+    transport = httpx.MockTransport(lambda asked: answers.pop(0) if asked.method == "POST" else httpx.Response(405))
+    async with httpx.AsyncClient(transport=transport) as client:
+        listener = EventListener(client, "http://listener/")
+        await listener.ping()
+        with pytest.raises(Transient, match=f"does not let us in .{status}.*triggers wait"):
+            await listener.start_run("edge1")
+        with pytest.raises(Transient, match="does not let us in"):
+            await listener.ping()
+        await listener.start_run("edge1")
+        await listener.ping()
+
+
+@pytest.mark.parametrize("status", [301, 400, 404, 422])
 async def test_a_refusal_says_what_the_listener_said(status: int) -> None:
     with pytest.raises(Permanent, match=f"{status}.*no such edge"):
         await listener_answering(httpx.Response(status, text="no such edge")).start_run("edge1")

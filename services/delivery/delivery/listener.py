@@ -12,6 +12,12 @@ from caravan.strict_json import NotJson
 
 ANSWER_SECONDS = 10.0
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS}
+_NOT_LET_IN = {
+    httpx.codes.UNAUTHORIZED,
+    httpx.codes.FORBIDDEN,
+    httpx.codes.PROXY_AUTHENTICATION_REQUIRED,
+}
+"""Of whoever guards the listener: they say nothing of the trigger, and pass once rights are mended."""
 
 
 class EventListener:
@@ -20,12 +26,13 @@ class EventListener:
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
         self._url = url
+        self._not_let_in = ""
 
     async def start_run(self, edge: str) -> str:
         """Ask for a run for an edge; return the event's id, empty where the listener gives none.
 
         Raises:
-            Transient: if the listener is away or overloaded.
+            Transient: if the listener is away or overloaded, or does not let us in.
             Permanent: if it refuses.
 
         """
@@ -38,6 +45,13 @@ class EventListener:
         except (httpx.HTTPError, TimeoutError) as exc:
             message = f"the EventListener at {self._url} does not answer: {exc!r}"
             raise Transient(message) from exc
+        self._not_let_in = ""
+        if answer.status_code in _NOT_LET_IN:
+            self._not_let_in = (
+                f"the EventListener at {self._url} does not let us in ({answer.status_code} "
+                f"{answer.reason_phrase}): check the rights there, and what guards it; triggers wait"
+            )
+            raise Transient(self._not_let_in)
         if answer.is_server_error or answer.status_code in _TRY_AGAIN:
             message = f"the EventListener answers {answer.status_code}"
             raise Transient(message)
@@ -48,7 +62,7 @@ class EventListener:
         return _event_id(answer)
 
     async def ping(self) -> None:
-        """Check that something answers there, whatever it says to a GET.
+        """Check that something answers there, whatever it says to a GET, and let the last trigger in.
 
         Raises:
             Transient: if not.
@@ -60,6 +74,8 @@ class EventListener:
         except (httpx.HTTPError, TimeoutError) as exc:
             message = f"the EventListener at {self._url} does not answer: {exc!r}"
             raise Transient(message) from exc
+        if self._not_let_in:
+            raise Transient(self._not_let_in)
 
 
 def _event_id(answer: httpx.Response) -> str:

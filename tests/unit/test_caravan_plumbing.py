@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,8 +26,10 @@ from caravan.retry import retried
 from caravan.settings import CentralS3Settings, EdgeIds, KafkaSettings, Port, ServiceSettings, load
 from delivery.settings import DeliverySettings
 from edge_manager.settings import EdgeManagerSettings
+from feeder.settings import FeederSettings
 from monitor.settings import MonitorSettings
 from shopper.settings import ShopperSettings
+from training.settings import TrainingSettings
 
 
 def encoded(format_: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -115,6 +119,12 @@ def test_an_address_of_http_that_is_none_is_refused_at_the_start(
         ("PUBLIC_KEY", "missing.pem"),
         ("SINK_BUCKET", "s3://production"),
         ("HUB_HISTORY_SECONDS", "1e300"),
+        ("PREDICT_SECONDS", "1e10"),
+        ("KAFKA_REPLICATION", "1000000000"),
+        ("KAFKA_CONCURRENCY", "1000000000"),
+        ("DECODES_AT_ONCE", "1000000000"),
+        ("STORES_AT_ONCE", "1000000000"),
+        ("RUNS_AT_ONCE", "1000000000"),
     ],
 )
 def test_what_would_end_a_service_in_a_trace_or_show_a_password_is_refused_by_one_line_at_its_start(
@@ -123,7 +133,14 @@ def test_what_would_end_a_service_in_a_trace_or_show_a_password_is_refused_by_on
     monkeypatch.setenv(variable, value)
     of_one = next(
         each
-        for each in (DeliverySettings, EdgeManagerSettings, MonitorSettings, ShopperSettings)
+        for each in (
+            DeliverySettings,
+            EdgeManagerSettings,
+            FeederSettings,
+            MonitorSettings,
+            ShopperSettings,
+            TrainingSettings,
+        )
         if variable.lower() in each.model_fields
     )
     with pytest.raises(SystemExit):
@@ -131,6 +148,26 @@ def test_what_would_end_a_service_in_a_trace_or_show_a_password_is_refused_by_on
     said = capsys.readouterr().err
     assert said.startswith(f"{variable}: ")
     assert (said.count("\n"), "hunter2" in said) == (1, False)
+
+
+def test_where_a_service_cannot_listen_one_line_names_the_settings() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        service = subprocess.run(
+            [sys.executable, "-m", "delivery"],
+            env=os.environ | {"HOST": "127.0.0.1", "PORT": str(port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert service.returncode == 1
+    (told,) = [line for line in service.stdout.splitlines() if "already in use" in line]
+    assert f"HOST 127.0.0.1, PORT {port}: nothing can listen there" in told
+    assert "Traceback" not in service.stdout
 
 
 def test_edges_are_words(monkeypatch: pytest.MonkeyPatch) -> None:

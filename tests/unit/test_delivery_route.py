@@ -238,7 +238,9 @@ async def test_a_listener_that_never_ends_its_answer_is_worth_another_try(
 @pytest.mark.parametrize("status", [401, 403, 407])
 async def test_triggers_wait_while_the_listener_lets_nobody_in_and_readiness_says_so(status: int) -> None:
     answers = [httpx.Response(status), httpx.Response(202)]
-    transport = httpx.MockTransport(lambda asked: answers.pop(0) if asked.method == "POST" else httpx.Response(405))
+    transport = httpx.MockTransport(
+        lambda asked: answers.pop(0) if asked.method == "POST" else httpx.Response(405)
+    )
     async with httpx.AsyncClient(transport=transport) as client:
         listener = EventListener(client, "http://listener/")
         await listener.ping()

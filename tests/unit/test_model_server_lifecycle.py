@@ -360,6 +360,8 @@ async def test_a_taken_port_is_named(base: Path) -> None:
         port = taken.getsockname()[1]
         for flag in ("--port", "--rest_api_port"):
             other = "--rest_api_port=0" if flag == "--port" else "--port=0"
-            with pytest.raises(OSError, match=f"{port} on 127.0.0.1 is taken"):
+            with pytest.raises(
+                OSError, match=f"{flag} {port}, --host .HOST. 127.0.0.1: nothing can listen there"
+            ):
                 async with app.serving(read([f"{flag}={port}", other, *flags(base)], {})):
                     await asyncio.sleep(0)

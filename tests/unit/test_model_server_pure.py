@@ -1,5 +1,6 @@
 """The model server's pure parts: versions, configurations, settings, numbers, messages."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,24 @@ def test_all_faults_of_the_settings_are_named_at_once(tmp_path: Path) -> None:
     assert text.count("Invalid protobuf file") == 2
     assert "--rest_api_port cannot be same as --port" in text
     assert "S3_USE_HTTPS" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("port", "99999"),
+        ("rest_api_port", "-1"),
+        ("tensorflow_session_parallelism", "1000000000"),
+        ("file_system_poll_wait_seconds", "0"),
+        ("max_num_load_retries", "-1"),
+        ("drain_seconds", "nan"),
+        ("max_call_seconds", "inf"),
+    ],
+)
+def test_a_flag_that_is_no_such_number_is_refused_by_one_line(name: str, number: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read([f"--{name}={number}"], {})
+    assert re.fullmatch(rf"--{name} \S+: it is a number from .*", str(caught.value))
 
 
 @pytest.mark.parametrize(

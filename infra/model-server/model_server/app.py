@@ -96,9 +96,7 @@ async def _serving(settings: Settings, folder: Path, graphs: Graphs) -> AsyncIte
         doors, grpc_port = make_server(core, metrics, settings.tokens, address, settings.doors.connections)
     except RuntimeError as exc:
         listener.close()
-        raise OSError(
-            f"gRPC port {settings.port} on {settings.host} is taken: choose another --port"
-        ) from exc
+        raise _unusable("--port", settings.host, settings.port, "it is taken, or not ours to take") from exc
     web = server.make_server(rest, settings.doors, drain_seconds=max(int(settings.drain_seconds), 1))
     web_task: asyncio.Task[None] | None = None
     watching: list[asyncio.Task[None]] = []
@@ -203,5 +201,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as exc:
         listener.close()
-        raise OSError(f"REST port {port} on {host} is taken: choose another --rest_api_port") from exc
+        raise _unusable("--rest_api_port", host, port, exc.strerror) from exc
     return listener
+
+
+def _unusable(flag: str, host: str, port: int, why: str) -> OSError:
+    return OSError(f"{flag} {port}, --host (HOST) {host}: nothing can listen there: {why}")

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from caravan.intake import DoorLimits
-from caravan.settings import DoorSettings, TraceSettings
+from caravan.settings import MOST_AT_ONCE, MOST_PORT, DoorSettings, TraceSettings
 from caravan.tokens import Tokens, TokenSettings
 from model_server.parameters import BatchingParameters
 from model_server.stubs import model_server_config_pb2
@@ -26,6 +26,23 @@ S3_SCHEME = "s3://"
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 _TRUE = frozenset({"true", "1", "t", "yes", "y"})
 _FALSE = frozenset({"false", "0", "f", "no", "n"})
+_YEAR = 365 * 86_400
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "port": (0, MOST_PORT),
+    "rest_api_port": (0, MOST_PORT),
+    "rest_api_timeout_in_ms": (1, _YEAR * 1000),
+    "model_config_file_poll_wait_seconds": (0, _YEAR),
+    "file_system_poll_wait_seconds": (0.001, _YEAR),
+    "max_num_load_retries": (0, 1_000_000),
+    "load_retry_interval_micros": (0, _YEAR * 1_000_000),
+    "tensorflow_session_parallelism": (0, MOST_AT_ONCE),
+    "tensorflow_intra_op_parallelism": (0, MOST_AT_ONCE),
+    "tensorflow_inter_op_parallelism": (0, MOST_AT_ONCE),
+    "max_call_seconds": (0.001, _YEAR),
+    "max_load_seconds": (0.001, _YEAR),
+    "drain_seconds": (0, _YEAR),
+}
+"""The least and the most of flags that are numbers."""
 
 DESCRIPTION = """\
 Serves TensorFlow SavedModels and ONNX models over gRPC and REST, by TensorFlow Serving's published contract.
@@ -124,7 +141,11 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
     """Read flags and environment. Raises SettingsError; `--help` prints and exits as argparse does."""
     env = os.environ if environment is None else environment
     args = _parser(env).parse_args(argv)
-    faults: list[str] = []
+    faults = [
+        f"--{name} {getattr(args, name)}: it is a number from {least:,} to {most:,}".replace(",", " ")
+        for name, (least, most) in _BOUNDS.items()
+        if not least <= getattr(args, name) <= most
+    ]
     config = _model_config(args, faults)
     batching = _batching(args, faults)
     prometheus_path = _prometheus(args, faults)
@@ -292,7 +313,7 @@ def _model_config(args: argparse.Namespace, faults: list[str]) -> model_server_c
 def _config_file(args: argparse.Namespace) -> ConfigFile | None:
     if not args.model_config_file:
         return None
-    return ConfigFile(args.model_config_file, max(args.model_config_file_poll_wait_seconds, 0.0))
+    return ConfigFile(args.model_config_file, args.model_config_file_poll_wait_seconds)
 
 
 def _own_model(args: argparse.Namespace) -> model_server_config_pb2.ModelConfig:

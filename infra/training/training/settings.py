@@ -8,11 +8,14 @@ from pydantic import AfterValidator, Field
 from caravan.contracts import DEFAULT_MODEL
 from caravan.rollout import parse_rings
 from caravan.settings import (
+    AtOnce,
     CentralS3Settings,
     EdgesSettings,
     KafkaSettings,
     OptionalPath,
     Port,
+    Seconds,
+    SecondsOrNone,
     ServiceSettings,
 )
 
@@ -39,10 +42,10 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesS
 
     rollout: Annotated[str, AfterValidator(_rings)] = ""
     """Rings in which a group's version goes to its edges, as `1,20%,100%`; empty: to all at once."""
-    rollout_soak: float = Field(default=300, ge=0)
+    rollout_soak: SecondsOrNone = 300
     """Seconds that the edges of a ring serve a version, where none compares it with the one before."""
 
-    trial_seconds: float = Field(default=120, gt=0)
+    trial_seconds: Seconds = 120
     """Seconds that an uploaded model may take to load and to answer."""
     max_model_bytes: int = Field(default=2**30, gt=0)
 
@@ -50,8 +53,8 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesS
     work_dir: Path = ROOT / "work"
     state_dir: Path = ROOT / "state"
 
-    runs_at_once: int = Field(default=1, ge=1)
-    run_seconds: float = Field(default=3600, gt=0)
+    runs_at_once: AtOnce = 1
+    run_seconds: Seconds = 3600
     """Seconds after which a run counts as hung, is ended and made again."""
     warm_worker: bool = True
     """Keep a process ready that has the backbone loaded."""

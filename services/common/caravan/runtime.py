@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from caravan import traces, tracing
 from caravan.concurrency import loop_factory
-from caravan.errors import CaravanError
+from caravan.errors import CaravanError, Permanent
 from caravan.intake import raise_open_files
 from caravan.server import Server, make_server
 from caravan.settings import ServiceSettings
@@ -86,7 +86,7 @@ async def _main(name: str, settings: S, wire: Wire[S]) -> None:
                 group.create_task(_named(loop_name, run_loop), name=loop_name)
                 for loop_name, run_loop in service.loops.items()
             ]
-            web = group.create_task(server.serve(), name="web")
+            web = group.create_task(_serve(server, settings), name="web")
             stopper = group.create_task(_on_stop(stop, server, service.on_stop), name="stop")
             gc.freeze()  # what is loaded stays: no collection is to walk over it
             gc.set_threshold(COLLECT_EVERY)
@@ -95,6 +95,14 @@ async def _main(name: str, settings: S, wire: Wire[S]) -> None:
             for task in (stopper, *loops):
                 task.cancel()
     log.info("service stopped", service=name)
+
+
+async def _serve(server: Server, settings: ServiceSettings) -> None:
+    try:
+        await server.serve()
+    except OSError as exc:
+        message = f"HOST {settings.host}, PORT {settings.port}: nothing can listen there: {exc}"
+        raise Permanent(message) from exc
 
 
 async def _named(name: str, run_loop: Callable[[], Awaitable[None]]) -> None:

@@ -8,6 +8,7 @@ for another protocol. Here the offer is ignored, as RFC 9110 has it, and the req
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from array import array
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ class Server(uvicorn.Server):
     """uvicorn without its signal handling: it would raise SIGTERM again before our loops have cleaned up.
 
     It waits to be told to stop, where uvicorn looks ten times a second, and writes the date when it is asked.
+    Where it cannot listen it raises OSError, where uvicorn logs the system's words and ends the process.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -71,6 +73,23 @@ class Server(uvicorn.Server):
     def should_exit(self, value: bool) -> None:
         if value:
             self._stop.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, on sockets that do so already or on the address; raise OSError where that cannot be."""
+        loop, config = asyncio.get_running_loop(), self.config
+        make = partial(
+            config.http_protocol_class,
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        if sockets is None:
+            self.servers = [await loop.create_server(make, config.host, config.port, backlog=config.backlog)]
+        else:
+            self.servers = [
+                await loop.create_server(make, sock=listener, backlog=config.backlog) for listener in sockets
+            ]
+        self.started = True
 
     async def main_loop(self) -> None:
         """Serve until told to stop."""

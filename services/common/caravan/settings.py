@@ -102,6 +102,13 @@ GroupsOfEdges = Annotated[Members, NoDecode, _read_by(parse_groups), _fit("edges
 ProductsOfEdges = Annotated[Members, NoDecode, _read_by(parse_products), _fit("edge_groups", product_faults)]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=MOST_PORT)]
+MOST_AT_ONCE = 10_000
+AtOnce = Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
+"""How many of something may be on their way side by side, each with a task or a thread."""
+MOST_SECONDS = 10 * 365 * 86_400
+"""Ten years: to gRPC a deadline beyond some centuries is one that is over."""
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 
 
 def _http_address(text: str) -> str:
@@ -195,9 +202,9 @@ class DoorSettings(BaseSettings):
     max_connections: int = Field(default=1000, gt=0)
     max_senders: int = Field(default=256, gt=0)
     least_body_rate: float = Field(default=1024, ge=0)
-    idle_seconds: float = Field(default=30, gt=0)
-    body_seconds: float = Field(default=300, gt=0)
-    head_seconds: float = Field(default=15, gt=0)
+    idle_seconds: Seconds = 30
+    body_seconds: Seconds = 300
+    head_seconds: Seconds = 15
 
     @property
     def doors(self) -> DoorLimits:
@@ -259,9 +266,9 @@ class KafkaSettings(BaseSettings):
     kafka_idempotence: bool = False
     kafka_max_message_bytes: int = Field(default=20 * 2**20, gt=0, lt=2**31)
     kafka_request_seconds: float = Field(default=15.0, gt=0, le=3600)
-    kafka_gap_seconds: float = Field(default=0.0, ge=0)
+    kafka_gap_seconds: SecondsOrNone = 0.0
     kafka_create_topics: bool = True
-    kafka_replication: int = Field(default=1, ge=1)
+    kafka_replication: int = Field(default=1, ge=1, lt=2**15)
     kafka_partitions: str = "1"
     """Partitions of a new topic: a number for all, or `trigger=2` for one; several with commas."""
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from caravan.settings import HttpAddress, KafkaSettings, Port, ServiceSettings
+from caravan.settings import (
+    HttpAddress,
+    KafkaSettings,
+    Port,
+    Seconds,
+    SecondsOrNone,
+    ServiceSettings,
+)
 
 
 class DeliverySettings(ServiceSettings, KafkaSettings):
@@ -13,7 +18,7 @@ class DeliverySettings(ServiceSettings, KafkaSettings):
     port: Port = 8082
     eventlistener_url: HttpAddress = "http://127.0.0.1:8085/"
     kafka_group: str = "delivery"
-    coalesce_seconds: float = Field(default=0.1, ge=0)
+    coalesce_seconds: SecondsOrNone = 0.1
     """Seconds that an edge's first trigger waits for others."""
-    max_age_seconds: float = Field(default=86_400, gt=0)
+    max_age_seconds: Seconds = 86_400
     """Seconds for which a run is requested before its trigger becomes a dead letter."""

@@ -17,6 +17,8 @@ from caravan.settings import (
     OptionalFile,
     OptionalPath,
     Port,
+    Seconds,
+    SecondsOrNone,
     ServiceSettings,
     Share,
 )
@@ -36,13 +38,13 @@ class EdgeManagerSettings(
     model_server_base_path: str = ""
     """Where the model server sees the models; empty: in the bucket, or the directory as it is here."""
     poll_seconds: float = Field(default=1.0, gt=0, le=3600)
-    load_seconds: float = Field(default=120.0, gt=0)
+    load_seconds: Seconds = 120.0
     keep_versions: int = Field(default=3, ge=1)
     canary: Share = 0
     """As the shopper's; above 0 the version that the shopper trusts is served beside the newest."""
     require_signature: bool = False
     public_key: OptionalFile = None
-    status_seconds: float = Field(default=60.0, ge=0)
+    status_seconds: SecondsOrNone = 60.0
     """Between two words to central on how things stand when nothing changes; 0 for none at all."""
 
     @model_validator(mode="after")

@@ -8,17 +8,18 @@ from pydantic import Field
 
 from caravan import decoding, images
 from caravan.settings import (
+    AtOnce,
     CentralS3Settings,
     EdgesSettings,
     KafkaSettings,
     OptionalPath,
     Port,
+    Seconds,
     ServiceSettings,
 )
 
 Bytes = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
 
 
 class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesSettings):
@@ -50,8 +51,8 @@ class FeederSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesSet
     intake_bytes: Bytes = 64 * 2**20
     intake_max_age_seconds: Seconds = 3600
 
-    uploads_at_once: Count = 32
-    checks_at_once: Count = 2
-    stores_at_once: Count = 16
+    uploads_at_once: AtOnce = 32
+    checks_at_once: AtOnce = 2
+    stores_at_once: AtOnce = 16
     store_buffer_bytes: Bytes = 64 * 2**20
     retry_seconds: Seconds = 30

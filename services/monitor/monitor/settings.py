@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from caravan.settings import (
+    MOST_SECONDS,
     CentralS3Settings,
     EdgeId,
     EdgesSettings,
@@ -44,7 +45,7 @@ class MonitorSettings(
     """Consumer group; `monitor-<edge>` if empty."""
     max_event_bytes: int = Field(default=256 * 1024, gt=0)
 
-    hub_history_seconds: float = Field(default=86_400, ge=60, le=10 * 365 * 86_400)
+    hub_history_seconds: float = Field(default=86_400, ge=60, le=MOST_SECONDS)
     hub_history_messages: int = Field(default=100_000, gt=0)
     hub_silent_windows: float = Field(default=3, gt=0)
     hub_max_cameras: int = Field(default=1000, gt=0)

@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from caravan import decoding, images
 from caravan.contracts import DEFAULT_MODEL, is_model_name
 from caravan.settings import (
+    AtOnce,
     EdgeId,
     EdgeS3Settings,
     HttpAddress,
@@ -20,6 +21,7 @@ from caravan.settings import (
     OptionalAuthorities,
     OptionalPath,
     Port,
+    Seconds,
     ServiceSettings,
     Share,
 )
@@ -58,30 +60,30 @@ class ShopperSettings(ServiceSettings, KafkaSettings, MqttSettings, EdgeS3Settin
     models: ModelsOption = Field(default_factory=dict)
     tensor_scale: Scale = "0..1"
     tensor_topics: TensorTopics = CAMERAS
-    predict_seconds: float = Field(default=5.0, gt=0)
+    predict_seconds: Seconds = 5.0
     score_accuracy: float = Field(default=0.6, ge=0, le=1)
     catalogue: OptionalPath = None
 
     max_image_bytes: int = Field(default=10 * MIB, gt=0)
     max_pixels: int = Field(default=images.MAX_PIXELS, gt=0)
-    decodes_at_once: int = Field(default=2, gt=0)
-    decode_seconds: float = Field(default=decoding.SECONDS, gt=0)
+    decodes_at_once: AtOnce = 2
+    decode_seconds: Seconds = decoding.SECONDS
     max_memory_bytes: int = Field(default=64 * MIB, gt=0)
-    mqtt_concurrency: int = Field(default=16, gt=0, le=10_000)
+    mqtt_concurrency: AtOnce = 16
     mqtt_waiting: int = Field(default=256, gt=0)
     kafka_detection: bool = True
     kafka_group: str = ""
     """Consumer group; `shopper-<edge>` if empty."""
-    kafka_concurrency: int = Field(default=16, gt=0)
-    kafka_retry_seconds: float = Field(default=30.0, gt=0)
+    kafka_concurrency: AtOnce = 16
+    kafka_retry_seconds: Seconds = 30.0
 
-    keep_seconds: float = Field(default=2.0, gt=0)
+    keep_seconds: Seconds = 2.0
     spool_dir: OptionalPath = None
     max_spool_bytes: int = Field(default=1024 * MIB, ge=0)
 
     max_zip_bytes: int = Field(default=64 * MIB, gt=0)
     max_zip_images: int = Field(default=2000, gt=0)
-    push_seconds: float = Field(default=6 * 3600.0, gt=0)
+    push_seconds: Seconds = 6 * 3600.0
 
     mqtt_ws_url: str = Field(default="", pattern=r"^(wss?://[A-Za-z0-9.:_\[\]-]+(/[A-Za-z0-9._~/-]*)?)?$")
     web_packages: Path = Path(__file__).parents[1] / "npm" / "node_modules"

@@ -70,8 +70,8 @@ def main() -> None:
     raise_open_files()
     try:
         asyncio.run(serve(Path(folder), int(port), keys, captured))
-    except OSError as exc:
-        sys.exit(f"the store cannot use {folder}: {exc}")
+    except* OSError as group:
+        sys.exit(f"the store cannot use {folder} and port {port}: {group.exceptions[0]}")
 
 
 if __name__ == "__main__":

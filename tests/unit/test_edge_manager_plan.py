@@ -196,6 +196,14 @@ def test_a_failure_of_before_the_version_was_there_is_not_held_against_it() -> N
     assert list(plan.confirm(knowing(model), TEA, 0.0, RULES)) == []
 
 
+def test_a_version_that_somebody_put_here_and_that_cannot_be_loaded_is_told() -> None:
+    broken = replace(BROKEN, message="no graph")
+    model = holding(1, 2, states={2: broken}, loading=Loading(2))
+    assert list(plan.confirm(knowing(model), TEA, 0.0, RULES)) == [], "central could not bring it back"
+    assert model.trouble == "the model server could not load version 2, the newest here: no graph"
+    assert replace(model, loading=Loading(2, before=broken)).trouble is None, "that was another one"
+
+
 @pytest.mark.parametrize(
     ("state", "facts", "is_refused"),
     [

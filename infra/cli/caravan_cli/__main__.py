@@ -31,7 +31,7 @@ from caravan.contracts import (
     ready_bucket,
 )
 from caravan.errors import CaravanError
-from caravan.groups import sources
+from caravan.groups import learners, sources
 from caravan.names import is_sha256
 from caravan.receipts import Account
 from caravan.rollout import Order, Rollout
@@ -123,6 +123,7 @@ def withdraw_images(
     It is removed wherever it lies, training forgets it and is triggered without it, and who sends it again is
     told that it is withdrawn. The account counts it as withdrawn. Of a batch, what another one brought under
     the same class too stays, and is named. Models that were trained on it stay in E-models: see `which`.
+    Where less than two classes are left there is nothing to train: the last version goes on serving.
     """
     from caravan_cli.withdraw import withdraw_everywhere  # noqa: PLC0415
 
@@ -144,6 +145,8 @@ def withdraw_images(
     except CaravanError as exc:
         typer.echo(f"training is not triggered, give the command again: {exc}", err=True)
         raise typer.Exit(1) from exc
+    with _plainly():
+        asyncio.run(_tell_what_cannot_be_trained(settings))
 
 
 @commands.command("which")
@@ -430,6 +433,21 @@ async def _ask_for_training(settings: WithdrawSettings, why: str, what: int | st
     async with Producer(settings) as producer:
         edge = settings.edge.encode()
         await producer.send(TRIGGER, edge, key=edge, headers={why: str(what)})
+
+
+async def _tell_what_cannot_be_trained(settings: WithdrawSettings) -> None:
+    """Tell whose last version goes on serving, as there are no images for one without what was withdrawn."""
+    from caravan_cli.withdraw import classes_left  # noqa: PLC0415
+
+    groups, products = settings.edge_groups, settings.edge_products
+    for owner in learners(settings.edge, groups, products):
+        left = await classes_left(
+            (s3.open_bucket(settings.central, data_bucket(edge)), others)
+            for edge, others in sources(owner, groups, products).items()
+        )
+        if len(left) < 2:  # noqa: PLR2004 - a model tells apart
+            what = f"only images of {', '.join(left)} are" if left else "no image is"
+            typer.echo(f"{what} left for {owner} to train on: its last version goes on serving as it is")
 
 
 def _one_edge(settings: EdgeAtCentral) -> str:

@@ -116,6 +116,26 @@ async def contents_at(store: ObjectStore, key: str) -> set[str]:
     return {promise.sha256 async for promised, promise in promises(store) if promised == key}
 
 
+async def classes_left(sources: Iterable[tuple[ObjectStore, Collection[str]]]) -> set[str]:
+    """Return which classes still have images, two of them at most: with these a model can be trained.
+
+    Args:
+        sources: the data buckets that a model learns from, and of each the classes that it passes over.
+
+    Raises:
+        CaravanError: if the store is away, or refuses us.
+        FileNotFoundError: if there is no such bucket.
+
+    """
+    found: set[str] = set()
+    for store, passed_over in sources:
+        async for entry in s3.listing(store, IMAGES):
+            found |= {class_of(entry["path"])} - {"", *passed_over}
+            if len(found) > 1:
+                return found
+    return found
+
+
 async def _withdraw_key(store: ObjectStore, key: str, reason: str, *, label_only: bool) -> Withdrawal:
     item = class_of(key)
     if not item:

@@ -156,11 +156,13 @@ def translated(action: str) -> Iterator[None]:
     except BaseError as exc:
         _tell_full(action, exc)
         status, word = _told(exc)
+        if word == SKEWED:
+            raise refusal(action, word) from exc
         if word == "NoSuchBucket":
             raise BucketMissing(f"S3 could not {action}: the bucket is missing") from exc
         if status in _OF_THE_OBJECT and word not in _OF_THE_REQUEST:
             raise Unstorable(f"S3 does not take {action}: {word or status}") from exc
-        answered = status.startswith("4") and status not in _TRY_AGAIN and word != SKEWED
+        answered = status.startswith("4") and status not in _TRY_AGAIN
         raise (Declined if answered else Transient)(f"S3 could not {action}: {_why(exc)}") from exc
 
 

@@ -160,7 +160,16 @@ class Model:
         """What is wrong with the model, here or there."""
         unlisted = None if self.offer.fault is None else f"central cannot list it: {self.offer.fault}"
         broken = max((version for version, tried in self.tried.items() if tried.failures), default=0)
-        return self.stuck or self.fault or unlisted or self.waiting.get(broken)
+        return self.stuck or self.fault or self._unloadable or unlisted or self.waiting.get(broken)
+
+    @property
+    def _unloadable(self) -> str | None:
+        """Say why the newest version here does not serve; one that central does not offer stays so."""
+        state = (self.states or {}).get(self.newest)
+        if state is None or not state.has_failed or state == self.loading.before:
+            return None
+        why = state.message or state.error_code
+        return f"the model server could not load version {self.newest}, the newest here: {why}"
 
     @property
     def is_settled(self) -> bool:

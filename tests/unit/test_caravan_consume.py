@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, TopicAuthorizationFailedError
 from prometheus_client import REGISTRY
 
 from caravan.consume import Consumption, Effect, LogAndContinue, Offsets, Policy, Stopped, consume
-from caravan.errors import BadInput, Permanent, Transient
+from caravan.errors import BadInput, CaravanError, Permanent, Transient
 from caravan.testing.kafka import Topic, record
 
 ONE, TWO = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -302,6 +302,14 @@ async def ping_until_it_fails(route: Consumption) -> None:
             await route.ping()
 
 
+async def fails(route: Consumption) -> bool:
+    try:
+        await route.ping()
+    except CaravanError:
+        return True
+    return False
+
+
 async def test_a_stopped_route_is_not_ready_and_says_why_until_it_begins_again() -> None:
     topic, handler = Topic("t", *batch("fault " * 30)), Handler()
 
@@ -311,12 +319,35 @@ async def test_a_stopped_route_is_not_ready_and_says_why_until_it_begins_again()
     route = Consumption("a-route", attempt)
     await route.ping()
     life = asyncio.create_task(route.run())
-    with pytest.raises(Stopped, match="21 messages in a row"):
+    with pytest.raises(CaravanError, match="21 messages in a row"):
         await ping_until_it_fails(route)
     assert not life.done(), "the rest of the service goes on"
     life.cancel()
     await asyncio.wait([life])
     await Consumption("a-route", attempt).ping()
+
+
+async def test_a_route_that_the_broker_does_not_let_read_is_not_ready_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("caravan.consume.LONGEST_WAIT", 0.05)
+    granted = asyncio.Event()
+
+    async def attempt() -> None:
+        if granted.is_set():
+            await asyncio.Event().wait()
+        raise Transient("consumer of t: no right") from TopicAuthorizationFailedError("t")
+
+    route = Consumption("a-route", attempt)
+    life = asyncio.create_task(route.run())
+    with pytest.raises(CaravanError, match="no right"):
+        await ping_until_it_fails(route)
+    granted.set()
+    async with asyncio.timeout(20):
+        while await fails(route):
+            await asyncio.sleep(0.01)
+    life.cancel()
+    await asyncio.wait([life])
 
 
 # --- order, bounds, ends --------------------------------------------------------------------------

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import trustme
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from caravan import kafka
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps, Shortened
-from caravan.kafka import Producer, header, send_dead_letter
+from caravan.kafka import Consumer, Producer, header, send_dead_letter
 from caravan.settings import KafkaSettings, load
 from caravan.testing import kafka as testing
 
@@ -66,6 +67,29 @@ def test_a_log_that_has_ended_before_its_reader_for_a_while_was_made_again() -> 
 
 
 # --- dead letters -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("begins", "told"), [(12, [(3, 11)]), (0, [])], ids=["retention", "compaction"])
+async def test_messages_that_a_topic_kept_no_longer_are_told_and_those_that_follow_are_read(
+    begins: int, told: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = TopicPartition("t", 0)
+
+    async def answer(value: Any) -> Any:
+        return value
+
+    monkeypatch.setattr(AIOKafkaConsumer, "assignment", lambda _: {there})
+    monkeypatch.setattr(AIOKafkaConsumer, "highwater", lambda *_: None)
+    monkeypatch.setattr(AIOKafkaConsumer, "position", lambda *_: answer(3))
+    monkeypatch.setattr(AIOKafkaConsumer, "committed", lambda *_: answer(3))
+    monkeypatch.setattr(AIOKafkaConsumer, "beginning_offsets", lambda *_: answer({there: begins}))
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", lambda *_, **__: answer({there: messages(12, 13)}))
+    client = Consumer(KafkaSettings(), "t", group_id="g")
+    with capture_logs() as logs:
+        found = await client.getmany(timeout_ms=10)
+    await client.stop()
+    assert [message.offset for message in found[there]] == [12, 13]
+    assert [(line["first"], line["last"]) for line in logs] == told
 
 
 def record(

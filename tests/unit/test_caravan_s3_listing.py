@@ -187,7 +187,7 @@ async def test_a_listing_that_is_refused_says_what_to_check() -> None:
 async def test_a_listing_that_is_refused_for_the_clock_says_so_alone() -> None:
     async with bucket(*[(403, "<Error><Code>RequestTimeTooSkewed</Code></Error>")] * 20) as (store, _):
         for listing in (s3.listed, s3.folders, s3.count):
-            with pytest.raises(Transient, match="list .*: the clocks here and there are too far apart$"):
+            with pytest.raises(Transient, match=r"list .*: the clocks here and there are too far apart$"):
                 await listing(store, "images/")
 
 

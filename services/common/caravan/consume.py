@@ -16,12 +16,18 @@ from typing import Literal, NoReturn, Protocol, TypeVar
 
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 from caravan import telemetry, tracing
 from caravan.errors import BadInput, CaravanError, Permanent, Transient
 from caravan.kafka import Batch, SendDeadLetter, parked_for, trace_of
-from caravan.retry import forever, retried
+from caravan.retry import LONGEST_WAIT, forever, retried
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -32,6 +38,8 @@ COMMIT_SECONDS = 0.2
 FAREWELL_SECONDS = 3.0
 """Deadline in seconds of the last commit when a loop ends."""
 MIB = 2**20
+REFUSALS = (GroupAuthorizationFailedError, TopicAuthorizationFailedError)
+"""Of a broker that answers, so that nothing else tells of them."""
 
 Effect = Callable[[], Awaitable[object]]
 Handle = Callable[[ConsumerRecord], Awaitable[Effect]]
@@ -478,27 +486,42 @@ class Consumption:
     def __init__(self, route: str, attempt: Callable[[], Awaitable[None]]) -> None:
         self.route = route
         self._attempt = attempt
-        self._fault: Stopped | None = None
+        self._fault: CaravanError | None = None
 
     async def run(self) -> NoReturn:
         """Consume until the process ends; once stopped, only stay: a new process tries again."""
         try:
-            await forever(self.route, self._attempt)
+            await forever(self.route, self._watched)
         except Stopped as exc:
             self._fault = exc
             log.error("consumer stopped", route=self.route, error=str(exc))  # noqa: TRY400 - the trace was logged
             await asyncio.Event().wait()
             raise
 
+    async def _watched(self) -> None:
+        """Note that the broker refuses us, until an attempt has lasted a while."""
+        lasted = asyncio.get_running_loop().call_later(LONGEST_WAIT, self._forget)
+        try:
+            await self._attempt()
+        except Transient as exc:
+            if isinstance(exc.__cause__, REFUSALS):
+                self._fault = exc
+            raise
+        finally:
+            lasted.cancel()
+
+    def _forget(self) -> None:
+        self._fault = None
+
     async def ping(self) -> None:
-        """Check that the loop was not stopped, for `/readyz`.
+        """Check that the loop was not stopped, and that the broker lets it read, for `/readyz`.
 
         Raises:
-            Stopped: if it was; the message says why.
+            CaravanError: if not; the message says why.
 
         """
         if self._fault is not None:
-            raise Stopped(str(self._fault))
+            raise CaravanError(str(self._fault))
 
 
 class LogAndContinue:

@@ -236,14 +236,44 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
         self._gaps = Gaps(settings.kafka_gap_seconds, time.monotonic) if settings.kafka_gap_seconds else None
         self._past = Past(self)
         self._shortened = Shortened(time.monotonic)
+        self._of_a_group = "group_id" in options
+        self._expected: dict[TopicPartition, int | None] = {}
+        """By partition, the offset to be read next; None where nothing was read."""
 
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_ms: int, max_records: int | None
     ) -> dict[TopicPartition, Sequence[ConsumerRecord]]:
         """Return what has come; raise one of UNREADABLE if a message cannot be read."""
+        self._expected = {
+            partition: self._expected[partition]
+            if partition in self._expected
+            else await self.committed(partition)
+            for partition in (self.assignment() if self._of_a_group else ())
+        }
         found: dict[TopicPartition, Sequence[ConsumerRecord]]
         found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+        for partition, records in found.items():
+            await self._tell_of_what_is_gone(partition, records[0].offset)
+            if partition in self._expected:
+                self._expected[partition] = records[-1].offset + 1
         return found
+
+    async def _tell_of_what_is_gone(self, partition: TopicPartition, offset: int) -> None:
+        """Tell of messages that the topic did not keep until they were read: what follows is read instead."""
+        expected = self._expected.get(partition)
+        if expected is None or offset <= expected:
+            return
+        with suppress(KafkaError, TimeoutError):
+            # Offsets are missing for other reasons, too: compaction, or the markers of transactions.
+            begins = (await self.beginning_offsets([partition]))[partition]
+            if begins > expected:
+                place = {"topic": partition.topic, "partition": partition.partition}
+                log.error(
+                    "messages are gone unread, as the topic keeps them no longer",
+                    **place,
+                    first=expected,
+                    last=begins - 1,
+                )
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None

@@ -243,7 +243,10 @@ def _nothing_here(app: FastAPI, request: Request, exc: HTTPException) -> Respons
         if path == "/" or not path.endswith("/"):
             return answer(problem(404, "there is nothing at this path"))
         if request.method == "GET":
-            return RedirectResponse(request.url.replace(path=path.rstrip("/") or "/"))
+            # From here, as a proxy may serve it beneath another path, and under another name.
+            page = path.rstrip("/")
+            there = "../" * (len(path) - len(page)) + page.rpartition("/")[2]
+            return RedirectResponse(f"{there}?{request.url.query}" if request.url.query else there)
         # Who follows a redirect has sent the body for nothing, and who does not takes it for an answer.
         return answer(problem(404, "there is nothing at this path: leave out the slash at its end"))
     if exc.status_code != HTTPStatus.METHOD_NOT_ALLOWED:

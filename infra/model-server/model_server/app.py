@@ -201,7 +201,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as exc:
         listener.close()
-        raise _unusable("--rest_api_port", host, port, exc.strerror) from exc
+        raise _unusable("--rest_api_port", host, port, exc.strerror or str(exc)) from exc
     return listener
 
 

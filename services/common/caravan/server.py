@@ -77,8 +77,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, on sockets that do so already or on the address; raise OSError where that cannot be."""
         loop, config = asyncio.get_running_loop(), self.config
+        reader: Any = config.http_protocol_class
         make = partial(
-            config.http_protocol_class,
+            reader,
             config=config,
             server_state=self.server_state,
             app_state=self.lifespan.state,

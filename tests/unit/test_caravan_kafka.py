@@ -69,22 +69,30 @@ def test_a_log_that_has_ended_before_its_reader_for_a_while_was_made_again() -> 
 # --- dead letters -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("begins", "told"), [(12, [(3, 11)]), (0, [])], ids=["retention", "compaction"])
+@pytest.mark.parametrize(
+    ("group", "begins", "told"),
+    [("g", 12, [(3, 11)]), ("g", 0, []), (None, 12, [])],
+    ids=["retention", "compaction", "of no group"],
+)
 async def test_messages_that_a_topic_kept_no_longer_are_told_and_those_that_follow_are_read(
-    begins: int, told: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+    group: str | None, begins: int, told: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = TopicPartition("t", 0)
 
     async def answer(value: Any) -> Any:
         return value
 
+    async def committed(*_: Any) -> int:
+        assert group is not None, "aiokafka raises for a reader without a group"
+        return 3
+
     monkeypatch.setattr(AIOKafkaConsumer, "assignment", lambda _: {there})
     monkeypatch.setattr(AIOKafkaConsumer, "highwater", lambda *_: None)
     monkeypatch.setattr(AIOKafkaConsumer, "position", lambda *_: answer(3))
-    monkeypatch.setattr(AIOKafkaConsumer, "committed", lambda *_: answer(3))
+    monkeypatch.setattr(AIOKafkaConsumer, "committed", committed)
     monkeypatch.setattr(AIOKafkaConsumer, "beginning_offsets", lambda *_: answer({there: begins}))
     monkeypatch.setattr(AIOKafkaConsumer, "getmany", lambda *_, **__: answer({there: messages(12, 13)}))
-    client = Consumer(KafkaSettings(), "t", group_id="g")
+    client = Consumer(KafkaSettings(), "t", group_id=group)
     with capture_logs() as logs:
         found = await client.getmany(timeout_ms=10)
     await client.stop()

@@ -236,7 +236,7 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka's consumer h
         self._gaps = Gaps(settings.kafka_gap_seconds, time.monotonic) if settings.kafka_gap_seconds else None
         self._past = Past(self)
         self._shortened = Shortened(time.monotonic)
-        self._of_a_group = "group_id" in options
+        self._of_a_group = options.get("group_id") is not None
         self._expected: dict[TopicPartition, int | None] = {}
         """By partition, the offset to be read next; None where nothing was read."""
 

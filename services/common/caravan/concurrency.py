@@ -30,7 +30,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return what makes the event loop of a process."""
     if sys.platform == "win32":
         return None
-    import uvloop  # noqa: PLC0415 - not on every platform
+    from caravan.event_loop import Loop  # noqa: PLC0415 - not on every platform
 
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+    return Loop

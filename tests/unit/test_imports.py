@@ -1,6 +1,7 @@
 """What a service has in memory before anything has come: what it has no use for is not among that."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,9 +66,30 @@ def test_training_loads_nothing_heavy_that_its_listener_or_a_run_has_no_use_for(
         check=False,
     )
     assert "EDGES: " in found.stderr
-    modules = (line.rpartition("|")[2].strip() for line in found.stderr.splitlines())
+    assert _heavy(found.stderr) == needed
+
+
+def test_the_model_server_loads_nothing_heavy_that_it_has_no_use_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = subprocess.run(
+            [
+                *(sys.executable, "-X", "importtime", "-m", "model_server", "--port=0"),
+                f"--rest_api_port={taken.getsockname()[1]}",  # all is imported before that is found out
+            ],
+            env=os.environ | {"MODEL_NAME": "digits"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "is taken" in found.stderr
+    assert _heavy(found.stderr) == {"PIL", "grpc", "numpy", "obstore", "tensorflow"}
+
+
+def _heavy(told: str) -> set[str]:
+    """Return which of HEAVY were loaded, by what `-X importtime` told."""
+    modules = (line.rpartition("|")[2].strip() for line in told.splitlines())
     # Of a package that is there, not of one that was looked for in vain.
-    assert {name.partition(".")[0] for name in modules if "." in name} & set(HEAVY) == needed
+    return {name.partition(".")[0] for name in modules if "." in name} & set(HEAVY)
 
 
 def test_what_no_service_draws_with_can_be_imported_again_once_its_imports_are_done() -> None:

@@ -5,17 +5,19 @@ import os
 import sys
 
 from caravan import credentials
+from caravan.start import imports
 
 
 def main() -> int:
     """Return the exit code: 0 after an orderly stop, 2 for bad settings, 1 for anything else."""
     environment = credentials.environment()
     # Imported only now, for it may begin anew.
-    from caravan import traces, tracing  # noqa: PLC0415
-    from caravan.concurrency import loop_factory  # noqa: PLC0415
-    from caravan.intake import raise_open_files  # noqa: PLC0415
-    from caravan.telemetry import configure_logging  # noqa: PLC0415
-    from model_server.settings import SettingsError, read  # noqa: PLC0415
+    with imports():
+        from caravan import traces, tracing  # noqa: PLC0415
+        from caravan.concurrency import loop_factory  # noqa: PLC0415
+        from caravan.intake import raise_open_files  # noqa: PLC0415
+        from caravan.telemetry import configure_logging  # noqa: PLC0415
+        from model_server.settings import SettingsError, read  # noqa: PLC0415
 
     try:
         settings = read(sys.argv[1:], environment)
@@ -25,8 +27,9 @@ def main() -> int:
     configure_logging(settings.log_level, settings.log_format)
     raise_open_files()
     traces.start("model-server", settings.traces)
-    from model_server import app  # noqa: PLC0415 only once the settings are good
-    from model_server.errors import ServingError  # noqa: PLC0415 as above
+    with imports():
+        from model_server import app  # noqa: PLC0415 only once the settings are good
+        from model_server.errors import ServingError  # noqa: PLC0415 as above
 
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -9,6 +9,7 @@ import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from obstore.store import MemoryStore
 
+from caravan.errors import Transient
 from local_stack.log_cleaner.cleaner import LogCleaner
 from local_stack.log_cleaner.log import (
     MERGE_FROM,
@@ -215,6 +216,17 @@ async def test_a_long_log_becomes_a_few_objects_with_the_same_messages() -> None
     log = bucket.log()
     assert [offset for offset, _ in log] == [0, 1, bucket.end - 1]
     assert [message for _, messages in log for message in messages] == list(map(one, range(bucket.end)))
+    await cleaner.ping()
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+async def test_a_clock_that_is_set_says_nothing_of_how_long_ago_a_round_was(step: int) -> None:
+    now = time.time()
+    cleaner = LogCleaner(Bucket(50).store, "caravan", ALL, lambda: now)
+    with pytest.raises(Transient):
+        await cleaner.ping()
+    await cleaner.round()
+    now += step
     await cleaner.ping()
 
 

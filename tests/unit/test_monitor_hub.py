@@ -195,6 +195,14 @@ async def test_a_camera_without_windows_is_silent_until_the_next_comes(bench: Be
     assert (await bench.camera())["state"] == "live"
 
 
+async def test_a_camera_falls_silent_in_time_after_the_hubs_clock_was_set_back(bench: Bench) -> None:
+    await bench.read(window(1))
+    for passed in (-3600, 31):
+        bench.now += passed
+        bench.hub.tick(bench.now)
+    assert (await bench.camera())["state"] == "silent"
+
+
 async def test_an_edge_whose_clock_is_wrong_is_live_while_its_messages_come(bench: Bench) -> None:
     await bench.read(window(1), sent=NOW - 10**6)
     await bench.read(window(2, "fast"), sent=NOW + 10**6)

@@ -19,6 +19,7 @@ from caravan.rollout import Order, Rollout, Told, parse_rings
 from caravan.testing.kafka import record
 from caravan.testing.waiting import running, until
 from training import versions
+from training.hearing import Hearing
 from training.publish import publish, rollback
 from training.release import release
 from training.retention import keep_newest
@@ -700,3 +701,10 @@ async def test_a_rollout_that_cannot_be_read_lets_nothing_through(north: North, 
     with pytest.raises(Permanent, match=r"rollouts/tea\.json"):
         await north.publish("two")
     assert await north.has() == ["one"] * 7
+
+
+def test_an_edge_falls_silent_in_time_after_the_clock_was_set_back() -> None:
+    hearing = Hearing({"edge1"})
+    assert hearing.silent_for("edge1", 1000.0) == float("inf")
+    hearing.take(record(to_json({"models": {}}), topic=EDGE_STATUS, key=b"edge1"), 5000.0)
+    assert [hearing.silent_for("edge1", now) for now in (5010.0, 1400.0, 1560.0)] == [10.0, 0.0, 160.0]

@@ -61,7 +61,10 @@ class Hearing:
 
     def silent_for(self, edge: str, now: float) -> float:
         """Return the seconds since an edge was heard of; infinite if it never was."""
-        return now - self._heard.get(edge, float("-inf"))
+        if edge not in self._heard:
+            return float("inf")
+        self._heard[edge] = min(self._heard[edge], now)  # the clock may have been set back
+        return now - self._heard[edge]
 
     def take(self, record: ConsumerRecord, at: float) -> set[tuple[str, str]]:
         """Take a message in; what cannot be read is passed over.

@@ -179,6 +179,7 @@ class Hub:
             if oldest > self._oldest:
                 camera.certain.forget(oldest)
                 camera.uncertain.forget(oldest)
+            camera.heard = min(camera.heard, now)  # the clock may have been set back
             quiet = now - camera.heard
             if quiet > self._limits.history_seconds:
                 self._forget(name)

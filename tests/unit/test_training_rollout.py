@@ -653,11 +653,14 @@ async def test_how_a_rollout_stands_that_is_not_done_is_told_again(north: North,
     await rollouts.order(north.stores.models, MODEL, what, SEVEN)
     north.restart(again=0.001)
     told = len(north.told)
-    async with running(north.rolling.work()):
+
+    def is_told_again() -> bool:
         if state == "held":
-            await until(lambda: len(north.told) > told)
             north.rolling.look("north")
-        await until(lambda: len(north.told) > told + 1)
+        return len(north.told) > told + 1
+
+    async with running(north.rolling.work()):
+        await until(is_told_again)
     assert {each.rollout.state for each in north.told[told:]} == {state}
 
 

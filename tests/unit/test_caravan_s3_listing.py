@@ -28,6 +28,7 @@ class Server:
         self._answers = list(answers)
         self.asked: list[dict[str, list[str]]] = []
         self.signed = True
+        self.beside = b""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await _head(reader):
@@ -35,7 +36,8 @@ class Server:
             self.signed &= b"authorization: aws4-hmac-sha256 credential=key/" in head.lower()
             status, body = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
             content = body.encode()
-            writer.write(b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content))
+            length = b"Content-Length: %d\r\n%b" % (len(content), self.beside)
+            writer.write(b"HTTP/1.1 %d -\r\n%b\r\n%b" % (status, length, content))
             await writer.drain()
 
 
@@ -307,6 +309,15 @@ async def test_a_server_that_makes_no_bucket_is_told_of_by_what_it_says(status: 
     async with bucket((404, "<Error/>"), (status, f"<Error><Code>{code}</Code></Error>")) as (store, _):
         with pytest.raises(Transient, match=f"did not make bucket photos: it answers {status} {code}"):
             await s3.ensure_buckets(store.address, ["photos"])
+
+
+async def test_an_object_is_read_whatever_is_kept_beside_it() -> None:
+    """Photos of before labels were encoded have them as they are, and never left their edge."""
+    async with bucket((200, "a photo")) as (store, server):
+        server.beside = b"ETag: e\r\nLast-Modified: Mon, 30 Nov 2026 02:55:31 GMT\r\n"
+        server.beside += "x-amz-meta-label: grüner-tee\r\n".encode()
+        assert await s3.read(store, "images/grüner-tee/1.jpg") == b"a photo"
+        assert server.signed
 
 
 async def test_raw_pages_come_by_the_proxy_that_the_environment_names(

@@ -24,6 +24,7 @@ import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    GenericError,
     InvalidPathError,
     NotModifiedError,
     PermissionDeniedError,
@@ -124,6 +125,8 @@ _UNREACHED = re.compile(
 """An address to which there is no connection, and the system's word on why, in the store's error."""
 _FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 """Error codes of a full store, or an exceeded quota: 403 at Ceph, 400 or 507 at MinIO."""
+_ODD_METADATA = "contained non UTF-8 characters"
+"""Obstore's words on metadata that is not ASCII, as the labels of photos once were."""
 _NOT_FOUND = "404"
 _INSUFFICIENT_STORAGE = "507"
 _OF_THE_REQUEST = {
@@ -335,8 +338,16 @@ async def read(store: ObjectStore, key: str) -> bytes:
 
     """
     with translated(f"read {key}"):
-        result = await obstore.get_async(store, key)
-        return bytes(await result.bytes_async())
+        try:
+            result = await obstore.get_async(store, key)
+        except GenericError as exc:
+            if _ODD_METADATA not in str(exc) or not isinstance(store, Bucket):
+                raise
+        else:
+            return bytes(await result.bytes_async())
+    from caravan import s3_listing  # noqa: PLC0415
+
+    return await s3_listing.content(store.address, store.name, key)
 
 
 async def facts(store: ObjectStore, key: str) -> dict[str, str]:

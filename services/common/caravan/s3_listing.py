@@ -1,4 +1,4 @@
-"""What obstore leaves open: buckets that are made, and listings that one odd key does not fail.
+"""What obstore leaves open: buckets that are made, listings that one odd key does not fail, odd metadata.
 
 obstore fails a whole listing at a key that it has no path for. Such keys (an empty segment, `..`, a tab or a
 newline, text that is no UTF-8) are no names of ours, and nothing could be read under them; other tools write
@@ -166,6 +166,23 @@ async def make_bucket(address: S3Address, bucket: str) -> None:
     code = _CODE.search(answer.text)
     why = f"it answers {answer.status_code} {code[1] if code else ''}".rstrip()
     raise Transient(f"S3 at {address.endpoint} did not make bucket {bucket}: {why}")
+
+
+async def content(address: S3Address, bucket: str, key: str) -> bytes:
+    """Return an object's content, whatever is kept beside it; obstore reads none with metadata beyond ASCII.
+
+    Raises:
+        Transient: if the server is away or will not.
+
+    """
+    url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}/{quote(key, safe='/-_.~')}"
+    try:
+        answer = await _client(address).get(url, headers=signed(address, "GET", url))
+    except httpx.HTTPError as exc:
+        raise Transient(f"S3 could not read {key}: {exc!r}") from exc
+    if not answer.is_success:
+        raise Transient(f"S3 could not read {key}: it answers {answer.status_code}")
+    return answer.content
 
 
 def _parsed(content: bytes, bucket: str) -> ET.Element:

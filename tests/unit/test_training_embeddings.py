@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from training import embeddings
-from training.embeddings import COLUMNS, FEATURES, Array, Embedded, EmbeddingCache, Key, Wanted, embed
+from training.embeddings import (
+    BACKBONE,
+    COLUMNS,
+    FEATURES,
+    Array,
+    Embedded,
+    EmbeddingCache,
+    Key,
+    Wanted,
+    embed,
+)
 
 
 class Backbone:
@@ -150,6 +160,16 @@ def test_what_was_withdrawn_is_forgotten_and_nothing_else(cache: Cache) -> None:
     kept.add({key(3): embedding_of("3")})
     kept.forget("edge2", withdrawn)
     assert kept.find([key(3), key(30)]) == {}
+
+
+def test_what_another_backbone_made_does_not_stay_behind_where_nobody_withdraws_it(cache: Cache) -> None:
+    cache.embed(1)
+    before = cache.directory / "embeddings" / "efficientnet-lite0-224-1" / "3c" / f"{sha('3')}.npy"
+    before.parent.mkdir(parents=True)
+    before.write_bytes(b"an embedding")
+    EmbeddingCache(cache.directory).forget("edge1", ())
+    assert [path.name for path in (cache.directory / "embeddings").iterdir()] == [BACKBONE]
+    assert set(EmbeddingCache(cache.directory).find([key(1)])) == {key(1)}
 
 
 def test_several_that_add_at_once_lose_nothing(cache: Cache) -> None:

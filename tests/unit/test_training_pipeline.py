@@ -68,6 +68,10 @@ def picture(name: str, seed: int) -> bytes:
     return target.getvalue()
 
 
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 class Colours:
     """Stands in for the backbone: features are the colours of a small copy."""
 
@@ -236,6 +240,31 @@ async def test_a_worse_version_is_kept_back_and_the_next_trigger_does_not_train_
     assert site.named("model-rejected")[0]["reason"] == outcome.reason
     assert (await site.run()).state == "skipped"
     assert await site.ready() == {1}
+
+
+@pytest.mark.parametrize("held_out_before", [False, True])
+async def test_a_version_of_before_members_were_noted_is_compared_with_only_on_what_it_held_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, held_out_before: bool
+) -> None:
+    """What such a version learnt from it knows by heart, and whatever comes after it looked worse."""
+
+    async def upload(count: int) -> None:
+        for name in ("red-box", "other"):
+            pictures = (picture(name, seed) for seed in range(1000))
+            chosen = (each for each in pictures if (sha(each)[0] in "012") == held_out_before)
+            for place, content in zip(range(count), chosen, strict=False):
+                await s3.write(site.stores.data, f"images/{name}/{place}.jpg", content)
+
+    await upload(10)
+    await site.run()
+    first = await site.newest()
+    metrics = {name: fact for name, fact in first.lineage.metrics.items() if name != "members"}
+    before = replace(first, lineage=replace(first.lineage, metrics=metrics))
+    await s3.write(site.stores.ready, f"models/{MODEL}/1/manifest.json", before.to_json())
+    await upload(20)
+    monkeypatch.setattr(steps, "fit", knows_nothing)
+    outcome = await site.run()
+    assert outcome.state == ("rejected" if held_out_before else "ready"), outcome.reason
 
 
 @pytest.mark.parametrize("passing", [0, 2, 4, 6, 9])

@@ -58,7 +58,7 @@ async def baseline(run: Run) -> Baseline | None:
     return Baseline(Against(parent.version, answers), out)
 
 
-def _held_out(run: Run, dataset: Dataset, reference: Reference, learnt: frozenset[str]) -> HeldOut:
+def _held_out(run: Run, dataset: Dataset, reference: Reference, learnt: frozenset[str] | None) -> HeldOut:
     kept = reference.among(dataset.members, run.stores.own)
     images = {sha: run.images.path(sha) for sha in (*(sha for _, sha in dataset.usable()), *kept)}
     embedded = embed(images, EmbeddingCache(run.settings.cache_dir), run.embedder, lambda *_: None)

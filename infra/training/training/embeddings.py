@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -105,8 +106,12 @@ class EmbeddingCache:
     def forget(self, edge: str, withdrawn: Collection[str]) -> None:
         """Remove embeddings of an edge's images that must not be kept, by their SHA-256.
 
-        It reads the whole cache, and so does it once for the same images.
+        Those of another backbone, which nobody reads again, all go. It reads the whole cache, and so does it
+        once for the same images.
         """
+        for other in self._directory.parent.glob("*"):
+            if other != self._directory:
+                shutil.rmtree(other, ignore_errors=True)
         names = [sha256.encode() for sha256 in sorted(withdrawn)]
         note, digest = self._directory / f"{edge}.forgotten", hashlib.sha256(b"".join(names)).hexdigest()
         if not names or (note.exists() and note.read_text() == digest):

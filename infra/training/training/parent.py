@@ -82,8 +82,10 @@ async def _files(ready: ObjectStore, manifest: Manifest) -> dict[str, bytes]:
     }
 
 
-async def seen(stores: Stores, model: str) -> dict[Member, Role]:
-    """Return the images that the version that serves was made of; none where nobody noted that.
+async def seen(stores: Stores, model: str) -> dict[Member, Role] | None:
+    """Return the images that the version that serves was made of; None if it does not say so.
+
+    One that was sent was made of none of them.
 
     Raises:
         Transient: if the store is away.
@@ -91,19 +93,24 @@ async def seen(stores: Stores, model: str) -> dict[Member, Role]:
     """
     manifest = await versions.newest_complete(stores.ready, model)
     digest = None if manifest is None else manifest.lineage.metrics.get(FACT)
-    if manifest is None or not isinstance(digest, str):
+    if manifest is None or (digest is None and manifest.lineage.data_digest is None):
         return {}
+    if not isinstance(digest, str):
+        return None
     lines = read_members(stores.models, members_key(model, manifest.version), digest)
     try:
         return {(item, sha): role async for role, item, sha in lines}
     except (FileNotFoundError, Permanent) as exc:
         log.warning("nobody knows of what the parent was made", version=manifest.version, error=str(exc))
-        return {}
+        return None
 
 
-async def learnt(stores: Stores, model: str) -> frozenset[str]:
-    """Return the SHA-256 of what the version that serves learnt from; see `seen`."""
-    return frozenset(sha for (_, sha), role in (await seen(stores, model)).items() if role == "learnt")
+async def learnt(stores: Stores, model: str) -> frozenset[str] | None:
+    """Return the SHA-256 of what the version that serves learnt from; None if it does not say so."""
+    members = await seen(stores, model)
+    if members is None:
+        return None
+    return frozenset(sha for (_, sha), role in members.items() if role == "learnt")
 
 
 async def ask(parent: Parent, out: HeldOut, seconds: float) -> list[Answer]:

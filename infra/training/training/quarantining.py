@@ -86,7 +86,7 @@ async def keep_back(
     head = await _head(stores, model)
     if head is None:
         return dataset
-    seen = await parents.seen(stores, model)
+    seen = await parents.seen(stores, model) or {}
     sample, contradictory = dataset.sample, dataset.contradictory
     new = [
         member

@@ -170,7 +170,7 @@ async def train_step(run: Run, acquired: Acquired) -> Trained:
         return trained
 
 
-def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset[str]) -> Trained:
+def _train(run: Run, acquired: Acquired, reference: Reference, learnt: frozenset[str] | None) -> Trained:
     """Learn a head, and leave it in the workspace."""
     space, seed, dataset = run.workspace, run.settings.seed, acquired.dataset
     kept = reference.among(dataset.members, run.stores.own)

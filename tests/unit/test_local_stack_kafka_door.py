@@ -5,6 +5,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,17 @@ async def test_a_fetch_that_found_nothing_is_asked_again_once_something_is_writt
         _, answer = await waiting
     assert answer == nothing(b"news")
     assert place.broker.asked[FETCH] == 2
+
+
+async def test_told_to_stop_it_ends_connections_without_a_word() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with opened() as place:
+        client = await place.client()
+        await client.ask(METADATA)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await client.answer()
+    assert told == []
 
 
 def written(topic: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from local_stack.errors import StackError
@@ -38,8 +39,14 @@ async def listen_until(
         StackError: if the address cannot be listened on.
 
     """
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Python 3.11 tells of each task that was cancelled here by a trace: its end is ours alone.
+        with suppress(asyncio.CancelledError):
+            await accept(reader, writer)
+
     try:
-        server = await asyncio.start_server(accept, listen.host, listen.port, limit=CHUNK, backlog=backlog)
+        server = await asyncio.start_server(served, listen.host, listen.port, limit=CHUNK, backlog=backlog)
     except OSError as exc:
         raise StackError(f"{listen} cannot be listened on: {exc.strerror or exc}") from exc
     try:

@@ -257,23 +257,23 @@ wheels: setup ## Build a wheel and an sdist of each package into dist/
 
 .PHONY: cut-release
 cut-release: setup ## Check everything, build wheels, sdists and SBOMs into dist/, and tag VERSION; not on a dirty tree
-	@sh .ci/may-release $(VERSION)
+	@sh .ci/may-release $(RELEASE)
 	@rm -rf dist
 	@$(MAKE) --no-print-directory check manifests test docs wheels sbom
-	@sh .ci/may-release $(VERSION)
-	@git tag -a v$(VERSION) -m "Caravan $(VERSION)"
-	@echo "v$(VERSION) is tagged and in dist/; nothing was sent anywhere: git push origin v$(VERSION)"
+	@sh .ci/may-release $(RELEASE)
+	@git tag -a v$(RELEASE) -m "Caravan $(RELEASE)"
+	@echo "v$(RELEASE) is tagged and in dist/; nothing was sent anywhere: git push origin v$(RELEASE)"
 
 # --- images and manifests -----------------------------------------------------------------------
 
 ENGINE ?= docker
-VERSION := $(shell cat VERSION)
-TAG ?= $(VERSION)
+RELEASE := $(shell cat VERSION)
+TAG ?= $(RELEASE)
 
 .PHONY: images
 images: ## Build the container images (ENGINE=podman REGISTRY=registry.example.org/ TAG=1.2.3 IMAGES="shopper edge")
 	@for i in $(IMAGES); do $(ENGINE) build -f infra/Dockerfile --build-arg SERVICE=$$i \
-		--build-arg VERSION=$(VERSION) -t $(REGISTRY)caravan/$$i:$(TAG) . || exit 1; done
+		--build-arg VERSION=$(RELEASE) -t $(REGISTRY)caravan/$$i:$(TAG) . || exit 1; done
 
 $(VENV)/manifests: $(VENV)/installed requirements/manifests.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements/manifests.txt

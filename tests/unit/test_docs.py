@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def test_every_command_that_a_page_names_can_be_made() -> None:
     named = {target: page.name for page in PAGES for target in code.findall(page.read_text())}
     assert "test" in named
     assert {target: page for target, page in named.items() if target not in targets} == {}
+
+
+@pytest.mark.parametrize("target", ["report", "origin"])
+def test_a_version_is_asked_for_only_where_one_is_said(target: str) -> None:
+    """The release's own number is no version of a model."""
+
+    def said(*given: str) -> str:
+        command = ["make", "--dry-run", target, *given]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "--version" not in said()
+    assert "--version 3" in said("VERSION=3")
 
 
 def test_every_metric_is_documented_and_the_other_way_round() -> None:

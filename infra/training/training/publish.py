@@ -131,7 +131,8 @@ async def rollback(
     """
     old = await versions.whole(stores.models, model, to)
     if old is None:
-        raise Permanent(f"there is no complete version {to} of {model}: `python -m training list` shows them")
+        there = ", ".join(map(str, await model_index.numbers(stores.models, model))) or "none"
+        raise Permanent(f"there is no complete version {to} of {model} here, but {there}")
     if old.is_rejected:
         raise Permanent(f"version {to} was rejected: {old.lineage.rejected}")
     await holds.hold(stores.models, model, to)

@@ -75,7 +75,8 @@ def start() -> None:
 def print_account() -> None:
     """Account for every image of one edge (EDGE), and exit with 1 if it does not add up.
 
-    captured = stored + duplicate + rejected + pending + withdrawn, and the bucket holds just that content.
+    captured = stored + duplicate + rejected + pending + withdrawn, and the
+    bucket holds just that content.
     """
     settings = load(AccountSettings)
     _one_edge(settings)
@@ -118,12 +119,15 @@ def withdraw_images(
 ) -> None:
     """Take an image or a batch out of the data of EDGE for good: for privacy, or for wrong labels.
 
-    EDGE is an edge, or a group of them (EDGE_GROUPS): then it is taken out at each that knows it.
+    EDGE is an edge, or a group of them (EDGE_GROUPS): then it is taken out at
+    each that knows it.
 
-    It is removed wherever it lies, training forgets it and is triggered without it, and who sends it again is
-    told that it is withdrawn. The account counts it as withdrawn. Of a batch, what another one brought under
-    the same class too stays, and is named. Models that were trained on it stay in E-models: see `which`.
-    Where less than two classes are left there is nothing to train: the last version goes on serving.
+    It is removed wherever it lies, training forgets it and is triggered without
+    it, and who sends it again is told that it is withdrawn. The account counts
+    it as withdrawn. Of a batch, what another one brought under the same class
+    too stays, and is named. Models that were trained on it stay in E-models:
+    see `which`. Where less than two classes are left there is nothing to
+    train: the last version goes on serving.
     """
     from caravan_cli.withdraw import withdraw_everywhere  # noqa: PLC0415
 
@@ -160,7 +164,8 @@ def print_which(
 ) -> None:
     """Name every version of every edge (EDGES) and group (EDGE_GROUPS) that saw an image; 1 if none did.
 
-    Also for an image that was withdrawn. Versions that do not say what they were made of are named, too.
+    Also for an image that was withdrawn. Versions that do not say what they
+    were made of are named, too.
     """
     from caravan_cli.which import Seen, Unknown, which  # noqa: PLC0415
     from caravan_cli.withdraw import contents_at  # noqa: PLC0415
@@ -381,8 +386,8 @@ def print_origin(
 ) -> None:
     """Tell where a version of EDGE, an edge or a group, comes from, and who vouches for that.
 
-    PUBLIC_KEY is the PEM file whose keys are believed, as an edge's is; 1 if the version's signature is by
-    none of them, or contradicts its manifest.
+    PUBLIC_KEY is the PEM file whose keys are believed, as an edge's is; 1 if
+    the version's signature is by none of them, or contradicts its manifest.
     """
     from caravan_cli.origin import read_origin  # noqa: PLC0415
 
@@ -406,7 +411,8 @@ def print_trace(
 ) -> None:
     """Draw what one upload or detection did in all services, out of the local stack's span files.
 
-    They are in `traces/` of CARAVAN_HOME (.caravan), where services run with TRACES=file, as the stack's do.
+    They are in `traces/` of CARAVAN_HOME (.caravan), where services run with
+    TRACES=file, as the stack's do.
     """
     from caravan_cli import trace_files, trace_view  # noqa: PLC0415
 
@@ -502,4 +508,4 @@ async def _count(address: S3Address, bucket: str, prefix: str) -> str:
 
 
 if __name__ == "__main__":
-    commands()
+    commands(prog_name="python -m caravan")

@@ -17,13 +17,12 @@ app = typer.Typer(
 
     [bold]Examples[/bold]
 
-      python -m lab demo                           watch a stack of its own learn a product
+      python -m lab demo             watch a stack of its own learn a product
+      python -m lab cameras          ten cameras ask the stack for a minute
+      python -m lab samples digits   digits.zip: a training ZIP, ready to be sent
 
-      python -m lab cameras                        ten cameras ask the running stack for a minute
-
-      python -m lab samples digits                 digits.zip: a training ZIP, ready to be sent
-
-    [bold]Settings[/bold] (environment): those of `python -m local_stack`, as CARAVAN_HOME and EDGES.
+    [bold]Settings[/bold] (environment): those of `python -m local_stack`, as
+    CARAVAN_HOME and EDGES.
     """,
 )
 app.command()(demo)

@@ -44,46 +44,33 @@ app = typer.Typer(
     [bold]Examples[/bold]
 
       python -m local_stack up                      watch it; Ctrl-C stops it all
-
       python -m local_stack start                   the same in the background
-
-      EDGES="edge1 edge2" python -m local_stack up  two edges, the second's ports 10 higher
-
-      PARTS="kafka mqtt" python -m local_stack up   only some parts, with what they need
+      EDGES="edge1 edge2" python -m local_stack up  two edges, 10 ports apart
+      PARTS="kafka mqtt" python -m local_stack up   some parts, and what they need
 
     [bold]Settings[/bold] (environment)
 
       CARAVAN_HOME  folder of data, logs and state (default .caravan)
-
       EDGES         ids of the edges (default edge1)
-
       EDGE_GROUPS   which of them share a model: north=edge1,edge2
-
       EDGE_PRODUCTS products that one of those has for itself: edge1=chai
-
       SITE          "both" sides here (default), or only "central", or only "edge"
-
       PORTS         "fixed" (default) or "free": any free port
-
-      MQTT_TLS      "on": a door with TLS beside the plain one (default after `certs`, else "off");
-
-                    "required": the services take it too
-
+      MQTT_TLS      "on": a door with TLS beside the plain one (the default
+                    after `certs`, else "off"); "required": the services take it
       CERTS_DIR     its certificates (default certs/ in CARAVAN_HOME)
-
-      S3_CENTRAL_PORT 9000  KAFKA_PORT 9092  FEEDER_PORT 8081  DELIVERY_PORT 8082  TRAINING_PORT 8085
-
-      HUB_PORT 8086
-
-      S3_EDGE_PORT 9100  MQTT_PORT 1883  MQTT5_PORT 1884  MQTT_TLS_PORT 8883  MQTT_WS_PORT 9001
-
+      S3_CENTRAL_PORT 9000  KAFKA_PORT 9092  FEEDER_PORT 8081
+      DELIVERY_PORT 8082  TRAINING_PORT 8085  HUB_PORT 8086
+      S3_EDGE_PORT 9100  MQTT_PORT 1883  MQTT5_PORT 1884
+      MQTT_TLS_PORT 8883  MQTT_WS_PORT 9001
       TFSERVING_GRPC_PORT 8500  TFSERVING_REST_PORT 8501
-
       SHOPPER_PORT 8080  EDGE_MANAGER_PORT 8083  MONITOR_PORT 8084
 
-    Any setting of a service (SCORE_ACCURACY, LOG_LEVEL, …) given here reaches it.
+    Any setting of a service (SCORE_ACCURACY, LOG_LEVEL, …) given here reaches
+    it.
 
-    What the stack is tried out with (demo, cameras, data sets) is `python -m lab`.
+    What the stack is tried out with (demo, cameras, data sets) is
+    `python -m lab`.
     """,
 )
 app.command()(edge)
@@ -152,7 +139,8 @@ def _check_groups(old: StackState, settings: StackSettings) -> None:
 def start() -> None:
     """Start the stack in the background and wait until everything is ready.
 
-    Exit code 0 only if everything is; else it says which part is not and why, and nothing is left running.
+    Exit code 0 only if everything is; else it says which part is not and why,
+    and nothing is left running.
     """
     settings = _settings()
     old = _state(settings.home)

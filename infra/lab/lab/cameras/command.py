@@ -61,31 +61,28 @@ def cameras(  # noqa: PLR0917  each is an option
 ) -> None:
     """Film with simulated cameras, then see that the hub counted every answer once.
 
-    It needs a running stack (make start) with a model (make demo shows how one comes about).
+    It needs a running stack (make start) with a model (make demo shows how one
+    comes about).
 
-    Each camera sends an image, awaits its answer, and sends the next when its clock says so. An image is sent
+    Each camera sends an image, awaits its answer, and sends the next when its
+    clock says so. An image is sent again only if it surely was not taken; one
+    without an answer counts as unknown.
 
-    again only if it surely was not taken; one without an answer counts as unknown.
-
-    When the last window has closed, the answers are compared with GET /hub: per camera and class, certain and
-
-    uncertain apart. The cameras' names are new each time, so nothing from before is among the counts.
+    When the last window has closed, the answers are compared with GET /hub: per
+    camera and class, certain and uncertain apart. The cameras' names are new
+    each time, so nothing from before is among the counts.
 
     [bold]Examples[/bold]
 
-      python -m lab cameras                            ten cameras, 2 images/s each, for a minute
+      python -m lab cameras                           2 images/s each, a minute
+      python -m lab cameras --over http --rate 10     as a load generator
+      python -m lab cameras --over mqtt --tls         with TLS (make certs)
+      python -m lab cameras --data photos.zip         photos of your own
+      python -m lab cameras --over tensor --data DIR  pixels as msgpack
+      python -m lab cameras --over tensor --data fashion  of Fashion-MNIST
 
-      python -m lab cameras --over http --rate 10      as a load generator: see p50, p99, images/s
-
-      python -m lab cameras --over mqtt --tls          through the door with TLS (make certs)
-
-      python -m lab cameras --data photos.zip          photos of your own
-
-      python -m lab cameras --over tensor --data DIR   pixels as msgpack
-
-      python -m lab cameras --over tensor --data fashion   28 x 28, from Fashion-MNIST
-
-    [bold]Exit code[/bold]: 0 only if there were answers and the hub agrees on each. 130 after Ctrl-C.
+    [bold]Exit code[/bold]: 0 only if there were answers and the hub agrees on
+    each. 130 after Ctrl-C.
     """
     console = Console()
     if not console.is_terminal:

@@ -43,21 +43,19 @@ def demo(
 
     A whole stack of its own starts on free ports and trains on a first ZIP.
 
-    A photo of an unknown product is answered with 'other'; photos of that product are uploaded;
-
-    the same photo is answered with its name and price, while a customer never stops asking.
+    A photo of an unknown product is answered with 'other'; photos of that
+    product are uploaded; the same photo is answered with its name and price,
+    while a customer never stops asking.
 
     In the end everything that was started is stopped.
 
     [bold]Examples[/bold]
 
-      python -m lab demo                                 photos that it renders itself
-
+      python -m lab demo                                 photos that it renders
       python -m lab demo --data teas.zip --new bali.zip  your own
 
-    [bold]Exit code[/bold]: 0 only if all of it really happened.
-
-    1 if something did not: it says what, and where the logs are. 130 after Ctrl-C.
+    [bold]Exit code[/bold]: 0 only if all of it really happened. 1 if something
+    did not: it says what, and where the logs are. 130 after Ctrl-C.
     """
     console, failures = Console(), Console(stderr=True)
     if not console.is_terminal:

@@ -52,7 +52,8 @@ def apparel_command(
 ) -> None:
     """Train a small Keras convnet on Fashion-MNIST, and zip it as a model to send.
 
-    Send it with: curl -T fashion.zip 'http://localhost:8081/model?edgeId=edge1&name=fashion_classifier'
+    Send it with curl -T fashion.zip
+    'http://localhost:8081/model?edgeId=edge1&name=fashion_classifier'
     """
     with failures_told():
         _train(apparel.folder_of(data), out, epochs)

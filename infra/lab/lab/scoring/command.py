@@ -31,7 +31,8 @@ def apparel_score(  # noqa: PLR0917  each is an option
 ) -> None:
     """Ask a running stack about Fashion-MNIST's 10,000 test pictures: msgpack over MQTT.
 
-    The model is the one of make fashion.zip, or any for these classes. Exit code 0 only if each is answered.
+    The model is the one of make fashion.zip, or any for these classes. Exit
+    code 0 only if each is answered.
     """
     configure_logging("WARNING", "console")
     with failures_told():

@@ -39,15 +39,14 @@ def certs(
 ) -> None:
     """Make certificates for MQTT over TLS: an authority, the server's, and one for each client.
 
-    What is there and good for a month or more stays. Keys can be read by their owner alone.
+    What is there and good for a month or more stays. Keys can be read by
+    their owner alone.
 
     [bold]Examples[/bold]
 
-      python -m local_stack certs                          for this machine
-
-      python -m local_stack certs --host shop.example.org  the server has that name too
-
-      python -m local_stack certs --client till-3          one more client: till-3.pem, till-3.key
+      python -m local_stack certs                       for this machine
+      python -m local_stack certs --host shop.lan       the server's name too
+      python -m local_stack certs --client till-3       a further client
     """
     try:
         folder = out.expanduser().absolute() if out else StackSettings.read(os.environ).certs
@@ -110,7 +109,8 @@ def tls_door(
 
     The stack runs one at each edge once there are certificates.
 
-    Who shows no certificate of ca.pem is refused, counted and logged with the reason.
+    Who shows no certificate of ca.pem is refused, counted and logged with the
+    reason.
     """
     configure_logging("INFO", "console")
     try:

@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from shopper.doors.idempotency import IdempotencyCache, IdempotentRequest
 from shopper.doors.relay import EventRelay
 from shopper.doors.web import PageSettings
 from shopper.storage.counts import TrainingCounts
+
+WEB = Path(__file__).parents[2] / "services/shopper/shopper/web"
 
 TOKENS = Tokens({"ann": "a-token-of-ann"})
 
@@ -439,6 +443,19 @@ async def test_only_the_last_answers_are_remembered(bounds: dict[str, int]) -> N
 )
 def test_an_item_is_made_of_a_name(name: str, item: str) -> None:
     assert slug(name) == item
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here: apt-get install nodejs")
+def test_the_page_makes_the_same_items_of_names() -> None:
+    """Else it lists a product twice, as it was typed and as it is kept."""
+    names = ["Bali Tea", "Grüner  Tee!", "Süßholz, 250 g", "ΤΣΆΪ ΒΟΥΝΟΎ ΟΔΌΣ", "شاي أخضر", "हरी चाय", "Nº 5"]
+    script = f"""
+        const {{ slug }} = await import("{(WEB / "item.js").as_uri()}");
+        console.log(JSON.stringify({json.dumps(names)}.map(slug)));
+    """
+    command = ["node", "--input-type=module", "--eval", script]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(run.stdout) == [slug(name) for name in names]
 
 
 @pytest.mark.parametrize(

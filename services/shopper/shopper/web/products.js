@@ -1,12 +1,10 @@
 // The products that can be taught: the catalogue's, those taught here before, and how many photos each has.
 import { call } from "./api.js";
 import { pretty } from "./dom.js";
+import { slug } from "./item.js";
 
 const OWN = "caravan-products";
 const MAX_OWN = 30;
-
-/** As the shop makes an item of a name: Bali Tea, bali-tea. */
-const slug = (name) => (name.normalize("NFKC").toLowerCase().match(/[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*/gu) ?? []).join("-");
 
 const own = () => JSON.parse(localStorage.getItem(OWN) ?? "[]");
 

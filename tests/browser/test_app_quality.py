@@ -64,6 +64,26 @@ async def test_axe_finds_nothing_serious_on_any_page_light_or_dark(
     assert {name: each for name, each in found.items() if each} == {}
 
 
+async def test_with_text_twice_as_large_no_view_is_wider_than_a_phone(open_page: Any) -> None:
+    page = await open_page("tea-lemon")
+    await page.evaluate("document.documentElement.style.fontSize = '200%'")
+    wide: dict[str, int] = {}
+
+    async def look(view: str) -> None:
+        wide[view] = await page.evaluate("document.documentElement.scrollWidth - screen.width")
+
+    await look("start")
+    await live(page)
+    await page.locator("#shutter").click()
+    await page.locator("#price").wait_for()
+    await look("answer")
+    for view in ("teach", "history", "review"):
+        await page.locator(f".tabs a[href='#{view}']").click()
+        await page.locator(f"main[data-view='{view}'] #{view} > *").first.wait_for()
+        await look(view)
+    assert {view: more for view, more in wide.items() if more > 0} == {}
+
+
 async def test_the_first_page_is_small_and_comes_from_here_alone(open_page: Any) -> None:
     page = await open_page()
     await expect(page.locator("#state")).to_have_text("ready")

@@ -270,6 +270,16 @@ async def test_the_first_page_is_small_and_comes_from_here_alone(platform: Platf
     assert sum(size for _, size in sizes) < FIRST_PAGE_BYTES
 
 
+async def test_with_text_twice_as_large_the_dashboard_is_no_wider_than_a_phone(
+    platform: Platform, open_page: Any
+) -> None:
+    await film(platform)
+    page = await open_page(url=hub(platform), until=LIVE)
+    await page.evaluate("document.documentElement.style.fontSize = '200%'")
+    await page.get_by_role("img", name=re.compile("^Images a second")).wait_for()
+    assert await page.evaluate("document.documentElement.scrollWidth - screen.width") <= 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [PHONE, WALL], ids=["phone", "wall"])
 async def test_axe_finds_nothing_serious_on_the_dashboard(

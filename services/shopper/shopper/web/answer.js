@@ -35,7 +35,7 @@ export function card(answer, thumb, ...more) {
   const price = el("p", { class: priced ? "price" : "price words", id: "price" });
   if (priced) price.append(el("span", { class: "currency" }, "$"), answer.price);
   else price.append(priceText(answer));
-  const text = el("div", {}, el("p", { class: "label", id: "label" }, known ? labelOf(answer) : "This product is"), price);
+  const text = el("div", { class: "what" }, el("p", { class: "label", id: "label" }, known ? labelOf(answer) : "This product is"), price);
   const details = el("div", { class: "more" }, known ? confidence(answer.score) : el("p", { class: "soft" },
     guess(answer), " Tell us what it is: after a few photos the shop knows it."), ...more,
   el("button", { class: "link small", type: "button", "aria-haspopup": "dialog", onclick: () => tellOfModel(answer) },

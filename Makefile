@@ -232,7 +232,8 @@ docs: $(VENV)/docs ## Write the pages that are made from the code, and build the
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict 2>build/site.log || { cat build/site.log; exit 1; }
 	@! grep -rlE '(src=|<link [^>]*href=)"?https?:' build/site --include='*.html' || \
 		{ echo "these pages load something from elsewhere"; exit 1; }
-	@echo "The site is in build/site: open build/site/index.html"
+	@echo "The site is in build/site: open build/site/index.html, or, for its search too, what this shows:"
+	@echo "  $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
 
 $(VENV)/release: $(VENV)/installed requirements/release.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements/release.txt

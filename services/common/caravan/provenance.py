@@ -195,4 +195,5 @@ def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _address(owner: str, model: str, version: int) -> str:
-    return f"s3://{ready_bucket(owner)}/{version_prefix(model, version)}"
+    key = version_prefix(model, version)
+    return f"s3://{ready_bucket(owner)}/{key}" if owner else key

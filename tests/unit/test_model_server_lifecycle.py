@@ -353,6 +353,22 @@ def test_help_teaches_and_bad_flags_end_with_2() -> None:
     assert "Invalid protobuf file: '/nowhere'" in wrong.stderr
 
 
+def speaks_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not speaks_ipv6(), reason="this machine has no IPv6")
+async def test_it_listens_on_an_address_of_ipv6(base: Path) -> None:
+    settings = read(["--host=::1", "--port=0", "--rest_api_port=0", *flags(base)], {})
+    async with app.serving(settings) as running, httpx.AsyncClient() as http:
+        answer = await http.get(f"http://[::1]:{running.rest_port}/v2/health/live")
+        assert (answer.status_code, running.grpc_port > 0) == (200, True)
+
+
 async def test_a_taken_port_is_named(base: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -22,7 +22,7 @@ from caravan import traces, tracing
 from caravan.concurrency import loop_factory
 from caravan.errors import CaravanError, Permanent
 from caravan.intake import raise_open_files
-from caravan.server import Server, make_server
+from caravan.server import Server, authority, make_server
 from caravan.settings import ServiceSettings
 from caravan.telemetry import configure_logging
 
@@ -90,7 +90,9 @@ async def _main(name: str, settings: S, wire: Wire[S]) -> None:
             stopper = group.create_task(_on_stop(stop, server, service.on_stop), name="stop")
             gc.freeze()  # what is loaded stays: no collection is to walk over it
             gc.set_threshold(COLLECT_EVERY)
-            log.info("service starts", service=name, address=f"http://{settings.host}:{settings.port}")
+            log.info(
+                "service starts", service=name, address=f"http://{authority(settings.host, settings.port)}"
+            )
             await web
             for task in (stopper, *loops):
                 task.cancel()

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from local_stack import logs
+from local_stack.cli import app
 from local_stack.errors import StackError
 from local_stack.launch import clean
 from local_stack.processes import Identity, end_leftovers
@@ -35,6 +37,18 @@ def some_state(home: Path, me: Identity, *phases: Phase) -> StackState:
         for index, phase in enumerate(phases)
     ]
     return StackState(pid=me.pid, born=me.born, home=home, edges=("edge1",), parts=parts)
+
+
+@pytest.mark.parametrize("command", [["exec", "--", "true"], ["start"]])
+def test_a_stack_of_another_build_is_told_to_be_stopped_first(
+    tmp_path: Path, me: Identity, command: list[str]
+) -> None:
+    """One of the first week has no part kafka-cleaner, and no port of MQTT 5."""
+    write_state(some_state(tmp_path, me, Phase.READY))
+    outcome = CliRunner().invoke(app, command, env={"CARAVAN_HOME": str(tmp_path), "EDGES": "edge1"})
+    assert (outcome.exit_code, type(outcome.exception)) == (1, SystemExit)
+    assert "is of another build" in outcome.stderr
+    assert "stop it first" in outcome.stderr
 
 
 def test_state_comes_back_as_it_was_written(tmp_path: Path, me: Identity) -> None:

@@ -28,7 +28,7 @@ from local_stack.errors import StackError, StartFailed
 from local_stack.launch import clean as clean_home
 from local_stack.launch import launch, part_log, supervisor_log
 from local_stack.launch import stop as stop_home
-from local_stack.plan import Plan, traces_of
+from local_stack.plan import Plan, PlannedPart, traces_of
 from local_stack.settings import DEMO, StackSettings
 from local_stack.small_edge.command import edge
 from local_stack.state import Phase, StackState, read_state
@@ -155,6 +155,7 @@ def start() -> None:
         if old.engines != settings.engines:
             has = " ".join(f"{name}={engine}" for name, engine in old.engines.items())
             _fail(StackError(f"it is running with {has or 'the embedded brokers and stores'}: stop it first"))
+        _parts(old)
         console.print("It is already running.")
         console.print(display.addresses(old))
         return
@@ -242,6 +243,18 @@ def show_log(
         print("\n".join(logs.tail(log, lines)))
 
 
+def _parts(state: StackState) -> dict[str, PlannedPart]:
+    """Return the parts of what runs; an error unless they are those that would run now."""
+    try:
+        return Plan(state.settings, state.ports).parts
+    except KeyError as exc:
+        _fail(
+            StackError(
+                f"what runs in {state.home} is of another build, which has no {exc.args[0]}: stop it first"
+            )
+        )
+
+
 @app.command("exec")
 def execute(
     command: Annotated[list[str], typer.Argument(help="The command; put -- before it.")],
@@ -260,7 +273,7 @@ def execute(
     groups = parse_groups(state.edge_groups)
     if edge and edge not in (*state.edges, *groups):
         _fail(StackError(f"there is no edge {edge!r}; there are: {', '.join((*state.edges, *groups))}"))
-    parts = Plan(state.settings, state.ports).parts
+    parts = _parts(state)
     owner = edge or state.edges[0]
     edge = groups.get(owner, (owner,))[0]
     settings = {

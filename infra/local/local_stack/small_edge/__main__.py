@@ -11,11 +11,11 @@ from caravan.start import imports
 
 SPARING = {
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_MMAP_THRESHOLD_": "262144",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
 }
-"""What bodies took goes back to the system at once, threads share memory, and no fork loses one."""
+"""What large bodies took goes back to the system at once, threads share memory, and no fork loses one."""
 
 
 def main() -> None:

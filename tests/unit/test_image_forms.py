@@ -21,7 +21,7 @@ from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
 from support.image_forms import HEIGHT, WIDTH, colours, encode, forms
 from training import pixels
-from training.backbone import SIDE
+from training.measures import SIDE
 from training.thumbnails import data_url
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")

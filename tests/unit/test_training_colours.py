@@ -9,7 +9,7 @@ from training.head import Array
 from training.samples import Samples
 
 tf = pytest.importorskip("tensorflow")
-from training.backbone import COARSE_CELLS, SIDE  # noqa: E402 - after the check for TensorFlow
+from training.measures import COARSE_CELLS, SIDE  # noqa: E402 - after the check for TensorFlow
 from training.template import colours_of  # noqa: E402
 
 SHAPES, COLOURS = 48, 8

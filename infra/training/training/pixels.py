@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from caravan import image_headers as headers
-from training.backbone import SIDE
+from training.measures import SIDE
 
 DAMAGED = "the image is damaged"
 REASONS = (

@@ -18,44 +18,8 @@ import tensorflow as tf
 
 from caravan import image_headers
 from caravan.contracts import ONE_IMAGE
-from training import backbone, head, pixels
-from training.backbone import (
-    BIN_WIDTH,
-    BLEND,
-    BLURRED,
-    CLUTTER,
-    COARSE_CELLS,
-    COARSE_SIDE,
-    COARSE_STAGE,
-    DARK,
-    FILLING,
-    FINE_CELLS,
-    FINE_SIDE,
-    FLAT,
-    HUES,
-    LEAST,
-    LEAST_BOX,
-    MIDDLE,
-    NEAREST,
-    PATCH,
-    SATURATED,
-    SHARPNESS,
-    SIDE,
-    SPARSE,
-    SPREADS,
-    SPREADS_ALONE,
-    STRONG,
-    Backbone,
-    Block,
-    Conv,
-    border,
-    brightness_and_laplacian,
-    central,
-    load_backbone,
-    middles,
-    on_circle,
-    standing_out,
-)
+from training import backbone, head, measures, pixels
+from training.backbone import Backbone, Block, Conv, load_backbone
 from training.embeddings import BACKBONE, FEATURES, SHAPES
 from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE
 from training.pixels import preprocess
@@ -104,22 +68,22 @@ class Features(tf.Module):  # type: ignore[misc]
 
         What is less sharp than `blurriest`, [1], is sharpened before the second look.
         """
-        stride = SIDE // COARSE_SIDE
+        stride = measures.SIDE // measures.COARSE_SIDE
         half = tf.nn.avg_pool2d(images, stride, stride, "VALID")
         x = self._stem(half)
-        for block in itertools.chain(*self._stages[: COARSE_STAGE + 1]):
+        for block in itertools.chain(*self._stages[: measures.COARSE_STAGE + 1]):
             x = block(x)
-        weights = _salience(x, COARSE_CELLS)
+        weights = _salience(x, measures.COARSE_CELLS)
         x = self._stem(_cut(_sharpened(images, half, blurriest), weights))
         middle = []
         for number, stage in enumerate(self._stages):
             for block in stage:
                 x = block(x)
-            if number in MIDDLE:
+            if number in measures.MIDDLE:
                 # Four of its cells lie under one of the last layer's: their mean is what that weighs.
-                middle.append(MIDDLE[number] * tf.nn.avg_pool2d(x, 2, 2, "VALID"))
+                middle.append(measures.MIDDLE[number] * tf.nn.avg_pool2d(x, 2, 2, "VALID"))
         top = self._top(x)
-        fine = _salience(tf.sqrt(top), FINE_CELLS)
+        fine = _salience(tf.sqrt(top), measures.FINE_CELLS)
         pooled = [tf.reduce_sum(fine * cells, [1, 2]) for cells in (top, *middle)]
         # The square root keeps a few strong features from deciding alone (Perronnin et al. 2010).
         return tf.concat(
@@ -158,50 +122,52 @@ class _Block(tf.Module):  # type: ignore[misc]
 def _salience(features: tf.Tensor, side: int) -> tf.Tensor:
     """Weigh the cells of a map, [N, side, side, F] → [N, side, side, 1]; those of an image sum to 1."""
     cells = tf.nn.l2_normalize(tf.reshape(features, [-1, side * side, features.shape[-1]]), 2)
-    likeness = tf.matmul(cells, tf.gather(cells, border(side), axis=1), transpose_b=True)
-    nearest = tf.math.top_k(likeness, NEAREST).values[:, :, 1:]
-    unlike = tf.maximum(1 - tf.reduce_mean(nearest, 2), 0) + LEAST
-    weights = unlike**SHARPNESS * central(side)
+    likeness = tf.matmul(cells, tf.gather(cells, measures.border(side), axis=1), transpose_b=True)
+    nearest = tf.math.top_k(likeness, measures.NEAREST).values[:, :, 1:]
+    unlike = tf.maximum(1 - tf.reduce_mean(nearest, 2), 0) + measures.LEAST
+    weights = unlike**measures.SHARPNESS * measures.central(side)
     weights /= tf.reduce_sum(weights, 1, keepdims=True)
     return tf.reshape(weights, [-1, side, side, 1])
 
 
 def _sharpness(images: tf.Tensor) -> tf.Tensor:
     """[N, 224, 224, 3] → [N, 1]."""
-    maps = tf.nn.conv2d(images, brightness_and_laplacian().transpose(2, 3, 1, 0), SPARSE, "VALID")
+    maps = tf.nn.conv2d(
+        images, measures.brightness_and_laplacian().transpose(2, 3, 1, 0), measures.SPARSE, "VALID"
+    )
     mean = tf.reduce_mean(maps, [1, 2])
-    contrast = tf.reduce_mean(maps * maps, [1, 2]) - mean * mean + FLAT
+    contrast = tf.reduce_mean(maps * maps, [1, 2]) - mean * mean + measures.FLAT
     return contrast[:, 1:] / contrast[:, :1]
 
 
 def _sharpened(images: tf.Tensor, half: tf.Tensor, blurriest: tf.Tensor) -> tf.Tensor:
     """Add what a quarter of the size does not show, where an image is blurred."""
-    blurred = tf.clip_by_value((blurriest / _sharpness(images) - 1) / BLURRED, 0, 1)
-    smooth = tf.image.resize(tf.nn.avg_pool2d(half, 2, 2, "VALID"), [SIDE, SIDE])
+    blurred = tf.clip_by_value((blurriest / _sharpness(images) - 1) / measures.BLURRED, 0, 1)
+    smooth = tf.image.resize(tf.nn.avg_pool2d(half, 2, 2, "VALID"), [measures.SIDE, measures.SIDE])
     return images + (images - smooth) * blurred[:, tf.newaxis, tf.newaxis]
 
 
 def _cut(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Cut the box that weights of cells, [N, 7, 7, 1], make: [N, 224, 224, 3] → [N, 160, 160, 3]."""
-    row, places = tf.reshape(weights, [-1, COARSE_CELLS**2]), middles(COARSE_CELLS)
+    row, places = tf.reshape(weights, [-1, measures.COARSE_CELLS**2]), measures.middles(measures.COARSE_CELLS)
     mean = row @ places
     spread = tf.sqrt(tf.maximum(row @ places**2 - mean * mean, 0))
-    half = tf.clip_by_value(spread * _spreads(row, spread), LEAST_BOX / 2, 0.5)
+    half = tf.clip_by_value(spread * _spreads(row, spread), measures.LEAST_BOX / 2, 0.5)
     middle = tf.minimum(tf.maximum(mean, half), 1 - half)
     # Across and down; TensorFlow takes them the other way round.
     boxes = tf.concat([(middle - half)[:, ::-1], (middle + half)[:, ::-1]], 1)
     # What is rounded beyond the image would be black.
     boxes = tf.clip_by_value(boxes, 0, 1)
-    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [FINE_SIDE] * 2)
+    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [measures.FINE_SIDE] * 2)
 
 
 def _spreads(row: tf.Tensor, spread: tf.Tensor) -> tf.Tensor:
     """Return how many of the spreads, [N, 2], of weights [N, 49] half the box's side is: [N, 1]."""
-    at_border, in_all = (row @ weights for weights in standing_out(COARSE_CELLS))
-    clear = tf.maximum(1 - at_border / in_all / CLUTTER, 0)
-    above = tf.reduce_max(spread, 1, keepdims=True) - FILLING[0]
-    fills = tf.clip_by_value(above / (FILLING[1] - FILLING[0]), 0, 1)
-    return SPREADS + clear * fills * (SPREADS_ALONE - SPREADS)
+    at_border, in_all = (row @ weights for weights in measures.standing_out(measures.COARSE_CELLS))
+    clear = tf.maximum(1 - at_border / in_all / measures.CLUTTER, 0)
+    above = tf.reduce_max(spread, 1, keepdims=True) - measures.FILLING[0]
+    fills = tf.clip_by_value(above / (measures.FILLING[1] - measures.FILLING[0]), 0, 1)
+    return measures.SPREADS + clear * fills * (measures.SPREADS_ALONE - measures.SPREADS)
 
 
 def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -209,17 +175,19 @@ def colours_of(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
     A hue stays what it is in stronger or weaker light and, nearly, in warmer or colder.
     """
-    patches = SIDE // PATCH // COARSE_CELLS
-    rgb = tf.clip_by_value((tf.nn.avg_pool2d(images, PATCH, PATCH, "VALID") * 128 + 127) / 255, 0, 1)
+    patches = measures.SIDE // measures.PATCH // measures.COARSE_CELLS
+    rgb = tf.clip_by_value(
+        (tf.nn.avg_pool2d(images, measures.PATCH, measures.PATCH, "VALID") * 128 + 127) / 255, 0, 1
+    )
     weights = tf.repeat(tf.repeat(weights, patches, 1), patches, 2) / patches**2
     highest = tf.reduce_max(rgb, 3, keepdims=True)
-    saturation = (highest - tf.reduce_min(rgb, 3, keepdims=True)) / (highest + DARK)
+    saturation = (highest - tf.reduce_min(rgb, 3, keepdims=True)) / (highest + measures.DARK)
     # Red lies at 0 of the circle of hues, green at a third of it, blue at two thirds.
-    direction = tf.nn.l2_normalize(rgb @ on_circle(3), 3)
-    likeness = direction @ on_circle(HUES).T
-    hues = saturation * tf.exp((likeness - 1) / BIN_WIDTH**2)
-    strong = hues * tf.sigmoid((saturation - STRONG) / BLEND)
-    none = tf.maximum(SATURATED - saturation, 0)
+    direction = tf.nn.l2_normalize(rgb @ measures.on_circle(3), 3)
+    likeness = direction @ measures.on_circle(measures.HUES).T
+    hues = saturation * tf.exp((likeness - 1) / measures.BIN_WIDTH**2)
+    strong = hues * tf.sigmoid((saturation - measures.STRONG) / measures.BLEND)
+    none = tf.maximum(measures.SATURATED - saturation, 0)
     counted = tf.reduce_sum(weights * tf.concat([strong, hues - strong, none], 3), [1, 2])
     return tf.nn.l2_normalize(tf.sqrt(counted), 1)
 
@@ -261,7 +229,7 @@ class ServedModel(tf.Module):  # type: ignore[misc]
         pixels = tf.map_fn(
             self._decode,
             images,
-            fn_output_signature=tf.TensorSpec([SIDE, SIDE, 3], tf.float32),
+            fn_output_signature=tf.TensorSpec([measures.SIDE, measures.SIDE, 3], tf.float32),
             parallel_iterations=DECODED_AT_ONCE,
         )
         return _probabilities(self._features(pixels, self.head["blurriest"]), self.head)
@@ -303,7 +271,7 @@ def template(cache: Path) -> Path:
     It is kept under a digest of what it is made by, and the same is traced to the same.
     """
     made_by = hashlib.sha256(f"{BACKBONE} {tf.__version__}".encode())
-    for module in (backbone, head, image_headers, pixels, sys.modules[__name__]):
+    for module in (backbone, head, image_headers, measures, pixels, sys.modules[__name__]):
         made_by.update(Path(str(module.__file__)).read_bytes())
     target = cache / "templates" / made_by.hexdigest()[:16]
     if not target.exists():

@@ -14,42 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from training.backbone import (
-    BIN_WIDTH,
-    BLEND,
-    BLURRED,
-    CLUTTER,
-    COARSE_CELLS,
-    COARSE_SIDE,
-    COARSE_STAGE,
-    DARK,
-    FILLING,
-    FINE_CELLS,
-    FINE_SIDE,
-    FLAT,
-    HUES,
-    LEAST,
-    LEAST_BOX,
-    MIDDLE,
-    NEAREST,
-    PATCH,
-    SATURATED,
-    SHARPNESS,
-    SIDE,
-    SPARSE,
-    SPREADS,
-    SPREADS_ALONE,
-    STRONG,
-    Backbone,
-    Block,
-    Conv,
-    border,
-    brightness_and_laplacian,
-    central,
-    middles,
-    on_circle,
-    standing_out,
-)
+from training import measures
+from training.backbone import Backbone, Block, Conv
 from training.embeddings import FEATURES
 from training.head import COLOURS, FAINT, LIKENESS, NARROW, SCALE, Array, Head
 
@@ -125,7 +91,7 @@ def _file(parts: Sequence[Nodes], outputs: Mapping[str, int], metadata: dict[str
     graph = helper.make_graph(
         [node for part in parts for node in part.nodes],
         "twin",
-        [value("pixels", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
+        [value("pixels", TensorProto.UINT8, ["N", measures.SIDE, measures.SIDE, 3])],
         [value(name, TensorProto.FLOAT, ["N", count]) for name, count in outputs.items()],
         [constant for part in parts for constant in part.constants],
     )
@@ -144,23 +110,23 @@ def _features(backbone: Backbone, *, sharpens: bool) -> Nodes:
     planes = g.add("planes", "Transpose", "pixels", perm=[0, 3, 1, 2])
     rgb = g.add("rgb", "Cast", planes, to=TensorProto.FLOAT)
     images = g.add("images", "Div", g.add("centred_images", "Sub", rgb, 127.0), 128.0)
-    stride = SIDE // COARSE_SIDE
+    stride = measures.SIDE // measures.COARSE_SIDE
     half = g.add("coarse.images", "AveragePool", images, kernel_shape=[stride] * 2, strides=[stride] * 2)
     x = _conv(g, "coarse", "stem", backbone.stem, half)
-    for number, stage in enumerate(backbone.stages[: COARSE_STAGE + 1]):
+    for number, stage in enumerate(backbone.stages[: measures.COARSE_STAGE + 1]):
         x = _stage(g, "coarse", number, stage, x)
-    weights = _salience(g, "coarse", _rows(g, x), COARSE_CELLS)
+    weights = _salience(g, "coarse", _rows(g, x), measures.COARSE_CELLS)
     sharpness = _sharpness(g, images)
     seen = _sharpened(g, images, half, sharpness) if sharpens else images
     x = _conv(g, "fine", "stem", backbone.stem, _cut(g, seen, weights))
     middle = []
     for number, stage in enumerate(backbone.stages):
         x = _stage(g, "fine", number, stage, x)
-        if number in MIDDLE:
+        if number in measures.MIDDLE:
             means = g.add(f"stage{number}.means", "AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
-            middle.append(g.add(f"stage{number}.cells", "Mul", _rows(g, means), MIDDLE[number]))
+            middle.append(g.add(f"stage{number}.cells", "Mul", _rows(g, means), measures.MIDDLE[number]))
     root = g.add("roots", "Sqrt", top := _rows(g, _conv(g, "fine", "top", backbone.top, x)))
-    fine = _salience(g, "fine", root, FINE_CELLS)
+    fine = _salience(g, "fine", root, measures.FINE_CELLS)
     pooled = [_pooled(g, cells, fine) for cells in (top, *middle)]
     shapes = g.normalised("shapes", g.add("root", "Sqrt", pooled[0]))
     g.add("features", "Concat", shapes, *pooled[1:], _colours(g, rgb, weights), axis=1)
@@ -169,11 +135,17 @@ def _features(backbone: Backbone, *, sharpens: bool) -> Nodes:
 
 def _sharpness(g: Nodes, images: str) -> str:
     """[N, 3, 224, 224] → [N, 1]."""
-    maps = g.add("brightness_and_laplacian", "Conv", images, brightness_and_laplacian(), strides=[SPARSE] * 2)
+    maps = g.add(
+        "brightness_and_laplacian",
+        "Conv",
+        images,
+        measures.brightness_and_laplacian(),
+        strides=[measures.SPARSE] * 2,
+    )
     mean = g.add("brightness.mean", "ReduceMean", maps, PLACES, keepdims=0)
     square = g.add("brightness.square", "ReduceMean", g.add("squares", "Mul", maps, maps), PLACES, keepdims=0)
     variance = g.add("brightness.variance", "Sub", square, g.add("mean_squares", "Mul", mean, mean))
-    contrast = g.add("contrast", "Add", variance, FLAT)
+    contrast = g.add("contrast", "Add", variance, measures.FLAT)
     brightness = g.add("contrast_of_brightness", "Gather", contrast, np.array([0]), axis=1)
     laplacian = g.add("contrast_of_laplacian", "Gather", contrast, np.array([1]), axis=1)
     return g.add("sharpness", "Div", laplacian, brightness)
@@ -182,7 +154,7 @@ def _sharpness(g: Nodes, images: str) -> str:
 def _sharpened(g: Nodes, images: str, half: str, sharpness: str) -> str:
     """Add what a quarter of the size does not show, where an image is blurred."""
     below = g.add("blurred.below", "Sub", g.add("blurred.share", "Div", BLURRIEST, sharpness), 1.0)
-    blurred = g.add("blurred", "Clip", g.add("blurred.part", "Div", below, BLURRED), 0.0, 1.0)
+    blurred = g.add("blurred", "Clip", g.add("blurred.part", "Div", below, measures.BLURRED), 0.0, 1.0)
     quarter = g.add("quarter", "AveragePool", half, kernel_shape=[2, 2], strides=[2, 2])
     linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     smooth = g.add("smooth", "Resize", quarter, "", np.array([1.0, 1.0, 4.0, 4.0]), **linear)
@@ -225,15 +197,20 @@ def _salience(g: Nodes, look: str, features: str, side: int) -> str:
     columns = g.normalised(f"{look}.columns", features)
     cells = g.add(f"{look}.cells", "Transpose", columns, perm=[0, 2, 1])
     # Whole rows are gathered and then turned, as columns lie apart in memory: a third of the time, or less.
-    rows = g.add(f"{look}.border.rows", "Gather", cells, border(side), axis=1)
+    rows = g.add(f"{look}.border.rows", "Gather", cells, measures.border(side), axis=1)
     edge = g.add(f"{look}.border", "Transpose", rows, perm=[0, 2, 1])
     likeness = g.add(f"{look}.likeness", "MatMul", cells, edge)
-    nearest = g.add(f"{look}.nearest", "TopK", likeness, np.array([NEAREST]))
-    others = g.add(f"{look}.nearest_others", "Slice", nearest, *map(np.array, ([1], [NEAREST], [2])))
+    nearest = g.add(f"{look}.nearest", "TopK", likeness, np.array([measures.NEAREST]))
+    others = g.add(f"{look}.nearest_others", "Slice", nearest, *map(np.array, ([1], [measures.NEAREST], [2])))
     alike = g.add(f"{look}.alike", "ReduceMean", others, np.array([2]), keepdims=1)
     unlike = g.add(f"{look}.unlike", "Max", g.add(f"{look}.difference", "Sub", 1.0, alike), 0.0)
-    sharp = g.add(f"{look}.sharp", "Pow", g.add(f"{look}.least", "Add", unlike, LEAST), float(SHARPNESS))
-    salience = g.add(f"{look}.salience", "Mul", sharp, central(side)[:, None])
+    sharp = g.add(
+        f"{look}.sharp",
+        "Pow",
+        g.add(f"{look}.least", "Add", unlike, measures.LEAST),
+        float(measures.SHARPNESS),
+    )
+    salience = g.add(f"{look}.salience", "Mul", sharp, measures.central(side)[:, None])
     total = g.add(f"{look}.salience.total", "ReduceSum", salience, np.array([1]), keepdims=1)
     return g.add(f"{look}.weights", "Div", salience, total)
 
@@ -242,64 +219,82 @@ def _spreads(g: Nodes, row: str, spread: str) -> str:
     """Return how many of the spreads, [N, 2], of weights [N, 1, cells] half the box's side is: [N, 1]."""
     at_border, in_all = (
         g.add(name, "Squeeze", g.add(f"{name}.row", "MatMul", row, weights), CHANNELS)
-        for name, weights in zip(("at_border", "in_all"), standing_out(COARSE_CELLS), strict=True)
+        for name, weights in zip(
+            ("at_border", "in_all"), measures.standing_out(measures.COARSE_CELLS), strict=True
+        )
     )
-    clutter = g.add("clutter", "Div", g.add("share_at_border", "Div", at_border, in_all), CLUTTER)
+    clutter = g.add("clutter", "Div", g.add("share_at_border", "Div", at_border, in_all), measures.CLUTTER)
     clear = g.add("clear", "Max", g.add("clear.rest", "Sub", 1.0, clutter), 0.0)
     size = g.add("size", "ReduceMax", spread, CHANNELS, keepdims=1)
-    above = g.add("size.above", "Sub", size, FILLING[0])
-    fills = g.add("fills", "Clip", g.add("fills.part", "Div", above, FILLING[1] - FILLING[0]), 0.0, 1.0)
-    more = g.add("spreads.more", "Mul", g.add("alone", "Mul", clear, fills), SPREADS_ALONE - SPREADS)
-    return g.add("spreads", "Add", more, SPREADS)
+    above = g.add("size.above", "Sub", size, measures.FILLING[0])
+    fills = g.add(
+        "fills",
+        "Clip",
+        g.add("fills.part", "Div", above, measures.FILLING[1] - measures.FILLING[0]),
+        0.0,
+        1.0,
+    )
+    more = g.add(
+        "spreads.more", "Mul", g.add("alone", "Mul", clear, fills), measures.SPREADS_ALONE - measures.SPREADS
+    )
+    return g.add("spreads", "Add", more, measures.SPREADS)
 
 
 def _cut(g: Nodes, images: str, weights: str) -> str:
     """Cut the box that weights of cells, [N, cells, 1], make: [N, 3, 224, 224] → [N, 3, 160, 160]."""
     row = g.add("weights.row", "Transpose", weights, perm=[0, 2, 1])
-    places = middles(COARSE_CELLS)
+    places = measures.middles(measures.COARSE_CELLS)
     mean = g.add("mean", "Squeeze", g.add("mean.row", "MatMul", row, places), CHANNELS)
     square = g.add("square", "Squeeze", g.add("square.row", "MatMul", row, places**2), CHANNELS)
     variance = g.add("variance", "Sub", square, g.add("mean.square", "Mul", mean, mean))
     spread = g.add("spread", "Sqrt", g.add("variance.least", "Max", variance, 0.0))
     half = g.add(
-        "half", "Clip", g.add("half.wanted", "Mul", spread, _spreads(g, row, spread)), LEAST_BOX / 2, 0.5
+        "half",
+        "Clip",
+        g.add("half.wanted", "Mul", spread, _spreads(g, row, spread)),
+        measures.LEAST_BOX / 2,
+        0.5,
     )
     least = g.add("middle.least", "Max", mean, half)
     middle = g.add("middle", "Min", least, g.add("middle.most", "Sub", 1.0, half))
     # From the middle of the first pixel to that of the last; RoiAlign counts from edges, half a step beyond.
-    beyond = 0.5 * (SIDE - 1) / (FINE_SIDE - 1)
+    beyond = 0.5 * (measures.SIDE - 1) / (measures.FINE_SIDE - 1)
     edges = []
     for name, operator, out in (("first", "Sub", -beyond), ("last", "Add", beyond)):
-        pixel = g.add(f"{name}.pixel", "Mul", g.add(name, operator, middle, half), SIDE - 1.0)
+        pixel = g.add(f"{name}.pixel", "Mul", g.add(name, operator, middle, half), measures.SIDE - 1.0)
         step = g.add(f"{name}.step", "Mul", half, 2 * out)
         edges.append(g.add(f"{name}.edge", "Add", g.add(f"{name}.beyond", "Add", pixel, step), 0.5))
     boxes = g.add("boxes", "Concat", *edges, axis=1)
     count = g.add("count", "Squeeze", g.add("counts", "Shape", "pixels", start=0, end=1), np.array([0]))
     whose = g.add("whose", "Range", g.constant("zero", np.array(0)), count, g.constant("one", np.array(1)))
-    cut = {"output_height": FINE_SIDE, "output_width": FINE_SIDE, "sampling_ratio": 1}
+    cut = {"output_height": measures.FINE_SIDE, "output_width": measures.FINE_SIDE, "sampling_ratio": 1}
     return g.add("fine.images", "RoiAlign", images, boxes, whose, **cut)
 
 
 def _colours(g: Nodes, rgb: str, weights: str) -> str:
     """Count hues, [N, 3, 224, 224] and weights of cells [N, cells, 1] → [N, 2 · HUES + 1]."""
-    means = g.add("patches.means", "AveragePool", rgb, kernel_shape=[PATCH] * 2, strides=[PATCH] * 2)
+    means = g.add(
+        "patches.means", "AveragePool", rgb, kernel_shape=[measures.PATCH] * 2, strides=[measures.PATCH] * 2
+    )
     patches = g.add("patches", "Div", _rows(g, means), 255.0)
     highest = g.add("highest", "ReduceMax", patches, CHANNELS, keepdims=1)
     lowest = g.add("lowest", "ReduceMin", patches, CHANNELS, keepdims=1)
     chroma = g.add("chroma", "Sub", highest, lowest)
-    saturation = g.add("saturation", "Div", chroma, g.add("brightness", "Add", highest, DARK))
-    direction = g.normalised("direction", g.add("hue", "MatMul", on_circle(3).T, patches))
-    near = g.add("near", "Sub", g.add("bins", "MatMul", on_circle(HUES), direction), 1.0)
-    share = g.add("share", "Exp", g.add("width", "Div", near, BIN_WIDTH**2))
+    saturation = g.add("saturation", "Div", chroma, g.add("brightness", "Add", highest, measures.DARK))
+    direction = g.normalised("direction", g.add("hue", "MatMul", measures.on_circle(3).T, patches))
+    near = g.add("near", "Sub", g.add("bins", "MatMul", measures.on_circle(measures.HUES), direction), 1.0)
+    share = g.add("share", "Exp", g.add("width", "Div", near, measures.BIN_WIDTH**2))
     hues = g.add("hues", "Mul", share, saturation)
-    none = g.add("none", "Max", g.add("unsaturated", "Sub", SATURATED, saturation), 0.0)
-    beyond = g.add("beyond_strong", "Div", g.add("from_strong", "Sub", saturation, STRONG), BLEND)
+    none = g.add("none", "Max", g.add("unsaturated", "Sub", measures.SATURATED, saturation), 0.0)
+    beyond = g.add(
+        "beyond_strong", "Div", g.add("from_strong", "Sub", saturation, measures.STRONG), measures.BLEND
+    )
     strong = g.add("strong_hues", "Mul", hues, g.add("strong", "Sigmoid", beyond))
     pale = g.add("pale_hues", "Sub", hues, strong)
-    side = SIDE // PATCH
+    side = measures.SIDE // measures.PATCH
     both = g.add("colours.patches", "Concat", strong, pale, none, axis=1)
     square = g.add("colours.square", "Reshape", both, np.array([0, 0, side, side]))
-    inside = [side // COARSE_CELLS] * 2
+    inside = [side // measures.COARSE_CELLS] * 2
     cells = g.add("colours.cells", "AveragePool", square, kernel_shape=inside, strides=inside)
     pooled = _pooled(g, _rows(g, cells), weights)
     return g.normalised("colours", g.add("colours.root", "Sqrt", pooled))

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -66,10 +66,10 @@ async def keep_back(
 ) -> Dataset:
     """Put what the version that serves contradicts into quarantine, and return the dataset without it.
 
-    Looked at are images that this version has not seen, of batches that nobody released, nor their labels
-    in another batch: those of the sample, and those that are in another class as well. A version of another
-    backbone is not asked: it may be anyone's. What other edges of its group send is not for the version of
-    one edge to keep back.
+    It is asked about images that it has not seen, if they are in the sample or in another class as well. What
+    somebody released is left alone: whole batches, and each of their images in another batch. A version of
+    another backbone is not asked: it may be anyone's. What other edges of its group send is not for the
+    version of one edge to keep back.
 
     Args:
         stores: the edge's buckets.
@@ -86,51 +86,72 @@ async def keep_back(
     head = await _head(stores, model)
     if head is None:
         return dataset
+    new = await _to_be_asked(stores, model, dataset)
+    members, answers = await asyncio.to_thread(_answers, head, new, embed)
+    labels = doubtful(members, answers)
+    if not labels:
+        return dataset
+    batches = await _batches(stores, dataset, sorted(member for member in members if member[0] in labels))
+    released, confirmed = await _released(stores)
+    asked = [place for place, member in enumerate(members) if member not in confirmed]
+    members, answers = [members[i] for i in asked], [answers[i] for i in asked]
+    of_batch: defaultdict[Batch, list[Contradiction]] = defaultdict(list)
+    for each in contradictions(members, [batches.get(member, NOWHERE) for member in members], answers):
+        if each.batch not in released:
+            of_batch[each.batch].append(each)
+    for batch, several in of_batch.items():
+        await _put(stores, batch, several, path, announce)
+    return dataset.without(member for several in of_batch.values() for member in _members(several))
+
+
+async def _to_be_asked(stores: Stores, model: str, dataset: Dataset) -> list[Member]:
     seen = await parents.seen(stores, model) or {}
     sample, contradictory = dataset.sample, dataset.contradictory
-    new = [
+    return [
         member
         for member in dataset.members
         if member not in seen
         and (member in sample or member[1] in contradictory)
         and (stores.members or dataset.edges.get(member[1], stores.edge) == stores.edge)
     ]
-    members, answers = await asyncio.to_thread(_answers, head, new, embed)
-    labels = doubtful(members, answers)
-    if not labels:
-        return dataset
-    wanted = sorted(member for member in members if member[0] in labels)
-    batches = await _batches(stores, dataset, wanted)
-    released: set[Batch] = set()
-    confirmed: set[Member] = set()
+
+
+async def _released(stores: Stores) -> tuple[set[Batch], set[Member]]:
+    """Return the batches that somebody released, and all of their images that were in quarantine."""
+    batches: set[Batch] = set()
+    images: set[Member] = set()
 
     async def look(source: Stores) -> None:
         for each in await read_quarantine(source.data):
             if each.state == "released":
-                released.add((source.edge, each.batch))
-                confirmed.update(each.images)
+                batches.add((source.edge, each.batch))
+                images.update(each.images)
 
     await for_each(stores.sources, look, at_once=EDGES_AT_ONCE)
-    asked = [place for place, member in enumerate(members) if member not in confirmed]
-    members, answers = [members[i] for i in asked], [answers[i] for i in asked]
-    found = [
-        each
-        for each in contradictions(members, [batches.get(member, NOWHERE) for member in members], answers)
-        if each.batch not in released
-    ]
-    of_batch: defaultdict[Batch, list[Contradiction]] = defaultdict(list)
-    for each in found:
-        of_batch[each.batch].append(each)
-    data = {source.edge: source.data for source in stores.sources}
-    for (edge, batch), several in of_batch.items():
-        page = await asyncio.to_thread(_page, edge, batch, several, path)
-        images = tuple(sorted(member for each in several for member in each.members))
-        reason = cut("; ".join(each.reason for each in several))
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        await put_in_quarantine(data[edge], Quarantined(batch, reason, now, images), page)
-        log.warning("batch in quarantine", edge=edge, batch=batch, images=len(images), reason=reason)
-        announce(quarantine_event(batch, len(images), reason) | ({"edge": edge} if stores.members else {}))
-    return dataset.without(member for each in found for member in each.members)
+    return batches, images
+
+
+async def _put(
+    stores: Stores,
+    of: Batch,
+    several: Sequence[Contradiction],
+    path: Callable[[str], Path],
+    announce: Callable[[Event], None],
+) -> None:
+    """Put the contradictions of one batch into quarantine, with a page that shows them, and tell."""
+    edge, batch = of
+    page = await asyncio.to_thread(_page, edge, batch, several, path)
+    images = _members(several)
+    reason = cut("; ".join(each.reason for each in several))
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    (data,) = (source.data for source in stores.sources if source.edge == edge)
+    await put_in_quarantine(data, Quarantined(batch, reason, now, images), page)
+    log.warning("batch in quarantine", edge=edge, batch=batch, images=len(images), reason=reason)
+    announce(quarantine_event(batch, len(images), reason) | ({"edge": edge} if stores.members else {}))
+
+
+def _members(several: Iterable[Contradiction]) -> tuple[Member, ...]:
+    return tuple(sorted(member for each in several for member in each.members))
 
 
 async def _head(stores: Stores, model: str) -> Head | None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
 
 from caravan import kafka
 from caravan.errors import Transient
@@ -101,29 +100,27 @@ async def reader(
     # One that stands at the end may have to wait as long as it said before it can be sent elsewhere.
     scout = kafka.Consumer(settings, *topics, group_id=None)
     client = kafka.Consumer(settings, *topics, group_id=None, fetch_max_wait_ms=kafka.LONG_WAIT_MILLISECONDS)
-    try:
-        async with asyncio.timeout(kafka.JOIN_SECONDS):
-            await scout.start()
-            partitions = list(scout.assignment())
-            begins = await scout.beginning_offsets(partitions)
-            ends = await kafka.ends(scout, begins)
-            found = await scout.offsets_for_times(dict.fromkeys(partitions, int(since * 1000)))
+    with kafka.translated(f"Kafka consumer of {', '.join(topics)}"):
+        try:
+            async with asyncio.timeout(kafka.JOIN_SECONDS):
+                await scout.start()
+                partitions = list(scout.assignment())
+                begins = await scout.beginning_offsets(partitions)
+                ends = await kafka.ends(scout, begins)
+                found = await scout.offsets_for_times(dict.fromkeys(partitions, int(since * 1000)))
+                await scout.stop()
+                await client.start()
+            starts: dict[TopicPartition, int] = {}
+            for partition in partitions:
+                first = found.get(partition)
+                # Nothing as young as that: brokers answer nothing, or an offset without a time.
+                offset = first.offset if first is not None and first.timestamp >= 0 else ends[partition]
+                starts[partition] = max(offset, ends[partition] - most, begins[partition])
+            history.starts(starts, ends)
+            for partition in partitions:
+                client.seek(partition, history.next(partition))
+            async with kafka.lag_told(client, group=""):
+                yield client
+        finally:
             await scout.stop()
-            await client.start()
-        starts: dict[TopicPartition, int] = {}
-        for partition in partitions:
-            first = found.get(partition)
-            # Nothing as young as that: brokers answer nothing, or an offset without a time.
-            offset = first.offset if first is not None and first.timestamp >= 0 else ends[partition]
-            starts[partition] = max(offset, ends[partition] - most, begins[partition])
-        history.starts(starts, ends)
-        for partition in partitions:
-            client.seek(partition, history.next(partition))
-        async with kafka.lag_told(client, group=""):
-            yield client
-    except (KafkaError, TimeoutError, OSError) as exc:
-        message = f"Kafka consumer of {', '.join(topics)}: {exc!r}"
-        raise Transient(message) from exc
-    finally:
-        await scout.stop()
-        await client.stop()
+            await client.stop()

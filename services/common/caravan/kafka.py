@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -115,6 +115,36 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise an error of Kafka's client or of the network as a Transient that says `what` failed."""
+    try:
+        yield
+    except (KafkaError, TimeoutError, OSError) as exc:
+        message = f"{what}: {exc!r}"
+        raise Transient(message) from exc
+
+
+@asynccontextmanager
+async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Connect a client that lists and makes topics, for the length of the context, which has a deadline.
+
+    Raises:
+        Transient: if the broker is away, or does not do in time what the context asks of it.
+
+    """
+    client = AIOKafkaAdminClient(**connection(settings))
+    # Of several servers, the first one asked may be the one that does not answer.
+    seconds = 2 * settings.kafka_request_seconds + CONNECT_SECONDS
+    with translated(f"Kafka at {settings.kafka_bootstrap_servers}"):
+        try:
+            async with asyncio.timeout(seconds):
+                await client.start()
+                yield client
+        finally:
+            await client.close()
+
+
 class Producer:
     """Sends with acknowledgement by all replicas; connects when first needed, and again when it must."""
 
@@ -176,12 +206,9 @@ class Producer:
             Transient: if not.
 
         """
-        try:
+        with translated(f"Kafka at {self._settings.kafka_bootstrap_servers}"):
             async with self._pinging:
                 await self._ping()
-        except (KafkaError, TimeoutError, OSError) as exc:
-            message = f"Kafka at {self._settings.kafka_bootstrap_servers}: {exc!r}"
-            raise Transient(message) from exc
 
     async def _ping(self) -> None:
         client, self._pinger = self._pinger or AIOKafkaAdminClient(**connection(self._settings)), None
@@ -325,16 +352,14 @@ async def consumer(
         max_poll_interval_ms=IDLE_MILLISECONDS,
         fetch_max_wait_ms=min(wait_milliseconds, int(settings.kafka_request_seconds * 500)),
     )
-    try:
-        async with asyncio.timeout(settings.kafka_request_seconds + JOIN_SECONDS):
-            await client.start()
-        async with lag_told(client, group):
-            yield client
-    except (KafkaError, TimeoutError, OSError) as exc:
-        message = f"Kafka consumer of {topic}: {exc!r}"
-        raise Transient(message) from exc
-    finally:
-        await client.stop()
+    with translated(f"Kafka consumer of {topic}"):
+        try:
+            async with asyncio.timeout(settings.kafka_request_seconds + JOIN_SECONDS):
+                await client.start()
+            async with lag_told(client, group):
+                yield client
+        finally:
+            await client.stop()
 
 
 async def ends(client: Consumer, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -572,47 +597,33 @@ async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> Non
     """
     if not settings.kafka_create_topics:
         return
-    admin = AIOKafkaAdminClient(**connection(settings))
+    async with admin(settings) as client:
+        there = set(await client.list_topics())
+        await _tell_of_fewer(client, {name: settings.partitions(name) for name in there & set(topics)})
+        missing = sorted(set(topics) - there)
+        if not missing:
+            return
+        answer = await client.create_topics([_new_topic(name, settings) for name in missing])
+        for name, code, *_ in answer.topic_errors:
+            if code and for_code(code) is not TopicAlreadyExistsError:
+                message = f"Kafka did not make topic {name}: {for_code(code).__name__}"
+                raise Transient(message)
+
+
+def _new_topic(name: str, settings: KafkaSettings) -> NewTopic:
     config = {
         "max.message.bytes": str(settings.kafka_max_message_bytes + ROOM_BYTES),
         "compression.type": "uncompressed",
     }
-    forever = {"retention.ms": "-1"}
-    try:
-        # Of several servers, the first one asked may be the one that does not answer.
-        async with asyncio.timeout(2 * settings.kafka_request_seconds + CONNECT_SECONDS):
-            await admin.start()
-            there = set(await admin.list_topics())
-            await _tell_of_fewer(admin, {name: settings.partitions(name) for name in there & set(topics)})
-            missing = set(topics) - there
-            if not missing:
-                return
-            answer = await admin.create_topics(
-                [
-                    NewTopic(
-                        name,
-                        settings.partitions(name),
-                        settings.kafka_replication,
-                        topic_configs=config | (forever if name.endswith(dead_letter("")) else {}),
-                    )
-                    for name in sorted(missing)
-                ]
-            )
-            for name, code, *_ in answer.topic_errors:
-                if code and for_code(code) is not TopicAlreadyExistsError:
-                    message = f"Kafka did not make topic {name}: {for_code(code).__name__}"
-                    raise Transient(message)
-    except (KafkaError, TimeoutError, OSError) as exc:
-        message = f"Kafka at {settings.kafka_bootstrap_servers}: {exc!r}"
-        raise Transient(message) from exc
-    finally:
-        await admin.close()
+    if name.endswith(dead_letter("")):
+        config["retention.ms"] = "-1"
+    return NewTopic(name, settings.partitions(name), settings.kafka_replication, topic_configs=config)
 
 
-async def _tell_of_fewer(admin: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> None:
+async def _tell_of_fewer(client: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> None:
     """Tell of topics that have fewer partitions than is wanted."""
     names = [name for name, count in wanted.items() if count > 1]
-    for topic in await admin.describe_topics(names) if names else ():
+    for topic in await client.describe_topics(names) if names else ():
         _warn_of_fewer(topic["topic"], len(topic["partitions"]), wanted[topic["topic"]])
 
 

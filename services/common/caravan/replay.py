@@ -9,8 +9,6 @@ from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from caravan.consume import Effect, Ended, Policy, consume
 from caravan.contracts import dead_letter
@@ -21,6 +19,7 @@ from caravan.kafka import (
     Batch,
     Place,
     Producer,
+    admin,
     connection,
     consumer,
     ensure_topics,
@@ -28,6 +27,7 @@ from caravan.kafka import (
     plain_headers,
     raw_headers,
     told_ends,
+    translated,
     whole_number,
 )
 from caravan.settings import KafkaSettings
@@ -200,18 +200,16 @@ async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
         **connection(settings), auto_offset_reset="earliest", enable_auto_commit=False, group_id=None
     )
     try:
-        async with asyncio.timeout(2 * settings.kafka_request_seconds):
-            if not await _has_partition(settings, place):
-                return None
-            await reader.start()
-            reader.assign([partition])
-            reader.seek(partition, place.offset)
-            return await _message_at(reader, partition, place.offset, settings.kafka_request_seconds)
+        with translated(f"Kafka does not give message {place.offset} of {place.topic}"):
+            async with asyncio.timeout(2 * settings.kafka_request_seconds):
+                if not await _has_partition(settings, place):
+                    return None
+                await reader.start()
+                reader.assign([partition])
+                reader.seek(partition, place.offset)
+                return await _message_at(reader, partition, place.offset, settings.kafka_request_seconds)
     except UNREADABLE as exc:
         raise Permanent(f"its message at {place.topic}/{place.partition}/{place.offset} is damaged") from exc
-    except (KafkaError, TimeoutError, OSError) as exc:
-        message = f"Kafka does not give message {place.offset} of {place.topic}: {exc!r}"
-        raise Transient(message) from exc
     finally:
         await reader.stop()
 
@@ -238,17 +236,10 @@ async def _has_partition(settings: KafkaSettings, place: Place) -> bool:
         Transient: if Kafka is away.
 
     """
-    admin = AIOKafkaAdminClient(**connection(settings))
-    try:
-        await admin.start()
+    async with admin(settings) as client:
         # All of them: a broker may make a topic that it is asked for by name.
         return any(
             topic["topic"] == place.topic
             and place.partition in {one["partition"] for one in topic["partitions"]}
-            for topic in await admin.describe_topics()
+            for topic in await client.describe_topics()
         )
-    except (KafkaError, TimeoutError, OSError) as exc:
-        message = f"Kafka at {settings.kafka_bootstrap_servers}: {exc!r}"
-        raise Transient(message) from exc
-    finally:
-        await admin.close()

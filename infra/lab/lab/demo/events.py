@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiokafka.errors import KafkaError
-
 from caravan import kafka, strict_json
 from caravan.contracts import Event, events_topic
-from caravan.errors import Transient
 from caravan.settings import KafkaSettings
 
 START_SECONDS = 30.0
+UNREAD = "Kafka's events cannot be read"
 
 
 @asynccontextmanager
@@ -27,26 +25,18 @@ async def followed(settings: KafkaSettings, edge: str) -> AsyncIterator[AsyncIte
     await kafka.ensure_topics(settings, [events_topic(edge)])
     client = kafka.Consumer(settings, events_topic(edge), group_id=None)
     try:
-        await _start(client)
+        with kafka.translated(UNREAD):
+            async with asyncio.timeout(START_SECONDS):
+                await client.start()
         yield _events(client)
     finally:
         await client.stop()
 
 
-async def _start(client: kafka.Consumer) -> None:
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            await client.start()
-    except (KafkaError, TimeoutError, OSError) as exc:
-        raise Transient(f"Kafka's events cannot be read: {exc!r}") from exc
-
-
 async def _events(client: kafka.Consumer) -> AsyncIterator[Event]:
     while True:
-        try:
+        with kafka.translated(UNREAD):
             record = await client.getone()
-        except (KafkaError, OSError) as exc:
-            raise Transient(f"Kafka's events cannot be read: {exc!r}") from exc
         try:
             event = strict_json.loads(record.value)
         except (TypeError, ValueError):

@@ -8,10 +8,9 @@ from collections.abc import Collection, Mapping
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from caravan import kafka
-from caravan.errors import BadInput, CaravanError, Transient
+from caravan.errors import BadInput, CaravanError
 from caravan.replay import GROUP, DeadLettersLeft, replay
 from caravan.settings import KafkaSettings
 from monitor.dashboard.dead_letters import KEPT, SUFFIX, DeadLetters, result
@@ -79,7 +78,7 @@ class DeadLetterTopics:
             Transient: if Kafka is away.
 
         """
-        try:
+        with kafka.translated("the dead letters cannot be read"):
             admin = AIOKafkaAdminClient(**kafka.connection(self._settings))
             reader = kafka.Consumer(
                 self._settings, group_id=None, fetch_max_wait_ms=kafka.LONG_WAIT_MILLISECONDS
@@ -92,8 +91,6 @@ class DeadLetterTopics:
             finally:
                 await reader.stop()
                 await admin.close()
-        except (KafkaError, TimeoutError, OSError) as exc:
-            raise Transient(f"the dead letters cannot be read: {exc!r}") from exc
 
     async def _follow(self, admin: AIOKafkaAdminClient, reader: kafka.Consumer) -> None:
         clock = asyncio.get_running_loop().time

@@ -16,7 +16,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -95,12 +96,8 @@ class Upload:
             Permanent: if it is something else.
 
         """
-        try:
+        with _reading("an upload"):
             return _UPLOAD.validate_python(_from_json(raw))
-        except ValidationError as exc:
-            raise Permanent(cut(f"not an upload: {faults_of(exc)}")) from exc
-        except (ValueError, KeyError) as exc:
-            raise Permanent(f"not an upload: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +134,8 @@ class Verdict:
             Permanent: if it is something else.
 
         """
-        try:
+        with _reading("a verdict"):
             return _VERDICT.validate_python(_from_json(raw))
-        except ValidationError as exc:
-            raise Permanent(cut(f"not a verdict: {faults_of(exc)}")) from exc
-        except (ValueError, KeyError) as exc:
-            raise Permanent(f"not a verdict: {exc}") from exc
 
 
 _UPLOAD = TypeAdapter(Upload)
@@ -239,13 +232,9 @@ async def _read_judged(store: ObjectStore, model: str, upload: str) -> tuple[Upl
         raw = await s3.read(store, _judged_key(model, upload))
     except FileNotFoundError:
         return None
-    try:
+    with _reading("a judged upload"):
         body = _from_json(raw)
         return _UPLOAD.validate_python(body["upload"]), _VERDICT.validate_python(body["verdict"])
-    except ValidationError as exc:
-        raise Permanent(cut(f"not a judged upload: {faults_of(exc)}")) from exc
-    except (ValueError, KeyError) as exc:
-        raise Permanent(f"not a judged upload: {exc}") from exc
 
 
 async def _readable(store: ObjectStore, model: str, upload: str) -> Upload | None:
@@ -271,6 +260,17 @@ def _judged_key(model: str, upload: str) -> str:
 
 def _earlier_verdict_key(model: str, upload: str) -> str:
     return f"{UPLOADS}{model}/{upload}.verdict.json"
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Say of bytes that are something else that they are not `what`."""
+    try:
+        yield
+    except ValidationError as exc:
+        raise Permanent(cut(f"not {what}: {faults_of(exc)}")) from exc
+    except (ValueError, KeyError) as exc:
+        raise Permanent(f"not {what}: {exc}") from exc
 
 
 def _to_json(body: dict[str, Any]) -> bytes:

@@ -47,6 +47,7 @@ from feeder.routes import (
 )
 from feeder.settings import FeederSettings
 from feeder.spool import SpoolLimits, UploadSpool
+from feeder.stores import Stores
 
 INTAKE_TOPICS = (TRAINING_IMAGES, TRAINING_IMAGES_RETRY, dead_letter(TRAINING_IMAGES))
 
@@ -136,7 +137,7 @@ def make_app(
         ),
     )
     limits = Limits(settings.max_entries, settings.max_entry_bytes, settings.max_unpacked_bytes)
-    model_buckets = ModelBuckets(models, missing, settings.retry_seconds)
+    model_buckets = ModelBuckets(Stores(models, missing, settings.retry_seconds))
     app = FastAPI(title="Caravan feeder", openapi_url=None)
     http.install(app, checks, Senders(settings.doors))
     zips.install(
@@ -187,11 +188,9 @@ def data_buckets(
 ) -> DataBuckets:
     """Make what a route stores its images with."""
     return DataBuckets(
-        stores,
-        missing,
+        Stores(stores, missing, settings.retry_seconds),
         at_once=settings.stores_at_once,
         buffer_bytes=settings.store_buffer_bytes,
-        retry_seconds=settings.retry_seconds,
     )
 
 

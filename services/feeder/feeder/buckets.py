@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
 
 import structlog
-from obstore.store import ObjectStore
 
 from caravan import s3
 from caravan.concurrency import for_each
 from caravan.errors import BadInput, Transient
 from caravan.receipts import ImageReceipt, NotAReceipt, Outcome, Receipt, receipt_key
-from caravan.retry import retried
 from caravan.withdrawn import REASON as WITHDRAWN_REASON
 from caravan.withdrawn import Withdrawn, read_withdrawn
 from feeder.archive import RejectedEntry
 from feeder.checks import Batch, Labelled
 from feeder.concurrency import Budget
+from feeder.stores import Stores
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 _REFUSED = "the object store does not take it: its name or its content is too long"
 _NAMES_TAKEN = "all names that it could have are taken by other images"
@@ -36,27 +32,15 @@ class DataBuckets:
 
     Args:
         stores: the bucket of each edge.
-        missing: events per edge, set as long as its buckets or topics are not there; told if one is gone.
         at_once: most images of a batch that are written at once.
         buffer_bytes: most bytes of all batches in memory.
-        retry_seconds: seconds for which a write is tried while the object store is away.
 
     """
 
-    def __init__(
-        self,
-        stores: Mapping[str, ObjectStore],
-        missing: Mapping[str, asyncio.Event],
-        *,
-        at_once: int,
-        buffer_bytes: int,
-        retry_seconds: float,
-    ) -> None:
+    def __init__(self, stores: Stores, *, at_once: int, buffer_bytes: int) -> None:
         self._stores = stores
-        self._missing = missing
         self._at_once = at_once
         self._budget = Budget(buffer_bytes)
-        self._retry_seconds = retry_seconds
 
     async def screened(self, edge: str, batch: Batch) -> Batch:
         """Return a batch whose withdrawn images are rejected.
@@ -65,8 +49,7 @@ class DataBuckets:
             Transient: if the object store is away for too long.
 
         """
-        await self._retried(edge, partial(self._is_prepared, edge))
-        withdrawn = await self._retried(edge, partial(self._withdrawn, edge))
+        withdrawn = await self._stores.retried(edge, partial(self._withdrawn, edge))
         out = [image for image in batch.images if withdrawn.covers(image.key, image.sha256)]
         if not out:
             return batch
@@ -81,7 +64,6 @@ class DataBuckets:
             Transient: if the object store is away for too long.
 
         """
-        await self._retried(edge, partial(self._is_prepared, edge))
         receipt = Receipt(
             state="pending",
             edge=edge,
@@ -96,6 +78,7 @@ class DataBuckets:
         )
 
         async def attempt() -> Receipt:
+            self._stores.check_prepared(edge)
             earlier, etag = await self._receipt(edge, batch.id)
             # Another feeder may have been quicker: what is done stays done.
             if earlier is not None and earlier.state == "done":
@@ -104,7 +87,7 @@ class DataBuckets:
             await self._write(begun, etag)
             return begun
 
-        return await self._retried(edge, attempt)
+        return await self._stores.retried(edge, attempt)
 
     async def store(
         self, edge: str, batch: Batch, one_stored: Callable[[], None]
@@ -161,11 +144,7 @@ class DataBuckets:
             earlier, etag = await self._receipt(begun.edge, batch.id)
             await self._write(receipt.following(earlier), etag)
 
-        await self._retried(begun.edge, attempt)
-
-    async def _is_prepared(self, edge: str) -> None:
-        if self._missing[edge].is_set():
-            raise Transient("the buckets and topics are not made yet")
+        await self._stores.retried(begun.edge, attempt)
 
     async def _put(self, edge: str, image: Labelled) -> s3.Placed:
         async def put() -> s3.Placed:
@@ -179,7 +158,7 @@ class DataBuckets:
                 facts = {"Content-Type": image.media_type}
                 return await s3.put_new(self._stores[edge], image.key, content, facts)
 
-        return await self._retried(edge, put)
+        return await self._stores.retried(edge, put)
 
     async def _receipt(self, edge: str, batch: str) -> tuple[Receipt | None, str | None]:
         """Return a receipt, and the ETag that replacing it needs."""
@@ -199,20 +178,11 @@ class DataBuckets:
             raise Transient("another feeder wrote the receipt meanwhile")
 
     async def _withdrawn(self, edge: str) -> Withdrawn:
+        self._stores.check_prepared(edge)
         try:
             return await read_withdrawn(self._stores[edge])
         except FileNotFoundError as exc:
             raise s3.BucketMissing(f"the bucket with the data of {edge} is missing") from exc
-
-    async def _retried(self, edge: str, call: Callable[[], Awaitable[T]]) -> T:
-        async def noticing() -> T:
-            try:
-                return await call()
-            except s3.BucketMissing:
-                self._missing[edge].set()  # and so it is made again
-                raise
-
-        return await retried(noticing, to="s3", within=self._retry_seconds)
 
 
 def _image(image: Labelled, outcome: Outcome, key: str, etag: str = "") -> ImageReceipt:

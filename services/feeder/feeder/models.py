@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from obstore.store import ObjectStore
-
 from caravan import s3
 from caravan.errors import BadInput, Transient
 from caravan.model_zips import ModelZip, ModelZipLimits, read_model_zip
-from caravan.retry import retried
 from caravan.uploads import (
     Upload,
     Verdict,
@@ -26,6 +22,7 @@ from caravan.uploads import (
     zip_key,
 )
 from feeder.spool import Spooled
+from feeder.stores import Stores
 
 POLL_SECONDS = 0.5
 LISTED = 100
@@ -68,21 +65,10 @@ class ModelChecks:
 
 
 class ModelBuckets:
-    """The models buckets of all edges.
+    """The models buckets of all edges, and of all groups of edges."""
 
-    Args:
-        stores: the bucket of each edge.
-        missing: events per edge, set as long as its buckets or topics are not there; told if one is gone.
-        retry_seconds: seconds for which a write is tried while the object store is away.
-
-    """
-
-    def __init__(
-        self, stores: Mapping[str, ObjectStore], missing: Mapping[str, asyncio.Event], retry_seconds: float
-    ) -> None:
+    def __init__(self, stores: Stores) -> None:
         self._stores = stores
-        self._missing = missing
-        self._retry_seconds = retry_seconds
 
     async def keep(self, edge: str, upload: Upload, file: BinaryIO) -> tuple[Upload, Verdict | None]:
         """Make an upload durable: the ZIP, then what was said of it.
@@ -98,8 +84,7 @@ class ModelBuckets:
         store = self._stores[edge]
 
         async def attempt() -> tuple[Upload, Verdict | None]:
-            if self._missing[edge].is_set():
-                raise Transient("the buckets and topics are not made yet")
+            self._stores.check_prepared(edge)
             earlier = await read_upload(store, upload.model, upload.id)
             verdict = None if earlier is None else await read_verdict(store, earlier)
             if earlier is not None and (verdict is None or verdict.state != "rejected"):
@@ -113,14 +98,7 @@ class ModelBuckets:
                 raise Transient("the same model was sent twice at once")
             return upload, None
 
-        async def noticing() -> tuple[Upload, Verdict | None]:
-            try:
-                return await attempt()
-            except s3.BucketMissing:
-                self._missing[edge].set()  # and so it is made again
-                raise
-
-        return await retried(noticing, to="s3", within=self._retry_seconds)
+        return await self._stores.retried(edge, attempt)
 
     async def verdict(self, edge: str, upload: Upload, seconds: float) -> Verdict | None:
         """Wait for what the pipeline says of an upload; None if it has said nothing after so many seconds."""

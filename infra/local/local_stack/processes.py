@@ -17,6 +17,8 @@ import psutil
 from local_stack.plan import PlannedPart
 
 _CHILD = Path(__file__).with_name("child.py")
+END_SECONDS = 5.0
+"""Seconds that processes have to end after a signal, before the next one."""
 _SAME_BIRTH = 0.05
 """Seconds by which two readings of one process's birth may differ."""
 
@@ -119,9 +121,7 @@ def _sessions(leaders: set[int], home: Path) -> Iterator[psutil.Process]:
             continue
 
 
-def end_leftovers(
-    parts: Iterable[Identity], home: Path, *, at_once: bool = False, seconds: float = 5.0
-) -> int:
+def end_leftovers(parts: Iterable[Identity], home: Path, *, at_once: bool = False) -> int:
     """End what a killed supervisor left running; return how many processes that were.
 
     Only a process that is in the session of a recorded part and carries this stack's mark is touched.
@@ -131,7 +131,7 @@ def end_leftovers(
         for process in found:
             with suppress(psutil.Error):
                 process.send_signal(number)
-        psutil.wait_procs(found, timeout=seconds)
+        psutil.wait_procs(found, timeout=END_SECONDS)
     return len(found)
 
 

@@ -23,7 +23,6 @@ PRODUCTION = "production"
 DATA = "data"
 VALID = "valid"
 UNCLASSIFIED = "unclassified"
-EDGE_BUCKETS = (PRODUCTION, DATA, VALID, UNCLASSIFIED)
 
 
 def data_bucket(edge: str) -> str:

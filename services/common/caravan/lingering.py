@@ -24,16 +24,12 @@ class LingeringClose:
     Args:
         app: the wrapped ASGI app.
         seconds: most seconds for which a sender that does not stop is read.
-        idle_seconds: most seconds for which a silent sender is waited for.
 
     """
 
-    def __init__(
-        self, app: ASGIApp, seconds: float = LINGER_SECONDS, idle_seconds: float = IDLE_SECONDS
-    ) -> None:
+    def __init__(self, app: ASGIApp, seconds: float = LINGER_SECONDS) -> None:
         self._app = app
         self._seconds = seconds
-        self._idle_seconds = idle_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -76,7 +72,7 @@ class LingeringClose:
             async with asyncio.timeout(self._seconds):
                 more_comes = True
                 while more_comes:
-                    async with asyncio.timeout(self._idle_seconds):
+                    async with asyncio.timeout(IDLE_SECONDS):
                         message = await receive()
                     more_comes = message["type"] == "http.request" and message.get("more_body", False)
         except TimeoutError:

@@ -20,7 +20,6 @@ from lab.samples.apparel import CLASSES, SIDE
 from lab.samples.fashion_mnist import Apparel
 from local_stack.errors import StackError
 
-EPOCHS = 7
 BATCH, ASKED_AT_ONCE = 128, 1000
 FIRST_RATE = 2e-3
 """Learning rate at the beginning; it falls along a cosine to nothing at the end."""

@@ -37,15 +37,7 @@ class Signature:
         return sign(self.key, f"{ALGORITHM}-{kind}", self.date, self.scope, previous, *hashes)
 
 
-def check(
-    method: str,
-    path: str,
-    query: str,
-    headers: Mapping[str, str],
-    keys: tuple[str, str],
-    *,
-    now: datetime | None = None,
-) -> Signature:
+def check(method: str, path: str, query: str, headers: Mapping[str, str], keys: tuple[str, str]) -> Signature:
     """Return a request's signature, `path` and `query` being as they were sent.
 
     Raises:
@@ -59,7 +51,7 @@ def check(
     if not hmac.compare_digest(found["key"].encode(), keys[0].encode()):
         raise S3Error("InvalidAccessKeyId")
     try:
-        skew = (now or datetime.now(UTC)) - datetime.strptime(date, DATE).replace(tzinfo=UTC)
+        skew = datetime.now(UTC) - datetime.strptime(date, DATE).replace(tzinfo=UTC)
     except ValueError as exc:
         raise S3Error("AccessDenied", "x-amz-date is missing, or no date") from exc
     if abs(skew) > MAX_SKEW:

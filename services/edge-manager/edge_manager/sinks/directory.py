@@ -35,21 +35,13 @@ class DirectorySink:
         root: the directory.
         base_path: the same, as the model server sees it; empty where it sees it here.
         served: how many versions of a model are to be served where none is named, the newest.
-        free: tells the bytes that are free in it.
 
     """
 
     name = "directory"
 
-    def __init__(
-        self,
-        root: Path,
-        base_path: str = "",
-        served: int = 1,
-        free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
-    ) -> None:
+    def __init__(self, root: Path, base_path: str = "", served: int = 1) -> None:
         self._root = root
-        self._free = free
         self._base_path = base_path or str(root.absolute())
         self._served = served
         self._staging = root / STAGING
@@ -90,7 +82,7 @@ class DirectorySink:
 
         def measure() -> int:
             staged = sum(path.stat().st_size for path in self._stage(ref).rglob("*") if path.is_file())
-            return self._free(self._root) + staged
+            return shutil.disk_usage(self._root).free + staged
 
         return await _in_thread("measure", measure)
 

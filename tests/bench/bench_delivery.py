@@ -38,7 +38,7 @@ from urllib.parse import quote
 import aiomqtt
 import httpx
 import numpy as np
-from bench.bench_edge_manager import ModelServer, free_port, until_serves
+from bench.bench_edge_manager import ModelServer, until_serves
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     EllipticCurvePrivateKey,
@@ -53,6 +53,7 @@ from caravan.signatures import public_half
 from local_stack.stack import Stack
 from support import clients
 from support.mutations import TOOL, laid_out, mutation, refused_here
+from support.ports import free_port
 from training.cutting import with_pieces
 from training.embeddings import FEATURES, SHAPES
 from training.export import export

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import statistics
 import sys
@@ -28,6 +27,8 @@ import numpy as np
 import psutil
 from bench.peers.process import Peer
 from PIL import Image
+
+from support.files import as_file
 
 MODEL = "tea_model_b64"
 CALLERS = (1, 8)
@@ -163,9 +164,7 @@ async def _load(ask: Callable[[], Awaitable[httpx.Response]], callers: int) -> t
 def _photo() -> bytes:
     """Return something as large as a photo, with as much on it."""
     small = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8))
-    target = io.BytesIO()
-    small.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(target, "JPEG", quality=QUALITY)
-    return target.getvalue()
+    return as_file(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC), "JPEG", quality=QUALITY)
 
 
 async def _run(*command: str) -> None:

@@ -11,7 +11,6 @@ p95 in ms, and the CPU of server and caller in ms a call. Nothing is asserted.
 import asyncio
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from bench.peers.process import Peer
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from support import clients
+from support.ports import free_port
 
 SIZE = 256
 CALLERS = 16
@@ -93,14 +93,6 @@ class Server:
         """End it."""
         self._process.terminate()
         self._process.wait(20)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def measure(call: Call, callers: int, seconds: float, server: Server) -> Figures:

@@ -33,6 +33,7 @@ from caravan.contracts import OTHER, class_of
 from caravan.graphs.twin import pixels_of
 from shopper.quality.drift import LOOK_SIDE, STATISTICS, DriftTest, appearance, statistics
 from support import lessons
+from support.files import as_file
 from training.embedder import Embedder
 from training.embeddings import FEATURES
 from training.fit import fit
@@ -61,9 +62,7 @@ def changed(photo: bytes, kind: str) -> bytes:
         image = ImageEnhance.Brightness(image).enhance(0.5)
     else:
         image = Image.merge("RGB", image.split()[::-1])
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=90)
-    return target.getvalue()
+    return as_file(image, "JPEG", quality=90)
 
 
 def embedded(embedder: Embedder, contents: Sequence[bytes]) -> Array:

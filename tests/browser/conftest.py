@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +16,7 @@ from playwright.async_api import Browser, Page, expect
 
 from support import browser
 from support.platform import EDGE, Platform, eventually
+from support.ports import free_port
 
 BrowserWith = Callable[[str], Awaitable[Browser]]
 OpenPage = Callable[..., Awaitable[Page]]
@@ -160,7 +160,7 @@ async def _guarded(
     platform: Platform, module: str, part: str, settings: Mapping[str, str]
 ) -> AsyncIterator[str]:
     """Run one more of a part of the platform, behind a token."""
-    port = _free_port()
+    port = free_port()
     own = {"PORT": str(port), "TOKENS": f"ann:{browser.TOKEN}", **settings}
     environment = os.environ | platform.stack.env_for(part) | own
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment)
@@ -179,13 +179,6 @@ async def _guarded(
         process.terminate()
         async with asyncio.timeout(30):
             assert await process.wait() == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

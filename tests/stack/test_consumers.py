@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -28,6 +27,7 @@ from caravan.settings import KafkaSettings
 from delivery.settings import DeliverySettings
 from feeder.settings import FeederSettings
 from local_stack.stack import Stack
+from support.files import as_file
 from support.refusing import hanging_listener, refusing_bucket
 
 
@@ -67,9 +67,7 @@ async def committed(address: str, topic: str, group: str) -> int:
 
 
 def photo(shade: int) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (24, 24), (shade, 0, 0)).save(target, "PNG")
-    return target.getvalue()
+    return as_file(Image.new("RGB", (24, 24), (shade, 0, 0)), "PNG")
 
 
 async def test_while_one_edges_bucket_refuses_the_other_is_fed_and_offsets_go_on(

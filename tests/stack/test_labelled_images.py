@@ -1,7 +1,6 @@
 """Labelled images on a Kafka topic become training data, whatever client sends them."""
 
 import asyncio
-import io
 from typing import Any
 
 from PIL import Image
@@ -10,13 +9,12 @@ from caravan import kafka
 from caravan.receipts import Account, Receipt, account
 from caravan.s3 import listing, open_bucket, read
 from caravan.settings import KafkaSettings
+from support.files import as_file
 from support.kafka_clients import Message, noise, receive, send
 
 
 def dot(shade: int) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (24, 24), (shade, 0, 0)).save(target, "PNG")
-    return target.getvalue()
+    return as_file(Image.new("RGB", (24, 24), (shade, 0, 0)), "PNG")
 
 
 async def test_labelled_images_become_training_data_and_one_trigger(private_stack: Any) -> None:

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from onnx import TensorProto, helper
 
 from local_stack.keys import PASSWORD, USER
 from support.graphs import save_adder
+from support.waiting import wait_until
 
 BUCKET = "production"
 WEED = Path(sys.executable).with_name("weed")
@@ -35,13 +35,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def answers(url: str) -> str:
@@ -130,8 +123,10 @@ def s3_server(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]
     ]
     with process(command) as running:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(url) != "", "the S3 server did not start")
-        until(lambda: httpx.put(f"{url}/{BUCKET}", timeout=5).status_code == 200, "no bucket could be made")
+        wait_until(lambda: answers(url) != "", "the S3 server did not start")
+        wait_until(
+            lambda: httpx.put(f"{url}/{BUCKET}", timeout=5).status_code == 200, "no bucket could be made"
+        )
         yield f"127.0.0.1:{port}", running
 
 
@@ -208,20 +203,22 @@ def test_versions_are_taken_from_a_bucket_once_complete_and_survive_its_absence(
         return number
 
     with process([sys.executable, "-m", "model_server", *flags], environment) as server:
-        until(lambda: "Could not find any versions of model tea" in answers(url), "the server did not start")
+        wait_until(
+            lambda: "Could not find any versions of model tea" in answers(url), "the server did not start"
+        )
         upload(endpoint, models / "1", "1")
-        until(lambda: states() == {"1": "AVAILABLE"}, "version 1 was not taken")
+        wait_until(lambda: states() == {"1": "AVAILABLE"}, "version 1 was not taken")
         assert added() == 1.0
 
         # The config that lists more models comes later, and another one after that.
         obstore.put(bucket(endpoint), "models/also/1/model.onnx", (models / "model.onnx").read_bytes())
         put_config(endpoint, "tea", "also")
-        until(lambda: "AVAILABLE" in answers(also), "the config was not taken")
+        wait_until(lambda: "AVAILABLE" in answers(also), "the config was not taken")
         answer = httpx.post(f"{also}:predict", json={"instances": [0.5]}, timeout=10)
         assert answer.json() == {"predictions": [0.5]}
         assert added() == 1.0
         put_config(endpoint, "tea")
-        until(lambda: "Could not find any" in answers(also), "the model was not unloaded")
+        wait_until(lambda: "Could not find any" in answers(also), "the model was not unloaded")
         assert states() == {"1": "AVAILABLE"}
 
         # Half a version is not a version; nor does an S3 server that does not answer unload anything.
@@ -233,17 +230,17 @@ def test_versions_are_taken_from_a_bucket_once_complete_and_survive_its_absence(
         assert states() == {"1": "AVAILABLE"}
 
         upload(endpoint, models / "2", "2")
-        until(lambda: states() == {"2": "AVAILABLE", "1": "END"}, "version 2 did not take over")
+        wait_until(lambda: states() == {"2": "AVAILABLE", "1": "END"}, "version 2 did not take over")
         assert added() == 2.0
-        until(lambda: len(list(copies.glob("model-server-*"))) == 1, "version 1's private copy stayed")
+        wait_until(lambda: len(list(copies.glob("model-server-*"))) == 1, "version 1's private copy stayed")
 
         # A version that is taken away is gone, though its folder is named for minutes; and it may return.
         store = bucket(endpoint)
         obstore.delete(store, [one["path"] for one in obstore.list(store, "models/tea/2/").collect()])
-        until(lambda: states() == {"2": "END", "1": "AVAILABLE"}, "version 1 did not come back")
+        wait_until(lambda: states() == {"2": "END", "1": "AVAILABLE"}, "version 1 did not come back")
         assert added() == 1.0
         upload(endpoint, models / "2", "2")
-        until(lambda: states() == {"2": "AVAILABLE", "1": "END"}, "version 2 was not taken again")
+        wait_until(lambda: states() == {"2": "AVAILABLE", "1": "END"}, "version 2 was not taken again")
         assert added() == 2.0
 
         s3_process.kill()

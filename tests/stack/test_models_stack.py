@@ -10,7 +10,6 @@ import re
 import struct
 import subprocess
 import sys
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from PIL import Image
 from caravan import s3
 from lab.samples import apparel
 from local_stack.stack import Stack
+from support.files import as_file, zipped
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -71,12 +71,8 @@ async def samples(*words: str | Path, home: Path | None = None) -> tuple[int, st
     return process.returncode or 0, output.decode()
 
 
-def zipped(files: dict[str, bytes], classes: list[str]) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in {**files, "labels.txt": "\n".join(classes).encode()}.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return target.getvalue()
+def model_zip(files: dict[str, bytes], classes: list[str]) -> bytes:
+    return zipped({**files, "labels.txt": "\n".join(classes).encode()})
 
 
 def onnx_model() -> bytes:
@@ -114,9 +110,7 @@ def striped(number: int) -> bytes:
     """The picture of one of three classes: two bright rows of eight."""
     pixels = np.zeros((8, 8), np.uint8)
     pixels[2 * number : 2 * number + 2] = 255
-    target = io.BytesIO()
-    Image.fromarray(pixels).save(target, "PNG")
-    return target.getvalue()
+    return as_file(Image.fromarray(pixels), "PNG")
 
 
 async def test_models_of_older_makers_are_taken_answer_at_every_door_and_are_swapped_while_they_serve(
@@ -184,8 +178,8 @@ async def test_models_that_are_sent_serve_side_by_side(
     assert code == 0, said
     sent, as_onnx, broken = await asyncio.gather(
         doors.send("fashion_classifier", convnet.read_bytes()),
-        doors.send("flat", zipped({"model.onnx": onnx_model()}, CLASSES)),
-        doors.send("broken", zipped({"m/saved_model.pb": b"no graph at all"}, [])),
+        doors.send("flat", model_zip({"model.onnx": onnx_model()}, CLASSES)),
+        doors.send("broken", model_zip({"m/saved_model.pb": b"no graph at all"}, [])),
     )
     assert (sent.status_code, sent.json()["version"], sent.json()["classes"]) == (200, 1, CLASSES), sent.text
     assert (as_onnx.status_code, as_onnx.json()["kind"]) == (200, "onnx"), as_onnx.text

@@ -41,6 +41,7 @@ from local_stack.settings import StackSettings
 from local_stack.stack import Stack
 from local_stack.tls.certificates import ensure
 from support import signed_stream
+from support.files import as_file
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -136,9 +137,7 @@ async def run(*words: str, stdin: bytes = b"") -> tuple[int, str]:
 
 
 def photo(red: int, green: int, blue: int) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (64, 48), (red, green, blue)).save(target, "JPEG")
-    return target.getvalue()
+    return as_file(Image.new("RGB", (64, 48), (red, green, blue)))
 
 
 GREEN, GREY = photo(0, 255, 0), photo(128, 128, 128)

@@ -26,6 +26,7 @@ from caravan.evidence import read
 from caravan.manifest import File, Lineage, Manifest
 from edge_manager.models_config import models_config
 from local_stack.stack import Stack
+from support.files import as_file
 from support.graphs import save_colours, save_shades
 
 MODEL = "tea_model_b64"
@@ -43,9 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def photo(red: int, green: int, blue: int, image_format: str = "JPEG") -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (64, 48), (red, green, blue)).save(target, image_format)
-    return target.getvalue()
+    return as_file(Image.new("RGB", (64, 48), (red, green, blue)), image_format)
 
 
 GREEN, RED, BLUE, GREY = photo(0, 255, 0), photo(255, 0, 0), photo(0, 0, 255), photo(128, 128, 128)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import zipfile
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
+
+from support.files import as_file
 
 OTHER = "other"
 ARCHIVES = ("teas.zip", "bali-tea.zip")
@@ -76,12 +77,6 @@ def _sha256(file: Path) -> str:
 # --- damage -------------------------------------------------------------------------------------------
 
 
-def _jpeg(image: Image.Image, quality: int = 95) -> bytes:
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=quality)
-    return target.getvalue()
-
-
 def _middle_half(image: Image.Image) -> Image.Image:
     width, height = image.size
     return image.crop((width // 4, height // 4, width * 3 // 4, height * 3 // 4))
@@ -97,6 +92,10 @@ def _on_grey(image: Image.Image) -> Image.Image:
 def _blurred(image: Image.Image) -> Image.Image:
     """Two pixels of 224, whatever the photo's size."""
     return image.filter(ImageFilter.GaussianBlur(2 * max(image.size) / 224))
+
+
+def _jpeg(image: Image.Image, quality: int = 95) -> bytes:
+    return as_file(image, quality=quality)
 
 
 DAMAGE: dict[str, Callable[[Image.Image], bytes]] = {

@@ -1,7 +1,6 @@
 """A Kafka client that is not the one we use, in both directions."""
 
 import asyncio
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from PIL import Image
 
 from local_stack.stack import Stack
+from support.files import as_file
 
 LARGEST = 20 * 2**20
 
@@ -47,6 +47,4 @@ async def receive(stack: Stack, topic: str, count: int) -> list[Any]:
 
 def noise(width: int, height: int) -> bytes:
     """A PNG that does not shrink: three bytes a pixel."""
-    target = io.BytesIO()
-    Image.effect_noise((width, height), 80).convert("RGB").save(target, "PNG", compress_level=0)
-    return target.getvalue()
+    return as_file(Image.effect_noise((width, height), 80).convert("RGB"), "PNG", compress_level=0)

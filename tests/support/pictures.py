@@ -6,6 +6,8 @@ import io
 
 from PIL import Image
 
+from support.files import as_file
+
 SCHEMES = ("light", "dark")
 QUALITY = 50
 MOST_BYTES = 40_000
@@ -18,9 +20,7 @@ ACCENTS = (0x96, 0x43, 0x1F, 0xEC, 0x9B, 0x72)
 
 def smooth(picture: bytes, width: int) -> bytes:
     """Return a screenshot full of photos and fine lines as WebP, `width` pixels wide: no palette holds it."""
-    target = io.BytesIO()
-    _resized(_opened(picture), width).save(target, "WEBP", quality=QUALITY, method=6)
-    return target.getvalue()
+    return as_file(_resized(_opened(picture), width), "WEBP", quality=QUALITY, method=6)
 
 
 def small(picture: bytes, width: int) -> bytes:
@@ -51,6 +51,4 @@ def _packed(image: Image.Image, flat: list[int], colours: int) -> bytes:
     others = image.quantize(colours - len(flat) // 3, dither=Image.Dither.NONE).getpalette() or []
     palette = Image.new("P", (1, 1))
     palette.putpalette([*flat, *others][: 3 * colours])
-    target = io.BytesIO()
-    image.quantize(palette=palette, dither=Image.Dither.NONE).save(target, "PNG", optimize=True)
-    return target.getvalue()
+    return as_file(image.quantize(palette=palette, dither=Image.Dither.NONE), "PNG", optimize=True)

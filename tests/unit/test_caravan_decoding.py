@@ -1,7 +1,6 @@
 """Decoding in processes that can be ended, in turns that are fair."""
 
 import asyncio
-import io
 from typing import Any
 
 import pytest
@@ -10,12 +9,11 @@ from PIL import Image
 from caravan.decoding import Decoding, FairQueue
 from caravan.errors import BadInput
 from caravan.images import ImageBounds
+from support.files import as_file
 
 
 def photo(side: int = 64, form: str = "PNG", **options: Any) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (side, side), "green").save(target, form, **options)
-    return target.getvalue()
+    return as_file(Image.new("RGB", (side, side), "green"), form, **options)
 
 
 async def test_a_decoding_that_takes_too_long_is_ended_and_the_next_one_is_done() -> None:

@@ -1,12 +1,12 @@
 """When a photo was taken."""
 
-import io
 from datetime import UTC, datetime
 
 import pytest
 from PIL import Image
 
 from caravan.moments import FEWEST, MOMENT_SECONDS, in_one_moment, taken_at
+from support.files import as_file
 
 NOON = datetime(2023, 8, 3, 12, 44, 35, tzinfo=UTC).timestamp()
 
@@ -17,9 +17,7 @@ def photo(form: str = "JPEG", **exif: str) -> bytes:
         tags[0x0132] = exif["changed"]
     if "taken" in exif:
         tags.get_ifd(0x8769)[0x9003] = exif["taken"]
-    target = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(target, form, exif=tags)
-    return target.getvalue()
+    return as_file(Image.new("RGB", (8, 8)), form, exif=tags)
 
 
 @pytest.mark.parametrize(

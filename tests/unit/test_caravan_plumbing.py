@@ -29,13 +29,12 @@ from edge_manager.settings import EdgeManagerSettings
 from feeder.settings import FeederSettings
 from monitor.settings import MonitorSettings
 from shopper.settings import ShopperSettings
+from support.files import as_file
 from training.settings import TrainingSettings
 
 
 def encoded(format_: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
-    target = io.BytesIO()
-    Image.effect_noise(size, 60).convert("RGB").save(target, format_)
-    return target.getvalue()
+    return as_file(Image.effect_noise(size, 60).convert("RGB"), format_)
 
 
 # --- names --------------------------------------------------------------------------------------

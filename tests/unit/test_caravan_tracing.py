@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from structlog.testing import capture_logs
 from caravan import http, kafka, telemetry, trace_export, traces, tracing
 from caravan.settings import KafkaSettings, TraceSettings
 from caravan.testing.kafka import record
+from support.ports import free_port
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -237,14 +237,6 @@ def collector() -> Iterator[Collector]:
     one.server.server_close()
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A port at which nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def traced(**settings: Any) -> Iterator[None]:
     traces.start("feeder", TraceSettings(**settings))
@@ -299,9 +291,7 @@ def test_a_file_is_bounded_and_what_was_before_is_kept_beside_it(
 
 
 @pytest.mark.parametrize("how", ["file", "otlp"])
-def test_what_cannot_be_sent_is_counted_logged_and_harms_nobody(
-    tmp_path: Path, how: str, free_port: int
-) -> None:
+def test_what_cannot_be_sent_is_counted_logged_and_harms_nobody(tmp_path: Path, how: str) -> None:
     def lost() -> float:
         labels = {"sink": "traces"}
         return REGISTRY.get_sample_value("caravan_best_effort_failures_total", labels) or 0.0
@@ -311,7 +301,7 @@ def test_what_cannot_be_sent_is_counted_logged_and_harms_nobody(
     to = {"traces_file": tmp_path / "no-folder/feeder.jsonl"}
     with capture_logs() as logged:
         with (
-            traced(traces=how, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{free_port}", **to),
+            traced(traces=how, otel_exporter_otlp_endpoint=f"http://127.0.0.1:{free_port()}", **to),
             telemetry.exchange("zip-upload"),
         ):
             pass

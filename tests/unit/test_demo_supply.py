@@ -1,6 +1,5 @@
 """Which photos the demo uploads, and which it holds out."""
 
-import io
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from lab.demo.errors import NotShown, UnfitPhotos
 from lab.demo.story import check_held_out
 from lab.demo.supply import MOST_HELD_OUT, Supply, held_out_of
 from lab.zips import Photo, look_of, most_typical, photos
+from support.files import as_file
 
 HUES = {"other": (90, 90, 90), "tea": (200, 180, 90), "new": (40, 160, 60), "rare": (10, 10, 200)}
 
@@ -21,9 +21,7 @@ HUES = {"other": (90, 90, 90), "tea": (200, 180, 90), "new": (40, 160, 60), "rar
 def jpeg(product: str, number: int) -> bytes:
     rng = np.random.default_rng([number, len(product)])
     pixels = np.array(HUES[product]) + rng.normal(0, 25, (24, 24, 3))
-    target = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target, "JPEG", quality=95)
-    return target.getvalue()
+    return as_file(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), "JPEG", quality=95)
 
 
 def zipped(path: Path, classes: Mapping[str, int], start: int = 0) -> Path:

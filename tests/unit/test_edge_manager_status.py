@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from obstore.store import MemoryStore
 from prometheus_client import REGISTRY
 
 from caravan.errors import Transient
+from caravan.testing.waiting import running, until
 from edge_manager import status
 from edge_manager.central import Central
 from edge_manager.edge import Edge
@@ -61,19 +62,8 @@ class Listener:
 
 @asynccontextmanager
 async def telling(edge: Edge, central: Listener, every: float = 3600) -> AsyncIterator[None]:
-    task = asyncio.create_task(status.tell_status(edge, "edge1", central.send, every))
-    try:
+    async with running(status.tell_status(edge, "edge1", central.send, every)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.001)
 
 
 async def test_central_is_told_at_the_start_and_whenever_something_changes(edge: Edge) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from feeder.checks import Batch, Labelled
 from feeder.gathering import as_batch
 from feeder.routes import Fed, IntakePorts, feed, kafka_intake, parked_intake
 from feeder.settings import FeederSettings
+from support.files import as_file
 
 BOUNDS = images.ImageBounds(max_bytes=5000, max_pixels=10_000)
 
@@ -33,9 +33,7 @@ async def verified(content: bytes) -> images.ImageInfo:
 
 
 def photo(seed: int, kind: str = "JPEG", size: tuple[int, int] = (40, 30)) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", size, (seed % 256, seed // 256 % 256, 99)).save(target, kind)
-    return target.getvalue()
+    return as_file(Image.new("RGB", size, (seed % 256, seed // 256 % 256, 99)), kind)
 
 
 def message(

@@ -26,6 +26,7 @@ from caravan.testing.waiting import until
 from caravan.uploads import Upload, Verdict, read_upload, write_verdict
 from feeder.app import make_app
 from feeder.settings import FeederSettings
+from support.files import zipped
 
 MODEL = "fashion_classifier"
 SAVED = {
@@ -88,17 +89,9 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             yield Door(client, store, kafka)
 
 
-def zipped(files: dict[str, bytes], folder: str = "", method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(folder + name), content, method)
-    return target.getvalue()
-
-
 @pytest.mark.parametrize("folder", ["", "fashion/", "export/fashion/1/"])
 async def test_a_zipped_saved_model_is_kept_whole_and_the_pipeline_triggered(door: Door, folder: str) -> None:
-    content = zipped(SAVED, folder)
+    content = zipped({folder + name: file for name, file in SAVED.items()})
     answer = await door.put(content)
     sha = hashlib.sha256(content).hexdigest()
     assert answer.status_code == 202

@@ -36,6 +36,7 @@ from feeder.app import make_app
 from feeder.archive import Limits
 from feeder.checks import BatchBounds, Checks
 from feeder.settings import FeederSettings
+from support.files import as_file
 
 MEBI = 2**20
 
@@ -107,9 +108,7 @@ async def door(doors: Doors) -> AsyncIterator[Door]:
 
 
 def photo(seed: int, kind: str = "JPEG", size: tuple[int, int] = (40, 30)) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", size, (seed % 256, seed // 256 % 256, 99)).save(target, kind)
-    return target.getvalue()
+    return as_file(Image.new("RGB", size, (seed % 256, seed // 256 % 256, 99)), kind)
 
 
 def zipped(*entries: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:

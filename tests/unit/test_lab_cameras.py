@@ -32,6 +32,7 @@ from lab.cameras.screen import Screen
 from lab.cameras.tally import Answer, Counted, Tally, compare, percentile
 from lab.cli import app
 from local_stack.errors import StackError
+from support.files import as_file
 
 GREEN = Answer("tea-green", 0.93)
 RATE = 20
@@ -39,9 +40,7 @@ RATE = 20
 
 
 def encoded(mode: str = "RGB", size: tuple[int, int] = (8, 6), colour: int = 7) -> bytes:
-    target = io.BytesIO()
-    Image.new(mode, size, colour if mode == "L" else (colour, 8, 9)).save(target, "PNG")
-    return target.getvalue()
+    return as_file(Image.new(mode, size, colour if mode == "L" else (colour, 8, 9)), "PNG")
 
 
 PICTURE = Picture("tea-green", encoded())

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,16 +14,10 @@ from local_stack.errors import StackError
 from local_stack.ports import HeldPorts
 from local_stack.settings import StackSettings
 from local_stack.small_edge.programs import Program, planned
+from support.waiting import wait_until
 
 SECONDS = 30.0
 NAMES = ("first", "second")
-
-
-def eventually(question: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ def parent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def await_starts(file: Path, count: int) -> list[list[str]]:
-    eventually(lambda: len(starts(file)) == count)
+    wait_until(lambda: len(starts(file)) == count)
     return starts(file)
 
 
@@ -91,7 +84,7 @@ def test_each_program_has_its_own_environment_is_started_again_and_ends_with_its
 def test_programs_do_not_outlive_a_parent_that_is_killed(
     tmp_path: Path, parent: subprocess.Popen[bytes]
 ) -> None:
-    eventually(lambda: all(starts(tmp_path / name) for name in NAMES))
+    wait_until(lambda: all(starts(tmp_path / name) for name in NAMES))
     children = psutil.Process(parent.pid).children()
     parent.kill()
     assert not psutil.wait_procs(children, SECONDS)[1]

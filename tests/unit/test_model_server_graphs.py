@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +25,7 @@ from caravan.graphs.limits import SessionLimits
 from model_server.errors import Code, ServingError
 from model_server.graphs import messages, process
 from model_server.graphs.process import Graphs
+from support.waiting import wait_until
 
 SECONDS = 60
 
@@ -45,13 +46,6 @@ async def main():
 asyncio.run(main())
 print([name for name in sys.modules if name in {"tensorflow", "tensorflow.python"}])
 """
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +170,10 @@ def test_a_killed_process_is_replaced_while_other_models_answer(
 
         in_flight = pool.submit(predict, "slow", {"inputs": 50_000_000})
         before = psutil.Process(first).cpu_times().user
-        until(lambda: psutil.Process(first).cpu_times().user > before + 0.2)
+        wait_until(lambda: psutil.Process(first).cpu_times().user > before + 0.2)
         os.kill(first, signal.SIGKILL)
         assert in_flight.result().status_code == 503
-        until(lambda: httpx.get(f"{server.url}/v2/models/half/ready").status_code == 503)
+        wait_until(lambda: httpx.get(f"{server.url}/v2/models/half/ready").status_code == 503)
         status = httpx.get(f"{server.url}/v1/models/half").json()["model_version_status"][0]["status"]
         assert status["error_code"] == "UNAVAILABLE"
         answers = [half()]
@@ -192,7 +186,7 @@ def test_a_killed_process_is_replaced_while_other_models_answer(
         assert answers[-1].json() == expected
         assert httpx.get(f"{server.url}/v2/models/half/ready").status_code == 200
         assert own.pid not in {None, first}
-        until(lambda: predict("slow", {"inputs": 3}).status_code == 200)
+        wait_until(lambda: predict("slow", {"inputs": 3}).status_code == 200)
 
 
 def test_the_process_ends_with_the_last_saved_model_and_with_the_server(

@@ -22,6 +22,8 @@ from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from edge_manager.models_config import models_config
 from model_server import app
 from model_server.settings import read
+from support.ports import free_port
+from support.waiting import wait_until
 
 SaveHalf = Callable[[Path, float], None]
 QUICK_RETRY = ("--max_num_load_retries=1", "--load_retry_interval_micros=50000")
@@ -45,13 +47,6 @@ def added(server: Any, path: str = "half") -> float:
     assert answer.status_code == 200, answer.text
     number: float = answer.json()["predictions"][0]["y"]
     return number
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def stays(server: Any, number: float) -> None:
@@ -98,7 +93,7 @@ def test_a_new_version_takes_over_under_load_without_one_error(serve_models: Any
     (base.parent / "staged").rename(base / "002")
     server.wait_for("half", 1, "END")
     before = len(seen)
-    until(lambda: len(seen) > before + 20)
+    wait_until(lambda: len(seen) > before + 20)
     done.set()
     for caller in callers:
         caller.join()
@@ -267,7 +262,7 @@ def test_a_polled_config_file_brings_models_and_takes_them_away(
     server = serve_models(*flags(base), *polled, wait={"half": 1, "first": 1, "second": 1})
     config.write_text(listing("second", "third"))
     server.wait_for("third", 1)
-    until(lambda: asked("first") == 404)
+    wait_until(lambda: asked("first") == 404)
     for broken in ("nonsense", "", listing("fourth", "fourth"), listing("third") + "\xff"):
         config.write_bytes(broken.encode("latin-1"))
         stays(server, 1.0)
@@ -277,7 +272,7 @@ def test_a_polled_config_file_brings_models_and_takes_them_away(
     assert (asked("second"), asked("third")) == (200, 200)
     config.write_text(listing("first"))
     server.wait_for("first", 1)
-    until(lambda: asked("second") == 404)
+    wait_until(lambda: asked("second") == 404)
     assert asked("half") == 200  # named by itself, and so beside whatever the file lists
 
 
@@ -293,24 +288,17 @@ def test_where_versions_are_compared_the_newest_and_the_one_before_answer(
     version_1 = f"{server.url}/v1/models/half/versions/1"
     assert '"AVAILABLE"' not in httpx.get(version_1).text
     config.write_bytes(models_config(str(tmp_path), {"half": ()}, 2))
-    until(lambda: '"AVAILABLE"' in httpx.get(version_1).text)
+    wait_until(lambda: '"AVAILABLE"' in httpx.get(version_1).text)
     assert (added(server), added(server, "half/versions/1")) == (2.0, 1.0)
     save_half(tmp_path / "3", 3.0)
     (tmp_path / "3").rename(base / "3")
-    until(lambda: added(server) == 3.0)
+    wait_until(lambda: added(server) == 3.0)
     assert added(server, "half/versions/2") == 2.0
-    until(lambda: '"AVAILABLE"' not in httpx.get(version_1).text)
+    wait_until(lambda: '"AVAILABLE"' not in httpx.get(version_1).text)
     assert httpx.get(f"{server.url}/v1/models/half").text.count('"AVAILABLE"') == 2
 
 
 # --- the process ----------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_the_process_says_where_it_listens_and_ends_with_0_on_sigterm(base: Path) -> None:
@@ -331,7 +319,7 @@ def test_the_process_says_where_it_listens_and_ends_with_0_on_sigterm(base: Path
         status = f"http://127.0.0.1:{ports[1]}/v1/models/half"
         assert httpx.get(status).status_code == 401
         token = {"Authorization": "Bearer hidden-token"}
-        until(lambda: "AVAILABLE" in httpx.get(status, headers=token).text)
+        wait_until(lambda: "AVAILABLE" in httpx.get(status, headers=token).text)
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=20)
     assert process.returncode == 0

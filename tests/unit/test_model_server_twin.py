@@ -1,7 +1,6 @@
 """A version with a twin: it answers as its SavedModel does, and what cannot stand for that is passed over."""
 
 import asyncio
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from caravan.graphs.twin import UnfitError
 from model_server import twin
 from model_server.errors import Code, ServingError
 from model_server.stubs import saved_model_pb2, types_pb2
+from support.files import as_file
 
 CLASSES = ["blue", "green", "red"]
 SIGNATURES = {
@@ -27,9 +27,7 @@ SIGNATURES = {
 
 
 def picture(colour: str, size: tuple[int, int] = (300, 200), form: str = "JPEG") -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", size, colour).save(target, form)
-    return target.getvalue()
+    return as_file(Image.new("RGB", size, colour), form)
 
 
 def saved_model(signatures: Any = SIGNATURES, tag: str = "serve") -> bytes:

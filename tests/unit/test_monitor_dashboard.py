@@ -1,7 +1,6 @@
 """monitor: what the dashboard makes of events, statuses and dead letters, and how little it tells of many."""
 
 import asyncio
-import io
 import json
 import re
 from dataclasses import replace
@@ -33,6 +32,7 @@ from monitor.hub_feed import Feed
 from monitor.hub_state import Hub, HubLimits, iso
 from monitor.settings import MonitorSettings
 from shopper.canary.telling import picture_message
+from support.files import as_file
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 WEB = Path(__file__).parents[2] / "services/monitor/monitor/dashboard/web"
@@ -548,9 +548,7 @@ def image(number: int, **more: Any) -> evidence.Differing:
 
 
 def jpeg() -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (16, 16), "green").save(target, "JPEG")
-    return target.getvalue()
+    return as_file(Image.new("RGB", (16, 16), "green"))
 
 
 def picture_of(found: evidence.Differing) -> bytes:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import io
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from monitor.doors.events import PIECE, Snapshots, in_pieces
 from monitor.hub_feed import Feed
 from monitor.hub_messages import Uncertain
 from monitor.hub_state import Hub, HubLimits
+from support.files import as_file
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 PARTITION = TopicPartition("edge-metrics", 0)
@@ -34,9 +34,7 @@ CLASSES = ["tea-green", "tea-lemon"]
 
 
 def image(image_format: str = "JPEG") -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (16, 12), (0, 200, 0)).save(target, image_format)
-    return target.getvalue()
+    return as_file(Image.new("RGB", (16, 12), (0, 200, 0)), image_format)
 
 
 def window(number: int = 1, camera: str = "till-3", edge: str = "edge1", **changes: Any) -> bytes:

@@ -29,15 +29,14 @@ from shopper.doors.http import make_app
 from shopper.images.budget import MemoryBudget
 from shopper.images.limits import ImageLimits
 from shopper.ports import Capture, Photo, Picture, Pixels, Prediction, Sender
+from support.files import as_file
 
 MAX_BYTES = 200_000
 LABELS = ["Earl Grey Tea", "Green Tea", "Lemon Tea", "Licorice Tea", "Other"]
 
 
 def encoded(image_format: str = "JPEG", size: tuple[int, int] = (64, 48)) -> bytes:
-    target = io.BytesIO()
-    Image.effect_noise(size, 50).convert("RGB").save(target, image_format)
-    return target.getvalue()
+    return as_file(Image.effect_noise(size, 50).convert("RGB"), image_format)
 
 
 PHOTO = encoded()

@@ -1,6 +1,5 @@
 """shopper: what a model's signature asks for, and the tensors that are made for it."""
 
-import io
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from shopper.model.inputs import Scale, StringInput, TensorInput, form_of
 from shopper.model.stubs import DT_DOUBLE, DT_FLOAT, DT_INT64, DT_STRING, DT_UINT8, SignatureDef
 from shopper.model.tensors import numbers, shape
 from shopper.ports import Pixels
+from support.files import as_file
 
 GREY = TensorInput("float32", 28, 28, 1, (1, 28, 28, 1))
 RGB = TensorInput("float32", 4, 6, 3, (1, 4, 6, 3))
 FIRST = TensorInput("float32", 32, 32, 3, (1, 3, 32, 32), channels_first=True)
-GREY_FIRST = TensorInput("float32", 28, 28, 1, (1, 1, 28, 28), channels_first=True)
 RAMP = np.arange(28 * 28, dtype=np.uint16).reshape(28, 28, 1).astype(np.uint8)
 
 
@@ -37,9 +36,7 @@ def pixels_of(photo: bytes, form: TensorInput) -> Pixels:
 
 
 def encoded(values: Any, image_format: str = "PNG") -> bytes:
-    target = io.BytesIO()
-    Image.fromarray(values).save(target, image_format)
-    return target.getvalue()
+    return as_file(Image.fromarray(values), image_format)
 
 
 @pytest.mark.parametrize(

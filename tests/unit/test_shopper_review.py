@@ -29,6 +29,7 @@ from shopper.quality.notes import Audit
 from shopper.review import review_queue
 from shopper.review.decisions import RecordedOpinion, Ref, why
 from shopper.review.review_queue import ReviewQueue
+from support.files import as_file
 
 MODEL = "tea_model_b64"
 UNKNOWN = "unclassified/images/other/2026-11-21_09-05-03-007.jpg"
@@ -41,9 +42,7 @@ AWAY = obstore.exceptions.GenericError("connection refused")
 
 
 def photo(size: tuple[int, int] = (640, 480), colour: str = "green", **options: Any) -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", size, colour).save(target, "JPEG", **options)
-    return target.getvalue()
+    return as_file(Image.new("RGB", size, colour), "JPEG", **options)
 
 
 def opinion(label: str, score: float, **facts: str) -> dict[str, str]:

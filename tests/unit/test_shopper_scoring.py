@@ -22,6 +22,7 @@ from shopper.scoring.values import (
     window_body,
     window_bounds,
 )
+from support.files import as_file
 
 AT = datetime(2026, 11, 21, 12, 0, 3, 250_000, UTC)
 CLASSES = ("tea-licorice", "tea-green", "tea-lemon")
@@ -30,9 +31,7 @@ WINDOW = Window(START, START + 10, "till-3", "tea_model_b64", 2, CLASSES)
 
 
 def photo(side: int) -> bytes:
-    target = io.BytesIO()
-    Image.effect_noise((side, side // 2), 80).convert("RGB").save(target, "JPEG", quality=95)
-    return target.getvalue()
+    return as_file(Image.effect_noise((side, side // 2), 80).convert("RGB"), "JPEG", quality=95)
 
 
 def inner(value: bytes, member: str) -> dict[str, Any]:

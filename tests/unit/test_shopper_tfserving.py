@@ -39,6 +39,7 @@ from shopper.model.stubs import (
 from shopper.model.tensors import numbers, shape, texts
 from shopper.model.tfserving import TfServing, open_channel
 from shopper.ports import NotServed, Photo, Pixels, Silent
+from support.files import as_file
 
 CLASSES = ["tea-green", "tea-lemon", "other"]
 
@@ -560,9 +561,7 @@ async def test_a_model_that_changes_its_form_costs_no_answer(
 
 
 def encoded(values: Any) -> bytes:
-    target = io.BytesIO()
-    Image.fromarray(values[:, :, 0]).save(target, "JPEG")
-    return target.getvalue()
+    return as_file(Image.fromarray(values[:, :, 0]))
 
 
 # --- several models, and a token ----------------------------------------------------------------------

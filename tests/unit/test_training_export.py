@@ -25,9 +25,10 @@ from caravan.graphs.limits import SessionLimits
 from caravan.graphs.session import GraphSession
 from caravan.graphs.twin import UnfitError, pixels_of
 from caravan.pieces import PIECES, name_of
+from support.files import as_file
 from support.image_forms import TURNED, encode, oriented
 from training import smoke
-from training.backbone import SIDE, load_backbone
+from training.backbone import load_backbone
 from training.cutting import LEAST_LEARNT
 from training.embedder import Embedder
 from training.embeddings import FEATURES, EmbeddingCache, Wanted, embed
@@ -36,6 +37,7 @@ from training.exporter import Exporter, ExporterProcess
 from training.fit import fit
 from training.head import NARROW, Head, rounded
 from training.holdout import HeldOut, Judged
+from training.measures import SIDE
 from training.parent import Parent, ask
 from training.samples import gather
 from training.smoke import Prepared
@@ -58,9 +60,7 @@ def picture(name: str, seed: int, kind: str = "JPEG", **options: Any) -> bytes:
         draw.rectangle((x, y, x + 80, y + 60), fill=COLOURS[name])
     elif name == "blue-ball":
         draw.ellipse((x, y, x + 70, y + 70), fill=COLOURS[name])
-    target = io.BytesIO()
-    image.save(target, kind, **options)
-    return target.getvalue()
+    return as_file(image, kind, **options)
 
 
 def export_to(directory: Path, head: Head, cache: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import io
-import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from caravan import s3, uploads
 from caravan.errors import Transient
 from caravan.testing.stores import Requests
 from caravan.uploads import Upload, Verdict, drop_verdict, read_verdict, upload_id, zip_key
+from support.files import zipped
 from training import judge, versions
 from training.embeddings import COLUMNS
 from training.evaluate import Answer
@@ -35,14 +35,6 @@ from training.workspace import Workspace
 
 MODEL = "fashion_classifier"
 SAVED = {"m/saved_model.pb": b"a graph", "m/variables/variables.index": b"an index", "m/notes.txt": b"hello"}
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return target.getvalue()
 
 
 class Trials:

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from caravan.signatures import PrivateKey, digests_of, verify
 from caravan.testing.stores import Requests
 from caravan.withdrawn import Withdrawn, batch_tombstone_key, tombstone_key
 from caravan_cli.which import which
+from support.files import as_file
 from training import steps, versions
 from training.embeddings import COLUMNS, Wanted
 from training.events import Reporter
@@ -63,9 +63,7 @@ def picture(name: str, seed: int) -> bytes:
         draw.ellipse((x, y, x + 70, y + 70), fill=(30, 60, 200))
     elif name == "green-rod":
         draw.rectangle((x, 0, x + 15, 120), fill=(20, 160, 40))
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=90)
-    return target.getvalue()
+    return as_file(image, "JPEG", quality=90)
 
 
 def sha(content: bytes) -> str:

@@ -77,6 +77,25 @@ def test_a_stack_is_ready_only_if_all_parts_are_and_its_supervisor_lives(
     assert not some_state(tmp_path, Identity(me.pid, me.born - 60), Phase.READY).ready
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"EDGES": "edge1 edge2"}, "EDGES='edge1', not 'edge1 edge2'"),
+        ({"PARTS": "mqtt"}, "PARTS='', not 'mqtt'"),
+        ({"EDGE_GROUPS": "north=edge1"}, "EDGE_GROUPS='', not 'north=edge1'"),
+        ({"SITE": "edge"}, "SITE='both', not 'edge'"),
+        ({"MQTT": "mosquitto"}, "MQTT='embedded', not 'mosquitto'"),
+    ],
+)
+def test_a_start_beside_a_stack_that_runs_with_something_else_is_refused_by_the_settings_name(
+    tmp_path: Path, me: Identity, asked: dict[str, str], told: str
+) -> None:
+    write_state(some_state(tmp_path, me))
+    started = CliRunner().invoke(app, ["start"], env={"CARAVAN_HOME": str(tmp_path), **asked})
+    assert told in started.output
+    assert started.exit_code == 1
+
+
 def test_an_edge_that_is_cut_off_from_central_is_up_but_not_ready(tmp_path: Path, me: Identity) -> None:
     cut_off = some_state(tmp_path, me, Phase.READY, Phase.CUT_OFF)
     assert cut_off.up

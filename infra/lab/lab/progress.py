@@ -7,14 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+
+from local_stack import display
 
 PLAIN_SECONDS = 10.0
 """Pause between two lines."""
@@ -29,15 +23,7 @@ def progress(console: Console, what: str) -> Iterator[OnProgress]:
     if not console.is_terminal:
         yield _lines(console, what)
         return
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as shown:
+    with display.progress(console) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, of: shown.update(task, completed=done, total=of)
 

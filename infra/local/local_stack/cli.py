@@ -12,18 +12,11 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.text import Text
 
 from caravan.groups import parse_groups
 from local_stack import display, logs
+from local_stack.engines import choice
 from local_stack.errors import StackError, StartFailed
 from local_stack.launch import clean as clean_home
 from local_stack.launch import launch, part_log, supervisor_log
@@ -76,6 +69,8 @@ app = typer.Typer(
 app.command()(edge)
 app.command()(certs)
 app.command()(tls_door)
+WHAT_RUNS = ("EDGES", "EDGE_GROUPS", "EDGE_PRODUCTS", "SITE", "PARTS", "MQTT_TLS", *choice.ENGINES)
+"""Settings that a stack which runs already must have been started with, too."""
 OF_ONE_PART = {"PORT"}
 """Settings that differ from part to part, and so are none of an operator's command."""
 
@@ -127,12 +122,12 @@ def _watch_plain(settings: StackSettings) -> None:
     asyncio.run(supervise(settings, on_change=tell))
 
 
-def _check_groups(old: StackState, settings: StackSettings) -> None:
-    """End with a word on what the edges share in the stack that runs, if that is not what is asked for."""
-    if old.edge_groups != settings.edge_groups:
-        _fail(StackError(f"it is running with EDGE_GROUPS={old.edge_groups!r}: stop it first"))
-    if old.edge_products != settings.edge_products:
-        _fail(StackError(f"it is running with EDGE_PRODUCTS={old.edge_products!r}: stop it first"))
+def _refuse_another(old: StackState, settings: StackSettings) -> None:
+    """End with a word on what the running stack was started with, if something else is asked for."""
+    has, asked = old.settings.environment(), settings.environment()
+    for name in WHAT_RUNS:
+        if has[name] != asked[name]:
+            _fail(StackError(f"it is running with {name}={has[name]!r}, not {asked[name]!r}: stop it first"))
 
 
 @app.command()
@@ -145,29 +140,12 @@ def start() -> None:
     settings = _settings()
     old = _state(settings.home)
     if old is not None and old.running:
-        if old.edges != settings.edges or old.only != settings.only:
-            _fail(StackError(f"it is running with EDGES={' '.join(old.edges)!r}: stop it first"))
-        _check_groups(old, settings)
-        if old.site != settings.site:
-            _fail(StackError(f"it is running with SITE={old.site}, not {settings.site}: stop it first"))
-        if old.tls != settings.tls:
-            _fail(StackError(f"it is running with MQTT_TLS={old.tls}, not {settings.tls}: stop it first"))
-        if old.engines != settings.engines:
-            has = " ".join(f"{name}={engine}" for name, engine in old.engines.items())
-            _fail(StackError(f"it is running with {has or 'the embedded brokers and stores'}: stop it first"))
+        _refuse_another(old, settings)
         _parts(old)
         console.print("It is already running.")
         console.print(display.addresses(old))
         return
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
+    with display.progress(console) as progress:
         task = progress.add_task("Starting", total=None)
 
         def advance(state: StackState) -> None:

@@ -9,6 +9,7 @@ import psutil
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from caravan import tracing
+from caravan.testing.waiting import until
 from training.children import Children
 from training.exporter import Job
 
@@ -103,10 +104,10 @@ async def test_a_run_that_is_cancelled_leaves_no_process() -> None:
 async def test_the_process_kept_ready_serves_the_next_run_and_one_that_died_is_replaced() -> None:
     heard: list[dict[str, Any]] = []
     async with Children(warm=True, seconds=30, command=child('say(ended="ready")')) as children:
-        (ready,) = workers()
+        (ready,) = await until(workers)
         await children.run("edge1", "run-1", heard.append)
         assert heard[0]["pid"] == ready.pid
-        (spare,) = workers()
+        (spare,) = await until(workers)
         spare.kill()
         async with asyncio.timeout(20):
             # The run that meets the dead one before its death is known ends as a crash, and is made again.

@@ -103,7 +103,7 @@ async def _find(
     if manifest is None:
         if await model_index.files(models, model, version) or await model_index.files(ready, model, version):
             raise Permanent("it has no manifest: others made it, or it is not complete")
-        return []  # Of what is removed some stores name the folder for minutes.
+        return []  # Some stores list the folder of a removed version for minutes.
     if manifest.shared is not None:
         return []  # The group's own version says it.
     members = manifest.lineage.metrics.get(FACT)

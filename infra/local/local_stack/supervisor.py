@@ -218,7 +218,7 @@ class _Supervisor:
         if state.phase is not phase:
             state.since = datetime.now(UTC)
             if phase in (Phase.DOWN, Phase.UNREADY, Phase.CUT_OFF):
-                # What has become of one part, others are about to feel.
+                # Other parts are about to feel what has become of this one.
                 alarm, self._alarm = self._alarm, asyncio.Event()
                 alarm.set()
         state.phase = phase

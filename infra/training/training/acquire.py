@@ -176,7 +176,7 @@ def _keep(cache: ImageCache, key: str, content: bytes) -> tuple[str, float | Non
 def _read_index(path: Path) -> dict[str, tuple[str, str, float | None]]:
     try:
         rows = strict_json.loads_object(path.read_bytes()).items()
-        # Of what an earlier version noted nobody knows the moment.
+        # An image that an earlier version noted has no known moment.
         return {key: (row[0], row[1], row[2] if len(row) > 2 else None) for key, row in rows}  # noqa: PLR2004
     except (FileNotFoundError, ValueError, TypeError, LookupError):
         return {}  # Only a shortcut: without it everything is downloaded again.

@@ -20,7 +20,7 @@ from training.weights import BadWeights, read_state_dict
 Array = NDArray[np.float32]
 
 EPSILON = 1e-3
-"""Of the batch normalisation, as Keras has it."""
+"""Added to the variance in the batch normalisation, as in Keras."""
 
 
 @dataclass(frozen=True)

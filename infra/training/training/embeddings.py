@@ -21,7 +21,7 @@ SHAPES = 1472
 """Number of features of shape, which come first; features of colour follow."""
 FEATURES = SHAPES + 33
 COLUMNS = FEATURES + 1
-"""Of an embedding as it is kept: its features, and how sharp the picture is."""
+"""Numbers of an embedding as it is kept: its features, and how sharp the picture is."""
 
 Array = NDArray[np.float32]
 Key = tuple[str, int]

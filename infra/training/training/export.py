@@ -18,7 +18,7 @@ from training.twin import twin_of
 
 _backbone = cache(load_backbone)
 _KEY = "head/{}/.ATTRIBUTES/VARIABLE_VALUE"
-"""Of a variable in the template's checkpoint."""
+"""The key of a variable in the template's checkpoint."""
 
 
 def export(cache: Path, head: Head, directory: Path) -> None:

@@ -53,7 +53,7 @@ async def judge_step(run: Run) -> list[tuple[Upload, Verdict]]:
     judged = await _judge_pending(run, await pending_uploads(run.stores.models))
     if not run.stores.members:
         return judged
-    # What the group has under a name, it has for all.
+    # A name that the group has taken is taken at all its edges.
     shared = {run.settings.model_name, *await model_index.models(run.stores.ready)}
     waiting: dict[str, list[Listed]] = {}
 

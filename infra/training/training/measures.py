@@ -29,9 +29,9 @@ SPREADS, SPREADS_ALONE, LEAST_BOX = 2.4, 3.5, 0.4
 """Half the box's side in standard deviations of the weights, the same where what stands out fills the picture
 alone, as a written digit does, and its least share of the image's side."""
 CLUTTER = 0.03
-"""Of what stands out, the share at the border from which on it is not alone."""
+"""The picture shows more than one thing from this share on of what stands out at the border."""
 FILLING = (0.118, 0.13)
-"""It begins to fill the picture between these standard deviations, shares of the image's side."""
+"""A thing begins to fill the picture between these standard deviations, shares of the image's side."""
 FINE_SIDE = 160
 """Pixels per side of the box's content."""
 FINE_CELLS = 5

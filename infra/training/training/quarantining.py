@@ -47,7 +47,7 @@ async def without_quarantined(stores: Stores, dataset: Dataset, withdrawn: Withd
     async def look(source: Stores) -> None:
         found = await read_quarantine(source.data)
         await forget_pictures(source.data, found, withdrawn)
-        # What of a withdrawn batch stays, because another one brought it too, is that one's.
+        # An image of a withdrawn batch stays if another batch brought it too, and belongs to that one.
         gone = await read_withdrawn_batches(source.data)
         held.extend(each for each in found if each.state == "held" and each.batch not in gone)
 

@@ -293,7 +293,7 @@ class Rolling:
 
     async def _of_group(self, member: Stores, model: str, number: int) -> int:
         """Return the group's number of a version that an edge has; 0 if it is none of the group's."""
-        one = (member.edge, model, number)  # Which never means another one.
+        one = (member.edge, model, number)  # A number never comes to mean another version.
         if one not in self._numbers:
             manifest = await versions.read_manifest(member.ready, model, number)
             shared = None if manifest is None else manifest.shared

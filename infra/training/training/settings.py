@@ -38,7 +38,7 @@ class TrainingSettings(ServiceSettings, KafkaSettings, CentralS3Settings, EdgesS
     seed: int = Field(default=0, ge=0)
     signing_key: OptionalPath = None
     retain_versions: int = Field(default=20, ge=0)
-    """Of a model, that passed, and that were rejected; 0 for all."""
+    """Versions of a model that are kept: so many that passed, and as many rejected; 0 for all."""
 
     rollout: Annotated[str, AfterValidator(_rings)] = ""
     """Rings in which a group's version goes to its edges, as `1,20%,100%`; empty: to all at once."""

@@ -9,7 +9,7 @@ from training.head import NARROW, Array, Labels, Space, rounded, weighed
 from training.samples import Rows
 
 DIRECTIONS = 32
-"""Of shapes, and of colours, at most: one of shapes is 1.5 kB of every version."""
+"""Most directions of shapes, and of colours: one of shapes is 1.5 kB of every version."""
 SHRINKAGE = 0.3
 
 
@@ -47,7 +47,7 @@ def _nuisance(x: Array, y: Labels, other: int) -> tuple[Array, Array]:
     variances, directions = _principal(scatter)
     floor = SHRINKAGE * max(float((scatter**2).sum()) / x.shape[1], 1e-9)
     along, beyond = np.split((1 - SHRINKAGE) * variances, [directions.shape[1]])
-    # What photos differ in beyond these directions stays: so it is what is left along them, too.
+    # Differences beyond these directions stay as they are: so as much is left along them, too.
     left = floor + beyond @ beyond / max(float(beyond.sum()), 1e-9)
     return rounded(directions, NARROW["by_shape"]), 1 - np.sqrt(left / (along + floor))
 

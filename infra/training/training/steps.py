@@ -138,7 +138,7 @@ async def _settled(run: Run, dataset: Dataset, *, again: bool) -> Settled | None
 
 async def _inspected(run: Run, dataset: Dataset) -> Dataset:
     def embed_new(members: Iterable[Member]) -> Embedded:
-        # Which finds them in the cache then.
+        # Training finds them in the cache then.
         return _embedded(run, members, "train", 0.7, views_of(dataset.usable()))
 
     model = run.settings.model_name

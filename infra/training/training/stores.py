@@ -18,7 +18,7 @@ from caravan.withdrawn import Withdrawn, read_withdrawn
 from training.settings import TrainingSettings
 
 EDGES_AT_ONCE = 8
-"""Of a group, that are asked or told side by side."""
+"""Most edges of a group that are asked or told side by side."""
 
 
 @dataclass(frozen=True)

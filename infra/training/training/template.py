@@ -51,7 +51,7 @@ PARAMETERS: Mapping[str, tuple[Any, list[int | None]]] = {
 """Their types and shapes, by the names that `Head.arrays` gives them; `other` has a 1 at the class of unknown
 things."""
 CLASSES = 2
-"""Of the template itself, which can be asked, too, though not for sense."""
+"""Classes of the template itself, which answers, too, but means nothing by it."""
 
 
 class Features(tf.Module):  # type: ignore[misc]
@@ -156,7 +156,7 @@ def _cut(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     middle = tf.minimum(tf.maximum(mean, half), 1 - half)
     # Across and down; TensorFlow takes them the other way round.
     boxes = tf.concat([(middle - half)[:, ::-1], (middle + half)[:, ::-1]], 1)
-    # What is rounded beyond the image would be black.
+    # A place that is rounded beyond the image would be black.
     boxes = tf.clip_by_value(boxes, 0, 1)
     return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), [measures.FINE_SIDE] * 2)
 

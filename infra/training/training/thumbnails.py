@@ -7,7 +7,7 @@ from caravan import images
 from caravan.errors import BadInput
 
 QUALITY = 55
-"""Of WebP: a page with them travels to the edge with each version, and takes half of what JPEG does."""
+"""WebP's quality: a page of such pictures travels with each version, and takes half of what JPEG does."""
 
 
 def data_url(file: Path, side: int) -> str:

@@ -30,7 +30,7 @@ BLURRIEST = "blurriest"
 backbone, would travel with each version."""
 
 Input = str | float | NDArray[Any]
-"""Of a node: the name of another, or a constant; an array of integers is one of axes, sizes or places."""
+"""A node's input: another one's name, or a constant; an array of integers has axes, sizes or places."""
 
 
 class Nodes:

@@ -84,7 +84,7 @@ def _is_alike(answer: NDArray[np.float32], expected: Arrays) -> bool:
     best = answer.max(axis=1)
     of_label = np.where(expected["labels"][:, None] == expected["classes"], answer, 0).max(axis=1)
     distances = answer - expected["probabilities"], best - expected["scores"], (best - of_label) / 2
-    # What is no number is not close.
+    # NaN is not close.
     return all(np.abs(each).max() <= CLOSE for each in distances)
 
 

@@ -1,9 +1,9 @@
 """The account of an edge at central: every receipt, set against the content of its data bucket.
 
-While a bucket lists what it did, the account that was given last is given again. Else, what was added up
-before is in the ledger; of the bucket the listing is enough, as long as each object has the ETag and the size
-that it had when it was stored. What has not is read, and its SHA-256 compared: stores
-may make ETags as they like, and make others when a bucket is copied.
+While a bucket's listing stays the same, the last account is given again. Otherwise the ledger has the sums of
+older receipts, and the listing is enough for each object that still has the ETag and the size with which it
+was stored. Every other object is read, and its SHA-256 compared: stores may make ETags as they like, and make
+others when a bucket is copied.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ async def _add_up(store: ObjectStore, inventory: Inventory, ledger: Ledger | Non
     await for_each(unmet, look, at_once=AT_ONCE)
     unaccounted = strangers.keys() - {key for key, _ in unmet} - expected.allowed
     if unaccounted:
-        # What came since the receipts were listed is in a receipt that was written before.
+        # An image that came since the receipts were listed is in a receipt that was written before it.
         unaccounted -= await _announced(store, receipts.listed)
     account = expected.account(
         captured=(ledger.captured if ledger else 0) + receipts.done.captured + receipts.pending.captured,

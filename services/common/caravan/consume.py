@@ -39,7 +39,7 @@ FAREWELL_SECONDS = 3.0
 """Deadline in seconds of the last commit when a loop ends."""
 MIB = 2**20
 REFUSALS = (GroupAuthorizationFailedError, TopicAuthorizationFailedError)
-"""Of a broker that answers, so that nothing else tells of them."""
+"""Errors of a broker that answers, so that nothing else tells of them."""
 
 Effect = Callable[[], Awaitable[object]]
 Handle = Callable[[ConsumerRecord], Awaitable[Effect]]
@@ -134,7 +134,7 @@ class Policy:
 
 @dataclass(slots=True)
 class _Progress:
-    """What of one partition was taken and is not done, in order, and what of it is done out of turn."""
+    """The messages of a partition that were taken and are not done, in order, and those done out of turn."""
 
     committed: int
     next: int

@@ -41,7 +41,7 @@ class FairQueue:
     def __init__(self, at_once: int) -> None:
         self._free = at_once
         self._now = 0.0
-        """What whoever goes now had had before; who is new, or was away, begins with that."""
+        """The cost that the last one to go had had before; one that is new, or was away, begins with that."""
         self._had: dict[str, float] = {}
         self._here: Counter[str] = Counter()
         self._waiting: dict[str, deque[tuple[float, asyncio.Future[None]]]] = {}

@@ -247,7 +247,7 @@ def _nothing_here(app: FastAPI, request: Request, exc: HTTPException) -> Respons
             page = path.rstrip("/")
             there = "../" * (len(path) - len(page)) + page.rpartition("/")[2]
             return RedirectResponse(f"{there}?{request.url.query}" if request.url.query else there)
-        # Who follows a redirect has sent the body for nothing, and who does not takes it for an answer.
+        # Whoever follows a redirect has sent the body for nothing; one that does not takes it for an answer.
         return answer(problem(404, "there is nothing at this path: leave out the slash at its end"))
     if exc.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
         return answer(problem(exc.status_code, str(exc.detail)), exc.headers)

@@ -172,7 +172,7 @@ def _entry_file(found: Iterable[PurePosixPath]) -> tuple[PurePosixPath, str]:
         for path in found
         if path.name in ENTRY_FILES and not any(part.startswith((".", "__")) for part in path.parts)
     ]
-    # What lies deeper, in the folders of one, is its own affair.
+    # A file that lies deeper, in the folders of a model, is that model's affair.
     highest = min((len(path.parts) for path in entries), default=0)
     top = [path for path in entries if len(path.parts) == highest]
     if not top:

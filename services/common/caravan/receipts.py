@@ -382,16 +382,16 @@ class Expected:
         held, withdrawn, places = self._promised, self._withdrawn, self.places
         looks_closer = bool(held or withdrawn)
         for line in lines:
-            place, sha256, mentions = line.rsplit("\t", 2)
+            listed, sha256, mentions = line.rsplit("\t", 2)
             if looks_closer:
-                key = place.partition("\t")[0]
+                key = listed.partition("\t")[0]
                 if key in held:
                     add_promise(held, *parse_promise(line))
                     continue
                 if withdrawn.covers(key, sha256):
                     self._taken_out += int(mentions)
                     continue
-            places.add(hash(place))
+            places.add(hash(listed))
             self._promises += 1
             self._mentions += int(mentions)
 

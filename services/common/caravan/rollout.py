@@ -1,4 +1,4 @@
-"""How a version of a group's comes to its edges, ring by ring. What is decided is in `training`. Pure.
+"""The rollout of a group's version to its edges, ring by ring, as it is kept; `training` decides on it. Pure.
 
 A ring is the first so many edges of a group, in the order in which `EDGE_GROUPS` names them; the next one has
 these and more. What an edge has is told by its `E-ready`, never by this file.
@@ -80,7 +80,7 @@ def parse_rings(text: str) -> Rings:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How far a version of a group's has come. Versions are numbers of the group's; 0 is none.
+    """How far a version has come in its group. Versions are the group's numbers; 0 is none.
 
     Attributes:
         version: the one that is rolled out.

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
 LONGEST = timedelta(days=1)
-"""Of a request as a whole, which cannot be without: 100 MB over a phone's 64 kbit/s take 4 hours."""
+"""Deadline of a request as a whole, which has to have one: 100 MB over a phone's 64 kbit/s take 4 hours."""
 FAREWELL_SECONDS = 0.25
 KEEP_SECONDS = 30
 MOST_PINGED = 5
@@ -117,7 +117,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _TRY_AGAIN = {"408", "409", "429"}
 _REFUSED = {"401", "403"}
-"""Of a listing alone: all else that is refused has a class of its own."""
+"""Statuses of a listing that is refused; every other request has an exception's class for it."""
 _OF_THE_OBJECT = {"400", "413", "414", "431"}
 _UNREACHED = re.compile(
     r"(https?://[^/\s]+)(?s:.*)kind: Connect,(?:(?s:.*?)(?:message|error): \"([^\"]+)\")?"

@@ -39,7 +39,7 @@ _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.
 
 @dataclass(frozen=True, slots=True)
 class PublicKeys:
-    """Those of whom any one may vouch for a version.
+    """The keys of which any one may vouch for a version.
 
     Attributes:
         models: P-256 keys, for `model.sig`.

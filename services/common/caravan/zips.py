@@ -142,7 +142,7 @@ def first_words(exc: BaseException) -> str:
 
 def _refuse_harm(entry: Entry) -> None:
     name, info, fault = entry.name, entry.info, None
-    # Who unpacks it may know one of its names alone.
+    # A program that unpacks it may know one of its names alone.
     names = (name, info.orig_filename.replace("\\", "/"))
     if any(each.startswith("/") or _DRIVE.match(each) for each in names):
         fault = "has an absolute name"

@@ -43,9 +43,9 @@ LONGEST_SECONDS = 60
 """Between two looks at all folders, however many there are."""
 MODELS_AT_ONCE = 8
 OPEN_AT_ONCE = 2
-"""Of each model, the newest versions that may be taken are listed: older ones are not needed."""
+"""Newest versions of a model that may be taken, and so are listed: older ones are not needed."""
 LISTINGS = 8
-"""Of each model between two looks at all folders: where many versions are waited for, the newest."""
+"""Most versions of a model listed between two looks at all folders: the newest that are waited for."""
 
 
 class CentralAway(Transient):

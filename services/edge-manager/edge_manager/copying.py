@@ -31,7 +31,7 @@ async def copy_files(source: Assembler, version: Complete, sink: Sink, leftovers
         Transient: if the sink did.
 
     """
-    # What two files have in common comes with the first of them.
+    # A piece that two files have in common comes with the first of them.
     ref, places = version.ref, asyncio.Semaphore(1 if version.pieces.raw else FILES_AT_ONCE)
     faults: list[CaravanError] = []
 
@@ -46,7 +46,7 @@ async def copy_files(source: Assembler, version: Complete, sink: Sink, leftovers
     # The others are not cancelled by a fault: a write on its way could land after the version was removed.
     copied = sum(await asyncio.gather(*map(in_turn, version.files)))
     if faults:
-        # What is wrong for good says more than what broke off beside it.
+        # A fault that stays says more than one that may pass.
         raise min(faults, key=lambda exc: isinstance(exc, Transient))
     return copied
 

@@ -58,7 +58,7 @@ class Edge:
     fetched: dict[str, Fetched] = field(default_factory=dict)
     """By model, what came of the version that is being brought, for the next try; a cache, no more."""
     pieces: PiecesOf = field(default_factory=dict)
-    """Of versions that are here, a cache too: each piece is held against its name before it is used."""
+    """The pieces of versions that are here, a cache too: each is held against its name before it is used."""
     pace: Pace = field(init=False)
     hint: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when central is to be looked at now."""
@@ -123,7 +123,7 @@ class Edge:
         """Ask central what it offers."""
         known, now = self.known, self.clock()
         refused = known.fingerprints_refused(now)
-        # What has not served yet may have to be refused, and so is looked at.
+        # A version that has not served yet may have to be refused, and so is looked at.
         above = {
             name: model.newest - (Ref(name, model.newest) not in known.served)
             for name, model in known.models.items()

@@ -168,7 +168,7 @@ async def _remember_refusal(edge: Edge, ref: Ref, fingerprint: str, refused: Ref
         edge.known, refused={**edge.known.refused, ref: refusal}, of_before=edge.known.of_before - {ref}
     )
     model = known.model(ref.model)
-    # What may pass need not be looked into again.
+    # A version whose fault may pass need not be looked into again.
     tried = model.tried if refused.may_pass else without(model.tried, ref.version)
     edge.known = known.with_model(ref.model, replace(model, tried=tried))
 

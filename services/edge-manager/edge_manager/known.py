@@ -124,7 +124,7 @@ class Model:
     bringing: int = 0
     """The version that is being brought; 0 for none."""
     states: Mapping[int, State] | None = None
-    """Of its versions at the model server; None while that is away."""
+    """The states of its versions at the model server; None while that is away."""
     loading: Loading = field(default_factory=Loading)
     backoffs: Mapping[int, Backoff] = field(default_factory=dict)
     told_trusted: int = 0
@@ -195,7 +195,7 @@ class Known:
     refused: Mapping[Ref, Refusal] = field(default_factory=dict)
     """The versions refused; a record keeps it."""
     of_before: frozenset[Ref] = frozenset()
-    """Those of them that an earlier life refused by a look, and this one has not looked at."""
+    """The refused versions that an earlier life refused by a look, and this one has not looked at."""
     trusted: Mapping[str, int] = field(default_factory=dict)
     """By model, the version that the shopper trusts; a record keeps it."""
     announced: frozenset[Ref] = frozenset()

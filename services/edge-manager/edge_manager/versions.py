@@ -141,7 +141,7 @@ class Complete:
 
     @property
     def paths(self) -> frozenset[str]:
-        """Of all its files, the manifest included where there is one."""
+        """The paths of all its files, the manifest included where there is one."""
         manifest = () if self.manifest is None else (MANIFEST,)
         return frozenset([*(file.path for file in self.files), self.entry.path, *manifest])
 

@@ -229,7 +229,7 @@ async def feed(
     screened = await buckets.screened(edge, batch) if batch.images else batch
     if not screened.images:
         if batch.images:
-            # Of what came by Kafka nobody is told but by the receipt.
+            # The receipt is all that tells of images which came by Kafka.
             await buckets.finish(await buckets.begin(edge, screened), screened, ())
         raise NothingToStore(screened)
     batch = screened

@@ -92,7 +92,7 @@ class KafkaDoor:
         self._waiting: dict[asyncio.Event, Topics] = {}
         self._late: asyncio.TimerHandle | None = None
         self._late_topics: Topics = frozenset()
-        """Those of the writes that were answered since the last late look was planned."""
+        """Topics of the writes that were answered since the last late look was planned."""
         self._unanswered = 0
         """Writes that are on their way."""
         self._open: set[asyncio.Task[None]] = set()

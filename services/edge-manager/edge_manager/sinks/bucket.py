@@ -53,7 +53,7 @@ class BucketSink:
         self._check = check
         self._base_path = base_path
         self._served = served
-        # What may have left something: of any other version a listing need not ask.
+        # Versions that may have left something here; of no other one a listing need ask.
         self._touched: set[Ref] = set()
         self._hidden: set[Ref] = set()
 

@@ -1,6 +1,6 @@
 """Dead letters as they are shown: those that were not sent again yet, with their reason and a look at them.
 
-Which have been sent again, the offsets say that `caravan.replay` commits as group `replay`.
+The offsets that `caravan.replay` commits as group `replay` say which have been sent again.
 """
 
 from __future__ import annotations

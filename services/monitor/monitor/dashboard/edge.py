@@ -246,7 +246,7 @@ class Edge:
             return
         goes_on = before is not None and before.stage not in ENDED
         if not goes_on or event.stage in ENDED:
-            # Who released or withdrew a batch has asked for training.
+            # Training is asked for by whoever releases or withdraws a batch.
             self.news_of_waiting.set()
         began = before.began if before is not None and goes_on else at
         self._training = Training(

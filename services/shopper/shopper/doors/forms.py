@@ -20,7 +20,7 @@ MAX_NAME = 40
 IMAGE = "image"
 FILE_TYPES = (b"image/", b"application/octet-stream")
 CHARSETS = ("utf-8", "iso-8859-1", "iso-8859-15", "us-ascii", "windows-1252")
-"""Those of texts; what does not name its own is UTF-8."""
+"""Charsets that a text may name; one that names none is UTF-8."""
 _CODECS = {codecs.lookup(charset).name for charset in CHARSETS}
 TRANSFER_ENCODINGS: Mapping[bytes, Callable[[bytes], bytes]] = {
     **dict.fromkeys((b"", b"7bit", b"8bit", b"binary"), bytes),

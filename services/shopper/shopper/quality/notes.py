@@ -198,7 +198,7 @@ class QualityNotes:
         if row is None:
             return
         answered, classes = row[0], strict_json.loads(row[1])
-        # Of what the model cannot know, `other` is the right answer.
+        # For a product that the model cannot know, `other` is the right answer.
         truth = item if not classes or item in classes else OTHER
         self._db.execute("UPDATE audits SET said = ? WHERE image = ?", (truth, image))
         metrics.AUDITS.labels("right" if truth == answered else "wrong").inc()

@@ -22,6 +22,7 @@ from caravan.decoding import Decoding
 from caravan.errors import BadInput, Permanent, Refused, Transient, Unavailable
 from caravan.images import ImageBounds
 from caravan.sessions import Sessions
+from caravan.testing.waiting import until
 from caravan.tokens import Tokens
 from shopper import routes
 from shopper.catalogue_file import CatalogueFile
@@ -887,10 +888,12 @@ async def test_a_key_that_comes_with_another_image_is_refused(shopper: Shopper) 
 
 
 async def test_bodies_are_charged_as_they_come_and_not_as_they_are_announced(shopper: Shopper) -> None:
-    silent = asyncio.Event()
+    silent, begun = asyncio.Event(), 0
 
     async def never() -> AsyncIterator[bytes]:
+        nonlocal begun
         yield b"x"
+        begun += 1
         await silent.wait()
 
     headers = {"Content-Length": str(MAX_BYTES)}
@@ -898,7 +901,7 @@ async def test_bodies_are_charged_as_they_come_and_not_as_they_are_announced(sho
         asyncio.create_task(shopper.client.post("/binary", content=never(), headers=headers))
         for _ in range(100)  # twice their size is four times what the door may hold
     ]
-    await asyncio.sleep(0.1)
+    await until(lambda: begun == len(senders))
     async with asyncio.timeout(5):
         assert (await shopper.detect()).status_code == 200
     silent.set()

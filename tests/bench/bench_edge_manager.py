@@ -35,7 +35,6 @@ from caravan import model_index, s3
 from caravan.contracts import MANIFEST, MONITOR, model_ready_event, version_prefix
 from caravan.manifest import File, Manifest
 from local_stack.stack import Stack
-from support.ports import free_port
 
 MODEL = "tea_model_b64"
 SIZES = {
@@ -270,6 +269,15 @@ async def until_serves(
 def spent(process: psutil.Process) -> float:
     """Return the CPU seconds that a process has taken."""
     return float(sum(process.cpu_times()[:2]))
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    import socket  # noqa: PLC0415
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 if __name__ == "__main__":

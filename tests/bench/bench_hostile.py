@@ -9,6 +9,7 @@ of them are ordinary bytes, from this machine to this machine, for half a minute
 from __future__ import annotations
 
 import asyncio
+import io
 import multiprocessing
 import statistics
 import tempfile
@@ -29,7 +30,6 @@ from rich.table import Table
 from lab.photos import render, render_zip
 from local_stack.stack import Stack
 from local_stack.state import PartState
-from support.files import as_file
 
 SLOW, IDLE, COSTLY = 400, 50, 20
 BURST, DROP = 2**18, 2**6
@@ -196,7 +196,9 @@ def _run_others(shopper: str, feeder: str, statuses: list[int]) -> None:
 def _costly_image() -> bytes:
     """Return a PNG of 12 megapixels, as any camera's: it has to be decoded, and made a JPEG."""
     picture = Image.radial_gradient("L").resize((4000, 3000)).convert("RGB")
-    return as_file(picture, "PNG", compress_level=1)
+    target = io.BytesIO()
+    picture.save(target, "PNG", compress_level=1)
+    return target.getvalue()
 
 
 async def _slow(url: str, method: str, path: str) -> None:

@@ -9,8 +9,10 @@ nothing is asserted.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -32,8 +34,6 @@ from rich.table import Table
 from caravan.contracts import HEAD, TWIN
 from caravan.files import write_file
 from caravan.tf_stubs import without_tensorflow
-from support.files import as_file
-from support.ports import free_port
 
 with without_tensorflow():
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -126,12 +126,14 @@ async def _measure(forms: dict[str, Path], rounds: int) -> None:
 def _photo() -> bytes:
     """Return something as large as a photo, with as much on it."""
     small = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8))
-    return as_file(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC), "JPEG", quality=QUALITY)
+    target = io.BytesIO()
+    small.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(target, "JPEG", quality=QUALITY)
+    return target.getvalue()
 
 
 class _Server:
     def __init__(self, base: Path) -> None:
-        self._grpc, self._rest = free_port(), free_port()
+        self._grpc, self._rest = _free_port(), _free_port()
         flags = (f"--port={self._grpc}", f"--rest_api_port={self._rest}", f"--model_name={NAME}")
         command = [sys.executable, "-m", "model_server", *flags, f"--model_base_path={base / NAME}"]
         self._process = psutil.Popen(command, stdout=subprocess.DEVNULL)
@@ -182,6 +184,13 @@ class _Server:
 
     def _cpu(self) -> float:
         return sum(sum(one.cpu_times()[:2]) for one in self._all())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
 
 from caravan.contracts import central_buckets, dead_letter, events_topic, images_topic
+from caravan.times import iso
 from edge_manager.edge import TOLD_SECONDS
 from monitor import hub_messages
 from monitor.hub_state import Hub, HubLimits
@@ -149,7 +149,7 @@ def _is_soon(uploads: list[float], seconds: float, workers: int) -> bool:
 
 def _message(number: int) -> bytes:
     """Return what a camera tells of a window with five detections."""
-    moment = datetime.fromtimestamp(time.time() - 5_000 + number, UTC).isoformat(timespec="milliseconds")
+    moment = iso(time.time() - 5_000 + number)
     times = {"min": 0.0, "max": 0.2, "mean": 0.1, "std": 0.0, "percentiles": [0.1, 0.1, 0.1, 0.2]}
     body = {
         "id": f"a-{number}w",

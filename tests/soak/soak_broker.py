@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import aiomqtt
@@ -33,6 +32,7 @@ from caravan import kafka
 from caravan.contracts import to_json, zipfile_event
 from caravan.s3 import open_bucket
 from caravan.settings import KafkaSettings
+from caravan.times import iso
 from lab.photos import render, render_zip
 from local_stack.stack import Stack
 
@@ -49,7 +49,7 @@ PARTS = ("kafka", "kafka-cleaner", "s3-central", "hub", "monitor-edge1", "shoppe
 def _window(camera: str) -> bytes:
     """Return a window of one camera, as a shopper tells of it."""
     times = {"min": 0.0, "max": 0.2, "mean": 0.1, "std": 0.0, "percentiles": [0.1, 0.1, 0.1, 0.2]}
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    now = iso(time.time())
     window = {
         "id": camera,
         "edge": "edge1",

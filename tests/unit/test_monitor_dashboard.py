@@ -21,6 +21,7 @@ from caravan.errors import BadInput
 from caravan.history import History
 from caravan.rollout import Rollout, Told
 from caravan.testing.waiting import running, until
+from caravan.times import iso
 from monitor import hub_messages
 from monitor.dashboard import frames, news, ready, versions
 from monitor.dashboard.dead_letters import KEPT, DeadLetters
@@ -29,7 +30,7 @@ from monitor.dashboard.messages import ModelStatus, Refusal, Status, read_event,
 from monitor.dashboard.source import take
 from monitor.dashboard.state import Dashboard
 from monitor.hub_feed import Feed
-from monitor.hub_state import Hub, HubLimits, iso
+from monitor.hub_state import Hub, HubLimits
 from monitor.settings import MonitorSettings
 from shopper.canary.telling import picture_message
 from support.files import as_file

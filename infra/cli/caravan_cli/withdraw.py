@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from obstore.store import ObjectStore
 
-from caravan import s3
+from caravan import s3, times
 from caravan.account import content_sha256, each_receipt, promises
 from caravan.concurrency import for_each
 from caravan.contracts import IMAGES, class_of
@@ -188,7 +187,7 @@ async def _withdraw_batch(store: ObjectStore, batch: str, reason: str, *, label_
             targets[sha256] = out if brought or label_only else {EVERYWHERE}
     kept = {(sha256, item) for sha256, items in own.items() for item in items & others.get(sha256, set())}
     done = await _take_out(store, targets, reason)
-    body = {"batch": batch, "images": len(targets), "kept": len(kept), "reason": reason, "at": _now()}
+    body = {"batch": batch, "images": len(targets), "kept": len(kept), "reason": reason, "at": times.now()}
     await s3.write(store, batch_tombstone_key(batch), json.dumps(body).encode())
     return Withdrawal(done.contents, done.removed, tuple(sorted(f"{item}/{sha256}" for sha256, item in kept)))
 
@@ -219,7 +218,7 @@ async def _take_out(
         items = targets.get(promise.sha256, ())
         if EVERYWHERE in items or class_of(key) in items:
             keys.setdefault(promise.sha256, set()).add(key)
-    at = _now()
+    at = times.now()
 
     async def bury(each: tuple[str, str]) -> None:
         sha256, item = each
@@ -262,7 +261,3 @@ async def _content_or_none(store: ObjectStore, key: str) -> str | None:
 
 def _unknown(what: str) -> BadInput:
     return BadInput(f"neither the bucket nor a receipt knows {what}", 404, reason="no-such-image")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

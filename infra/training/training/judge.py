@@ -10,13 +10,12 @@ import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from caravan import model_index, s3, tracing
+from caravan import model_index, s3, times, tracing
 from caravan.concurrency import for_each
 from caravan.contracts import Event, model_rejected_event
 from caravan.errors import Permanent
@@ -104,7 +103,9 @@ async def _judge(run: Run, upload: Upload, owners: Mapping[str, str]) -> Verdict
             _is_its_own(run.edge, upload.model, owners)
             verdict = await _published(run, upload)
         except Permanent as exc:
-            verdict = Verdict("rejected", upload.id, None, upload.classes, cut(str(exc)), _now())
+            verdict = Verdict(
+                "rejected", upload.id, None, upload.classes, cut(str(exc)), times.now("milliseconds")
+            )
             run.announce(model_rejected_event(upload.model, None, str(exc), upload=upload.id))
         await write_verdict(run.stores.models, upload, verdict)
         tracing.note(state=verdict.state)
@@ -151,8 +152,8 @@ async def _published(run: Run, upload: Upload) -> Verdict:
     announce_outcome(run.stores, published, run.announce)
     version, classes, held = published.manifest.version, published.manifest.lineage.classes, published.held
     if held is not None:
-        return Verdict("held", upload.id, version, classes, held.reason, _now())
-    return Verdict("ready", upload.id, version, classes, "", _now())
+        return Verdict("held", upload.id, version, classes, held.reason, times.now("milliseconds"))
+    return Verdict("ready", upload.id, version, classes, "", times.now("milliseconds"))
 
 
 async def _unpacked(run: Run, upload: Upload, directory: Path) -> dict[str, Path]:
@@ -204,7 +205,3 @@ async def _tried(
         raise Permanent(verdict.rejected)
     before = evaluate(against.parent.answers).metrics["accuracy"]
     return found, evaluate(answers).metrics | {"parent_accuracy": before}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

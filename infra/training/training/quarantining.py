@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import structlog
 
+from caravan import times
 from caravan.account import each_receipt
 from caravan.concurrency import for_each
 from caravan.contracts import Event, class_of, quarantine_event
@@ -143,7 +143,7 @@ async def _put(
     page = await asyncio.to_thread(_page, edge, batch, several, path)
     images = _members(several)
     reason = cut("; ".join(each.reason for each in several))
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    now = times.now("milliseconds")
     (data,) = (source.data for source in stores.sources if source.edge == edge)
     await put_in_quarantine(data, Quarantined(batch, reason, now, images), page)
     log.warning("batch in quarantine", edge=edge, batch=batch, images=len(images), reason=reason)

@@ -5,9 +5,8 @@ until the last one.
 """
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
-from caravan import holds, model_index
+from caravan import holds, model_index, times
 from caravan.manifest import Manifest
 from caravan.uploads import Verdict, read_upload, write_verdict
 from training import versions
@@ -65,6 +64,6 @@ async def _tell_sender(stores: Stores, manifest: Manifest, refused: str = "") ->
     upload = await read_upload(stores.models, manifest.model, manifest.lineage.upload)
     if upload is not None:
         version = None if refused else manifest.version
-        classes, at = manifest.lineage.classes, datetime.now(UTC).isoformat(timespec="milliseconds")
+        classes, at = manifest.lineage.classes, times.now("milliseconds")
         verdict = Verdict("rejected" if refused else "ready", upload.id, version, classes, refused, at)
         await write_verdict(stores.models, upload, verdict)

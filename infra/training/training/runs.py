@@ -6,13 +6,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge
 
-from caravan import tracing
+from caravan import times, tracing
 from caravan.route import Route
 from training.children import Ended
 from training.markers import Markers
@@ -152,7 +151,7 @@ class Runs:
             if edge is not None:
                 self._queue.remove(edge)
                 WAITING.set(len(self._queue))
-                self._current[edge] = Current(edge, self._events[edge], _now())
+                self._current[edge] = Current(edge, self._events[edge], times.now())
                 return edge
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(due.values(), default=None)):
@@ -164,7 +163,7 @@ class Runs:
         tracing.note(edge=edge, state=ended.state)
         RUNS.labels(edge, ended.state).inc()
         self._last.append(
-            {"edge": edge, "run": run, "started": current.started, "ended": _now()} | vars(ended)
+            {"edge": edge, "run": run, "started": current.started, "ended": times.now()} | vars(ended)
         )
         log.info("run ended", edge=edge, run=run, state=ended.state, detail=ended.detail)
         if ended.state in {"done", "refused"}:
@@ -191,7 +190,3 @@ class Runs:
             else:
                 await asyncio.to_thread(self._markers.give_up, current.edge, current.run, given_up)
             del self._events[current.edge]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -5,14 +5,13 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Self
 
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import model_index, s3, strict_json, tracing
+from caravan import model_index, s3, strict_json, times, tracing
 from caravan.concurrency import for_each
 from caravan.contracts import (
     CLAIMS,
@@ -251,7 +250,7 @@ async def claim(stores: Stores, model: str, attempt: str, run: str | None = None
     """
     for _ in range(ATTEMPTS):
         number = await highest(stores, model) + 1
-        mine = Claim(number, attempt, datetime.now(UTC).isoformat(timespec="seconds"), run)
+        mine = Claim(number, attempt, times.now(), run)
         key = claim_key(model, str(number))
         if await s3.create(stores.models, key, json.dumps(asdict(mine), sort_keys=True).encode()):
             return mine

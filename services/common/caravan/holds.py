@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from obstore.store import ObjectStore
 from pydantic import TypeAdapter, ValidationError
 
-from caravan import s3, strict_json
+from caravan import s3, strict_json, times
 from caravan.errors import Permanent, Transient
 from caravan.names import cut
 from caravan.strict_json import NotJson, faults_of
@@ -74,7 +73,7 @@ async def hold(store: ObjectStore, model: str, to: int) -> None:
     except Permanent:
         found = None
     if found is None or (found.to, found.state) != (to, "held"):
-        held = Hold(to, datetime.now(UTC).isoformat(timespec="seconds"))
+        held = Hold(to, times.now())
         await s3.write(store, _key(model), _to_json(held))
 
 

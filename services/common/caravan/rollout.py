@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from caravan import times
 from caravan.contracts import to_json
 from caravan.errors import Permanent
 from caravan.evidence import Differing
@@ -162,7 +163,7 @@ class Rollout:
 
         Where no images are named, those known before stay.
         """
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = times.now()
         told = replace(
             self,
             state=state,

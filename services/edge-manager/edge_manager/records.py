@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import structlog
 from obstore.store import ObjectStore
 
-from caravan import s3, strict_json
+from caravan import s3, strict_json, times
 from edge_manager.versions import Ref, Refused
 
 log = structlog.get_logger()
@@ -68,7 +68,7 @@ class Records:
 
     async def refuse(self, ref: Ref, fingerprint: str, refused: Refused) -> Refusal:
         """Remember a refusal."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = times.now()
         refusal = Refusal(fingerprint, refused.cause, refused.reason, now, refused.may_pass)
         await s3.write(self._store, _key(_REJECTED, ref), json.dumps(asdict(refusal), indent=1).encode())
         return refusal

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import structlog
 
-from caravan import retry, telemetry
+from caravan import retry, telemetry, times
 from caravan.contracts import to_json
 from caravan.errors import CaravanError
 from edge_manager.edge import Edge
@@ -63,7 +62,7 @@ async def tell_status(edge: Edge, name: str, send: Send, every: float) -> NoRetu
         # Before the first round nothing is known, which is not the same as that nothing is there.
         if edge.known.is_seen and (current != told or loop.time() >= again):
             try:
-                await send(to_json({"schema": SCHEMA, "at": _now(), **current}))
+                await send(to_json({"schema": SCHEMA, "at": times.now(), **current}))
             except CaravanError as exc:
                 telemetry.BEST_EFFORT_FAILURES.labels(SINK).inc()
                 if not failures:
@@ -99,7 +98,3 @@ def _model(known: Known, name: str, refused: Mapping[Ref, str]) -> dict[str, Any
             if ref.model == name
         ],
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 
-from caravan import s3
+from caravan import s3, times
 from caravan.concurrency import for_each
 from caravan.errors import BadInput, Transient
 from caravan.receipts import ImageReceipt, NotAReceipt, Outcome, Receipt, receipt_key
@@ -71,7 +70,7 @@ class DataBuckets:
             size=batch.size,
             ignored=batch.ignored,
             uploads=0,
-            received=_now(),
+            received=times.now(),
             completed="",
             images=tuple(_image(image, "pending", image.key) for image in batch.images)
             + tuple(_rejected(image) for image in batch.rejected),
@@ -136,7 +135,7 @@ class DataBuckets:
             ignored=batch.ignored,
             uploads=1,
             received=begun.received,
-            completed=_now(),
+            completed=times.now(),
             images=placed + tuple(_rejected(image) for image in batch.rejected),
         )
 
@@ -191,7 +190,3 @@ def _image(image: Labelled, outcome: Outcome, key: str, etag: str = "") -> Image
 
 def _rejected(image: RejectedEntry) -> ImageReceipt:
     return ImageReceipt(image.name, "rejected", reason=image.reason)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

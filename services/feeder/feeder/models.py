@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import BinaryIO
 
-from caravan import s3
+from caravan import s3, times
 from caravan.errors import BadInput, Transient
 from caravan.model_zips import ModelZip, ModelZipLimits, read_model_zip
 from caravan.uploads import (
@@ -55,7 +54,7 @@ class ModelChecks:
             entry=found.entry,
             classes=classes or found.labels,
             ignored=found.ignored,
-            received=_now(),
+            received=times.now("milliseconds"),
         )
 
     def _read(self, file: BinaryIO) -> ModelZip:
@@ -140,7 +139,3 @@ class ModelBuckets:
             if upload is not None:
                 found.append((upload, await read_verdict(store, upload) if listed.is_judged else None))
         return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -14,9 +14,9 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
+from caravan.times import iso
 from monitor import metrics
 from monitor.hub_counts import Counts, Entries, folded
 from monitor.hub_messages import Uncertain, Window
@@ -330,11 +330,6 @@ class Hub:
     def picture(self, name: str) -> str | None:
         """Return the address of an image where versions differ, relative to the hub's root; None without."""
         return f"hub/uncertain/{name}.jpg" if name in self._differing else None
-
-
-def iso(seconds: float) -> str:
-    """Return a time in seconds since 1970 as ISO 8601, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def window_json(window: Window) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from obstore.store import ObjectStore
 
+from caravan import times
 from caravan.account import read_account
 from caravan.errors import Unavailable
 from caravan.receipts import Account
@@ -69,7 +69,7 @@ def as_json(edge: str, account: Account) -> dict[str, Any]:
     """Return an account as shown: the first few keys, and their number."""
     return {
         "edge": edge,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "at": times.now(),
         "adds_up": account.adds_up,
         "captured": account.captured,
         "stored": account.stored,

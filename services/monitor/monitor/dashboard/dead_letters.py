@@ -9,14 +9,13 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from caravan import times
 from caravan.contracts import dead_letter
 from caravan.kafka import DEAD_LETTER_HEADER, plain_headers, whole_number, written
-from monitor.hub_state import iso
 
 SUFFIX = dead_letter("")
 KEPT = 20
@@ -108,7 +107,7 @@ def look_at(record: ConsumerRecord) -> dict[str, Any]:
     return {
         "partition": record.partition,
         "offset": record.offset,
-        "at": iso(written(record, time.time())),
+        "at": times.iso(written(record, time.time())),
         "route": facts.get("route", ""),
         "code": facts.get("code", ""),
         "reason": facts.get("reason", ""),
@@ -126,7 +125,7 @@ def look_at(record: ConsumerRecord) -> dict[str, Any]:
 
 def result(sent: int | None, fault: str) -> dict[str, Any]:
     """Return how sending letters again has ended."""
-    return {"sent": sent, "fault": fault, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {"sent": sent, "fault": fault, "at": times.now()}
 
 
 def _look(value: bytes) -> tuple[str, str]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from caravan.evidence import Differing
 from caravan.rollout import Rollout, Told
+from caravan.times import iso
 from monitor.dashboard import versions
 from monitor.dashboard.event_log import SAME_SECONDS, EventLog, Line, Tone
 from monitor.dashboard.messages import MOST_MODELS, Comparison, Event, Quality, Status
-from monitor.hub_state import iso
 
 MOST_WAITING = 5
 """Oldest batches shown one by one; the count is of all."""

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from monitor.hub_state import iso
+from caravan.times import iso
 
 KEPT = 60
 SAME_SECONDS = 120.0

@@ -13,9 +13,10 @@ from typing import Any
 
 from caravan.groups import Groups
 from caravan.rollout import Told
+from caravan.times import iso
 from monitor.dashboard.edge import Edge
 from monitor.hub_feed import Feed
-from monitor.hub_state import Hub, iso
+from monitor.hub_state import Hub
 
 FRAME_SECONDS = 0.25
 FRAME_LINES = 20

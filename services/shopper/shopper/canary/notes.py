@@ -9,9 +9,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-from caravan import evidence
+from caravan import evidence, times
 from caravan.evidence import MOST_SHOWN, Differing, Evidence, Finding, Outcome, Verdict, verdict
 from caravan.strict_json import NotJson
 from shopper.canary.comparing import Guess, Pair, Said, are_sure_and_differ
@@ -237,4 +236,4 @@ def _without(seen: Evidence, guess: Guess) -> Evidence:
 
 
 def _text(seen: Evidence) -> str:
-    return evidence.write(Finding(seen), datetime.now(UTC).isoformat(timespec="seconds")).decode()
+    return evidence.write(Finding(seen), times.now()).decode()

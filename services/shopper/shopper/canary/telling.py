@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import NoReturn
 
-from caravan import telemetry
+from caravan import telemetry, times
 from caravan.contracts import EDGE_METRICS, EDGE_STATUS, evidence_key, to_json
 from caravan.evidence import Differing, Evidence, Finding, write
 from shopper.canary.notes import Comparison
@@ -56,7 +55,7 @@ async def tell_evidence(
                 told, sent, again = None, set(), clock() + again_seconds
             if comparison is not None and comparison.finding != told:
                 finding = comparison.finding
-                at = datetime.now(UTC).isoformat(timespec="seconds")
+                at = times.now()
                 await make_topics()
                 for each in finding.differing:
                     if each.id not in sent:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol
 
-from caravan import telemetry
+from caravan import telemetry, times
 from caravan.contracts import EDGE_STATUS, answers_key, to_json
 from shopper import metrics
 
@@ -51,7 +50,7 @@ async def tell_quality(
             current = await read()
             _measure(current)
             if current != told or clock() >= again:
-                at = datetime.now(UTC).isoformat(timespec="seconds")
+                at = times.now()
                 await make_topic()
                 await send(EDGE_STATUS, to_json({"at": at, **current}), key=answers_key(edge))
                 told, again = current, clock() + AGAIN_SECONDS

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVa
 
 import structlog
 
-from caravan import telemetry
+from caravan import telemetry, times
 from caravan.contracts import EDGE_METRICS, OTHER
 from caravan.errors import Permanent, Transient
 from shopper import metrics, routes
@@ -362,7 +362,7 @@ def _accuracy(journal: Journal, now: float, name: Callable[[str], str]) -> dict[
     drift = quality.drift()
     return {
         "drift": drift
-        and {"version": drift.version, "since": scoring.iso(drift.since), "images": drift.images},
+        and {"version": drift.version, "since": times.iso(drift.since), "images": drift.images},
         "asked": quality.asked(now),
         "versions": quality.versions(now),
         **accuracy(quality.answers(now), name),

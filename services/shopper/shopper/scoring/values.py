@@ -11,11 +11,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from caravan import strict_json
 from caravan.contracts import to_json
+from caravan.times import iso
 from shopper.ports import Prediction
 from shopper.quality.notes import Answered
 from shopper.scoring.image import fitting
@@ -111,11 +112,6 @@ def window_bounds(now: float, seconds: float) -> tuple[float, float]:
     """Return start and end of the window that a moment falls in, aligned to the clock; all in seconds."""
     start = now // seconds * seconds
     return start, start + seconds
-
-
-def iso(seconds: float) -> str:
-    """Return a time in seconds since 1970 as ISO 8601, UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

@@ -7,17 +7,19 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from caravan import kafka
+from caravan import kafka, replay
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps, Shortened
 from caravan.kafka import Consumer, Producer, header, send_dead_letter
@@ -142,6 +144,35 @@ async def test_a_dead_letter_is_the_message_as_it_came_with_the_reason() -> None
     }
     (letter,) = broker.sent
     assert (letter.value, letter.key, tuple(letter.headers[:3])) == (b"value", b"k", HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (CorruptRecordException(), Permanent),
+        (BadGzipFile("Not a gzipped file"), Permanent),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), Permanent),
+        (KafkaConnectionError(), Transient),
+    ],
+    ids=["damaged", "not unpacked", "odd header", "broker away"],
+)
+async def test_a_letter_whose_message_is_damaged_is_left_and_one_whose_broker_is_away_waits(
+    fault: Exception, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def yes(*_: Any) -> bool:
+        return True
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(replay, "_has_partition", yes)
+    monkeypatch.setattr(AIOKafkaConsumer, "start", yes)
+    monkeypatch.setattr(AIOKafkaConsumer, "seek", lambda *_: None)
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", fail)
+    facts = {"sha256": "0" * 64, "partition": "0", "offset": "5"}
+    headers = [(f"dead-letter-{name}", text.encode()) for name, text in facts.items()]
+    with pytest.raises(error):
+        await replay._whole(KafkaSettings(), "some", record(None, *headers))
 
 
 def count(name: str, **labels: str) -> float:

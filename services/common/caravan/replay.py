@@ -207,24 +207,25 @@ async def _read(settings: KafkaSettings, place: Place) -> ConsumerRecord | None:
                 await reader.start()
                 reader.assign([partition])
                 reader.seek(partition, place.offset)
-                return await _message_at(reader, partition, place.offset, settings.kafka_request_seconds)
-    except UNREADABLE as exc:
-        raise Permanent(f"its message at {place.topic}/{place.partition}/{place.offset} is damaged") from exc
+                return await _message_at(reader, place, settings.kafka_request_seconds)
     finally:
         await reader.stop()
 
 
-async def _message_at(
-    reader: AIOKafkaConsumer, partition: TopicPartition, offset: int, within: float
-) -> ConsumerRecord | None:
+async def _message_at(reader: AIOKafkaConsumer, place: Place, within: float) -> ConsumerRecord | None:
+    partition = TopicPartition(place.topic, place.partition)
     deadline = asyncio.get_running_loop().time() + within
     while asyncio.get_running_loop().time() < deadline:
-        batch = await reader.getmany(partition, timeout_ms=WAIT_MILLISECONDS, max_records=1)
+        try:
+            batch = await reader.getmany(partition, timeout_ms=WAIT_MILLISECONDS, max_records=1)
+        except UNREADABLE as exc:  # some of them are errors of Kafka's client, or of the system, too
+            message = f"its message at {place.topic}/{place.partition}/{place.offset} is damaged"
+            raise Permanent(message) from exc
         if batch:
             (record,) = batch[partition]
-            return record if record.offset == offset else None
+            return record if record.offset == place.offset else None
         end = reader.highwater(partition)
-        if end is not None and end <= offset:
+        if end is not None and end <= place.offset:
             break
     return None
 

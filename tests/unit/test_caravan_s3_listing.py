@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from caravan import s3
-from caravan.errors import Permanent, Transient
+from caravan.errors import Permanent, Refused, Transient
 from caravan.settings import S3Address
 
 URL = "<EncodingType>url</EncodingType>"
@@ -318,6 +318,25 @@ async def test_an_object_is_read_whatever_is_kept_beside_it() -> None:
         server.beside += "x-amz-meta-label: grüner-tee\r\n".encode()
         assert await s3.read(store, "images/grüner-tee/1.jpg") == b"a photo"
         assert server.signed
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (404, "", FileNotFoundError),
+        (403, "<Error><Code>AccessDenied</Code></Error>", Refused),
+        (403, "<Error><Code>RequestTimeTooSkewed</Code></Error>", Transient),
+        (503, "", Transient),
+    ],
+)
+async def test_an_object_with_odd_things_beside_it_that_is_not_given_is_told_of_as_any_other(
+    status: int, body: str, error: type[Exception]
+) -> None:
+    async with bucket((200, "a photo"), (status, body)) as (store, server):
+        server.beside = b"ETag: e\r\nLast-Modified: Mon, 30 Nov 2026 02:55:31 GMT\r\n"
+        server.beside += "x-amz-meta-label: grüner-tee\r\n".encode()
+        with pytest.raises(error):
+            await s3.read(store, "images/grüner-tee/1.jpg")
 
 
 async def test_raw_pages_come_by_the_proxy_that_the_environment_names(

@@ -256,6 +256,14 @@ async def test_what_is_unchanged_is_not_sent_again(bucket: s3.Bucket, client: An
     assert code(fault) in ("PreconditionFailed", "412")
 
 
+async def test_what_is_kept_beside_an_object_is_read_beyond_ascii_too(bucket: s3.Bucket) -> None:
+    """As the labels of photos once were: someone who reviews them asks for them."""
+    beside = {"Content-Type": "image/jpeg", "label": "grüner-tee"}
+    await s3.write(bucket, "images/1.jpg", b"a photo", beside)
+    assert await s3.facts(bucket, "images/1.jpg") == beside
+    assert await s3.read_with_facts(bucket, "images/1.jpg") == (b"a photo", beside)
+
+
 async def test_a_reader_keeps_the_version_that_it_began_to_read(bucket: s3.Bucket) -> None:
     old = os.urandom(3 * 2**20)
     await s3.write(bucket, "a", old)

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn
 
 import obstore
 from obstore.exceptions import (
@@ -337,17 +337,8 @@ async def read(store: ObjectStore, key: str) -> bytes:
         FileNotFoundError: if it is not there.
 
     """
-    with translated(f"read {key}"):
-        try:
-            result = await obstore.get_async(store, key)
-        except GenericError as exc:
-            if _ODD_METADATA not in str(exc) or not isinstance(store, Bucket):
-                raise
-        else:
-            return bytes(await result.bytes_async())
-    from caravan import s3_listing  # noqa: PLC0415
-
-    return await s3_listing.content(store.address, store.name, key)
+    content, _ = await read_with_facts(store, key)
+    return content
 
 
 async def facts(store: ObjectStore, key: str) -> dict[str, str]:
@@ -358,7 +349,10 @@ async def facts(store: ObjectStore, key: str) -> dict[str, str]:
 
     """
     with translated(f"look at {key}"):
-        result = await obstore.get_async(store, key, options={"head": True})
+        try:
+            result = await obstore.get_async(store, key, options={"head": True})
+        except GenericError as exc:
+            return (await _odd(store, "HEAD", key, exc))[1]
         return {str(name): str(value) for name, value in result.attributes.items()}
 
 
@@ -370,9 +364,23 @@ async def read_with_facts(store: ObjectStore, key: str) -> tuple[bytes, dict[str
 
     """
     with translated(f"read {key}"):
-        result = await obstore.get_async(store, key)
+        try:
+            result = await obstore.get_async(store, key)
+        except GenericError as exc:
+            return await _odd(store, "GET", key, exc)
         attributes = {str(name): str(value) for name, value in result.attributes.items()}
         return bytes(await result.bytes_async()), attributes
+
+
+async def _odd(
+    store: ObjectStore, method: Literal["GET", "HEAD"], key: str, error: GenericError
+) -> tuple[bytes, dict[str, str]]:
+    """Ask for an object without obstore, if it is the metadata that it cannot read; else raise its error."""
+    if _ODD_METADATA not in str(error) or not isinstance(store, Bucket):
+        raise error
+    from caravan import s3_listing  # noqa: PLC0415
+
+    return await s3_listing.fetched(store.address, store.name, method, key)
 
 
 @dataclass(frozen=True, slots=True)

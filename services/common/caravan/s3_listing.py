@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from html import unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -51,6 +51,8 @@ _SIZE = re.compile("<Size>([0-9]+)</Size>")
 _CODE = re.compile("<Code>(\\w+)</Code>")
 _TOKEN = re.compile(b"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _TRY_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
+_REFUSED = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
+_BESIDE = "x-amz-meta-"
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ssl.SSLContext, httpx.AsyncClient]] = (
     WeakKeyDictionary()
 )
@@ -168,21 +170,37 @@ async def make_bucket(address: S3Address, bucket: str) -> None:
     raise Transient(f"S3 at {address.endpoint} did not make bucket {bucket}: {why}")
 
 
-async def content(address: S3Address, bucket: str, key: str) -> bytes:
-    """Return an object's content, whatever is kept beside it; obstore reads none with metadata beyond ASCII.
+async def fetched(
+    address: S3Address, bucket: str, method: Literal["GET", "HEAD"], key: str
+) -> tuple[bytes, dict[str, str]]:
+    """Return an object's content, and what is kept beside it, which may be beyond ASCII.
 
     Raises:
-        Transient: if the server is away or will not.
+        FileNotFoundError: if it is not there.
+        Refused: if the server refuses us.
+        Transient: if it is away or will not.
 
     """
     url = f"{address.endpoint.rstrip('/')}/{quote(bucket)}/{quote(key, safe='/-_.~')}"
     try:
-        answer = await _client(address).get(url, headers=signed(address, "GET", url))
+        answer = await _client(address).request(method, url, headers=signed(address, method, url))
     except httpx.HTTPError as exc:
         raise Transient(f"S3 could not read {key}: {exc!r}") from exc
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        raise FileNotFoundError(f"there is no {key} in {bucket}")
+    if answer.status_code in _REFUSED:
+        code = _CODE.search(answer.text)
+        raise refusal(f"read {key}", code[1] if code else "")
     if not answer.is_success:
         raise Transient(f"S3 could not read {key}: it answers {answer.status_code}")
-    return answer.content
+    facts = {
+        name.removeprefix(_BESIDE): value
+        for name, value in answer.headers.items()
+        if name.startswith(_BESIDE)
+    }
+    if media_type := answer.headers.get("content-type"):
+        facts["Content-Type"] = media_type
+    return answer.content, facts
 
 
 def _parsed(content: bytes, bucket: str) -> ET.Element:
@@ -229,7 +247,7 @@ async def _ask(address: S3Address, bucket: str, query: Mapping[str, str], get: _
                 return content
             if status == httpx.codes.NOT_FOUND:
                 raise FileNotFoundError(f"there is no bucket {bucket}")
-            if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            if status in _REFUSED:
                 code = _CODE.search(content.decode(errors="replace"))
                 raise refusal(f"list {bucket}", code[1] if code else "")
             fault = f"S3 could not list {bucket}: it answers {status}"

@@ -904,6 +904,17 @@ async def test_a_method_or_a_path_that_is_not_taken_is_told_what_is(door: Door) 
     assert (answer.status_code, str(behind_a_proxy)) == (307, "https://shop.example/feeder/healthz?a=1")
 
 
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [("//", "../"), ("/zip//", "../../zip"), ("//example.org/", "../example.org"), ("/a%3Ab/", "../a:b")],
+)
+async def test_slashes_at_the_end_of_an_odd_path_lead_out_of_neither_a_proxys_path_nor_the_host(
+    door: Door, path: str, location: str
+) -> None:
+    answer = await door.http.get(f"http://feeder{path}")
+    assert (answer.status_code, answer.headers["location"]) == (307, location)
+
+
 async def test_the_door_gives_help_and_says_that_it_lives(door: Door) -> None:
     assert "curl -T" in (await door.http.get("/")).text
     assert (await door.http.get("/healthz")).json() == {"status": "ok"}

@@ -244,7 +244,7 @@ def _nothing_here(app: FastAPI, request: Request, exc: HTTPException) -> Respons
             return answer(problem(404, "there is nothing at this path"))
         if request.method == "GET":
             # From here, as a proxy may serve it beneath another path, and under another name.
-            page = path.rstrip("/")
+            page = path.rstrip("/") or "/"
             there = "../" * (len(path) - len(page)) + page.rpartition("/")[2]
             return RedirectResponse(f"{there}?{request.url.query}" if request.url.query else there)
         # Whoever follows a redirect has sent the body for nothing; one that does not takes it for an answer.

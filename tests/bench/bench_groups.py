@@ -31,7 +31,7 @@ from obstore.store import ObjectStore
 from rich.console import Console
 
 from caravan import s3
-from caravan.concurrency import loop_factory
+from caravan.concurrency import run
 from caravan.contracts import DEFAULT_MODEL, version_prefix
 from caravan.settings import S3Address
 from caravan.telemetry import configure_logging
@@ -85,8 +85,7 @@ def run_edges(edges: Sequence[str], root: Path, central: S3Address) -> None:
         "S3_CENTRAL_SECRET_KEY": central.secret_key.get_secret_value(),
     }
     configure_logging("ERROR", "console")
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_run_edges(edges, root))
+    run(_run_edges(edges, root))
 
 
 async def _run_edges(edges: Sequence[str], root: Path) -> None:

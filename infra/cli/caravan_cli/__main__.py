@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import sys
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from caravan import rollouts, s3
 from caravan.account import read_account
+from caravan.concurrency import run
 from caravan.contracts import (
     DATA,
     DEFAULT_MODEL,
@@ -81,7 +81,7 @@ def print_account() -> None:
     settings = load(AccountSettings)
     _one_edge(settings)
     with _plainly():
-        account, at_the_edge = asyncio.run(_both_sides(settings))
+        account, at_the_edge = run(_both_sides(settings))
     tell_account(Console(), settings.edge, account, at_the_edge)
     raise typer.Exit(0 if account.adds_up else 1)
 
@@ -135,7 +135,7 @@ def withdraw_images(
     stores = [s3.open_bucket(settings.central, data_bucket(edge)) for edge in settings.members]
 
     with _plainly():
-        done = asyncio.run(withdraw_everywhere(stores, what, reason=reason, label_only=label_only))
+        done = run(withdraw_everywhere(stores, what, reason=reason, label_only=label_only))
     for key in done.removed:
         typer.echo(f"removed {key}")
     for kept in done.kept:
@@ -145,12 +145,12 @@ def withdraw_images(
     if not done.contents:
         return
     try:
-        asyncio.run(_ask_for_training(settings, "withdrawn", count))
+        run(_ask_for_training(settings, "withdrawn", count))
     except CaravanError as exc:
         typer.echo(f"training is not triggered, give the command again: {exc}", err=True)
         raise typer.Exit(1) from exc
     with _plainly():
-        asyncio.run(_tell_what_cannot_be_trained(settings))
+        run(_tell_what_cannot_be_trained(settings))
 
 
 @commands.command("which")
@@ -189,7 +189,7 @@ def print_which(
     doubts = []
     for edge in (*settings.edges, *settings.edge_groups):
         with _plainly():
-            seen, unknown = asyncio.run(ask(edge))
+            seen, unknown = run(ask(edge))
         for one in seen:
             serves = "yes" if one.serves else ""
             table.add_row(edge, one.model, str(one.version), one.role, one.item, serves)
@@ -221,7 +221,7 @@ def list_quarantine(context: typer.Context) -> None:
     found = 0
     for edge in settings.members:
         with _plainly():
-            held = asyncio.run(read_waiting(s3.open_bucket(settings.central, data_bucket(edge))))
+            held = run(read_waiting(s3.open_bucket(settings.central, data_bucket(edge))))
         where = "" if edge == settings.edge else f"{edge}  "
         for each in held:
             typer.echo(f"{where}{each.batch}  since {each.at}  {len(each.images)} images: {each.reason}")
@@ -243,7 +243,7 @@ def show_quarantined(
     settings = load(EdgeAtCentral)
     store = s3.open_bucket(settings.central, data_bucket(_one_edge(settings)))
     with _plainly():
-        page = asyncio.run(read_page(store, batch))
+        page = run(read_page(store, batch))
     _write(out / f"{settings.edge}-quarantine-{batch}.html", page)
 
 
@@ -263,7 +263,7 @@ def release_quarantined(
         return len(released.images)
 
     with _plainly():
-        images = asyncio.run(release())
+        images = run(release())
     typer.echo(f"released: {images} images of {batch} are learnt from; training is asked for")
 
 
@@ -281,7 +281,7 @@ def show_rollout(context: typer.Context, model: Model = DEFAULT_MODEL) -> None:
     settings = load(EdgeAtCentral)
     with _plainly():
         store = s3.open_bucket(settings.central, models_bucket(settings.owner))
-        found, _ = asyncio.run(rollouts.read(store, model))
+        found, _ = run(rollouts.read(store, model))
     if found is None:
         typer.echo(f"there is no rollout of {model} at {settings.owner}")
         return
@@ -317,7 +317,7 @@ def _order_rollout(what: Order, model: str, reason: str) -> None:
         return ordered
 
     with _plainly():
-        ordered = asyncio.run(order())
+        ordered = run(order())
     _tell_rollout(settings, ordered)
 
 
@@ -349,7 +349,7 @@ def print_replay(topic: str = typer.Argument(help="The topic to send them to aga
     from caravan.replay import replay  # noqa: PLC0415
 
     with _plainly():
-        sent = asyncio.run(replay(load(KafkaSettings), topic))
+        sent = run(replay(load(KafkaSettings), topic))
     typer.echo(f"{sent} messages sent to {topic} again")
 
 
@@ -368,8 +368,8 @@ def write_report(
     settings = load(EdgeAtCentral)
     store = s3.open_bucket(settings.central, models_bucket(settings.edge))
     with _plainly():
-        found = asyncio.run(Reports(store).read_report(model, version))
-        held = asyncio.run(read_hold(store, model))
+        found = run(Reports(store).read_report(model, version))
+        held = run(read_hold(store, model))
     _write(out / f"{settings.edge}-{found.model}-{found.version}.html", found.content)
     if held is not None:
         typer.echo(f"{model} is {held.reason}", err=True)
@@ -394,7 +394,7 @@ def print_origin(
     settings = load(OriginSettings)
     store = s3.open_bucket(settings.central, models_bucket(settings.edge))
     with _plainly():
-        origin = asyncio.run(read_origin(store, model, version, settings.public_key))
+        origin = run(read_origin(store, model, version, settings.public_key))
     table = Table(title=f"{model} of {settings.edge}, version {origin.version}", show_header=False)
     for name, fact in origin.facts():
         table.add_row(name, fact)

@@ -1,6 +1,5 @@
 """`python -m model_server`: read the settings, then serve until told to stop."""
 
-import asyncio
 import os
 import sys
 
@@ -14,7 +13,7 @@ def main() -> int:
     # Imported only now, for it may begin anew.
     with imports():
         from caravan import traces, tracing  # noqa: PLC0415
-        from caravan.concurrency import loop_factory  # noqa: PLC0415
+        from caravan.concurrency import run  # noqa: PLC0415
         from caravan.intake import raise_open_files  # noqa: PLC0415
         from caravan.telemetry import configure_logging  # noqa: PLC0415
         from model_server.settings import SettingsError, read  # noqa: PLC0415
@@ -32,8 +31,7 @@ def main() -> int:
         from model_server.errors import ServingError  # noqa: PLC0415 as above
 
     try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(app.run(settings, started=lambda line: print(line, flush=True)))  # noqa: T201 the start line
+        run(app.run(settings, started=lambda line: print(line, flush=True)))  # noqa: T201 the start line
     except (ServingError, OSError) as exc:
         print(f"Failed to start server. Error: {exc}", file=sys.stderr)  # noqa: T201 for the operator
         return 1

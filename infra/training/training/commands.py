@@ -1,6 +1,5 @@
 """The pipeline's commands: each step alone, a whole run, and what operators do."""
 
-import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import cache
@@ -10,7 +9,7 @@ from uuid import uuid4
 
 import typer
 
-from caravan import traces, tracing
+from caravan import concurrency, traces, tracing
 from caravan.contracts import central_buckets, group_buckets, parse_edge
 from caravan.errors import CaravanError, Permanent, Transient
 from caravan.holds import read_hold
@@ -271,7 +270,7 @@ async def _opened(edge: str, work: Path | None) -> AsyncIterator[tuple[Run, Repo
 def _finish(work: Coroutine[Any, Any, None]) -> None:
     """Run a command to its end, and say in one sentence why it could not."""
     try:
-        asyncio.run(work)
+        concurrency.run(work)
     except Transient as exc:
         console.print(f"not now: {exc}")
         raise typer.Exit(AGAIN) from exc

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,8 +26,13 @@ async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, 
         raise several.exceptions[0] from several
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the event loop of a process."""
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work of a process, service or command, on its event loop: uvloop where there is one."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     if sys.platform == "win32":
         return None
     from caravan.event_loop import Loop  # noqa: PLC0415 - not on every platform

@@ -26,11 +26,12 @@ class Loop(uvloop.Loop):
         """Connect as asyncio does; of a name with several addresses to the one that answers first."""
         found = []
         if host and options.get("local_addr") is None:
-            found = await self.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            lookup = {name: options[name] for name in ("family", "proto", "flags") if name in options}
+            found = await self.getaddrinfo(host, port, type=socket.SOCK_STREAM, **lookup)
         if len(found) < 2:  # noqa: PLR2004 - nothing to choose
             return await super().create_connection(protocol_factory, host, port, **options)
-        if options.get("ssl"):
-            options = {"server_hostname": host, **options}
+        if options.get("ssl") and options.get("server_hostname") is None:
+            options["server_hostname"] = host
         connected = await start_connection(found, happy_eyeballs_delay=NEXT_SECONDS, loop=self)
         try:
             return await super().create_connection(protocol_factory, sock=connected, **options)

@@ -18,8 +18,7 @@ from typing import TypeVar
 import structlog
 from fastapi import FastAPI
 
-from caravan import traces, tracing
-from caravan.concurrency import loop_factory
+from caravan import concurrency, traces, tracing
 from caravan.errors import CaravanError, Permanent
 from caravan.intake import raise_open_files
 from caravan.server import Server, authority, make_server
@@ -56,9 +55,7 @@ def run(name: str, settings: S, wire: Wire[S]) -> None:
     raise_open_files()
     traces.start(name, settings)
     try:
-        # uvloop where there is one: aiokafka, MQTT and HTTP share this loop.
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_main(name, settings, wire))
+        concurrency.run(_main(name, settings, wire))
     except* KeyboardInterrupt:
         pass
     except* Exception as group:

@@ -27,7 +27,7 @@ from training.report import (
     write_report,
 )
 
-CURVES = Curves((2.0, 1.0), (2.1, 1.2), (0.5, 1.0), (0.5, 0.75), 2)
+CURVES = Curves((2.0, 1.0), (2.1, 1.2), (0.5, 0.75), 2)
 FACTS = Facts(
     edge="edge1",
     model="tea",
@@ -285,7 +285,7 @@ def test_an_image_that_is_gone_or_damaged_leaves_a_gap_not_a_fault(album: Album,
 
 def test_long_curves_are_drawn_with_as_many_points_as_can_be_seen() -> None:
     values = tuple(1 / (step + 1) for step in range(600))
-    plot = charts.plot(Curves(values, values, values, values, 600))
+    plot = charts.plot(Curves(values, values, values, 600))
     assert all(len(line.points.split()) == charts.MOST_POINTS for line in plot.lines)
     assert plot.kept_at == charts.WIDTH - charts.MARGIN
     heights = [float(point.split(",")[1]) for point in plot.lines[0].points.split()]

@@ -18,11 +18,10 @@ ABSENT = np.float32(-30)
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves, one value a step: losses (nats) and accuracies on both sides of an inner split."""
+    """Learning curves, one value a step: losses (nats) on both sides of an inner split, accuracy on one."""
 
     train_loss: tuple[float, ...]
     validation_loss: tuple[float, ...]
-    train_accuracy: tuple[float, ...]
     validation_accuracy: tuple[float, ...]
     best_step: int
 
@@ -42,25 +41,30 @@ def learn(x: Array, y: Labels, count: int, left_out: NDArray[np.bool_]) -> Curve
     layer = _Layer(z[~left_out], y[~left_out], count)
     # With fewer images than folds nothing is left out: then the layer is watched on what it learns from.
     watched = left_out if left_out.any() else ~left_out
-    own, other = _Side(y[~left_out], count), _Side(y[watched], count)
-    watched_x = z[watched]
-    history: list[tuple[tuple[float, float], ...]] = []
+    watched_x, watched_y = z[watched], y[watched]
+    history: list[tuple[float, float, float]] = []
     best = 0
     while len(history) < MOST_STEPS and len(history) - best <= PATIENCE:
         layer.step()
-        history.append((own.measure(layer.answers), other.measure(layer.probabilities(watched_x))))
-        if history[-1][1][0] < history[best][1][0] - GAIN:
+        answers = layer.probabilities(watched_x)
+        train_loss, loss = _loss(layer.answers, y[~left_out], count), _loss(answers, watched_y, count)
+        history.append((train_loss, loss, float((answers.argmax(axis=1) == watched_y).mean())))
+        if history[-1][1] < history[best][1] - GAIN:
             best = len(history) - 1
-    (train_loss, train_accuracy), (loss, accuracy) = (
-        zip(*side, strict=True) for side in zip(*history, strict=True)
-    )
-    return Curves(train_loss, loss, train_accuracy, accuracy, best + 1)
+    train_losses, losses, accuracies = zip(*history, strict=True)
+    return Curves(train_losses, losses, accuracies, best + 1)
 
 
 def _balance(y: Labels, count: int) -> Array:
     """Weight each image so that every class weighs the same, all together 1."""
     sizes = np.bincount(y, minlength=count)
     return (1.0 / (sizes[y] * np.count_nonzero(sizes))).astype(np.float32)
+
+
+def _loss(p: Array, y: Labels, count: int) -> float:
+    """Return the balanced cross-entropy of answers [N, C]."""
+    true = p[np.arange(len(y)), y]
+    return float(-(np.log(np.maximum(true, 1e-9)) * _balance(y, count)).sum())
 
 
 class _Layer:
@@ -104,15 +108,3 @@ class _Parameter:
         self._second += 0.001 * (gradient**2 - self._second)
         second = self._second / (1 - 0.999**self._steps)
         self.value = self.value - RATE / (1 - 0.9**self._steps) * self._first / (np.sqrt(second) + 1e-8)
-
-
-@dataclass(frozen=True)
-class _Side:
-    y: Labels
-    count: int
-
-    def measure(self, p: Array) -> tuple[float, float]:
-        """Return the balanced loss and the plain accuracy of answers [N, C]."""
-        true = p[np.arange(len(self.y)), self.y]
-        loss = -(np.log(np.maximum(true, 1e-9)) * _balance(self.y, self.count)).sum()
-        return float(loss), float((p.argmax(axis=1) == self.y).mean())

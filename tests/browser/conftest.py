@@ -17,6 +17,7 @@ from playwright.async_api import Browser, Page, expect
 from support import browser
 from support.platform import EDGE, Platform, eventually
 from support.ports import free_port
+from support.stacks import environment_of
 
 BrowserWith = Callable[[str], Awaitable[Browser]]
 OpenPage = Callable[..., Awaitable[Page]]
@@ -162,7 +163,7 @@ async def _guarded(
     """Run one more of a part of the platform, behind a token."""
     port = free_port()
     own = {"PORT": str(port), "TOKENS": f"ann:{browser.TOKEN}", **settings}
-    environment = os.environ | platform.stack.env_for(part) | own
+    environment = os.environ | environment_of(platform.stack, part) | own
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environment)
     url = f"http://127.0.0.1:{port}"
 

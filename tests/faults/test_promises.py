@@ -9,6 +9,7 @@ import pytest
 
 from caravan.manifest import Manifest
 from support.platform import EDGE, Platform, eventually
+from support.stacks import kill_everything
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -176,7 +177,7 @@ async def test_after_everything_died_at_once_the_platform_is_as_before(
     await platform.settled()
     version = await platform.serving()
     data = await platform.central(f"{EDGE}-data")
-    await platform.stack.kill_everything()
+    await kill_everything(platform.stack)
     with pytest.raises(httpx.TransportError):
         await platform.detect(photo)
     await platform.stack.start()

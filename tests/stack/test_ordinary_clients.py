@@ -42,6 +42,7 @@ from local_stack.stack import Stack
 from local_stack.tls.certificates import ensure
 from support import signed_stream
 from support.files import as_file
+from support.stacks import environment_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -413,7 +414,7 @@ async def test_a_shopper_reaches_mosquitto_by_the_same_settings(
         "TRACES": "file",
         "TRACES_FILE": str(tmp_path / "shopper.jsonl"),
     }
-    environment = {**shop.env_for("shopper-edge1"), **settings}
+    environment = environment_of(shop, "shopper-edge1") | settings
     options = ["--cafile", str(certs / "ca.pem"), *pair(certs)]
     async with (
         running(broker, "-c", str(config)),

@@ -7,6 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from local_stack.stack import Stack
+from support.stacks import kill_everything
 
 MESSAGES = [f"message {number}".encode() for number in range(50)]
 READ = 30
@@ -21,7 +22,7 @@ async def test_messages_offsets_and_objects_survive(
     await fill(stack, producer, consumer, s3)
 
     if way == "kill":
-        await stack.kill_everything()
+        await kill_everything(stack)
     else:
         await stack.stop()
     await stack.start()

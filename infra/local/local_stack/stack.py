@@ -17,8 +17,6 @@ from local_stack.errors import StackError
 from local_stack.keys import Keys
 from local_stack.launch import failed, launch
 from local_stack.launch import stop as stop_home
-from local_stack.plan import Plan, PlannedPart
-from local_stack.processes import Identity
 from local_stack.settings import StackSettings, Tls
 from local_stack.state import PartState, Phase, StackState, read_state
 
@@ -149,18 +147,6 @@ class Stack:
         """The bootstrap server, `host:port`."""
         return f"127.0.0.1:{self.port('kafka')}"
 
-    def env_for(self, part: str) -> dict[str, str]:
-        """What the table sets in a part's environment: all the addresses that it needs."""
-        return self._planned(part).own_environment
-
-    def log(self, part: str) -> Path:
-        """Where a part's output goes."""
-        return self._planned(part).log
-
-    def _planned(self, part: str) -> PlannedPart:
-        self.state.part(part)
-        return Plan(self.settings, self.state.ports).parts[part]
-
     # --- harm, and recovery from it -------------------------------------------------------------
 
     async def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -179,17 +165,6 @@ class Stack:
             if asyncio.get_running_loop().time() > deadline:
                 raise StackError(f"{part} is still running after {number.name}")
             await asyncio.sleep(POLL)
-
-    async def kill_everything(self) -> None:
-        """Send SIGKILL to the supervisor and every part at once, as a machine that loses its processes."""
-        state = self.state
-        everything = [Identity(state.pid, state.born), *(p.identity for p in state.parts if p.identity)]
-        for process in everything:
-            process.signal(signal.SIGKILL)
-        if self._process is not None:
-            await asyncio.to_thread(self._process.wait)
-        for process in everything:
-            await asyncio.to_thread(process.wait, _NOTICE_SECONDS)
 
     async def wait_ready(self, part: str, seconds: float = 60.0) -> None:
         """Wait until a part is ready.

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 import trustme
+from typer.testing import CliRunner
 
+import caravan_cli.__main__
+import training.commands
 from caravan.concurrency import run
 from caravan.event_loop import Loop
 
@@ -89,3 +92,19 @@ def test_the_name_is_what_a_certificate_has_to_be_for(
     run(ask("kafka.example"))
     with pytest.raises(ssl.SSLCertVerificationError):
         run(ask("other.example"))
+
+
+@pytest.mark.parametrize("command", ["replay", "train"])
+def test_a_command_runs_on_the_loop_of_the_services(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = []
+
+    async def note(*_: Any) -> Any:
+        loops.append(type(asyncio.get_running_loop()))
+        return 0
+
+    monkeypatch.setattr("caravan.replay.replay", note)
+    if command == "train":
+        training.commands._finish(note())
+    else:
+        CliRunner().invoke(caravan_cli.__main__.commands, [command, "trigger"])
+    assert loops == [Loop]

@@ -325,6 +325,10 @@ def test_a_flag_that_is_no_such_number_is_refused_by_one_line(name: str, number:
     assert re.fullmatch(rf"--{name} \S+: it is a number from .*", str(caught.value))
 
 
+def test_a_load_may_be_tried_as_often_as_tensorflow_serving_takes() -> None:
+    assert read(["--max_num_load_retries=2147483647"], {}).max_load_retries == 2**31 - 1
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

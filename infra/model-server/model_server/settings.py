@@ -33,7 +33,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "rest_api_timeout_in_ms": (1, _YEAR * 1000),
     "model_config_file_poll_wait_seconds": (0, _YEAR),
     "file_system_poll_wait_seconds": (0.001, _YEAR),
-    "max_num_load_retries": (0, 1_000_000),
+    "max_num_load_retries": (0, 2**31 - 1),
     "load_retry_interval_micros": (0, _YEAR * 1_000_000),
     "tensorflow_session_parallelism": (0, MOST_AT_ONCE),
     "tensorflow_intra_op_parallelism": (0, MOST_AT_ONCE),

@@ -4,8 +4,9 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -27,22 +28,6 @@ PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 _TRUE = frozenset({"true", "1", "t", "yes", "y"})
 _FALSE = frozenset({"false", "0", "f", "no", "n"})
 _YEAR = 365 * 86_400
-_BOUNDS: Mapping[str, tuple[float, float]] = {
-    "port": (0, MOST_PORT),
-    "rest_api_port": (0, MOST_PORT),
-    "rest_api_timeout_in_ms": (1, _YEAR * 1000),
-    "model_config_file_poll_wait_seconds": (0, _YEAR),
-    "file_system_poll_wait_seconds": (0.001, _YEAR),
-    "max_num_load_retries": (0, 2**31 - 1),
-    "load_retry_interval_micros": (0, _YEAR * 1_000_000),
-    "tensorflow_session_parallelism": (0, MOST_AT_ONCE),
-    "tensorflow_intra_op_parallelism": (0, MOST_AT_ONCE),
-    "tensorflow_inter_op_parallelism": (0, MOST_AT_ONCE),
-    "max_call_seconds": (0.001, _YEAR),
-    "max_load_seconds": (0.001, _YEAR),
-    "drain_seconds": (0, _YEAR),
-}
-"""The least and the most of flags that are numbers."""
 
 DESCRIPTION = """\
 Serves TensorFlow SavedModels and ONNX models over gRPC and REST, by TensorFlow Serving's published contract.
@@ -83,8 +68,8 @@ class S3Access:
     endpoint: str | None
     access_key: str | None
     secret_key: str | None = field(repr=False)
-    region: str = "us-east-1"
-    verify_ssl: bool = True
+    region: str
+    verify_ssl: bool
 
 
 @dataclass(frozen=True)
@@ -110,41 +95,51 @@ class Settings:
 
     config: model_server_config_pb2.ModelServerConfig
     s3: S3Access
-    config_file: ConfigFile | None = None
-    own: model_server_config_pb2.ModelConfig | None = None
-    host: str = "127.0.0.1"
-    port: int = 8500
-    rest_api_port: int = 8501
-    rest_api_timeout: float = 30.0
-    max_rest_body: int = MAX_REST_BODY
-    batching: BatchingParameters | None = field(default_factory=BatchingParameters)
-    poll_seconds: float = 1.0
-    max_load_retries: int = 5
-    load_retry_seconds: float = 60.0
-    warmup: bool = True
-    allow_labels_for_unavailable: bool = False
-    cors: bool = False
-    prometheus_path: str | None = None
-    intra_op_threads: int = 2
-    inter_op_threads: int = 2
-    max_call_seconds: float = 60.0
-    max_load_seconds: float = 600.0
-    drain_seconds: float = 5.0
-    tokens: Tokens = field(default_factory=lambda: Tokens({}))
-    log_level: str = "INFO"
-    log_format: str = "console"
-    traces: TraceSettings = field(default_factory=TraceSettings)
-    doors: DoorLimits = field(default_factory=DoorLimits)
+    config_file: ConfigFile | None
+    own: model_server_config_pb2.ModelConfig | None
+    host: str
+    port: int
+    rest_api_port: int
+    rest_api_timeout: float
+    max_rest_body: int
+    batching: BatchingParameters | None
+    poll_seconds: float
+    max_load_retries: int
+    load_retry_seconds: float
+    warmup: bool
+    allow_labels_for_unavailable: bool
+    cors: bool
+    prometheus_path: str | None
+    intra_op_threads: int
+    inter_op_threads: int
+    max_call_seconds: float
+    max_load_seconds: float
+    drain_seconds: float
+    tokens: Tokens
+    log_level: str
+    log_format: str
+    traces: TraceSettings
+    doors: DoorLimits
+
+
+class _Flag(NamedTuple):
+    """A flag: its default says its type, text if it has none; `bounds` are a number's least and most."""
+
+    name: str
+    default: str | float | None
+    text: str
+    bounds: tuple[float, float] | None = None
 
 
 def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
     """Read flags and environment. Raises SettingsError; `--help` prints and exits as argparse does."""
     env = os.environ if environment is None else environment
-    args = _parser(env).parse_args(argv)
+    flags = _flags(env)
+    args = _parser(flags).parse_args(argv)
     faults = [
-        f"--{name} {getattr(args, name)}: it is a number from {least:,} to {most:,}".replace(",", " ")
-        for name, (least, most) in _BOUNDS.items()
-        if not least <= getattr(args, name) <= most
+        "--{} {}: it is a number from {:,} to {:,}".format(name, given, *bounds).replace(",", " ")
+        for name, _, _, bounds in chain.from_iterable(flags.values())
+        if bounds is not None and not bounds[0] <= (given := getattr(args, name)) <= bounds[1]
     ]
     config = _model_config(args, faults)
     batching = _batching(args, faults)
@@ -190,7 +185,75 @@ def read(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> S
     )
 
 
-def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+def _flags(env: Mapping[str, str]) -> Mapping[str, Sequence[_Flag]]:
+    """Return all flags, by the heading that `--help` shows them under."""
+    name = env.get("MODEL_NAME", DEFAULT_NAME)
+    base = env.get("MODEL_BASE_PATH", "/models").rstrip("/")
+    cores = os.cpu_count() or 1
+    return {
+        "doors": (
+            _Flag("host", env.get("HOST", "127.0.0.1"), "address to listen on (%(default)s)"),
+            _Flag("port", 8500, "gRPC port (%(default)s)", (0, MOST_PORT)),
+            _Flag("rest_api_port", 8501, "REST port (%(default)s)", (0, MOST_PORT)),
+            _Flag("rest_api_timeout_in_ms", 30_000, "a REST call may take (%(default)s)", (1, _YEAR * 1000)),
+            _Flag("max_rest_body_bytes", MAX_REST_BODY, "largest REST body, unpacked (%(default)s)"),
+            _Flag("enable_cors_support", default=False, text="let browsers of other origins call REST"),
+            _Flag("monitoring_config_file", None, "text MonitoringConfig: switches Prometheus metrics on"),
+            _Flag("enable_prometheus", default=False, text=f"serve {PROMETHEUS_PATH}, without a config file"),
+        ),
+        "models": (
+            _Flag("model_name", env.get("MODEL_NAME"), f"name of the model ({name})"),
+            _Flag("model_base_path", f"{base}/{name}", "directory or s3:// URL (%(default)s)"),
+            _Flag(
+                "model_config_file",
+                None,
+                "text ModelServerConfig, a path or an s3:// URL: several models, policies, labels",
+            ),
+            _Flag(
+                "model_config_file_poll_wait_seconds",
+                0.0,
+                "between two readings of that file (0: it is read once)",
+                (0, _YEAR),
+            ),
+            _Flag(
+                "allow_version_labels_for_unavailable_models",
+                default=False,
+                text="let a new label point at a version that is not loaded yet",
+            ),
+            _Flag("file_system_poll_wait_seconds", 1.0, "between two looks (%(default)s)", (0.001, _YEAR)),
+            _Flag("max_num_load_retries", 5, "retries of a load (%(default)s)", (0, 2**31 - 1)),
+            _Flag(
+                "load_retry_interval_micros",
+                60_000_000,
+                "between two tries (%(default)s)",
+                (0, _YEAR * 1_000_000),
+            ),
+            _Flag("enable_model_warmup", default=True, text="run each signature once before it serves"),
+        ),
+        "work": (
+            _Flag("enable_batching", default=True, text="join concurrent requests"),
+            _Flag("batching_parameters_file", None, "text BatchingParameters"),
+            _Flag("tensorflow_session_parallelism", cores, "threads (%(default)s)", (0, MOST_AT_ONCE)),
+            _Flag("tensorflow_intra_op_parallelism", 0, "threads within an op", (0, MOST_AT_ONCE)),
+            _Flag("tensorflow_inter_op_parallelism", 0, "threads across ops", (0, MOST_AT_ONCE)),
+            _Flag(
+                "max_call_seconds",
+                60.0,
+                "a call of a model may take before it is cancelled (%(default)s)",
+                (0.001, _YEAR),
+            ),
+            _Flag(
+                "max_load_seconds",
+                600.0,
+                "a version may take to load and warm up before it is given up (%(default)s)",
+                (0.001, _YEAR),
+            ),
+            _Flag("drain_seconds", 5.0, "for requests in flight at the end (%(default)s)", (0, _YEAR)),
+        ),
+    }
+
+
+def _parser(flags: Mapping[str, Sequence[_Flag]]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_server",
         description=DESCRIPTION,
@@ -198,99 +261,15 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    name = env.get("MODEL_NAME", DEFAULT_NAME)
-    base = env.get("MODEL_BASE_PATH", "/models").rstrip("/")
-    cores = os.cpu_count() or 1
-
-    doors = parser.add_argument_group("doors")
-    doors.add_argument(
-        "--host", default=env.get("HOST", "127.0.0.1"), help="address to listen on (%(default)s)"
-    )
-    doors.add_argument("--port", type=int, default=8500, help="gRPC port (%(default)s)")
-    doors.add_argument("--rest_api_port", type=int, default=8501, help="REST port (%(default)s)")
-    doors.add_argument(
-        "--rest_api_timeout_in_ms", type=int, default=30000, help="a REST call may take (%(default)s)"
-    )
-    doors.add_argument(
-        "--max_rest_body_bytes",
-        type=int,
-        default=MAX_REST_BODY,
-        help="largest REST body, unpacked (%(default)s)",
-    )
-    _switch(doors, "--enable_cors_support", default=False, text="let browsers of other origins call REST")
-    doors.add_argument(
-        "--monitoring_config_file", help="text MonitoringConfig: switches Prometheus metrics on"
-    )
-    _switch(
-        doors, "--enable_prometheus", default=False, text=f"serve {PROMETHEUS_PATH}, without a config file"
-    )
-
-    models = parser.add_argument_group("models")
-    models.add_argument("--model_name", default=env.get("MODEL_NAME"), help=f"name of the model ({name})")
-    models.add_argument(
-        "--model_base_path", default=f"{base}/{name}", help="directory or s3:// URL (%(default)s)"
-    )
-    models.add_argument(
-        "--model_config_file",
-        help="text ModelServerConfig, a path or an s3:// URL: several models, policies, labels",
-    )
-    models.add_argument(
-        "--model_config_file_poll_wait_seconds",
-        type=float,
-        default=0.0,
-        help="between two readings of that file (0: it is read once)",
-    )
-    _switch(
-        models,
-        "--allow_version_labels_for_unavailable_models",
-        default=False,
-        text="let a new label point at a version that is not loaded yet",
-    )
-    models.add_argument(
-        "--file_system_poll_wait_seconds", type=float, default=1.0, help="between two looks (%(default)s)"
-    )
-    models.add_argument("--max_num_load_retries", type=int, default=5, help="retries of a load (%(default)s)")
-    models.add_argument(
-        "--load_retry_interval_micros", type=int, default=60_000_000, help="between two tries (%(default)s)"
-    )
-    _switch(models, "--enable_model_warmup", default=True, text="run each signature once before it serves")
-
-    work = parser.add_argument_group("work")
-    _switch(work, "--enable_batching", default=True, text="join concurrent requests")
-    work.add_argument("--batching_parameters_file", help="text BatchingParameters")
-    work.add_argument(
-        "--tensorflow_session_parallelism", type=int, default=cores, help="threads (%(default)s)"
-    )
-    work.add_argument("--tensorflow_intra_op_parallelism", type=int, default=0, help="threads within an op")
-    work.add_argument("--tensorflow_inter_op_parallelism", type=int, default=0, help="threads across ops")
-    work.add_argument(
-        "--max_call_seconds",
-        type=float,
-        default=60.0,
-        help="a call of a model may take before it is cancelled (%(default)s)",
-    )
-    work.add_argument(
-        "--max_load_seconds",
-        type=float,
-        default=600.0,
-        help="a version may take to load and warm up before it is given up (%(default)s)",
-    )
-    work.add_argument(
-        "--drain_seconds", type=float, default=5.0, help="for requests in flight at the end (%(default)s)"
-    )
+    for title, some in flags.items():
+        group = parser.add_argument_group(title)
+        for name, default, text, _ in some:
+            kind: dict[str, Any] = {"type": str if default is None else type(default), "help": text}
+            if isinstance(default, bool):
+                kind = {"type": _boolean, "nargs": "?", "const": True, "metavar": "true|false"}
+                kind["help"] = f"{text} ({str(default).lower()})"
+            group.add_argument(f"--{name}", default=default, **kind)
     return parser
-
-
-def _switch(group: argparse._ArgumentGroup, name: str, *, default: bool, text: str) -> None:
-    group.add_argument(
-        name,
-        type=_boolean,
-        nargs="?",
-        const=True,
-        default=default,
-        metavar="true|false",
-        help=f"{text} ({str(default).lower()})",
-    )
 
 
 def _boolean(text: str) -> bool:

@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from caravan import kafka
+from caravan import kafka, kafka_topics
 from caravan.settings import KafkaSettings
 from local_stack.stack import Stack
 
@@ -47,7 +47,7 @@ async def main(messages: int, rounds: int) -> None:
 
 async def _shared(address: str, topic: str, members: int, messages: int) -> dict[str, float]:
     settings = KafkaSettings(kafka_bootstrap_servers=address, kafka_partitions=str(PARTITIONS))
-    await kafka.ensure_topics(settings, [topic])
+    await kafka_topics.ensure_topics(settings, [topic])
     command = (sys.executable, __file__, "member", address, topic)
     pipe = asyncio.subprocess.PIPE
     processes = [

@@ -28,7 +28,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from rich.console import Console
 from rich.table import Table
 
-from caravan import kafka
+from caravan import kafka, kafka_topics
 from caravan.contracts import to_json, zipfile_event
 from caravan.s3 import open_bucket
 from caravan.settings import KafkaSettings
@@ -268,7 +268,7 @@ async def _producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
 async def _answers(stack: Stack) -> AsyncIterator[AIOKafkaConsumer]:
     """Read the shopper's answers, from those that come next."""
     settings = KafkaSettings(kafka_bootstrap_servers=stack.kafka)
-    await kafka.ensure_topics(settings, ["edge1-detections"])
+    await kafka_topics.ensure_topics(settings, ["edge1-detections"])
     reader = kafka.Consumer(settings, "edge1-detections", group_id=None)
     await reader.start()
     try:

@@ -18,7 +18,7 @@ from PIL import Image
 
 import delivery.app
 import feeder.app
-from caravan import kafka
+from caravan import dead_letters, kafka, kafka_topics
 from caravan.contracts import data_bucket
 from caravan.replay import GROUP, replay
 from caravan.runtime import Service
@@ -87,7 +87,7 @@ async def test_while_one_edges_bucket_refuses_the_other_is_fed_and_offsets_go_on
             s3_central_secret_key=address.secret_key,
         )
         # Had the writer made the topic first, it would have as many partitions as the broker likes.
-        await kafka.ensure_topics(settings, feeder.app.INTAKE_TOPICS)
+        await kafka_topics.ensure_topics(settings, feeder.app.INTAKE_TOPICS)
         async with feeder.app.wire(settings) as service, running(service):
             for number, edge in enumerate(["edge1", "edge2", "edge1", "edge2"]):
                 headers = [("edgeId", edge.encode()), ("class", b"tea")]
@@ -143,11 +143,11 @@ async def test_while_the_listener_hangs_for_one_edge_the_runs_of_the_others_star
 
 async def test_a_topic_keeps_its_partitions_and_it_is_told_once_that_more_are_set(broker: Stack) -> None:
     settings = KafkaSettings(kafka_bootstrap_servers=broker.kafka)
-    await kafka.ensure_topics(settings, ["few", "narrow"])
+    await kafka_topics.ensure_topics(settings, ["few", "narrow"])
     more = KafkaSettings(kafka_bootstrap_servers=broker.kafka, kafka_partitions="3,narrow=1")
     with structlog.testing.capture_logs() as lines:
         for _ in range(2):
-            await kafka.ensure_topics(more, ["few", "narrow", "new"])
+            await kafka_topics.ensure_topics(more, ["few", "narrow", "new"])
     assert [(each["topic"], each["has"], each["set"]) for each in lines] == [("few", 1, 3)]
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.kafka)
     await admin.start()
@@ -165,11 +165,13 @@ async def test_a_dead_letter_is_sent_again_as_it_first_came_and_only_once(
     broker: Stack, consumer: Any
 ) -> None:
     settings = KafkaSettings(kafka_bootstrap_servers=broker.kafka)
-    await kafka.ensure_topics(settings, ["once", "once-dead-letter"])
+    await kafka_topics.ensure_topics(settings, ["once", "once-dead-letter"])
     async with kafka.Producer(settings) as producer, asyncio.timeout(120):
         await producer.send("once", b"edge9", key=b"k", headers={"batch": "b"})
         source = await consumer(broker.kafka, "once")
-        await kafka.send_dead_letter(producer, "trigger-pipeline", await source.getone(), "no such edge")
+        await dead_letters.send_dead_letter(
+            producer, "trigger-pipeline", await source.getone(), "no such edge"
+        )
 
         letters = await consumer(broker.kafka, "once-dead-letter")
         letter = await letters.getone()
@@ -188,12 +190,12 @@ async def test_a_message_too_large_to_be_kept_becomes_a_dead_letter_without_its_
     small = KafkaSettings(kafka_bootstrap_servers=broker.kafka, kafka_max_message_bytes=1)
     settings = KafkaSettings(kafka_bootstrap_servers=broker.kafka)
     value = b"image" * 20_000
-    await kafka.ensure_topics(settings, ["large", "large-dead-letter"])
+    await kafka_topics.ensure_topics(settings, ["large", "large-dead-letter"])
     async with kafka.Producer(small) as bounded, asyncio.timeout(120):
         headers = [("camera", b"\xff"), ("nothing", None)]
         await (await producer(broker.kafka)).send_and_wait("large", value, key=b"k", headers=headers)
         source = await consumer(broker.kafka, "large")
-        await kafka.send_dead_letter(bounded, "detect-kafka", await source.getone(), "not an image")
+        await dead_letters.send_dead_letter(bounded, "detect-kafka", await source.getone(), "not an image")
 
         letter = await (await consumer(broker.kafka, "large-dead-letter")).getone()
         facts = dict(letter.headers)
@@ -213,7 +215,7 @@ async def test_letters_that_cannot_be_sent_hold_back_no_other_and_are_left_with_
 ) -> None:
     settings = KafkaSettings(kafka_bootstrap_servers=broker.kafka)
     writer = await producer(broker.kafka)
-    await kafka.ensure_topics(settings, ["some", "some-dead-letter"])
+    await kafka_topics.ensure_topics(settings, ["some", "some-dead-letter"])
 
     async def letter(value: bytes | None, **facts: str) -> None:
         headers = [(f"dead-letter-{name}", text.encode()) for name, text in facts.items()]
@@ -254,7 +256,7 @@ async def test_letters_are_found_however_long_it_takes_to_join(
     broker: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = KafkaSettings(kafka_bootstrap_servers=broker.kafka)
-    await kafka.ensure_topics(settings, ["late", "late-dead-letter"])
+    await kafka_topics.ensure_topics(settings, ["late", "late-dead-letter"])
     async with kafka.Producer(settings) as producer:
         await producer.send("late-dead-letter", None)
     getmany = AIOKafkaConsumer.getmany

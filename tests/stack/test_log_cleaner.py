@@ -5,7 +5,7 @@ from typing import Any
 import obstore
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from caravan.kafka import ensure_topics
+from caravan.kafka_topics import ensure_topics
 from caravan.s3 import open_bucket
 from caravan.settings import KafkaSettings
 from local_stack.stack import Stack

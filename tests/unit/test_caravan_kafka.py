@@ -19,10 +19,11 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from caravan import kafka, replay
+from caravan import dead_letters, replay
+from caravan.dead_letters import send_dead_letter
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps, Shortened
-from caravan.kafka import Consumer, Producer, header, send_dead_letter
+from caravan.kafka import Consumer, Producer, header
 from caravan.settings import KafkaSettings, load
 from caravan.testing import kafka as testing
 
@@ -524,12 +525,12 @@ def parked(topic: str, /, **facts: str) -> ConsumerRecord:
 def test_where_a_parked_message_was_first_is_told_by_no_header_that_anyone_may_send(
     record: ConsumerRecord, place: tuple[str, int, int]
 ) -> None:
-    assert kafka.first_place(record) == place
+    assert dead_letters.first_place(record) == place
 
 
 async def test_a_message_parked_by_a_clock_that_was_ahead_does_not_wait_until_then() -> None:
     broker = testing.Kafka()
     ahead = parked("trigger", since=str(int(time.time()) + 10**6))
-    assert kafka.parked_for(ahead) == 0
-    await kafka.park(broker, "trigger", ahead)  # type: ignore[arg-type] # a fake
+    assert dead_letters.parked_for(ahead) == 0
+    await dead_letters.park(broker, "trigger", ahead)  # type: ignore[arg-type] # a fake
     assert int(dict(broker.sent[0].headers)["caravan-parked-since"]) <= time.time()

@@ -11,8 +11,8 @@ from aiokafka import ConsumerRecord, TopicPartition
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import delivery.listener
+from caravan.dead_letters import park
 from caravan.errors import Permanent, Transient
-from caravan.kafka import park
 from caravan.testing.kafka import Kafka, Topic, record
 from delivery.listener import EventListener
 from delivery.routes import policy, trigger_pipeline

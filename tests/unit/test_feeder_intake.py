@@ -13,8 +13,8 @@ from obstore.store import MemoryStore, ObjectStore
 from PIL import Image
 
 from caravan import images, s3
+from caravan.dead_letters import park
 from caravan.errors import BadInput, Permanent, Transient
-from caravan.kafka import park
 from caravan.receipts import Account, Receipt, account
 from caravan.testing.kafka import Kafka, Sent, Topic, record
 from feeder import labels

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import pytest
 
-from caravan import kafka, s3
+from caravan import kafka_topics, s3
 from caravan.errors import Refused, Transient
 from caravan.settings import S3Address
 from caravan.testing.waiting import running, until
@@ -27,7 +27,7 @@ class Central:
         self.is_answering = dict.fromkeys(EDGES, True)
         self.changed = asyncio.Condition()
         patch.setattr(s3, "ensure_buckets", self._ensure_buckets)
-        patch.setattr(kafka, "ensure_topics", self._ensure_topics)
+        patch.setattr(kafka_topics, "ensure_topics", self._ensure_topics)
 
     async def answer(self, edge: str) -> None:
         async with self.changed:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from caravan import http, kafka, locks, s3, telemetry
+from caravan import http, kafka, kafka_topics, locks, s3, telemetry
 from caravan.contracts import (
     EDGE_STATUS,
     central_buckets,
@@ -83,7 +83,7 @@ async def wire(settings: TrainingSettings) -> AsyncIterator[Service]:
         ready = {edge: s3.open_bucket(settings.central, ready_bucket(edge)) for edge in settings.edges}
 
         async def prepare() -> None:
-            await kafka.ensure_topics(settings, [events_topic(edge) for edge in settings.edges])
+            await kafka_topics.ensure_topics(settings, [events_topic(edge) for edge in settings.edges])
             buckets = [bucket for edge in settings.edges for bucket in central_buckets(edge)]
             buckets += [bucket for group in settings.edge_groups for bucket in group_buckets(group)]
             await s3.ensure_buckets(settings.central, buckets)
@@ -130,7 +130,7 @@ def _rollouts(settings: TrainingSettings, rolling: Rolling) -> dict[str, Callabl
     history = History(rolling.is_read.set)
 
     async def hear() -> None:
-        await kafka.ensure_topics(settings, [EDGE_STATUS])
+        await kafka_topics.ensure_topics(settings, [EDGE_STATUS])
         since = await rolling.begun() - SILENT_SECONDS
         async with reader(settings, [EDGE_STATUS], since, MOST_MESSAGES, history) as source:
             await rollout(kafka.batches(source, most=BATCH), history, rolling)

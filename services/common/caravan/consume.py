@@ -25,8 +25,9 @@ from aiokafka.errors import (
 )
 
 from caravan import telemetry, tracing
+from caravan.dead_letters import SendDeadLetter, parked_for
 from caravan.errors import BadInput, CaravanError, Permanent, Transient
-from caravan.kafka import Batch, SendDeadLetter, parked_for, trace_of
+from caravan.kafka import Batch, trace_of
 from caravan.retry import LONGEST_WAIT, forever, retried
 
 log = structlog.get_logger()

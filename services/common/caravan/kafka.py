@@ -1,4 +1,4 @@
-"""Kafka: a producer that starts when first needed, consumers that commit by hand, dead letters.
+"""Kafka: a producer that starts when first needed, and consumers that commit by hand.
 
 Nothing is committed here on its own: a loop commits a batch after its effects.
 """
@@ -6,27 +6,22 @@ Nothing is committed here on its own: a loop commits a batch after its effects.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import cache
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     IllegalStateError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
-    TopicAlreadyExistsError,
-    for_code,
 )
 
 from caravan import telemetry, tracing
-from caravan.contracts import dead_letter, first_topic
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.gaps import Gaps, Shortened
 from caravan.settings import KafkaSettings
@@ -53,15 +48,6 @@ BATCH_BYTES = 64 * 1024
 """Most bytes of small messages sent together as one batch."""
 ROOM_BYTES = 64 * 1024
 """Bytes beyond the largest message, for a dead letter's reason."""
-SMALL_BYTES = 16 * 1024
-"""Most bytes of key and headers kept of a message whose value is too large."""
-REASON_CHARACTERS = 500
-DEAD_LETTER_HEADER = "dead-letter-"
-"""Prefix of our own headers on a dead letter."""
-PARKED = "caravan-parked-"
-"""Prefix of our own headers on a parked message."""
-MOST_DIGITS = 18
-"""Most digits of an offset, so that it fits into 64 bits."""
 IDLE_MILLISECONDS = 24 * 3600 * 1000
 """A loop whose places are all taken does not ask for more; whether it lives, its heartbeat tells."""
 
@@ -69,22 +55,6 @@ Headers = Mapping[str, str]
 RawHeaders = Sequence[tuple[str, bytes | None]]
 """Headers as received: a name may come twice, a value may be any bytes or None."""
 Batch = Mapping[TopicPartition, Sequence[ConsumerRecord]]
-
-
-class Place(NamedTuple):
-    """Where a message is, or was first."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-class SendDeadLetter(Protocol):
-    """Keeps a message that cannot be handled: `send_dead_letter` with its first two arguments given."""
-
-    async def __call__(self, record: ConsumerRecord, reason: str, code: str = "refused") -> None:
-        """Return once the broker has it."""
-        ...
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -123,26 +93,6 @@ def translated(what: str) -> Iterator[None]:
     except (KafkaError, TimeoutError, OSError) as exc:
         message = f"{what}: {exc!r}"
         raise Transient(message) from exc
-
-
-@asynccontextmanager
-async def admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connect a client that lists and makes topics, for the length of the context, which has a deadline.
-
-    Raises:
-        Transient: if the broker is away, or does not do in time what the context asks of it.
-
-    """
-    client = AIOKafkaAdminClient(**connection(settings))
-    # Of several servers, the first one asked may be the one that does not answer.
-    seconds = 2 * settings.kafka_request_seconds + CONNECT_SECONDS
-    with translated(f"Kafka at {settings.kafka_bootstrap_servers}"):
-        try:
-            async with asyncio.timeout(seconds):
-                await client.start()
-                yield client
-        finally:
-            await client.close()
 
 
 class Producer:
@@ -420,104 +370,6 @@ async def batches(client: Consumer, *, most: int = 500) -> AsyncIterator[Batch]:
             yield batch
 
 
-async def send_dead_letter(
-    producer: Producer, route: str, record: ConsumerRecord, reason: str, code: str = "refused"
-) -> None:
-    """Send a message that cannot be handled to its dead-letter topic, as it came, with the reason.
-
-    If Kafka does not take all of that, the letter has no value: its size and SHA-256 are kept, and where it
-    is, so that it can be found in its own topic for as long as that keeps it.
-
-    Args:
-        producer: to send it with.
-        route: which could not handle it.
-        record: the message.
-        reason: a sentence for who looks at it.
-        code: the reason in a word or three, one of few, for counting.
-
-    """
-    first = first_place(record)
-    topic = dead_letter(first.topic)
-    came = plain_headers(record)
-    facts = {
-        "route": route,
-        "reason": reason[:REASON_CHARACTERS],
-        "code": code,
-        "partition": str(first.partition),
-        "offset": str(first.offset),
-    }
-    try:
-        await producer.send(
-            topic, record.value, key=record.key, headers=[*came, *_prefixed(DEAD_LETTER_HEADER, facts)]
-        )
-    except Permanent:
-        value = record.value or b""
-        digest = await asyncio.to_thread(hashlib.sha256, value)
-        facts |= {"size": str(len(value)), "sha256": digest.hexdigest()}
-        around = len(record.key or b"") + sum(len(name) + len(text or b"") for name, text in came)
-        key, came = (record.key, came) if around <= SMALL_BYTES else (None, [])
-        await producer.send(topic, None, key=key, headers=[*came, *_prefixed(DEAD_LETTER_HEADER, facts)])
-        telemetry.DEAD_LETTERS_WITHOUT_VALUE.labels(route).inc()
-    telemetry.DEAD_LETTERS.labels(route, code).inc()
-    log.warning("dead letter", topic=first.topic, offset=first.offset, reason=reason)
-
-
-async def park(producer: Producer, topic: str, record: ConsumerRecord) -> None:
-    """Send a message to a topic where it is read again later, so that it can be committed here.
-
-    Raises:
-        Transient: if Kafka is away.
-        Permanent: if it is too large with what is added, which says since when it waits and from where it is.
-
-    """
-    first, now = first_place(record), int(time.time())
-    facts = {
-        "since": str(min(_parked_since(record) or now, now)),  # a clock may have been ahead
-        "topic": first.topic,
-        "partition": str(first.partition),
-        "offset": str(first.offset),
-    }
-    headers = [*plain_headers(record), *_prefixed(PARKED, facts)]
-    await producer.send(topic, record.value, key=record.key, headers=headers)
-    telemetry.PARKED.labels(topic).inc()
-    log.warning("message parked", topic=topic, partition=first.partition, offset=first.offset)
-
-
-def parked_for(record: ConsumerRecord) -> float:
-    """Return the seconds since a message was first parked; 0 if it never was."""
-    since = _parked_since(record)
-    return max(0.0, time.time() - since) if since else 0.0
-
-
-def _parked_since(record: ConsumerRecord) -> int:
-    return whole_number(facts_of(PARKED, record).get("since", "")) or 0
-
-
-def first_place(record: ConsumerRecord) -> Place:
-    """Return where a message was before it was parked.
-
-    The topic is told by the one that it comes from: anyone may send a header.
-    """
-    topic, facts = first_topic(record.topic), facts_of(PARKED, record)
-    if not facts:
-        return Place(topic, record.partition, record.offset)
-    return Place(topic, *(whole_number(facts.get(name, "")) or 0 for name in ("partition", "offset")))
-
-
-def facts_of(prefix: str, record: ConsumerRecord) -> dict[str, str]:
-    """Return the headers whose names begin so, without that beginning, as text."""
-    return {
-        name.removeprefix(prefix): (value or b"").decode(errors="replace")
-        for name, value in record.headers
-        if name.startswith(prefix)
-    }
-
-
-def whole_number(text: str) -> int | None:
-    """Return the number that a header says, such as an offset; None if it says none that Kafka could have."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else None
-
-
 def written(record: ConsumerRecord, now: float) -> float:
     """Return when a record was written, in seconds since 1970; whoever wrote it may have said any time.
 
@@ -550,13 +402,6 @@ def trace_of(record: ConsumerRecord) -> dict[str, str]:
     }
 
 
-def plain_headers(record: ConsumerRecord) -> list[tuple[str, bytes | None]]:
-    """Return a message's headers without those that made a dead letter of it, or parked it."""
-    return [
-        (name, value) for name, value in record.headers if not name.startswith((DEAD_LETTER_HEADER, PARKED))
-    ]
-
-
 def header(record: ConsumerRecord, *names: str) -> str:
     """Return the text of the first of these headers that a message has, the last where it came twice.
 
@@ -575,60 +420,3 @@ def header(record: ConsumerRecord, *names: str) -> str:
             except UnicodeDecodeError as exc:
                 raise BadInput(f"the header {name} is not UTF-8", reason="not-utf-8") from exc
     return ""
-
-
-def _prefixed(prefix: str, facts: Mapping[str, str]) -> Iterable[tuple[str, bytes]]:
-    return ((prefix + name, text.encode(errors="replace")) for name, text in facts.items())
-
-
-async def ensure_topics(settings: KafkaSettings, topics: Collection[str]) -> None:
-    """Make the topics that are not there yet, unless `KAFKA_CREATE_TOPICS` says that others do.
-
-    They take the largest message and its dead letter, whatever the broker's own default is, and are stored
-    uncompressed: a consumer unpacks a batch whole, however small it came. (The embedded broker keeps what it
-    gets.) Dead letters stay until someone sends them again.
-
-    A topic that is there keeps its partitions: with more of them its keys had other places, and no order
-    until all before is read. That there are fewer than are set is told, once.
-
-    Raises:
-        Transient: if the broker is away or will not.
-
-    """
-    if not settings.kafka_create_topics:
-        return
-    async with admin(settings) as client:
-        there = set(await client.list_topics())
-        await _tell_of_fewer(client, {name: settings.partitions(name) for name in there & set(topics)})
-        missing = sorted(set(topics) - there)
-        if not missing:
-            return
-        answer = await client.create_topics([_new_topic(name, settings) for name in missing])
-        for name, code, *_ in answer.topic_errors:
-            if code and for_code(code) is not TopicAlreadyExistsError:
-                message = f"Kafka did not make topic {name}: {for_code(code).__name__}"
-                raise Transient(message)
-
-
-def _new_topic(name: str, settings: KafkaSettings) -> NewTopic:
-    config = {
-        "max.message.bytes": str(settings.kafka_max_message_bytes + ROOM_BYTES),
-        "compression.type": "uncompressed",
-    }
-    if name.endswith(dead_letter("")):
-        config["retention.ms"] = "-1"
-    return NewTopic(name, settings.partitions(name), settings.kafka_replication, topic_configs=config)
-
-
-async def _tell_of_fewer(client: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> None:
-    """Tell of topics that have fewer partitions than is wanted."""
-    names = [name for name, count in wanted.items() if count > 1]
-    for topic in await client.describe_topics(names) if names else ():
-        _warn_of_fewer(topic["topic"], len(topic["partitions"]), wanted[topic["topic"]])
-
-
-@cache
-def _warn_of_fewer(topic: str, partitions: int, wanted: int) -> None:
-    """Warn of a topic once, however often it is asked for."""
-    if 0 < partitions < wanted:
-        log.warning("a topic keeps fewer partitions than are set", topic=topic, has=partitions, set=wanted)

@@ -12,24 +12,17 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from caravan.consume import Effect, Ended, Policy, consume
 from caravan.contracts import dead_letter
-from caravan.errors import Permanent, Transient
-from caravan.kafka import (
+from caravan.dead_letters import (
     DEAD_LETTER_HEADER,
     REASON_CHARACTERS,
-    Batch,
     Place,
-    Producer,
-    admin,
-    connection,
-    consumer,
-    ensure_topics,
     facts_of,
     plain_headers,
-    raw_headers,
-    told_ends,
-    translated,
     whole_number,
 )
+from caravan.errors import Permanent, Transient
+from caravan.kafka import Batch, Producer, connection, consumer, raw_headers, told_ends, translated
+from caravan.kafka_topics import admin, ensure_topics
 from caravan.settings import KafkaSettings
 from caravan.unreadable import UNREADABLE
 

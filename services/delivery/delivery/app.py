@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 
-from caravan import http, kafka
+from caravan import dead_letters, http, kafka, kafka_topics
 from caravan.consume import Consumption
 from caravan.contracts import TRIGGER, dead_letter
 from caravan.intake import Senders
@@ -33,13 +33,13 @@ async def wire(settings: DeliverySettings) -> AsyncIterator[Service]:
         listener = EventListener(client, settings.eventlistener_url)
 
         async def consume() -> None:
-            await kafka.ensure_topics(settings, [TRIGGER, dead_letter(TRIGGER)])
+            await kafka_topics.ensure_topics(settings, [TRIGGER, dead_letter(TRIGGER)])
             async with kafka.consumer(settings, TRIGGER, group=settings.kafka_group) as source:
                 await trigger_pipeline(
                     source,
                     listener,
-                    partial(kafka.send_dead_letter, producer, TRIGGER_PIPELINE.id),
-                    partial(kafka.park, producer, TRIGGER),
+                    partial(dead_letters.send_dead_letter, producer, TRIGGER_PIPELINE.id),
+                    partial(dead_letters.park, producer, TRIGGER),
                     policy(settings.max_age_seconds),
                     coalesce_seconds=settings.coalesce_seconds,
                 )

@@ -14,8 +14,9 @@ from caravan import tracing
 from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import is_edge_id
+from caravan.dead_letters import SendDeadLetter
 from caravan.errors import BadInput
-from caravan.kafka import SendDeadLetter, trace_of
+from caravan.kafka import trace_of
 from caravan.route import Route
 
 log = structlog.get_logger()

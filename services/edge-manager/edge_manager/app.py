@@ -14,7 +14,7 @@ import httpx
 from fastapi import FastAPI
 from obstore.store import LocalStore
 
-from caravan import http, kafka, s3
+from caravan import http, kafka, kafka_topics, s3
 from caravan.contracts import EDGE_STATUS, MONITOR, ready_bucket
 from caravan.errors import Permanent, Transient
 from caravan.intake import Senders
@@ -92,7 +92,7 @@ async def _tell_status(settings: EdgeManagerSettings, edge: Edge, producer: kafk
     async def send(status: bytes) -> None:
         nonlocal is_there
         if not is_there:
-            await kafka.ensure_topics(settings, [EDGE_STATUS])
+            await kafka_topics.ensure_topics(settings, [EDGE_STATUS])
             is_there = True
         await producer.send(EDGE_STATUS, status, key=settings.edge.encode())
 

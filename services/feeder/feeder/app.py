@@ -11,7 +11,7 @@ from functools import partial
 from fastapi import FastAPI
 from obstore.store import ObjectStore
 
-from caravan import http, kafka, locks, s3
+from caravan import dead_letters, http, kafka, kafka_topics, locks, s3
 from caravan.consume import Consumption, Source
 from caravan.contracts import (
     TRAINING_IMAGES,
@@ -74,12 +74,12 @@ async def wire(settings: FeederSettings) -> AsyncIterator[Service]:
             ports = IntakePorts(
                 partial(labels.read, edges=settings.edges, verify=of_kafka.verify),
                 partial(feed, buckets=buckets, producer=producer, retry_seconds=settings.retry_seconds),
-                partial(kafka.send_dead_letter, producer, route),
-                partial(kafka.park, producer, TRAINING_IMAGES_RETRY),
+                partial(dead_letters.send_dead_letter, producer, route),
+                partial(dead_letters.park, producer, TRAINING_IMAGES_RETRY),
             )
 
             async def attempt() -> None:
-                await kafka.ensure_topics(settings, INTAKE_TOPICS)
+                await kafka_topics.ensure_topics(settings, INTAKE_TOPICS)
                 async with kafka.consumer(settings, topic, group=group) as source:
                     await run(source, ports, settings)
 

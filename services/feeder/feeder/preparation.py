@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from functools import partial
 
-from caravan import kafka, s3
+from caravan import kafka_topics, s3
 from caravan.contracts import TRIGGER, central_buckets, dead_letter, events_topic, group_buckets
 from caravan.errors import Permanent, Transient
 from caravan.retry import forever
@@ -58,9 +58,9 @@ class Preparation:
     async def _keep_topics(self) -> None:
         topics = [*map(events_topic, self._settings.edges)]
         while True:
-            await kafka.ensure_topics(self._settings, [TRIGGER, dead_letter(TRIGGER)])
+            await kafka_topics.ensure_topics(self._settings, [TRIGGER, dead_letter(TRIGGER)])
             self._has_topics.set()  # events are best effort
-            await kafka.ensure_topics(self._settings, [*topics, *map(dead_letter, topics)])
+            await kafka_topics.ensure_topics(self._settings, [*topics, *map(dead_letter, topics)])
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _keep_buckets(self, owner: str) -> None:

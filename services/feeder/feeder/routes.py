@@ -14,9 +14,10 @@ from caravan import tracing
 from caravan.aggregate import Aggregator
 from caravan.consume import Effect, Park, Policy, Source, consume
 from caravan.contracts import TRIGGER, class_of
+from caravan.dead_letters import SendDeadLetter
 from caravan.errors import BadInput, Permanent, Transient
 from caravan.groups import Groups
-from caravan.kafka import Headers, SendDeadLetter, trace_of
+from caravan.kafka import Headers, trace_of
 from caravan.moments import in_one_moment
 from caravan.retry import retried
 from caravan.route import Route

@@ -8,7 +8,7 @@ from functools import partial
 
 from fastapi import Depends, FastAPI
 
-from caravan import http, kafka, pages, sessions
+from caravan import dead_letters, http, kafka, kafka_topics, pages, sessions
 from caravan.consume import Consumption
 from caravan.contracts import dead_letter, events_topic
 from caravan.intake import Senders
@@ -51,12 +51,12 @@ async def wire(settings: MonitorSettings) -> AsyncIterator[Service]:
 
 
 def _wire_bridge(settings: MonitorSettings, producer: kafka.Producer, wiring: Wiring) -> None:
-    send_dead_letter = partial(kafka.send_dead_letter, producer, BRIDGE.id)
+    send_dead_letter = partial(dead_letters.send_dead_letter, producer, BRIDGE.id)
     mqtt = Mqtt(settings)
     topic = events_topic(settings.edge)
 
     async def consume() -> None:
-        await kafka.ensure_topics(settings, [topic, dead_letter(topic)])
+        await kafka_topics.ensure_topics(settings, [topic, dead_letter(topic)])
         async with kafka.consumer(settings, topic, group=settings.group) as source:
             await bridge(source, mqtt.publish_all, send_dead_letter, settings.max_event_bytes)
 

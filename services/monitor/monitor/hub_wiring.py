@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from caravan import kafka, s3
+from caravan import kafka, kafka_topics, s3
 from caravan.contracts import EDGE_METRICS, data_bucket, models_bucket
 from caravan.history import History, reader
 from caravan.retry import forever
@@ -49,7 +49,7 @@ def wire(
     history = History(on_news)
 
     async def consume() -> None:
-        await kafka.ensure_topics(settings, [EDGE_METRICS])
+        await kafka_topics.ensure_topics(settings, [EDGE_METRICS])
         since = limits.horizon(time.time())
         async with reader(settings, [EDGE_METRICS], since, settings.hub_history_messages, history) as source:
             await hub(kafka.batches(source, most=BATCH), history, state)

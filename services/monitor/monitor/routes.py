@@ -14,9 +14,10 @@ from caravan import strict_json
 from caravan.aggregate import Aggregator
 from caravan.consume import Effect, LogAndContinue, Policy, Source, consume
 from caravan.contracts import MONITOR
+from caravan.dead_letters import SendDeadLetter
 from caravan.errors import BadInput
 from caravan.history import History
-from caravan.kafka import Batch, SendDeadLetter
+from caravan.kafka import Batch
 from caravan.mqtt import WINDOW
 from caravan.route import Route
 from caravan.strict_json import NotJson

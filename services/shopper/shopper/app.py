@@ -12,7 +12,7 @@ import grpc
 import httpx
 from obstore.store import ObjectStore
 
-from caravan import kafka, locks, s3
+from caravan import dead_letters, kafka, kafka_topics, locks, s3
 from caravan.consume import Consumption, consume
 from caravan.contracts import (
     DATA,
@@ -278,7 +278,7 @@ def _scoring_loops(
             tell_quality,
             settings.edge,
             partial(scoring.accuracy, lambda item: catalogue_file.catalogue.product(item).label),
-            partial(kafka.ensure_topics, settings, [EDGE_STATUS]),
+            partial(kafka_topics.ensure_topics, settings, [EDGE_STATUS]),
             clients.producer.send,
         )
     return loops
@@ -328,7 +328,7 @@ def _canary(
 
 
 def _canary_loops(settings: ShopperSettings, clients: _Clients, canary: Canary) -> Loops:
-    make_topics = partial(kafka.ensure_topics, settings, [EDGE_METRICS, EDGE_STATUS])
+    make_topics = partial(kafka_topics.ensure_topics, settings, [EDGE_METRICS, EDGE_STATUS])
     return {
         "canary": canary.run,
         "versions": canary.watch,
@@ -349,8 +349,8 @@ def _bindings(settings: ShopperSettings) -> list[Exchange]:
 
 async def _consume(settings: ShopperSettings, producer: kafka.Producer, door: KafkaDoor) -> None:
     images = images_topic(settings.edge)
-    await kafka.ensure_topics(settings, [images, detections_topic(settings.edge), dead_letter(images)])
-    send_dead_letter = partial(kafka.send_dead_letter, producer, routes.DETECT_KAFKA.id)
+    await kafka_topics.ensure_topics(settings, [images, detections_topic(settings.edge), dead_letter(images)])
+    send_dead_letter = partial(dead_letters.send_dead_letter, producer, routes.DETECT_KAFKA.id)
     how = policy(settings.kafka_concurrency, settings.kafka_retry_seconds)
     async with kafka.consumer(settings, images, group=settings.group) as source:
         await consume(source, door.handle, send_dead_letter, how)
@@ -368,7 +368,7 @@ def _scoring(settings: ShopperSettings, producer: kafka.Producer) -> ScoringOutb
             audits_per_week=settings.audits_per_week,
         ),
         producer.send,
-        partial(kafka.ensure_topics, settings, [EDGE_METRICS]),
+        partial(kafka_topics.ensure_topics, settings, [EDGE_METRICS]),
         certain_score=settings.certain_score,
         audited_model=settings.model_name,
         window_seconds=settings.window_seconds,

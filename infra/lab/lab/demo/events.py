@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from caravan import kafka, strict_json
+from caravan import kafka, kafka_topics, strict_json
 from caravan.contracts import Event, events_topic
 from caravan.settings import KafkaSettings
 
@@ -22,7 +22,7 @@ async def followed(settings: KafkaSettings, edge: str) -> AsyncIterator[AsyncIte
         Transient: if the broker is away.
 
     """
-    await kafka.ensure_topics(settings, [events_topic(edge)])
+    await kafka_topics.ensure_topics(settings, [events_topic(edge)])
     client = kafka.Consumer(settings, events_topic(edge), group_id=None)
     try:
         with kafka.translated(UNREAD):

@@ -15,7 +15,8 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from caravan import times
 from caravan.contracts import dead_letter
-from caravan.kafka import DEAD_LETTER_HEADER, plain_headers, whole_number, written
+from caravan.dead_letters import DEAD_LETTER_HEADER, plain_headers, whole_number
+from caravan.kafka import written
 
 SUFFIX = dead_letter("")
 KEPT = 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from caravan import kafka, s3
+from caravan import kafka, kafka_topics, s3
 from caravan.contracts import EDGE_STATUS, data_bucket, events_topic, ready_bucket
 from caravan.history import History, reader
 from caravan.retry import forever
@@ -72,7 +72,7 @@ def wire(settings: MonitorSettings, wiring: Wiring, files: Mapping[str, bytes], 
     topics = [*map(events_topic, settings.edges), EDGE_STATUS]
 
     async def consume() -> None:
-        await kafka.ensure_topics(settings, topics)
+        await kafka_topics.ensure_topics(settings, topics)
         since = settings.hub_limits.horizon(time.time())
         most = settings.dashboard_history_messages
         async with reader(settings, topics, since, most, board.history) as source:

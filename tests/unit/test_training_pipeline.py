@@ -625,6 +625,17 @@ async def test_a_model_that_was_made_without_a_twin_is_made_again(site: Site) ->
     assert not space.is_trained(*made_of)
 
 
+async def test_what_a_step_of_an_earlier_build_wrote_is_read_by_the_next_step(site: Site) -> None:
+    await site.upload("red-box", "other")
+    await site.run()
+    space = Workspace(site.directory / "work")
+    trained, written = space.read_trained(), space.directory / "training.json"
+    body = json.loads(written.read_bytes())
+    body["curves"]["train_accuracy"] = body["curves"]["train_loss"]
+    written.write_text(json.dumps(body))
+    assert space.read_trained() == trained
+
+
 # --- a group of edges ----------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from caravan import credentials, server
 from caravan.graphs.limits import SessionLimits
 from caravan.intake import Intake, Senders
 from caravan.lingering import LingeringClose
+from caravan.settings import authority
 from model_server import sources
 from model_server.config_file import ConfigPoller, with_own
 from model_server.configs import model_configs
@@ -92,7 +93,7 @@ async def _serving(settings: Settings, folder: Path, graphs: Graphs) -> AsyncIte
     rest = LingeringClose(Intake(web_app, Senders(settings.doors)))
     listener = _listen(settings.host, settings.rest_api_port)
     try:
-        address = server.authority(settings.host, settings.port)
+        address = authority(settings.host, settings.port)
         doors, grpc_port = make_server(core, metrics, settings.tokens, address, settings.doors.connections)
     except RuntimeError as exc:
         listener.close()
@@ -143,8 +144,8 @@ async def run(settings: Settings, *, started: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, stop.set)
     async with serving(settings) as running:
         started(
-            f"model server: gRPC {server.authority(settings.host, running.grpc_port)}, "
-            f"REST http://{server.authority(settings.host, running.rest_port)}, models {_models(settings)}"
+            f"model server: gRPC {authority(settings.host, running.grpc_port)}, "
+            f"REST http://{authority(settings.host, running.rest_port)}, models {_models(settings)}"
         )
         broken = running.watch()
         stopped = asyncio.create_task(stop.wait(), name="stop")

@@ -145,7 +145,10 @@ class Workspace:
         """Read what train wrote; raises Permanent if it has not run."""
         body = read_json(self.directory / "training.json")
         curves = body["curves"]
-        series = {name: tuple(value) for name, value in curves.items() if name != "best_step"}
+        # Only what is wanted: a build of before noted more.
+        series = {
+            name: tuple(curves[name]) for name in ("train_loss", "validation_loss", "validation_accuracy")
+        }
         read = {
             "curves": Curves(**series, best_step=curves["best_step"]),
             "held_out": tuple(Judged(**image) for image in body["held_out"]),

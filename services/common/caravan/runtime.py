@@ -21,8 +21,8 @@ from fastapi import FastAPI
 from caravan import concurrency, traces, tracing
 from caravan.errors import CaravanError, Permanent
 from caravan.intake import raise_open_files
-from caravan.server import Server, authority, make_server
-from caravan.settings import ServiceSettings
+from caravan.server import Server, make_server
+from caravan.settings import ServiceSettings, authority
 from caravan.telemetry import configure_logging
 
 log = structlog.get_logger()

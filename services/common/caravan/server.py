@@ -53,11 +53,6 @@ busy: ASGIApp = Response(
 )
 
 
-def authority(host: str, port: int) -> str:
-    """Return `host:port`, with an address of IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 class Server(uvicorn.Server):
     """uvicorn without its signal handling: it would raise SIGTERM again before our loops have cleaned up.
 

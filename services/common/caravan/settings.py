@@ -111,6 +111,11 @@ Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 
 
+def authority(host: str, port: int) -> str:
+    """Return `host:port`, with an address of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _http_address(text: str) -> str:
     """Refuse an address that no client can use, and one with a password: addresses come into logs."""
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from caravan import telemetry
+from caravan.settings import authority
 from local_stack.doors import either, listen_until
 from local_stack.errors import StackError
 from local_stack.tls.refusals import NO_BROKER, TOO_MANY, Refusal, refusal_of
@@ -51,7 +52,7 @@ class Address:
         return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return authority(self.host, self.port)
 
 
 def server_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
